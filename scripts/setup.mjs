@@ -1,0 +1,37 @@
+// Installs and builds what is missing or older than its sources, so that `npm run demo` and
+// `npm test` work on a clean clone. Plain JavaScript: it runs before anything is installed.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** Runs a command in the project's root and ends this process with its code if it fails. */
+export function run(command, args, options = {}) {
+  const { status, error, signal } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (error) throw error;
+  if (status !== 0) process.exit(status ?? (signal ? 1 : 0));
+}
+
+function newest(path) {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  return Math.max(0, ...readdirSync(path).map((name) => newest(join(path, name))));
+}
+
+export function ensureInstalled() {
+  const marker = join(root, 'node_modules', '.package-lock.json');
+  if (existsSync(marker) && statSync(marker).mtimeMs >= statSync(join(root, 'package-lock.json')).mtimeMs) return;
+  console.error('installing npm packages …');
+  // stdout belongs to whoever called us.
+  run('npm', ['ci', '--no-audit', '--no-fund'], { stdio: ['ignore', 2, 2] });
+}
+
+export function ensureBuilt() {
+  const entry = join(root, 'dist', 'index.js');
+  const sources = Math.max(newest(join(root, 'src')), ...['package.json', 'tsconfig.build.json'].map((f) => newest(join(root, f))));
+  if (existsSync(entry) && statSync(entry).mtimeMs >= sources) return;
+  console.error('building …');
+  run(process.execPath, [join(root, 'scripts', 'build.mjs')], { stdio: ['ignore', 2, 2] });
+}
