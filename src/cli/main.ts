@@ -1,0 +1,108 @@
+/** The command: arguments in, exit code out. The only place that prints. */
+import { constants } from 'node:os';
+import { convert } from '../commands/convert.ts';
+import { TOOL } from '../commands/report.ts';
+import { Elf2dmpError } from '../core/errors.ts';
+import { type ConvertArguments, parseArguments } from './arguments.ts';
+import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
+import { ProgressLine } from './progress.ts';
+import { errorAsData, renderDiagnostic, renderError, renderReport } from './render.ts';
+
+const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+
+/** Runs the command and sets the process's exit code. */
+export async function main(argv: readonly string[]): Promise<void> {
+  // A reader that went away (`| head`) is no failure of ours.
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
+  }
+  process.exitCode = await run(argv);
+}
+
+async function run(argv: readonly string[]): Promise<number> {
+  try {
+    const parsed = await parseArguments(argv);
+    if ('print' in parsed) {
+      process.stdout.write(`${parsed.print}\n`);
+      return EXIT.good;
+    }
+    return await runConvert(parsed.convert);
+  } catch (error) {
+    return reportFailure(error, argv.includes('--json'), false);
+  }
+}
+
+async function runConvert(args: ConvertArguments): Promise<number> {
+  const abort = new AbortController();
+  let signalled: (typeof SIGNALS)[number] | undefined;
+  const onSignal = (signal: (typeof SIGNALS)[number]) => {
+    // The second one ends the process at once.
+    for (const s of SIGNALS) process.removeListener(s, onSignal);
+    signalled = signal;
+    abort.abort(
+      new Elf2dmpError({
+        code: 'aborted',
+        kind: 'aborted',
+        message: `ended by ${signal}; nothing was left behind`,
+        file: args.output,
+      }),
+    );
+  };
+  for (const s of SIGNALS) process.on(s, onSignal);
+  const line = process.stderr.isTTY && !args.quiet ? new ProgressLine(process.stderr) : undefined;
+  try {
+    const report = await convert({
+      input: args.input,
+      output: args.output,
+      force: args.force,
+      strict: args.strict,
+      patch: args.patch,
+      dtb: args.dtb,
+      kernelBase: args.kernelBase,
+      signal: abort.signal,
+      onProgress: line && ((progress) => line.update(progress)),
+    });
+    line?.clear();
+    for (const d of report.diagnostics) {
+      if (d.severity === 'loss' || (d.severity === 'warning' && !args.quiet) || args.verbose)
+        process.stderr.write(renderDiagnostic(d));
+    }
+    if (args.json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+    else if (!args.quiet) process.stdout.write(renderReport(report, args.verbose));
+    return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+  } catch (error) {
+    line?.clear();
+    const code = reportFailure(error, args.json, args.verbose);
+    return signalled && error instanceof Elf2dmpError && error.kind === 'aborted'
+      ? 128 + constants.signals[signalled]
+      : code;
+  } finally {
+    for (const s of SIGNALS) process.removeListener(s, onSignal);
+  }
+}
+
+function reportFailure(error: unknown, json: boolean, verbose: boolean): number {
+  const known =
+    error instanceof Elf2dmpError
+      ? error
+      : new Elf2dmpError({
+          code: 'internal',
+          kind: 'aborted',
+          message: `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+          hint: 'this is a bug in elf2dmp: please report it with the text above',
+        });
+  const code = known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind];
+  // A stack trace has lines, which `printable` would spell out.
+  process.stderr.write(
+    known.code === 'internal'
+      ? `elf2dmp: ${known.message}\n  hint: ${known.details.hint}\n`
+      : renderError(known, verbose),
+  );
+  if (json)
+    process.stdout.write(
+      `${JSON.stringify({ tool: TOOL, outcome: 'failed', error: errorAsData(known, code) }, null, 2)}\n`,
+    );
+  return code;
+}

@@ -1,0 +1,43 @@
+/** One line on a terminal: what is being done, how fast, how long it still takes. */
+import type { Progress } from '../commands/convert.ts';
+import { bytes } from '../core/units.ts';
+
+const INTERVAL_MS = 100;
+
+export class ProgressLine {
+  readonly #stream: NodeJS.WriteStream;
+  #started = 0;
+  #lastShown = 0;
+  #shown = false;
+
+  constructor(stream: NodeJS.WriteStream) {
+    this.#stream = stream;
+  }
+
+  update(progress: Progress): void {
+    const now = performance.now();
+    if (progress.phase === 'write') {
+      if (this.#started === 0) this.#started = now;
+      if (now - this.#lastShown < INTERVAL_MS) return;
+      const seconds = (now - this.#started) / 1000;
+      const rate = seconds > 0.2 ? progress.done / seconds : 0;
+      const left =
+        rate > 0 ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left` : '';
+      this.#show(`writing ${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}${left}`);
+    } else {
+      this.#show(progress.phase === 'open' ? 'reading headers' : 'locating Windows');
+    }
+    this.#lastShown = now;
+  }
+
+  /** Removes the line, so that other output starts clean. */
+  clear(): void {
+    if (this.#shown) this.#stream.write('\r\x1b[K');
+    this.#shown = false;
+  }
+
+  #show(text: string): void {
+    this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(20, (this.#stream.columns ?? 80) - 1))}`);
+    this.#shown = true;
+  }
+}

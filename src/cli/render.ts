@@ -1,0 +1,87 @@
+/** Text for people. Everything that comes from a guest goes through `printable`. */
+import type { ConversionReport } from '../commands/report.ts';
+import { type Diagnostic, type Elf2dmpError, printable } from '../core/errors.ts';
+import { bytes } from '../core/units.ts';
+
+/** Attempts shown with an error unless --verbose. */
+const SHOWN_ATTEMPTS = 6;
+
+export function renderReport(report: ConversionReport, verbose: boolean): string {
+  const { windows: w, processors, dump, input } = report;
+  const rows: [string, string][] = [
+    [
+      'Input',
+      `${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runs, 'run')}, ${plural(input.cpus, 'CPU')})`,
+    ],
+    [
+      'Windows',
+      [`build ${w.build}`, w.buildLab, w.checked ? 'checked' : undefined, w.productType].filter(Boolean).join(', '),
+    ],
+    [
+      'Kernel',
+      `${w.kernelBase}, ${bytes(w.kernelSize)}${w.kernelPdb ? `, ${w.kernelPdb.name} ${w.kernelPdb.guid}${w.kernelPdb.age.toString(16)}` : ''}`,
+    ],
+    ['Page tables', `${w.directoryTableBase}, ${w.pagingMode}`],
+    ['KDBG', `${w.kdbg.address}${w.kdbg.encoded ? ', encoded; decoded in the dump' : ''}`],
+    ['Modules', `${w.modules}`],
+    ['Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`],
+    ['Bug check', bugCheck(w.bugCheck)],
+    ...processors.map((p): [string, string] => [
+      `Processor ${p.number}`,
+      p.cpu === null
+        ? 'registers unknown'
+        : `CPU ${p.cpu}, ${p.mode} mode, rip ${p.rip}${p.module ? ` in ${p.module}` : ''}`,
+    ]),
+    [
+      'Dump',
+      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}) in ${report.seconds} s`,
+    ],
+  ];
+  let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
+  if (verbose) {
+    text += 'Evidence:\n';
+    for (const a of report.evidence)
+      text += `  ${a.accepted ? '+' : '-'} ${printable(`${a.step}: ${a.method}: ${a.detail}`)}\n`;
+    text += 'Patches:\n';
+    for (const p of dump.patches)
+      text += `  ${p.virtual} (physical ${p.physical}) ${p.length} bytes: ${printable(p.what)}\n`;
+  }
+  return text;
+}
+
+function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
+  if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
+  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')})`;
+}
+
+const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
+
+function uptime(seconds: number): string {
+  const s = Math.floor(seconds);
+  const two = (n: number) => String(n).padStart(2, '0');
+  const days = Math.floor(s / 86_400);
+  return `${days > 0 ? `${plural(days, 'day')} ` : ''}${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
+}
+
+export const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
+
+export function renderError(error: Elf2dmpError, verbose: boolean): string {
+  const { hint, attempts = [] } = error.details;
+  let text = `elf2dmp: ${printable(error.message)}\n`;
+  const shown = verbose ? attempts : attempts.slice(0, SHOWN_ATTEMPTS);
+  for (const attempt of shown) text += `  - ${printable(attempt)}\n`;
+  if (attempts.length > shown.length) text += `  - … ${attempts.length - shown.length} more with --verbose\n`;
+  if (hint) text += `  hint: ${printable(hint)}\n`;
+  return text;
+}
+
+/** The error as `--json` prints it. */
+export function errorAsData(error: Elf2dmpError, exitCode: number) {
+  const { cause: _, offset, ...details } = error.details;
+  return {
+    ...details,
+    text: error.message,
+    ...(offset === undefined ? {} : { offset: `0x${offset.toString(16)}` }),
+    exitCode,
+  };
+}

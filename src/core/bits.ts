@@ -1,0 +1,32 @@
+/** 64-bit operations that BigInt lacks. */
+
+const MASK64 = 0xffff_ffff_ffff_ffffn;
+
+export const rol64 = (value: bigint, count: number): bigint => {
+  const n = BigInt(count & 63);
+  return ((value << n) | (value >> (64n - n))) & MASK64;
+};
+
+export const ror64 = (value: bigint, count: number): bigint => rol64(value, 64 - (count & 63));
+
+const scratch = new DataView(new ArrayBuffer(8));
+
+export const bswap64 = (value: bigint): bigint => {
+  scratch.setBigUint64(0, value, true);
+  return scratch.getBigUint64(0, false);
+};
+
+export const bswap32 = (value: number): number =>
+  ((value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24)) >>> 0;
+
+/** Bits 63..47 (or 63..56 with 57-bit addresses) all equal. */
+export const isCanonical = (address: bigint, bits = 48): boolean => {
+  const top = BigInt.asUintN(64, address) >> BigInt(bits - 1);
+  return top === 0n || top === (1n << BigInt(65 - bits)) - 1n;
+};
+
+/** Kernel half: bit 63 set and canonical in 57 bits, which includes every 48-bit address. */
+export const isKernelAddress = (address: bigint): boolean => address >> 63n === 1n && isCanonical(address, 57);
+
+export const alignDown = (value: number, alignment: number): number => value - (value % alignment);
+export const alignUp = (value: number, alignment: number): number => alignDown(value + alignment - 1, alignment);

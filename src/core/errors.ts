@@ -1,0 +1,160 @@
+/**
+ * The one error base, and diagnostics: what is wrong with which file at which offset, what was
+ * expected, what was found, and what to do next.
+ */
+import { hex } from './units.ts';
+
+/** What kind of failure: each kind has its own exit code, see `EXIT_CODES`. */
+export type ErrorKind =
+  /** Wrong arguments or options. */
+  | 'usage'
+  /** The input is sound, but not something that we convert (other format, other machine, not Windows). */
+  | 'unsupported'
+  /** The input is damaged or cut off beyond use. */
+  | 'corrupt'
+  /** I/O that fails again when tried again: missing, denied, exists already. */
+  | 'io-permanent'
+  /** I/O that may work later or elsewhere: disk full, EIO. */
+  | 'io-transient'
+  /** Losses, and the caller asked for none (`strict`). */
+  | 'losses'
+  /** The work was interrupted by the caller's signal. */
+  | 'aborted';
+
+export interface ErrorDetails {
+  /** Stable identifier in kebab case, for scripts and tests: `elf-not-core`. */
+  code: string;
+  kind: ErrorKind;
+  /** One sentence without final stop: what is wrong. */
+  message: string;
+  file?: string | undefined;
+  /** Name of the structure in its specification: `Elf64_Phdr[3]`. */
+  structure?: string | undefined;
+  field?: string | undefined;
+  /** Byte offset in the file, or a guest address where the message says so. */
+  offset?: number | bigint | undefined;
+  expected?: string | undefined;
+  actual?: string | undefined;
+  /** What to do next. */
+  hint?: string | undefined;
+  /** Lines of further detail: what was tried and why each failed. */
+  attempts?: readonly string[] | undefined;
+  cause?: unknown;
+}
+
+/** Every failure that is not a bug of ours. */
+export class Elf2dmpError extends Error {
+  readonly code: string;
+  readonly kind: ErrorKind;
+  readonly details: ErrorDetails;
+
+  constructor(details: ErrorDetails) {
+    super(describe(details), details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'Elf2dmpError';
+    this.code = details.code;
+    this.kind = details.kind;
+    this.details = details;
+  }
+}
+
+function describe(d: ErrorDetails): string {
+  const place = [
+    d.structure && (d.field ? `${d.structure}.${d.field}` : d.structure),
+    d.offset === undefined ? undefined : `at offset ${hex(d.offset)}`,
+  ]
+    .filter(Boolean)
+    .join(' ');
+  const found = [d.expected && `expected ${d.expected}`, d.actual && `found ${d.actual}`].filter(Boolean).join(', ');
+  let text = d.file ? `${printable(d.file)}: ${d.message}` : d.message;
+  if (place || found) text += ` (${[place, found].filter(Boolean).join(': ')})`;
+  return text;
+}
+
+/**
+ * Text from a guest or a file name, made safe for terminals and logs: control and format characters
+ * (which could move the cursor, hide text or fake a line) become escapes.
+ */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0)!.toString(16)}}`);
+}
+
+const TRANSIENT = new Set([
+  'ENOSPC',
+  'EDQUOT',
+  'EIO',
+  'EAGAIN',
+  'EBUSY',
+  'EINTR',
+  'EMFILE',
+  'ENFILE',
+  'ENOMEM',
+  'ETIMEDOUT',
+  'ESTALE',
+]);
+
+const IO_HINTS: Record<string, string> = {
+  ENOENT: 'check the path',
+  EACCES: 'QEMU writes its dumps with mode 0400 as its own user: run as that user or root, or change the mode',
+  EPERM: 'check the owner and mode of the file and of its directory',
+  EISDIR: 'name a file, not a directory',
+  ENOSPC: 'free space or name an output on another file system; nothing was left behind',
+  EROFS: 'name an output on a writable file system',
+  EFBIG: 'the file system or `ulimit -f` does not allow a file of this size',
+  EIO: 'the device reported an error: check the kernel log, and try again',
+};
+
+/** Wraps an error of Node's file system calls. */
+export function ioError(action: string, file: string, cause: unknown): Elf2dmpError {
+  const errno = (cause as NodeJS.ErrnoException).code ?? 'unknown';
+  return new Elf2dmpError({
+    code: `io-${errno.toLowerCase()}`,
+    kind: TRANSIENT.has(errno) ? 'io-transient' : 'io-permanent',
+    message: `cannot ${action}: ${errnoText(cause)}`,
+    file,
+    hint: IO_HINTS[errno],
+    cause,
+  });
+}
+
+function errnoText(cause: unknown): string {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  // Node's message is "ENOENT: no such file or directory, open 'path'": keep the middle.
+  return message?.match(/^[A-Z0-9]+: ([^,]+)/)?.[1] ?? code ?? String(cause);
+}
+
+/**
+ * How bad a finding is: `note` changes nothing, `warning` deserves a look but nothing is missing
+ * from the output, `loss` means that the output lacks or does not assert something that it should.
+ */
+export type Severity = 'note' | 'warning' | 'loss';
+
+/** Something that was survived. Losses make the outcome "written, with losses". */
+export interface Diagnostic {
+  severity: Severity;
+  /** Stable identifier in kebab case. */
+  code: string;
+  message: string;
+  /** Guest addresses or file offsets, named: `{ physical: '0x1000' }`. */
+  where?: Record<string, string>;
+}
+
+/** Collects diagnostics; equal ones are kept once. */
+export class Diagnostics {
+  readonly #list: Diagnostic[] = [];
+  readonly #seen = new Set<string>();
+
+  add(severity: Severity, code: string, message: string, where?: Record<string, string>): void {
+    const key = `${code}\n${message}`;
+    if (this.#seen.has(key)) return;
+    this.#seen.add(key);
+    this.#list.push({ severity, code, message, ...(where ? { where } : {}) });
+  }
+
+  get list(): readonly Diagnostic[] {
+    return this.#list;
+  }
+
+  get losses(): readonly Diagnostic[] {
+    return this.#list.filter((d) => d.severity === 'loss');
+  }
+}

@@ -1,0 +1,211 @@
+/** Writes a plan by copying: to a temporary file beside the output, which gets its name when it is complete. */
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, link, lstat, open, realpath, rename, statfs, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { bytes, MIB } from '../core/units.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { Patch } from './patches.ts';
+import type { DumpPlan } from './plan.ts';
+
+export interface EmitOptions {
+  /** Replace an existing file. */
+  force?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  /** Called with bytes written so far and in all. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+const CHUNK = MIB;
+/** Requests in flight: measured in benchmarks/, more give nothing on two cores. */
+const IN_FLIGHT = 4;
+
+/** Refuses what can't become the output, before any work is done. Returns the path with links resolved. */
+export async function checkOutput(output: string, input: string, force: boolean): Promise<string> {
+  const directory = dirname(output);
+  let resolved: string;
+  try {
+    resolved = join(await realpath(directory), basename(output));
+  } catch (cause) {
+    throw ioError('use the output directory', directory, cause);
+  }
+  const existing = await lstat(resolved).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw ioError('use', output, error);
+  });
+  if (!existing) return resolved;
+  if (existing.isDirectory() || !existing.isFile()) {
+    throw new Elf2dmpError({
+      code: 'output-not-a-file',
+      kind: 'io-permanent',
+      message: existing.isDirectory() ? 'the output is a directory' : 'the output exists and is not a regular file',
+      file: output,
+      hint: 'name a new file for the dump',
+    });
+  }
+  const source = await lstat(await realpath(input).catch(() => input)).catch(() => undefined);
+  if (source && source.dev === existing.dev && source.ino === existing.ino) {
+    throw new Elf2dmpError({
+      code: 'output-is-input',
+      kind: 'usage',
+      message: 'the output is the input',
+      file: output,
+      hint: 'name another file for the dump',
+    });
+  }
+  if (!force) throw outputExists(output);
+  return resolved;
+}
+
+const outputExists = (output: string) =>
+  new Elf2dmpError({
+    code: 'output-exists',
+    kind: 'io-permanent',
+    message: 'the output exists already and was left as it is',
+    file: output,
+    hint: 'give --force to replace it, or name another file',
+  });
+
+/**
+ * Writes the dump. Nothing appears under the output's name before it is complete and on disk; on any
+ * failure the temporary file is removed and an existing output is as it was.
+ *
+ * @param output as `checkOutput` returned it
+ */
+export async function emitCopy(
+  plan: DumpPlan,
+  image: MemoryImage,
+  output: string,
+  options: EmitOptions = {},
+): Promise<void> {
+  await checkSpace(output, plan.size);
+  const temporary = `${output}.${randomBytes(6).toString('hex')}.part`;
+  const file = await open(
+    temporary,
+    constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  ).catch((cause) => {
+    throw ioError('create', temporary, cause);
+  });
+  let kept = false;
+  try {
+    try {
+      await copyAll(plan, image, file, temporary, options);
+      await file.sync().catch((cause) => {
+        throw ioError('write to disk', temporary, cause);
+      });
+    } finally {
+      await file.close();
+    }
+    options.signal?.throwIfAborted();
+    await publish(temporary, output, options.force ?? false);
+    kept = true;
+  } finally {
+    if (!kept) await unlink(temporary).catch(() => undefined);
+  }
+}
+
+async function checkSpace(output: string, size: number): Promise<void> {
+  const fs = await statfs(dirname(output)).catch(() => undefined);
+  if (!fs || fs.blocks === 0) return;
+  const free = fs.bavail * fs.bsize;
+  if (free >= size) return;
+  throw new Elf2dmpError({
+    code: 'no-space',
+    kind: 'io-transient',
+    message: `the dump needs ${bytes(size)}, but its file system has ${bytes(free)} free`,
+    file: output,
+    hint: 'free space or name an output on another file system; nothing was written',
+  });
+}
+
+async function copyAll(
+  plan: DumpPlan,
+  image: MemoryImage,
+  file: FileHandle,
+  name: string,
+  options: EmitOptions,
+): Promise<void> {
+  const { signal, onProgress } = options;
+  let done = 0;
+  const write = async (bytes: Buffer, position: number) => {
+    for (let at = 0; at < bytes.length; ) {
+      const { bytesWritten } = await file.write(bytes, at, bytes.length - at, position + at).catch((cause) => {
+        throw ioError('write', name, cause);
+      });
+      at += bytesWritten;
+    }
+    done += bytes.length;
+    onProgress?.(done, plan.size);
+  };
+  await write(plan.prefix, 0);
+
+  const chunks = chunksOf(plan);
+  const lane = async () => {
+    const buffer = Buffer.allocUnsafeSlow(CHUNK);
+    for (const chunk of chunks) {
+      signal?.throwIfAborted();
+      const piece = buffer.subarray(0, chunk.size);
+      await image.read(chunk.physical, piece);
+      applyPatches(plan.patches, chunk.physical, piece);
+      await write(piece, chunk.position);
+    }
+  };
+  // The lanes share one iterator; when one fails the others stop at their next chunk.
+  const lanes = Array.from({ length: IN_FLIGHT }, () => lane());
+  const results = await Promise.allSettled(lanes);
+  const failed = results.find((r): r is PromiseRejectedResult => r.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
+function* chunksOf(plan: DumpPlan): Generator<{ physical: number; size: number; position: number }> {
+  let position = plan.prefix.length;
+  for (const { start, size } of plan.extents) {
+    for (let at = 0; at < size; at += CHUNK) {
+      const length = Math.min(CHUNK, size - at);
+      yield { physical: start + at, size: length, position };
+      position += length;
+    }
+  }
+}
+
+/** Overwrites the patched bytes in a buffer that holds memory from `physical` on. Patches are sorted. */
+export function applyPatches(patches: readonly Patch[], physical: number, buffer: Buffer): void {
+  const end = physical + buffer.length;
+  for (const patch of patches) {
+    if (patch.physical >= end) return;
+    const from = Math.max(physical, patch.physical);
+    const to = Math.min(end, patch.physical + patch.bytes.length);
+    if (from < to) patch.bytes.copy(buffer, from - physical, from - patch.physical, to - patch.physical);
+  }
+}
+
+/** Gives the complete file its name. Without `force`, never over a file that appeared meanwhile. */
+async function publish(temporary: string, output: string, force: boolean): Promise<void> {
+  try {
+    if (force) {
+      await rename(temporary, output);
+    } else {
+      try {
+        await link(temporary, output);
+        await unlink(temporary);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'EEXIST') throw outputExists(output);
+        // File systems without hard links (FAT, some network ones).
+        if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS' && code !== 'EMLINK')
+          throw error;
+        if (await lstat(output).catch(() => undefined)) throw outputExists(output);
+        await rename(temporary, output);
+      }
+    }
+  } catch (error) {
+    if (error instanceof Elf2dmpError) throw error;
+    throw ioError('rename the finished dump to', output, error);
+  }
+  // The name has to survive a crash too; some file systems can't sync a directory.
+  const directory = await open(dirname(output), constants.O_RDONLY).catch(() => undefined);
+  await directory?.sync().catch(() => undefined);
+  await directory?.close();
+}

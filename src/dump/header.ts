@@ -1,0 +1,110 @@
+/** The first 0x2000 bytes of a 64-bit crash dump. */
+import type { PhysicalAddress } from '../core/units.ts';
+import { PAGE_SIZE, pfnOf } from '../core/units.ts';
+import {
+  DUMP_FILL,
+  DUMP_HEADER64_SIZE,
+  DUMP_SIGNATURE,
+  DumpHeader64,
+  type DumpType,
+  ExceptionRecord64,
+  MAX_HEADER_RUNS,
+  PhysicalMemoryRun64,
+  STATUS_BREAKPOINT,
+} from '../formats/win-dump.ts';
+
+/** A physically contiguous range of whole pages. */
+export interface Extent {
+  start: PhysicalAddress;
+  /** Bytes, a multiple of the page size. */
+  size: number;
+}
+
+/** What the header says; every value is the guest's unless said otherwise. */
+export interface HeaderValues {
+  majorVersion: number;
+  build: number;
+  directoryTableBase: number;
+  pfnDatabase: bigint;
+  psLoadedModuleList: bigint;
+  psActiveProcessHead: bigint;
+  machine: number;
+  processors: number;
+  bugCheck: { code: number; parameters: readonly [bigint, bigint, bigint, bigint] };
+  kdDebuggerDataBlock: bigint;
+  /** The context of the processor that the debugger shows first, or undefined if unknown. */
+  context: Buffer | undefined;
+  exceptionAddress: bigint;
+  dumpType: (typeof DumpType)[keyof typeof DumpType];
+  /** FILETIME; 0 if unknown. */
+  systemTime: bigint;
+  /** Units of 100 ns; 0 if unknown. */
+  systemUpTime: bigint;
+  productType: number;
+  suiteMask: number;
+  kdSecondaryVersion: number;
+  comment: string;
+  /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
+  extents: readonly Extent[];
+  /** Pages in the file. */
+  pages: number;
+  /** Bytes of the whole file. */
+  requiredSpace: number;
+}
+
+export function encodeHeader(v: HeaderValues): Buffer {
+  // Windows fills the page first and sets fields then, so unused ones read "PAGE".
+  const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
+  const runs = v.extents.slice(0, MAX_HEADER_RUNS);
+  const comment = Buffer.alloc(128);
+  comment.write(v.comment, 0, 127, 'latin1');
+  DumpHeader64.write(header, 0, {
+    Signature: DUMP_SIGNATURE,
+    MajorVersion: v.majorVersion,
+    MinorVersion: v.build,
+    DirectoryTableBase: BigInt(v.directoryTableBase),
+    PfnDatabase: v.pfnDatabase,
+    PsLoadedModuleList: v.psLoadedModuleList,
+    PsActiveProcessHead: v.psActiveProcessHead,
+    MachineImageType: v.machine,
+    NumberProcessors: v.processors,
+    BugCheckCode: v.bugCheck.code,
+    BugCheckParameters: v.bugCheck.parameters,
+    VersionUser: Buffer.alloc(32),
+    KdDebuggerDataBlock: v.kdDebuggerDataBlock,
+    NumberOfRuns: runs.length,
+    NumberOfPages: BigInt(v.pages),
+    Exception: {
+      // What Windows itself writes: its dumps are taken at a breakpoint-like stop.
+      ExceptionCode: STATUS_BREAKPOINT,
+      ExceptionFlags: 0,
+      ExceptionRecord: 0n,
+      ExceptionAddress: v.exceptionAddress,
+      NumberParameters: 0,
+      UnusedAlignment: 0,
+      ExceptionInformation: new Array<bigint>(15).fill(0n),
+    },
+    DumpType: v.dumpType,
+    RequiredDumpSpace: BigInt(v.requiredSpace),
+    SystemTime: v.systemTime,
+    Comment: comment,
+    SystemUpTime: v.systemUpTime,
+    MiniDumpFields: 0,
+    SecondaryDataState: 0,
+    ProductType: v.productType,
+    SuiteMask: v.suiteMask,
+    WriterStatus: 0,
+    Unused1: 0,
+    KdSecondaryVersion: v.kdSecondaryVersion,
+  });
+  runs.forEach((extent, i) => {
+    PhysicalMemoryRun64.write(header, DumpHeader64.offsetOf('Runs') + i * PhysicalMemoryRun64.size, {
+      BasePage: BigInt(pfnOf(extent.start)),
+      PageCount: BigInt(extent.size / PAGE_SIZE),
+    });
+  });
+  v.context?.copy(header, DumpHeader64.offsetOf('ContextRecord'));
+  if (!v.context)
+    ExceptionRecord64.write(header, DumpHeader64.offsetOf('Exception'), { ExceptionCode: 0, ExceptionAddress: 0n });
+  return header;
+}

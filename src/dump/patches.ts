@@ -1,0 +1,71 @@
+/**
+ * What a conversion changes in the guest's memory, as data: the KDBG decoded, and each processor's
+ * registers where the debugger looks for them. The source is never written to.
+ */
+import { createHash } from 'node:crypto';
+import type { Diagnostics } from '../core/errors.ts';
+import { hex64, type PhysicalAddress, type VirtualAddress, va } from '../core/units.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+
+export interface Patch {
+  /** For people: `CONTEXT of processor 2`. */
+  what: string;
+  virtual: VirtualAddress;
+  physical: PhysicalAddress;
+  bytes: Buffer;
+  original: Buffer;
+}
+
+export class PatchSet {
+  readonly #space: AddressSpace;
+  readonly #diagnostics: Diagnostics;
+  readonly #patches: Patch[] = [];
+
+  constructor(space: AddressSpace, diagnostics: Diagnostics) {
+    this.#space = space;
+    this.#diagnostics = diagnostics;
+  }
+
+  /**
+   * Replaces bytes at a virtual address; one patch for each physically contiguous piece. All or
+   * nothing: where a byte is not in the image, or another patch holds it, it becomes a loss.
+   */
+  add(what: string, virtual: bigint, bytes: Buffer): boolean {
+    const pieces: Patch[] = [];
+    for (const piece of this.#space.pieces(virtual, bytes.length)) {
+      const address = va(virtual + BigInt(piece.offset));
+      const original = Buffer.alloc(piece.length);
+      if (piece.physical === undefined || !this.#space.image.readSync(piece.physical, original)) {
+        return this.#refuse(what, address, `its memory at ${hex64(address)} is not in the dump`);
+      }
+      const { physical } = piece;
+      const other = this.#patches.find(
+        (p) => physical < p.physical + p.bytes.length && p.physical < physical + piece.length,
+      );
+      if (other) return this.#refuse(what, address, `its memory at ${hex64(address)} is also that of ${other.what}`);
+      pieces.push({
+        what,
+        virtual: address,
+        physical,
+        bytes: bytes.subarray(piece.offset, piece.offset + piece.length),
+        original,
+      });
+    }
+    this.#patches.push(...pieces);
+    return true;
+  }
+
+  #refuse(what: string, address: VirtualAddress, reason: string): false {
+    this.#diagnostics.add('loss', 'patch-impossible', `${what} could not be set: ${reason}`, {
+      virtual: hex64(address),
+    });
+    return false;
+  }
+
+  /** In ascending physical order, and only those that change something. */
+  get list(): Patch[] {
+    return this.#patches.filter((p) => !p.bytes.equals(p.original)).sort((a, b) => a.physical - b.physical);
+  }
+}
+
+export const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');

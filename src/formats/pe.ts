@@ -1,0 +1,68 @@
+/** PE32+ images (Microsoft PE and COFF specification), as mapped in memory. */
+import { struct, u16, u32, u64 } from '../core/struct.ts';
+
+export const IMAGE_FILE_MACHINE_AMD64 = 0x8664;
+export const MZ = 0x5a4d;
+export const PE_SIGNATURE = 0x4550;
+export const PE32PLUS = 0x20b;
+
+export const DosHeader = struct({
+  name: 'IMAGE_DOS_HEADER',
+  size: 64,
+  fields: { e_magic: u16(0), e_lfanew: u32(0x3c) },
+});
+
+/** Signature, file header and the optional header up to its data directories. */
+export const PeHeader = struct({
+  name: 'IMAGE_NT_HEADERS64',
+  size: 0x88,
+  fields: {
+    Signature: u32(0),
+    Machine: u16(4),
+    NumberOfSections: u16(6),
+    TimeDateStamp: u32(8),
+    SizeOfOptionalHeader: u16(0x14),
+    Magic: u16(0x18),
+    AddressOfEntryPoint: u32(0x28),
+    ImageBase: u64(0x30),
+    SectionAlignment: u32(0x38),
+    SizeOfImage: u32(0x50),
+    SizeOfHeaders: u32(0x54),
+    CheckSum: u32(0x58),
+    NumberOfRvaAndSizes: u32(0x84),
+  },
+});
+
+export const DIRECTORY_EXPORT = 0;
+export const DIRECTORY_EXCEPTION = 3;
+export const DIRECTORY_DEBUG = 6;
+
+export const DataDirectory = struct({
+  name: 'IMAGE_DATA_DIRECTORY',
+  size: 8,
+  fields: { VirtualAddress: u32(0), Size: u32(4) },
+});
+
+export const ExportDirectory = struct({
+  name: 'IMAGE_EXPORT_DIRECTORY',
+  size: 40,
+  fields: {
+    Name: u32(0xc),
+    Base: u32(0x10),
+    NumberOfFunctions: u32(0x14),
+    NumberOfNames: u32(0x18),
+    AddressOfFunctions: u32(0x1c),
+    AddressOfNames: u32(0x20),
+    AddressOfNameOrdinals: u32(0x24),
+  },
+});
+
+export const DebugDirectory = struct({
+  name: 'IMAGE_DEBUG_DIRECTORY',
+  size: 28,
+  fields: { Type: u32(0xc), SizeOfData: u32(0x10), AddressOfRawData: u32(0x14) },
+});
+export const IMAGE_DEBUG_TYPE_CODEVIEW = 2;
+
+/** CodeView record of PDB 7.0; the zero-terminated PDB name follows. */
+export const RSDS = 0x53445352;

@@ -1,0 +1,119 @@
+/**
+ * Windows 64-bit crash dump files (DUMP_HEADER64). Layout: the public symbol types of dbgeng's
+ * dump headers as kdmp-parser, Volatility 3 and QEMU have them; the fields that `.dumpdebug` prints
+ * were compared with the debugger's own reading (docs/debugger.md).
+ */
+import { nested, raw, struct, u8, u16, u32, u64, u64s } from '../core/struct.ts';
+
+export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
+export const DUMP_SIGNATURE_32 = Buffer.from('PAGEDUMP', 'latin1');
+/** Windows fills the header with this before it sets fields. */
+export const DUMP_FILL = Buffer.from('PAGE', 'latin1');
+
+export const DUMP_HEADER64_SIZE = 0x2000;
+
+export const DumpType = {
+  full: 1,
+  kernelSummary: 2,
+  triage: 4,
+  bitmapFull: 5,
+  bitmapKernel: 6,
+} as const;
+
+/** Runs that fit the header's physical memory block: Windows' buffer is 700 bytes. */
+export const MAX_HEADER_RUNS = 42;
+
+export const LIVE_SYSTEM_DUMP = 0x161;
+export const STATUS_BREAKPOINT = 0x80000003;
+
+/** EXCEPTION_RECORD64 */
+export const ExceptionRecord64 = struct({
+  name: 'EXCEPTION_RECORD64',
+  size: 152,
+  fields: {
+    ExceptionCode: u32(0),
+    ExceptionFlags: u32(4),
+    ExceptionRecord: u64(8),
+    ExceptionAddress: u64(0x10),
+    NumberParameters: u32(0x18),
+    UnusedAlignment: u32(0x1c),
+    ExceptionInformation: u64s(0x20, 15),
+  },
+});
+
+/** PHYSICAL_MEMORY_RUN64 */
+export const PhysicalMemoryRun64 = struct({
+  name: 'PHYSICAL_MEMORY_RUN64',
+  size: 16,
+  fields: { BasePage: u64(0), PageCount: u64(8) },
+});
+
+export const DumpHeader64 = struct({
+  name: 'DUMP_HEADER64',
+  size: DUMP_HEADER64_SIZE,
+  fields: {
+    Signature: raw(0, 8),
+    /** 0xf on free builds, 0xc on checked ones. */
+    MajorVersion: u32(0x8),
+    /** The build number. */
+    MinorVersion: u32(0xc),
+    DirectoryTableBase: u64(0x10),
+    /** Address of the variable MmPfnDatabase, as KDBG has it, not its value (seen in real dumps). */
+    PfnDatabase: u64(0x18),
+    PsLoadedModuleList: u64(0x20),
+    PsActiveProcessHead: u64(0x28),
+    MachineImageType: u32(0x30),
+    NumberProcessors: u32(0x34),
+    BugCheckCode: u32(0x38),
+    BugCheckPadding: u32(0x3c),
+    BugCheckParameters: u64s(0x40, 4),
+    VersionUser: raw(0x60, 32),
+    KdDebuggerDataBlock: u64(0x80),
+    NumberOfRuns: u32(0x88),
+    RunsPadding: u32(0x8c),
+    NumberOfPages: u64(0x90),
+    Runs: raw(0x98, MAX_HEADER_RUNS * 16),
+    ContextRecord: raw(0x348, 3000),
+    Exception: nested(0xf00, ExceptionRecord64),
+    DumpType: u32(0xf98),
+    DumpTypePadding: u32(0xf9c),
+    RequiredDumpSpace: u64(0xfa0),
+    /** FILETIME, UTC. */
+    SystemTime: u64(0xfa8),
+    Comment: raw(0xfb0, 128),
+    /** Units of 100 ns. */
+    SystemUpTime: u64(0x1030),
+    MiniDumpFields: u32(0x1038),
+    SecondaryDataState: u32(0x103c),
+    ProductType: u32(0x1040),
+    SuiteMask: u32(0x1044),
+    WriterStatus: u32(0x1048),
+    Unused1: u8(0x104c),
+    KdSecondaryVersion: u8(0x104d),
+    Unused2: u16(0x104e),
+    Attributes: u32(0x1050),
+    BootId: u32(0x1054),
+  },
+});
+
+/**
+ * Header of bitmap dumps (types 5 and 6), at DUMP_HEADER64_SIZE; the bitmap follows it at once, bit n
+ * (least significant first) stands for PFN n. The pages of set bits lie in PFN order from FirstPage, a
+ * file offset that need not be page aligned (checked in the debugger).
+ */
+export const BitmapDumpHeader = struct({
+  name: 'BITMAP_DUMP',
+  size: 0x38,
+  fields: {
+    Signature: raw(0, 4),
+    ValidDump: raw(4, 4),
+    DumpOptions: u32(8),
+    FirstPage: u64(0x20),
+    TotalPresentPages: u64(0x28),
+    /** Bits in the map. */
+    Pages: u64(0x30),
+  },
+});
+export const BITMAP_SIGNATURE_FULL = Buffer.from('FDMP', 'latin1');
+export const BITMAP_SIGNATURE_KERNEL = Buffer.from('SDMP', 'latin1');
+export const BITMAP_VALID = Buffer.from('DUMP', 'latin1');

@@ -1,0 +1,148 @@
+/**
+ * Structures of the Windows kernel in memory. Layouts: the public headers (wdbgexts.h, ntddk.h) and
+ * the types in public symbols; the offsets inside PRCB and KPCR that differ between builds come from
+ * the KDBG, never from a table of builds.
+ */
+import { nested, raw, struct, u8, u16, u32, u64 } from '../core/struct.ts';
+import { va } from '../core/units.ts';
+
+/** KSYSTEM_TIME: a 64-bit time, consistent when High1Time == High2Time. */
+export const SystemTimeField = struct({
+  name: 'KSYSTEM_TIME',
+  size: 12,
+  fields: { LowPart: u32(0), High1Time: u32(4), High2Time: u32(8) },
+});
+
+/** KUSER_SHARED_DATA's address in the kernel's half, on x64 and ARM64. */
+export const SHARED_USER_DATA_64 = va(0xfffff780_00000000n);
+
+/** KUSER_SHARED_DATA: offsets are the same on every machine (ntddk.h). */
+export const SharedUserData = struct({
+  name: 'KUSER_SHARED_DATA',
+  size: 0x340,
+  fields: {
+    TickCountMultiplier: u32(4),
+    /** Units of 100 ns since boot. */
+    InterruptTime: nested(0x8, SystemTimeField),
+    /** FILETIME, UTC. */
+    SystemTime: nested(0x14, SystemTimeField),
+    TimeZoneBias: nested(0x20, SystemTimeField),
+    ImageNumberLow: u16(0x2c),
+    ImageNumberHigh: u16(0x2e),
+    NtSystemRoot: raw(0x30, 520),
+    /** Windows 10 and later; 0 before. */
+    NtBuildNumber: u32(0x260),
+    /** 1 workstation, 2 domain controller, 3 server. */
+    NtProductType: u32(0x264),
+    ProductTypeIsValid: u8(0x268),
+    NativeProcessorArchitecture: u16(0x26a),
+    NtMajorVersion: u32(0x26c),
+    NtMinorVersion: u32(0x270),
+    SuiteMask: u32(0x2d0),
+    KdDebuggerEnabled: u8(0x2d4),
+    NumberOfPhysicalPages: u32(0x2e8),
+    TickCount: nested(0x320, SystemTimeField),
+  },
+});
+
+/** 'KDBG' as a little-endian word. */
+export const KDBG_TAG = 0x4742444b;
+/** Sizes of KDDEBUGGER_DATA64: Server 2003 x64 has 0x318, later ones grew; anything outside is no KDBG. */
+export const KDBG_MIN_SIZE = 0x290;
+export const KDBG_MAX_SIZE = 0x1000;
+
+/**
+ * KDDEBUGGER_DATA64 (wdbgexts.h). Fields beyond the block's own Size do not exist: read it with
+ * `readPartial`. "Address of" fields hold the address of the kernel's variable.
+ */
+export const DebuggerData = struct({
+  name: 'KDDEBUGGER_DATA64',
+  size: 0x340,
+  fields: {
+    ListFlink: u64(0x0),
+    ListBlink: u64(0x8),
+    OwnerTag: u32(0x10),
+    Size: u32(0x14),
+    KernBase: u64(0x18),
+    BreakpointWithStatus: u64(0x20),
+    SavedContext: u64(0x28),
+    PsLoadedModuleList: u64(0x48),
+    PsActiveProcessHead: u64(0x50),
+    PspCidTable: u64(0x58),
+    KiBugCheckData: u64(0x88),
+    MmPfnDatabase: u64(0xc0),
+    MmPageSize: u64(0x138),
+    NtBuildLab: u64(0x208),
+    KiProcessorBlock: u64(0x218),
+    MmUnloadedDrivers: u64(0x220),
+    MmLastUnloadedDriver: u64(0x228),
+    CmNtCSDVersion: u64(0x268),
+    MmPhysicalMemoryBlock: u64(0x270),
+    SizeEProcess: u16(0x2a8),
+    OffsetEprocessDirectoryTableBase: u16(0x2ae),
+    SizePrcb: u16(0x2b0),
+    OffsetPrcbCurrentThread: u16(0x2b4),
+    OffsetPrcbProcStateContext: u16(0x2bc),
+    OffsetPrcbNumber: u16(0x2be),
+    SizePcr: u16(0x2e0),
+    OffsetPcrSelfPcr: u16(0x2e2),
+    OffsetPcrCurrentPrcb: u16(0x2e4),
+    OffsetPcrContainedPrcb: u16(0x2e6),
+    OffsetPrcbProcStateSpecialReg: u16(0x2f2),
+    OffsetPrcbContext: u16(0x338),
+  },
+});
+
+/** DBGKD_GET_VERSION64 (windbgkd.h): what KdVersionBlock holds. */
+export const KdVersion = struct({
+  name: 'DBGKD_GET_VERSION64',
+  size: 0x28,
+  fields: {
+    /** 0xf free, 0xc checked. */
+    MajorVersion: u16(0),
+    /** The build number. */
+    MinorVersion: u16(2),
+    ProtocolVersion: u8(4),
+    KdSecondaryVersion: u8(5),
+    Flags: u16(6),
+    MachineType: u16(8),
+    KernBase: u64(0x10),
+    PsLoadedModuleList: u64(0x18),
+    DebuggerDataList: u64(0x20),
+  },
+});
+
+/** UNICODE_STRING of a 64-bit system: lengths in bytes. */
+export const UnicodeString64 = struct({
+  name: 'UNICODE_STRING',
+  size: 16,
+  fields: { Length: u16(0), MaximumLength: u16(2), Buffer: u64(8) },
+});
+
+/** KLDR_DATA_TABLE_ENTRY of a 64-bit system: an entry of PsLoadedModuleList. */
+export const LoaderEntry64 = struct({
+  name: 'KLDR_DATA_TABLE_ENTRY',
+  size: 0xa0,
+  fields: {
+    Flink: u64(0),
+    Blink: u64(8),
+    DllBase: u64(0x30),
+    EntryPoint: u64(0x38),
+    SizeOfImage: u32(0x40),
+    FullDllName: nested(0x48, UnicodeString64),
+    BaseDllName: nested(0x58, UnicodeString64),
+    Flags: u32(0x68),
+    CheckSum: u32(0x78),
+    TimeDateStamp: u32(0x9c),
+  },
+});
+
+/** Head of PHYSICAL_MEMORY_DESCRIPTOR of a 64-bit system; runs of {BasePage, PageCount} follow. */
+export const PhysicalMemoryDescriptor64 = struct({
+  name: 'PHYSICAL_MEMORY_DESCRIPTOR',
+  size: 0x10,
+  fields: { NumberOfRuns: u32(0), NumberOfPages: u64(8) },
+});
+
+/** KiProcessorBlock's length on the largest x64 systems; far more than QEMU's 4096 CPUs never run. */
+export const MAX_PROCESSORS = 4096;

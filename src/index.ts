@@ -1,0 +1,22 @@
+/**
+ * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
+ *
+ * ```ts
+ * import { convert, locate, open } from 'elf2dmp';
+ *
+ * const image = open('vm.elf');            // physical runs and CPU states
+ * const windows = locate(image);           // kernel, KDBG, processors, with evidence
+ * console.log(windows.version.build, windows.kernel.base);
+ * image.close();
+ *
+ * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
+ * ```
+ *
+ * All three throw `Elf2dmpError`.
+ */
+export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
+export type { ConversionReport } from './commands/report.ts';
+export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
+export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
+export type { MemoryImage, PhysicalRun } from './memory/image.ts';
+export { openImage as open } from './readers/registry.ts';

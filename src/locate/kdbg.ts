@@ -1,0 +1,258 @@
+/**
+ * KDDEBUGGER_DATA64, plain or encoded, found in the kernel image without symbols.
+ *
+ * Windows 8 and later keep the block encoded: `dec = bswap(rol(enc ^ W, W & 63) ^ E) ^ A` for each
+ * 64-bit word, with two random words W (KiWaitNever) and A (KiWaitAlways) and the address E of
+ * KdpDataBlockEncoded. Symbols would tell where these are; but they cancel pairwise:
+ * `dec[a] ^ dec[b] = bswap(rol(enc[a] ^ enc[b], s))` with `s = W & 63`. Word 2 of the block is the
+ * tag with the size above it and word 3 is KernBase, which is known: so for each of 64 s and each
+ * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
+ */
+import { bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
+import type { StructOf } from '../core/struct.ts';
+import { hex, hex64, MIB, type VirtualAddress, va } from '../core/units.ts';
+import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import type { KernelImage } from './kernel.ts';
+import { findProcessors } from './processors.ts';
+
+export const KDBG_STEP = 'KDBG';
+
+export type DebuggerFields = Partial<StructOf<typeof DebuggerData>>;
+
+export interface Kdbg {
+  address: VirtualAddress;
+  size: number;
+  encoded: boolean;
+  /** The decoded block, `size` bytes. */
+  block: Buffer;
+  /** Fields within `size`; those beyond it do not exist in this build. */
+  fields: DebuggerFields;
+}
+
+/** A place that looks like a block, before anything in it is believed. */
+export interface KdbgCandidate {
+  /** Byte offset in the buffer that was searched. */
+  offset: number;
+  size: number;
+  /** Rotation of the encoding; undefined for a plain block. */
+  rotation: number | undefined;
+}
+
+const TAG_WORD = 2;
+const KERNBASE_WORD = 3;
+const SIZES = (KDBG_MAX_SIZE - KDBG_MIN_SIZE) / 8 + 1;
+const FILTER_BITS = 1 << 20;
+
+/** What neighbouring words 2 and 3 of an encoded block xor to, for every size and rotation, by low half. */
+interface PairTable {
+  filter: Uint32Array;
+  pairs: Map<number, { high: number; size: number; rotation: number }[]>;
+}
+
+const filterIndex = (low: number) => (low ^ (low >>> 12)) & (FILTER_BITS - 1);
+
+function buildPairTable(kernBase: bigint): PairTable {
+  const table: PairTable = { filter: new Uint32Array(FILTER_BITS / 32), pairs: new Map() };
+  for (let i = 0; i < SIZES; i++) {
+    const size = KDBG_MIN_SIZE + 8 * i;
+    const plain = BigInt(KDBG_TAG) | (BigInt(size) << 32n);
+    const word = bswap64(plain ^ kernBase);
+    const wordHigh = Number(word >> 32n);
+    const wordLow = Number(word & 0xffff_ffffn);
+    for (let rotation = 0; rotation < 64; rotation++) {
+      // ror64 in halves.
+      const n = rotation & 31;
+      const [a, b] = rotation < 32 ? [wordHigh, wordLow] : [wordLow, wordHigh];
+      const high = (n === 0 ? a : (a >>> n) | (b << (32 - n))) >>> 0;
+      const low = (n === 0 ? b : (b >>> n) | (a << (32 - n))) >>> 0;
+      const index = filterIndex(low);
+      table.filter[index >>> 5]! |= 1 << (index & 31);
+      const entry = { high, size, rotation };
+      const known = table.pairs.get(low);
+      if (known) known.push(entry);
+      else table.pairs.set(low, [entry]);
+    }
+  }
+  return table;
+}
+
+/** Searches buffers for blocks of one kernel. */
+export class KdbgSearch {
+  readonly #table: PairTable;
+
+  constructor(kernBase: bigint) {
+    this.#table = buildPairTable(kernBase);
+  }
+
+  /** All candidates in a buffer that begins at an 8-byte boundary. */
+  search(buffer: Buffer): KdbgCandidate[] {
+    const found: KdbgCandidate[] = [];
+    const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
+    const { filter, pairs } = this.#table;
+    for (let i = 2 * TAG_WORD; i + 3 < words.length; i += 2) {
+      const thisLow = words[i]!;
+      if (thisLow === KDBG_TAG) {
+        const size = words[i + 1]!;
+        if (plausibleSize(size)) found.push({ offset: (i - 2 * TAG_WORD) * 4, size, rotation: undefined });
+        continue;
+      }
+      const low = (thisLow ^ words[i + 2]!) >>> 0;
+      const index = filterIndex(low);
+      if ((filter[index >>> 5]! & (1 << (index & 31))) === 0) continue;
+      const high = (words[i + 1]! ^ words[i + 3]!) >>> 0;
+      for (const pair of pairs.get(low) ?? []) {
+        if (pair.high === high)
+          found.push({ offset: (i - 2 * TAG_WORD) * 4, size: pair.size, rotation: pair.rotation });
+      }
+    }
+    return found;
+  }
+}
+
+const plausibleSize = (size: number) => size >= KDBG_MIN_SIZE && size <= KDBG_MAX_SIZE && size % 8 === 0;
+
+/** Decodes a block relative to its word 3, whose plain value is the kernel's base. */
+export function decodeBlock(encoded: Buffer, kernBase: bigint, rotation: number): Buffer {
+  const anchor = encoded.readBigUInt64LE(8 * KERNBASE_WORD);
+  const decoded = Buffer.alloc(encoded.length);
+  for (let at = 0; at + 8 <= encoded.length; at += 8) {
+    const word = kernBase ^ bswap64(rol64(encoded.readBigUInt64LE(at) ^ anchor, rotation));
+    decoded.writeBigUInt64LE(word, at);
+  }
+  return decoded;
+}
+
+/** Image bytes searched at a time. */
+const CHUNK = MIB;
+
+/** Finds the block of `kernel`. Stale copies and decoys lose: the one whose pointers hold up wins. */
+export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evidence): Kdbg | undefined {
+  const search = new KdbgSearch(kernel.base);
+  const ranked: { kdbg: Kdbg; score: number; reasons: string[] }[] = [];
+  const seen = new Set<bigint>();
+  let present = 0;
+  forEachPresentChunk(space, kernel, (buffer, address) => {
+    present += buffer.length;
+    for (const candidate of search.search(buffer)) {
+      const at = va(address + BigInt(candidate.offset));
+      if (seen.has(at)) continue;
+      seen.add(at);
+      const bytes = space.read(at, candidate.size);
+      const method = `${candidate.rotation === undefined ? 'plain' : 'encoded'} block of ${hex(candidate.size)} bytes at ${hex64(at)}`;
+      if (!bytes) {
+        evidence.reject(KDBG_STEP, method, 'part of it is not present');
+        continue;
+      }
+      const block = candidate.rotation === undefined ? bytes : decodeBlock(bytes, kernel.base, candidate.rotation);
+      const fields = DebuggerData.readPartial(block, candidate.size);
+      const kdbg = { address: at, size: candidate.size, encoded: candidate.rotation !== undefined, block, fields };
+      const verdict = examine(space, kernel, kdbg);
+      if (typeof verdict === 'string') evidence.reject(KDBG_STEP, method, verdict);
+      else ranked.push({ kdbg, ...verdict });
+    }
+  });
+  ranked.sort((a, b) => b.score - a.score);
+  const [best, second] = ranked;
+  if (!best) {
+    evidence.reject(
+      KDBG_STEP,
+      'search of the kernel image',
+      `${seen.size} places looked like a block, none of them holds up (${hex(present)} of ${hex(kernel.size)} bytes are present)`,
+    );
+    return undefined;
+  }
+  const { kdbg } = best;
+  const rival = second
+    ? `; the next best, at ${hex64(second.kdbg.address)}, has only ${second.reasons.join(', ') || 'its tag'}`
+    : '';
+  evidence.accept(
+    KDBG_STEP,
+    `${kdbg.encoded ? 'encoded' : 'plain'} block of ${hex(kdbg.size)} bytes at ${hex64(kdbg.address)}`,
+    `${best.reasons.join(', ')}${rival}`,
+  );
+  return kdbg;
+}
+
+/** Calls back with each present part of the image, in chunks that overlap by the largest block. */
+function forEachPresentChunk(
+  space: AddressSpace,
+  kernel: KernelImage,
+  take: (buffer: Buffer, address: bigint) => void,
+) {
+  for (let at = 0; at < kernel.size; at += CHUNK) {
+    const length = Math.min(CHUNK + KDBG_MAX_SIZE, kernel.size - at);
+    const start = kernel.base + BigInt(at);
+    let offset = -1;
+    let end = -1;
+    const flush = () => {
+      if (offset < 0) return;
+      const buffer = Buffer.alloc(end - offset);
+      readPages(space, start + BigInt(offset), buffer);
+      take(buffer, start + BigInt(offset));
+    };
+    for (const piece of space.pieces(start, length)) {
+      if (piece.physical !== undefined && space.image.has(piece.physical, piece.length)) {
+        if (piece.offset === end) end += piece.length;
+        else {
+          flush();
+          offset = piece.offset;
+          end = piece.offset + piece.length;
+        }
+      }
+    }
+    flush();
+  }
+}
+
+function readPages(space: AddressSpace, address: bigint, target: Buffer) {
+  for (const piece of space.pieces(address, target.length)) {
+    if (piece.physical !== undefined)
+      space.image.readSync(piece.physical, target.subarray(piece.offset, piece.offset + piece.length));
+  }
+}
+
+/** Whether what a block says of the kernel is so: a reason against it, or a score with reasons for it. */
+function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): string | { score: number; reasons: string[] } {
+  const { fields } = kdbg;
+  if (fields.KernBase !== kernel.base)
+    return `KernBase is ${hex64(fields.KernBase ?? 0n)}, not the kernel's ${hex64(kernel.base)}`;
+  const reasons = ['KernBase is right'];
+  let score = 1;
+  const modules = firstLinkedEntry(space, fields.PsLoadedModuleList);
+  if (modules !== undefined) {
+    score += 2;
+    reasons.push('PsLoadedModuleList links back');
+    if (space.readU64(modules + 0x30n) === kernel.base) {
+      score += 2;
+      reasons.push('its first module is the kernel');
+    }
+  }
+  if (firstLinkedEntry(space, fields.PsActiveProcessHead) !== undefined) {
+    score += 2;
+    reasons.push('PsActiveProcessHead links back');
+  }
+  const { processors } = findProcessors(space, fields);
+  if (processors.length > 0) {
+    score += 3;
+    reasons.push(`${processors.length} PRCB${processors.length === 1 ? '' : 's'} that name themselves`);
+  }
+  if (score === 1) return 'KernBase is right, but no list links back and no PRCB names itself: a stale copy';
+  if (firstLinkedEntry(space, kdbg.address) !== undefined) {
+    score += 1;
+    reasons.push('it is linked in the list of debugger data blocks');
+  }
+  return { score, reasons };
+}
+
+/** The first entry of a list whose head and neighbours link to each other. */
+function firstLinkedEntry(space: AddressSpace, head: bigint | undefined): bigint | undefined {
+  if (head === undefined || !isKernelAddress(head)) return undefined;
+  const links = space.read(head, 16);
+  if (!links) return undefined;
+  const [flink, blink] = [links.readBigUInt64LE(0), links.readBigUInt64LE(8)];
+  if (flink === head || !isKernelAddress(flink) || !isKernelAddress(blink)) return undefined;
+  if (space.readU64(flink + 8n) !== head || space.readU64(blink) !== head) return undefined;
+  return flink;
+}

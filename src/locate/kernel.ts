@@ -1,0 +1,110 @@
+/** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
+import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
+import type { CpuState } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from './pe-image.ts';
+
+export const KERNEL_STEP = 'kernel image';
+
+export interface KernelImage extends PeImage {
+  exportName: string | undefined;
+  pdb: PdbIdentity | undefined;
+}
+
+/** How far below a handler the image can begin; no kernel is larger. */
+const MAX_DISTANCE = 64 * MIB;
+/** Kernels since Windows 10 2004 begin at 2 MiB, older ones at 64 KiB or any page: try the wide steps first. */
+const STEPS = [2 * MIB, 64 * KIB, PAGE_SIZE];
+/** Handlers can be hooked by other modules: some are tried before giving up. */
+const MAX_HANDLERS = 16;
+
+/** Kernels of all flavours are linked as ntoskrnl.exe; older PDB names tell uni- from multiprocessor ones. */
+const KERNEL_PDB = /^nt(os|kr)(krnl|nlmp|nlpa|pamp)\.pdb$/i;
+
+/** `image` if it is the kernel, or the reason why not. */
+function asKernel(space: AddressSpace, image: PeImage): KernelImage | string {
+  const name = exportName(space, image);
+  const pdb = pdbIdentity(space, image);
+  if (name?.toLowerCase() === 'ntoskrnl.exe' || (name === undefined && pdb && KERNEL_PDB.test(pdb.name))) {
+    return { ...image, exportName: name, pdb };
+  }
+  return `${describeImage(name ?? pdb?.name, image)} is not the kernel`;
+}
+
+/** The kernel image with its header at `base`. */
+export function kernelAt(space: AddressSpace, base: bigint): KernelImage | string {
+  const image = readPeImage(space, base, space.image.machine.imageFileMachine);
+  return typeof image === 'string' ? image : asKernel(space, image);
+}
+
+const roundDown = (address: bigint, step: number): bigint => address - (address % BigInt(step));
+
+/** Looks below `address`, which is believed to lie in the kernel. */
+function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage | string {
+  let reason = `no image begins in the ${MAX_DISTANCE / MIB} MiB below`;
+  const top = roundDown(address, PAGE_SIZE);
+  const bottom = top - BigInt(MAX_DISTANCE);
+  for (const step of STEPS) {
+    let base = roundDown(top, step);
+    while (base >= bottom) {
+      const mapping = space.walk(base);
+      if ('reason' in mapping) {
+        // Nothing begins in a hole: go on at the last step below it.
+        const region = BigInt(mapping.region);
+        base = roundDown(base - (base % region) - 1n, step);
+        continue;
+      }
+      const image = readPeImage(space, base, space.image.machine.imageFileMachine);
+      if (typeof image !== 'string') {
+        if (BigInt(image.size) <= address - base) {
+          reason = `an image at ${hex64(base)} ends below it`;
+        } else {
+          const kernel = asKernel(space, image);
+          if (typeof kernel !== 'string') return kernel;
+          reason = kernel;
+        }
+      } else if (image !== 'no MZ' && step === PAGE_SIZE) {
+        reason = `${hex64(base)}: ${image}`;
+      }
+      base -= BigInt(step);
+    }
+  }
+  return reason;
+}
+
+/** Tries the interrupt handlers of each CPU in turn. */
+export function findKernel(
+  space: AddressSpace,
+  cpus: readonly CpuState[],
+  evidence: Evidence,
+): KernelImage | undefined {
+  const tried = new Set<bigint>();
+  for (const cpu of cpus) {
+    if (!cpu.registers) continue;
+    const handlers = space.image.machine.interruptHandlers(cpu.registers, (address, length) =>
+      space.read(address, length),
+    );
+    if (handlers.length === 0) {
+      evidence.reject(KERNEL_STEP, `IDT of CPU ${cpu.index}`, `no usable gates at ${hex64(cpu.registers.idt.base)}`);
+    }
+    for (const handler of handlers) {
+      // Handlers of one image lie close together: one try per 64 KiB tells all.
+      const neighbourhood = handler >> 16n;
+      if (tried.has(neighbourhood) || tried.size >= MAX_HANDLERS) continue;
+      tried.add(neighbourhood);
+      const kernel = kernelBelow(space, handler);
+      const method = `down from CPU ${cpu.index}'s interrupt handler ${hex64(handler)}`;
+      if (typeof kernel !== 'string') {
+        evidence.accept(
+          KERNEL_STEP,
+          method,
+          `${describeImage(kernel.exportName, kernel)}, ${kernel.size / KIB} KiB, holds the handler${kernel.pdb ? `; PDB ${kernel.pdb.name}` : ''}`,
+        );
+        return kernel;
+      }
+      evidence.reject(KERNEL_STEP, method, kernel);
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,292 @@
+/** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
+import { isKernelAddress } from '../core/bits.ts';
+import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
+import type { CpuState, Machine, PageTables } from '../machines/machine.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { type Attempt, Evidence } from './evidence.ts';
+import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
+import { findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
+import { type Module, readModules } from './modules.ts';
+import { recogniseOtherSystem } from './other-systems.ts';
+import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
+import { readSharedUserData, type SharedData } from './shared-user-data.ts';
+import { findVersion, type WindowsVersion } from './version.ts';
+
+export interface LocateOptions {
+  /** Use this page-table root (physical address) instead of searching for one. */
+  dtb?: number | undefined;
+  /** The kernel's image begins at this virtual address. */
+  kernelBase?: bigint | undefined;
+}
+
+export interface BugCheck {
+  code: number;
+  parameters: readonly [bigint, bigint, bigint, bigint];
+  /** Where KiBugCheckData is. */
+  address: VirtualAddress;
+}
+
+/** Windows as found in a memory image. */
+export interface Windows {
+  image: MemoryImage;
+  /** The kernel's address space, by the root that was accepted. */
+  space: AddressSpace;
+  root: PhysicalAddress;
+  kernel: KernelImage;
+  kdbg: Kdbg;
+  version: WindowsVersion;
+  shared: SharedData;
+  /** undefined in a guest that did not crash. */
+  bugCheck: BugCheck | undefined;
+  processors: readonly Processor[];
+  /** CPU states that run no Windows processor. */
+  strayCpus: readonly CpuState[];
+  modules: readonly Module[];
+  evidence: readonly Attempt[];
+  diagnostics: Diagnostics;
+}
+
+const ROOT_STEP = 'page-table root';
+const CR3_METHOD = (cpu: CpuState) => `CR3 of CPU ${cpu.index}`;
+
+interface RootCandidate {
+  tables: PageTables;
+  method: string;
+}
+
+/** Throws `Elf2dmpError` (kind `unsupported` or `corrupt`) with every attempt listed when Windows is not found. */
+export function locateWindows(image: MemoryImage, options: LocateOptions = {}): Windows {
+  const evidence = new Evidence();
+  const { diagnostics } = image;
+  const { space, shared, kernel } = findRootAndKernel(image, options, evidence);
+  const kdbg = findKdbg(space, kernel, evidence);
+  if (!kdbg) {
+    throw failure(image, evidence, KDBG_STEP, {
+      code: 'kdbg-not-found',
+      message: `the kernel is at ${hex64(kernel.base)}, but its debugger data block (KDBG) was not found`,
+    });
+  }
+  const { processors, bad } = findProcessors(space, kdbg.fields);
+  const strayCpus = matchProcessors(processors, image.cpus, space);
+  reportProcessors(image.machine, processors, bad, strayCpus, kdbg, evidence, diagnostics);
+  const version = findVersion(space, kernel, kdbg, processors, shared, evidence, diagnostics);
+  if (!version) {
+    throw failure(image, evidence, 'Windows version', {
+      code: 'version-not-found',
+      message: 'the kernel was found, but nothing tells its build',
+    });
+  }
+  const modules =
+    kdbg.fields.PsLoadedModuleList === undefined ? undefined : readModules(space, kdbg.fields.PsLoadedModuleList);
+  if (modules?.broken) {
+    diagnostics.add(
+      'loss',
+      'modules-broken',
+      `the list of loaded modules is broken: ${modules.broken}; ${modules.modules.length} modules can be reached`,
+    );
+  }
+  return {
+    image,
+    space,
+    root: space.root,
+    kernel,
+    kdbg,
+    version,
+    shared,
+    bugCheck: readBugCheck(space, kdbg, diagnostics),
+    processors,
+    strayCpus,
+    modules: modules?.modules ?? [],
+    evidence: evidence.attempts,
+    diagnostics,
+  };
+}
+
+function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence: Evidence) {
+  let found: { space: AddressSpace; shared: SharedData } | undefined;
+  for (const { tables, method } of rootCandidates(image, options, evidence)) {
+    const space = new AddressSpace(image, pa(tables.root), tables.mode);
+    const label = `${method}, ${hex(tables.root)}`;
+    const shared = readSharedUserData(space);
+    if (typeof shared === 'string') {
+      evidence.reject(ROOT_STEP, label, shared);
+      continue;
+    }
+    evidence.accept(
+      ROOT_STEP,
+      label,
+      `SharedUserData is there through ${tables.mode.name} tables: NT ${shared.ntMajorVersion}.${shared.ntMinorVersion}, ${JSON.stringify(shared.systemRoot)}`,
+    );
+    found ??= { space, shared };
+    const kernel =
+      options.kernelBase === undefined
+        ? findKernel(space, orderedCpus(image, tables), evidence)
+        : givenKernel(space, options.kernelBase, evidence);
+    if (kernel) return { space, shared, kernel };
+  }
+  if (found) {
+    throw failure(image, evidence, KERNEL_STEP, {
+      code: 'kernel-not-found',
+      message: `Windows' page tables are at physical ${hex(found.space.root)}, but its kernel image was not found`,
+    });
+  }
+  const other = recogniseOtherSystem(image);
+  if (other) {
+    throw new Elf2dmpError({
+      code: other.code,
+      kind: 'unsupported',
+      message: other.what,
+      file: image.file,
+      hint: other.hint,
+      attempts: evidence.failures(ROOT_STEP),
+    });
+  }
+  throw failure(image, evidence, ROOT_STEP, {
+    code: 'windows-not-found',
+    message: 'no Windows was found in this dump: no page tables lead to SharedUserData',
+  });
+}
+
+function* rootCandidates(image: MemoryImage, options: LocateOptions, evidence: Evidence): Generator<RootCandidate> {
+  const { machine, cpus } = image;
+  const seen = new Set<number>();
+  if (options.dtb !== undefined) {
+    const root = options.dtb - (options.dtb % 0x1000);
+    const modes = new Set(
+      cpus.flatMap((cpu) => (cpu.registers ? (machine.pageTables(cpu.registers)?.mode ?? []) : [])),
+    );
+    for (const mode of modes.size > 0 ? modes : machine.pagingModes)
+      yield { tables: { root, mode }, method: 'the root given' };
+    return;
+  }
+  if (cpus.length === 0) evidence.reject(ROOT_STEP, 'CPU states', 'the input holds none');
+  for (const cpu of cpus) {
+    if (!cpu.registers) {
+      evidence.reject(ROOT_STEP, CR3_METHOD(cpu), 'its state is unknown');
+      continue;
+    }
+    const tables = machine.pageTables(cpu.registers);
+    if (!tables) {
+      evidence.reject(ROOT_STEP, CR3_METHOD(cpu), 'paging is off: the CPU was never started');
+      continue;
+    }
+    if (seen.has(tables.root)) continue;
+    seen.add(tables.root);
+    yield { tables, method: CR3_METHOD(cpu) };
+  }
+}
+
+/** The CPUs whose tables these are first: their IDT is this system's. */
+function orderedCpus(image: MemoryImage, tables: PageTables): CpuState[] {
+  const own = (cpu: CpuState) =>
+    cpu.registers !== undefined && image.machine.pageTables(cpu.registers)?.root === tables.root;
+  return [...image.cpus.filter(own), ...image.cpus.filter((cpu) => !own(cpu))];
+}
+
+function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
+  const kernel = kernelAt(space, base);
+  const method = `the base given, ${hex64(base)}`;
+  if (typeof kernel === 'string') {
+    evidence.reject(KERNEL_STEP, method, kernel);
+    return undefined;
+  }
+  evidence.accept(KERNEL_STEP, method, `a kernel image of ${hex(kernel.size)} bytes`);
+  return kernel;
+}
+
+function failure(
+  image: MemoryImage,
+  evidence: Evidence,
+  step: string,
+  details: { code: string; message: string },
+): Elf2dmpError {
+  const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated' || d.code === 'memory-absent');
+  return new Elf2dmpError({
+    ...details,
+    // A file that lacks memory may well be of Windows: that is damage, not another system.
+    kind: truncated || step !== ROOT_STEP ? 'corrupt' : 'unsupported',
+    file: image.file,
+    message: truncated ? `${details.message}; ${truncated.message}` : details.message,
+    attempts: evidence.failures(step),
+    hint: truncated
+      ? 'make a new dump: what is left of this one does not hold the kernel'
+      : 'is it a 64-bit Windows guest that had left its boot loader? if you know them, give --dtb or --kernel-base',
+  });
+}
+
+function reportProcessors(
+  machine: Machine,
+  processors: readonly Processor[],
+  bad: readonly BadProcessor[],
+  strays: readonly CpuState[],
+  kdbg: Kdbg,
+  evidence: Evidence,
+  diagnostics: Diagnostics,
+): void {
+  const step = 'processors';
+  const table = hex64(kdbg.fields.KiProcessorBlock ?? 0n);
+  if (processors.length === 0) {
+    diagnostics.add(
+      'loss',
+      'no-processors',
+      `KiProcessorBlock at ${table} leads to no processor: the dump shows no registers`,
+    );
+    evidence.reject(step, `KiProcessorBlock at ${table}`, 'no entry is a PRCB');
+  }
+  for (const p of processors) {
+    const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
+    if (p.cpu) {
+      evidence.accept(step, method, `its KPCR ${hex64(p.kpcr)} is CPU ${p.cpu.index}'s`);
+    } else {
+      evidence.reject(step, method, `no CPU's gs leads to its KPCR ${hex64(p.kpcr)}`);
+      diagnostics.add(
+        'loss',
+        'processor-without-state',
+        `no CPU state belongs to processor ${p.number} (KPCR ${hex64(p.kpcr)}): its registers are unknown`,
+        {
+          prcb: hex64(p.prcb),
+        },
+      );
+    }
+  }
+  for (const { number, address, reason } of bad) {
+    evidence.reject(step, `KiProcessorBlock[${number}] ${hex64(address)}`, reason);
+    diagnostics.add('loss', 'prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, {
+      prcb: hex64(address),
+    });
+  }
+  for (const cpu of strays) {
+    if (!cpu.registers) continue; // reported by the reader
+    if (!machine.pageTables(cpu.registers)) {
+      evidence.reject(step, `CPU ${cpu.index}`, 'paging is off: it was never started, so nothing of it is lost');
+      continue;
+    }
+    evidence.reject(step, `CPU ${cpu.index}`, 'its gs leads to no processor of Windows');
+    diagnostics.add(
+      'loss',
+      'cpu-without-processor',
+      `CPU ${cpu.index} runs no processor that Windows knows: its registers are not in the dump`,
+    );
+  }
+}
+
+/** KiBugCheckData: code and four parameters; the code is 0 while the system runs. */
+function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | undefined {
+  const address = kdbg.fields.KiBugCheckData;
+  const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 40) : undefined;
+  if (address === undefined || !bytes) {
+    diagnostics.add(
+      'loss',
+      'bug-check-unreadable',
+      `KiBugCheckData at ${hex64(address ?? 0n)} is not present: whether the guest crashed is unknown`,
+    );
+    return undefined;
+  }
+  const word = (i: number) => bytes.readBigUInt64LE(8 * i);
+  // Kept as 64 bits, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
+  const code = bytes.readUInt32LE(0);
+  if (code === 0) return undefined;
+  return { code, parameters: [word(1), word(2), word(3), word(4)], address: va(address) };
+}

@@ -1,0 +1,65 @@
+/** Loaded modules from PsLoadedModuleList. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, type VirtualAddress, va } from '../core/units.ts';
+import { LoaderEntry64 } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+
+export interface Module {
+  /** As the guest has it: may hold any character. */
+  name: string;
+  path: string;
+  base: VirtualAddress;
+  /** Bytes. */
+  size: number;
+}
+
+/** Windows loads a few hundred. */
+const MAX_MODULES = 4096;
+const MAX_NAME_BYTES = 1024;
+
+export interface ModuleList {
+  modules: Module[];
+  /** Where the walk ended early and why; undefined when it came back to the head. */
+  broken: string | undefined;
+}
+
+/** Follows the list from its head, forward until it comes back or breaks, then backward for what lies behind the break. */
+export function readModules(space: AddressSpace, head: bigint): ModuleList {
+  const seen = new Set<bigint>([head]);
+  const walk = (linkOffset: bigint): { modules: Module[]; broken: string | undefined } => {
+    const modules: Module[] = [];
+    let link = space.readU64(head + linkOffset);
+    while (link !== undefined && link !== head && !seen.has(link) && seen.size <= MAX_MODULES) {
+      seen.add(link);
+      const bytes = isKernelAddress(link) ? space.read(link, LoaderEntry64.size) : undefined;
+      if (!bytes) return { modules, broken: `the entry at ${hex64(link)} is not present` };
+      const entry = LoaderEntry64.read(bytes);
+      if (!isKernelAddress(entry.DllBase) || entry.DllBase % 0x1000n !== 0n) {
+        return { modules, broken: `the entry at ${hex64(link)} names ${hex64(entry.DllBase)} as a module's base` };
+      }
+      modules.push({
+        name: readString(space, entry.BaseDllName) ?? '',
+        path: readString(space, entry.FullDllName) ?? '',
+        base: va(entry.DllBase),
+        size: entry.SizeOfImage,
+      });
+      link = linkOffset === 0n ? entry.Flink : entry.Blink;
+    }
+    if (link === head) return { modules, broken: undefined };
+    if (link === undefined) return { modules, broken: `the list's head at ${hex64(head)} is not present` };
+    return { modules, broken: `the list turns back to ${hex64(link)} without coming to its head` };
+  };
+  const forward = walk(0n);
+  if (forward.broken === undefined) return forward;
+  const backward = walk(8n);
+  return { modules: [...forward.modules, ...backward.modules.reverse()], broken: forward.broken };
+}
+
+function readString(space: AddressSpace, s: { Length: number; Buffer: bigint }): string | undefined {
+  if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !isKernelAddress(s.Buffer)) return undefined;
+  return space.read(s.Buffer, s.Length)?.toString('utf16le');
+}
+
+/** The module that an address lies in. */
+export const moduleOf = (modules: readonly Module[], address: bigint): Module | undefined =>
+  modules.find((m) => address >= m.base && address < m.base + BigInt(m.size));

@@ -1,0 +1,158 @@
+/** PE images as they lie in a guest's memory: nothing in their headers is believed unchecked. */
+import { hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import {
+  DataDirectory,
+  DebugDirectory,
+  DIRECTORY_DEBUG,
+  DIRECTORY_EXPORT,
+  DosHeader,
+  ExportDirectory,
+  IMAGE_DEBUG_TYPE_CODEVIEW,
+  MZ,
+  PE_SIGNATURE,
+  PE32PLUS,
+  PeHeader,
+  RSDS,
+} from '../formats/pe.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+
+/** The largest kernels (checked builds) have some 32 MiB. */
+export const MAX_IMAGE_SIZE = 256 * MIB;
+const MAX_NAMES = 0x1_0000;
+const MAX_DEBUG_ENTRIES = 32;
+
+/** Name, GUID and age that a symbol server files a PDB under. */
+export interface PdbIdentity {
+  name: string;
+  /** 32 upper-case hex digits in the order that symbol servers use. */
+  guid: string;
+  age: number;
+}
+
+export interface PeImage {
+  base: VirtualAddress;
+  /** SizeOfImage, bytes. */
+  size: number;
+  timeDateStamp: number;
+  checkSum: number;
+  directories: readonly { rva: number; size: number }[];
+}
+
+/** The image whose DOS header is at `base`, or the reason why there is none. */
+export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine: number): PeImage | string {
+  const dos = space.read(base, DosHeader.size);
+  if (!dos) return 'its first page is not present';
+  const { e_magic, e_lfanew } = DosHeader.read(dos);
+  if (e_magic !== MZ) return 'no MZ';
+  // The PE header follows the DOS stub and Rich header in the first page in every kernel-mode image.
+  if (e_lfanew < DosHeader.size || e_lfanew > PAGE_SIZE - PeHeader.size) return `MZ, but e_lfanew is ${e_lfanew}`;
+  const nt = space.read(base + BigInt(e_lfanew), PeHeader.size);
+  if (!nt) return 'MZ, but its PE header is not present';
+  const header = PeHeader.read(nt);
+  if (header.Signature !== PE_SIGNATURE) return 'MZ, but no PE signature';
+  if (header.Machine !== imageFileMachine || header.Magic !== PE32PLUS) {
+    return `a PE image of another machine (0x${header.Machine.toString(16)})`;
+  }
+  if (header.SizeOfImage < PAGE_SIZE || header.SizeOfImage > MAX_IMAGE_SIZE) {
+    return `a PE image with an impossible SizeOfImage (0x${header.SizeOfImage.toString(16)})`;
+  }
+  const count = Math.min(header.NumberOfRvaAndSizes, 16);
+  const table = space.read(base + BigInt(e_lfanew + PeHeader.size), count * DataDirectory.size);
+  const directories = [];
+  for (let i = 0; table && i < count; i++) {
+    const { VirtualAddress: rva, Size: size } = DataDirectory.read(table, i * DataDirectory.size);
+    directories.push({ rva, size });
+  }
+  return {
+    base: va(base),
+    size: header.SizeOfImage,
+    timeDateStamp: header.TimeDateStamp,
+    checkSum: header.CheckSum,
+    directories,
+  };
+}
+
+/** Bytes at an RVA; undefined outside the image and where memory is missing. */
+function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
+  if (rva === 0 || rva + length > image.size) return undefined;
+  return space.read(image.base + BigInt(rva), length);
+}
+
+function readName(space: AddressSpace, image: PeImage, rva: number, limit = 256): string | undefined {
+  let text = '';
+  // By pieces that do not cross a page: the next page may be missing without need.
+  for (let at = rva; text.length < limit; ) {
+    const length = Math.min(PAGE_SIZE - (at % PAGE_SIZE), limit - text.length, image.size - at);
+    const bytes = length > 0 ? readRva(space, image, at, length) : undefined;
+    if (!bytes) return undefined;
+    const end = bytes.indexOf(0);
+    text += bytes.toString('latin1', 0, end < 0 ? length : end);
+    if (end >= 0) return text;
+    at += length;
+  }
+  return undefined;
+}
+
+function readExportDirectory(space: AddressSpace, image: PeImage) {
+  const directory = image.directories[DIRECTORY_EXPORT];
+  if (!directory || directory.size < ExportDirectory.size) return undefined;
+  const bytes = readRva(space, image, directory.rva, ExportDirectory.size);
+  return bytes && ExportDirectory.read(bytes);
+}
+
+/** The image's own name in its export directory. */
+export function exportName(space: AddressSpace, image: PeImage): string | undefined {
+  const directory = readExportDirectory(space, image);
+  return directory && readName(space, image, directory.Name);
+}
+
+/** Address of an exported symbol, by binary search in the sorted name table. */
+export function findExport(space: AddressSpace, image: PeImage, name: string): VirtualAddress | undefined {
+  const directory = readExportDirectory(space, image);
+  if (!directory) return undefined;
+  let low = 0;
+  let high = Math.min(directory.NumberOfNames, MAX_NAMES) - 1;
+  while (low <= high) {
+    const middle = (low + high) >>> 1;
+    const nameRva = readRva(space, image, directory.AddressOfNames + 4 * middle, 4)?.readUInt32LE();
+    const candidate = nameRva === undefined ? undefined : readName(space, image, nameRva);
+    if (candidate === undefined) return undefined;
+    if (candidate === name) {
+      const ordinal = readRva(space, image, directory.AddressOfNameOrdinals + 2 * middle, 2)?.readUInt16LE();
+      if (ordinal === undefined || ordinal >= directory.NumberOfFunctions) return undefined;
+      const rva = readRva(space, image, directory.AddressOfFunctions + 4 * ordinal, 4)?.readUInt32LE();
+      return rva === undefined || rva === 0 || rva >= image.size ? undefined : va(image.base + BigInt(rva));
+    }
+    if (candidate < name) low = middle + 1;
+    else high = middle - 1;
+  }
+  return undefined;
+}
+
+/** From the CodeView entry of the debug directory. */
+export function pdbIdentity(space: AddressSpace, image: PeImage): PdbIdentity | undefined {
+  const directory = image.directories[DIRECTORY_DEBUG];
+  if (!directory) return undefined;
+  const count = Math.min(Math.floor(directory.size / DebugDirectory.size), MAX_DEBUG_ENTRIES);
+  for (let i = 0; i < count; i++) {
+    const bytes = readRva(space, image, directory.rva + i * DebugDirectory.size, DebugDirectory.size);
+    if (!bytes) continue;
+    const entry = DebugDirectory.read(bytes);
+    if (entry.Type !== IMAGE_DEBUG_TYPE_CODEVIEW) continue;
+    const record = readRva(space, image, entry.AddressOfRawData, 24);
+    const name = readName(space, image, entry.AddressOfRawData + 24);
+    if (!record || record.readUInt32LE() !== RSDS || !name) continue;
+    const hexOf = (value: number, digits: number) => value.toString(16).toUpperCase().padStart(digits, '0');
+    const guid =
+      hexOf(record.readUInt32LE(4), 8) +
+      hexOf(record.readUInt16LE(8), 4) +
+      hexOf(record.readUInt16LE(10), 4) +
+      record.toString('hex', 12, 20).toUpperCase();
+    return { name, guid, age: record.readUInt32LE(20) };
+  }
+  return undefined;
+}
+
+/** Why a name lookup or a check speaks of `image`: `ntoskrnl.exe at 0xfffff800…`. */
+export const describeImage = (name: string | undefined, image: PeImage): string =>
+  `${name ?? 'an image without export name'} at ${hex64(image.base)}`;

@@ -1,0 +1,121 @@
+/** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
+import type { CpuState } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { DebuggerFields } from './kdbg.ts';
+
+export interface Processor {
+  /** Windows' processor number: the index in KiProcessorBlock. */
+  number: number;
+  prcb: VirtualAddress;
+  kpcr: VirtualAddress;
+  /** Where the debugger takes this processor's registers from; undefined if no build rule leads to one. */
+  context: VirtualAddress | undefined;
+  /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
+  specialRegisters: VirtualAddress | undefined;
+  /** The CPU state that runs this processor. */
+  cpu: CpuState | undefined;
+}
+
+/** An entry of KiProcessorBlock that should be a PRCB and is not. */
+export interface BadProcessor {
+  number: number;
+  address: bigint;
+  reason: string;
+}
+
+/** KPCR offsets that are the same in every x64 build, used where a KDBG does not give them. */
+const X64_PCR = { self: 0x18, currentPrcb: 0x20, prcb: 0x180 };
+/** Unused entries after which no more processors are expected. */
+const MAX_GAP = 64;
+
+/** Reads KiProcessorBlock; entries are believed when their KPCR names itself and them. */
+export function findProcessors(
+  space: AddressSpace,
+  fields: DebuggerFields,
+): { processors: Processor[]; bad: BadProcessor[] } {
+  const processors: Processor[] = [];
+  const bad: BadProcessor[] = [];
+  const table = fields.KiProcessorBlock;
+  if (table === undefined || !isKernelAddress(table)) return { processors, bad };
+  const known = new Set<bigint>();
+  let last = -1;
+  for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
+    const entry = space.readU64(table + BigInt(8 * i));
+    if (entry === undefined) break;
+    if (entry === 0n || known.has(entry)) continue;
+    const reason = checkPrcb(space, fields, entry);
+    if (reason === undefined) {
+      known.add(entry);
+      last = i;
+      processors.push(describeProcessor(space, fields, i, va(entry)));
+    } else {
+      bad.push({ number: i, address: entry, reason });
+    }
+  }
+  // What follows the last processor is other data.
+  return { processors, bad: bad.filter((b) => b.number < last) };
+}
+
+const pcrOffsets = (fields: DebuggerFields) => ({
+  self: fields.OffsetPcrSelfPcr || X64_PCR.self,
+  currentPrcb: fields.OffsetPcrCurrentPrcb || X64_PCR.currentPrcb,
+  prcb: fields.OffsetPcrContainedPrcb || X64_PCR.prcb,
+});
+
+/** undefined when the PRCB at `address` names itself through its KPCR. */
+function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint): string | undefined {
+  if (!isKernelAddress(address)) return `${hex64(address)} is no kernel address`;
+  const offsets = pcrOffsets(fields);
+  const kpcr = address - BigInt(offsets.prcb);
+  const self = space.readU64(kpcr + BigInt(offsets.self));
+  const current = space.readU64(kpcr + BigInt(offsets.currentPrcb));
+  if (self === undefined || current === undefined) return `its KPCR at ${hex64(kpcr)} is not present`;
+  if (self !== kpcr) return `KPCR.Self at ${hex64(kpcr)} is ${hex64(self)}`;
+  if (current !== address) return `KPCR.CurrentPrcb at ${hex64(kpcr)} is ${hex64(current)}`;
+  return undefined;
+}
+
+function describeProcessor(
+  space: AddressSpace,
+  fields: DebuggerFields,
+  number: number,
+  prcb: VirtualAddress,
+): Processor {
+  // A KDBG without OffsetPrcbContext (before Windows 7): the frame is in the PRCB itself.
+  const pointer = fields.OffsetPrcbContext ? space.readU64(prcb + BigInt(fields.OffsetPrcbContext)) : undefined;
+  let context: VirtualAddress | undefined;
+  if (fields.OffsetPrcbContext) context = pointer !== undefined && isKernelAddress(pointer) ? va(pointer) : undefined;
+  else if (fields.OffsetPrcbProcStateContext) context = va(prcb + BigInt(fields.OffsetPrcbProcStateContext));
+  return {
+    number,
+    prcb,
+    kpcr: va(prcb - BigInt(pcrOffsets(fields).prcb)),
+    context,
+    specialRegisters: fields.OffsetPrcbProcStateSpecialReg
+      ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
+      : undefined,
+    cpu: undefined,
+  };
+}
+
+/** Gives each processor the CPU whose registers point to its KPCR; returns the CPUs left over. */
+export function matchProcessors(processors: Processor[], cpus: readonly CpuState[], space: AddressSpace): CpuState[] {
+  const byKpcr = new Map(processors.map((p) => [p.kpcr as bigint, p]));
+  const left: CpuState[] = [];
+  for (const cpu of cpus) {
+    const candidates = cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [];
+    const processor = candidates
+      .map((address) => byKpcr.get(address))
+      .find((p) => p !== undefined && p.cpu === undefined);
+    if (processor) processor.cpu = cpu;
+    else left.push(cpu);
+  }
+  return left;
+}
+
+/** KPCRs are page aligned on x64. */
+export const looksLikeKpcr = (address: bigint): boolean =>
+  isKernelAddress(address) && address % BigInt(PAGE_SIZE) === 0n;

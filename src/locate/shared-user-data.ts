@@ -1,0 +1,59 @@
+/** KUSER_SHARED_DATA: one page at a fixed address, the touchstone for a page-table root. */
+
+import type { StructOf } from '../core/struct.ts';
+import { hex64 } from '../core/units.ts';
+import { SharedUserData, type SystemTimeField } from '../formats/win-kernel.ts';
+import { type AddressSpace, describeFault } from '../memory/address-space.ts';
+
+export interface SharedData {
+  ntMajorVersion: number;
+  ntMinorVersion: number;
+  /** 0 before Windows 10. */
+  ntBuildNumber: number;
+  productType: number;
+  suiteMask: number;
+  /** FILETIME, UTC; undefined where the two high parts disagree (it was being updated). */
+  systemTime: bigint | undefined;
+  /** Units of 100 ns since boot; likewise. */
+  interruptTime: bigint | undefined;
+  systemRoot: string;
+  physicalPages: number;
+}
+
+/** NT versions that exist on 64-bit machines: 5.2, 6.0 to 6.3, 10.0. */
+const plausibleVersion = (major: number, minor: number) =>
+  (major === 5 && minor === 2) || (major === 6 && minor <= 4) || (major === 10 && minor <= 1);
+
+/** The page's contents, or the reason why this is not it. */
+export function readSharedUserData(space: AddressSpace): SharedData | string {
+  const address = space.image.machine.sharedUserData;
+  const page = space.read(address, SharedUserData.size);
+  if (!page) {
+    const fault = space.fault(address);
+    return `SharedUserData is not there: ${fault ? describeFault(fault) : hex64(address)}`;
+  }
+  const data = SharedUserData.read(page);
+  if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion)) {
+    return `SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`;
+  }
+  const systemRoot = data.NtSystemRoot.toString('utf16le').replace(/\0.*$/s, '');
+  const productTypeOk = data.NtProductType >= 1 && data.NtProductType <= 3;
+  if (!productTypeOk && !/^[A-Za-z]:\\/.test(systemRoot)) {
+    return `SharedUserData has neither a product type (${data.NtProductType}) nor a system directory`;
+  }
+  return {
+    ntMajorVersion: data.NtMajorVersion,
+    ntMinorVersion: data.NtMinorVersion,
+    ntBuildNumber: data.NtBuildNumber & 0x0fff_ffff,
+    productType: data.NtProductType,
+    suiteMask: data.SuiteMask,
+    systemTime: time(data.SystemTime),
+    interruptTime: time(data.InterruptTime),
+    systemRoot,
+    physicalPages: data.NumberOfPhysicalPages,
+  };
+}
+
+function time(t: StructOf<typeof SystemTimeField>): bigint | undefined {
+  return t.High1Time === t.High2Time ? (BigInt(t.High1Time) << 32n) | BigInt(t.LowPart) : undefined;
+}

@@ -1,0 +1,61 @@
+/**
+ * What depends on the machine, as one value per machine: paging, CPU notes, CONTEXT layout, where
+ * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
+ */
+import type { VirtualAddress } from '../core/units.ts';
+import type { PagingMode } from './paging-mode.ts';
+import type { X64Registers } from './x64/registers.ts';
+
+/** Registers of any machine: a union once there is a second one. */
+export type Registers = X64Registers;
+
+/** One CPU as the input describes it. */
+export interface CpuState {
+  /** Position among the input's CPUs: QEMU's cpu_index, which need not be Windows' processor number. */
+  index: number;
+  /** undefined: the input has a CPU here, but its state can't be read. */
+  registers: Registers | undefined;
+  /** The input's own word that the guest crashed on this CPU; undefined where it doesn't say. */
+  crashed: boolean | undefined;
+  /** Where the state came from, for the report. */
+  origin: string;
+}
+
+export interface PageTables {
+  /** Physical address of the root table. */
+  root: number;
+  mode: PagingMode;
+}
+
+/** Reads guest memory at a virtual address; undefined where it is not present. */
+export type ReadVirtual = (address: bigint, length: number) => Buffer | undefined;
+
+export interface Machine {
+  /** For people and reports: `x64`. */
+  readonly name: string;
+  readonly elfMachine: number;
+  /** IMAGE_FILE_MACHINE_*, in PE and dump headers. */
+  readonly imageFileMachine: number;
+  readonly sharedUserData: VirtualAddress;
+  readonly pagingModes: readonly PagingMode[];
+
+  /** A "QEMU" ELF note's descriptor; undefined when it can't be one. */
+  parseCpuNote(desc: Buffer): { registers: Registers; crashed: boolean | undefined } | undefined;
+  /** undefined when the CPU runs without the paging that this Windows needs: it was never started. */
+  pageTables(registers: Registers): PageTables | undefined;
+  /** Where the KPCR may be: the registers that Windows keeps it in. */
+  kpcrCandidates(registers: Registers): VirtualAddress[];
+  /** Kernel code addresses that exceptions and interrupts lead to. */
+  interruptHandlers(registers: Registers, read: ReadVirtual): VirtualAddress[];
+  isUserMode(registers: Registers): boolean;
+  instructionPointer(registers: Registers): VirtualAddress;
+  stackPointer(registers: Registers): VirtualAddress;
+
+  readonly contextSize: number;
+  encodeContext(registers: Registers): Buffer;
+  /** A frame that claims no register yet keeps the debugger on this machine. */
+  encodeUnknownContext(): Buffer;
+  /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */
+  readonly specialRegistersSize: number;
+  patchSpecialRegisters(original: Buffer, registers: Registers): Buffer;
+}

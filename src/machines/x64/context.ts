@@ -1,0 +1,161 @@
+/** CONTEXT and KSPECIAL_REGISTERS of x64 Windows (ntddk.h, and ntos types in public symbols). */
+import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
+import type { Segment, X64Registers } from './registers.ts';
+
+export const CONTEXT_AMD64 = 0x100000;
+/** Control, integer and segment registers: just what a QEMU note knows. */
+export const CONTEXT_KNOWN = CONTEXT_AMD64 | 0x7;
+/** Power-on value of MXCSR, which is also what Windows sets for every thread. */
+export const MXCSR_DEFAULT = 0x1f80;
+
+export const Context = struct({
+  name: 'CONTEXT (AMD64)',
+  size: 0x4d0,
+  fields: {
+    ContextFlags: u32(0x30),
+    MxCsr: u32(0x34),
+    SegCs: u16(0x38),
+    SegDs: u16(0x3a),
+    SegEs: u16(0x3c),
+    SegFs: u16(0x3e),
+    SegGs: u16(0x40),
+    SegSs: u16(0x42),
+    EFlags: u32(0x44),
+    Dr0: u64(0x48),
+    Dr1: u64(0x50),
+    Dr2: u64(0x58),
+    Dr3: u64(0x60),
+    Dr6: u64(0x68),
+    Dr7: u64(0x70),
+    Rax: u64(0x78),
+    Rcx: u64(0x80),
+    Rdx: u64(0x88),
+    Rbx: u64(0x90),
+    Rsp: u64(0x98),
+    Rbp: u64(0xa0),
+    Rsi: u64(0xa8),
+    Rdi: u64(0xb0),
+    R8: u64(0xb8),
+    R9: u64(0xc0),
+    R10: u64(0xc8),
+    R11: u64(0xd0),
+    R12: u64(0xd8),
+    R13: u64(0xe0),
+    R14: u64(0xe8),
+    R15: u64(0xf0),
+    Rip: u64(0xf8),
+    FltControlWord: u16(0x100),
+    FltStatusWord: u16(0x102),
+    FltTagWord: u8(0x104),
+    FltMxCsr: u32(0x118),
+    FltMxCsrMask: u32(0x11c),
+    Xmm: raw(0x1a0, 256),
+    DebugControl: u64(0x4a8),
+  },
+});
+
+/** KDESCRIPTOR at +0x50 and +0x60: 6 bytes of padding, then limit and base as LGDT takes them. */
+export const SpecialRegisters = struct({
+  name: 'KSPECIAL_REGISTERS (AMD64)',
+  size: 0xd8,
+  fields: {
+    Cr0: u64(0x0),
+    Cr2: u64(0x8),
+    Cr3: u64(0x10),
+    Cr4: u64(0x18),
+    KernelDr0: u64(0x20),
+    KernelDr1: u64(0x28),
+    KernelDr2: u64(0x30),
+    KernelDr3: u64(0x38),
+    KernelDr6: u64(0x40),
+    KernelDr7: u64(0x48),
+    GdtrLimit: u16(0x56),
+    GdtrBase: u64(0x58),
+    IdtrLimit: u16(0x66),
+    IdtrBase: u64(0x68),
+    Tr: u16(0x70),
+    Ldtr: u16(0x72),
+    MxCsr: u32(0x74),
+    Cr8: u64(0xa0),
+    MsrGsBase: u64(0xa8),
+    MsrGsSwap: u64(0xb0),
+  },
+});
+
+/** A whole CONTEXT for what the note holds; its flags claim nothing else. */
+export function encodeContext(r: X64Registers): Buffer {
+  const buffer = Buffer.alloc(Context.size);
+  const selector = (s: Segment) => s.selector & 0xffff;
+  Context.write(buffer, 0, {
+    ContextFlags: CONTEXT_KNOWN,
+    MxCsr: MXCSR_DEFAULT,
+    SegCs: selector(r.cs),
+    SegDs: selector(r.ds),
+    SegEs: selector(r.es),
+    SegFs: selector(r.fs),
+    SegGs: selector(r.gs),
+    SegSs: selector(r.ss),
+    EFlags: Number(r.rflags & 0xffff_ffffn),
+    Rax: r.rax,
+    Rcx: r.rcx,
+    Rdx: r.rdx,
+    Rbx: r.rbx,
+    Rsp: r.rsp,
+    Rbp: r.rbp,
+    Rsi: r.rsi,
+    Rdi: r.rdi,
+    R8: r.r8,
+    R9: r.r9,
+    R10: r.r10,
+    R11: r.r11,
+    R12: r.r12,
+    R13: r.r13,
+    R14: r.r14,
+    R15: r.r15,
+    Rip: r.rip,
+    FltMxCsr: MXCSR_DEFAULT,
+  });
+  return buffer;
+}
+
+/**
+ * The frame of a CPU whose registers are unknown: flags that claim an AMD64 context and kernel
+ * selectors keep the debugger in x64 mode for all CPUs (an all-zero frame makes it fall back to x86
+ * mode for every CPU, seen in the engine); all else is zero.
+ */
+export function encodeUnknownContext(): Buffer {
+  const buffer = Buffer.alloc(Context.size);
+  Context.write(buffer, 0, {
+    ContextFlags: CONTEXT_KNOWN,
+    MxCsr: MXCSR_DEFAULT,
+    FltMxCsr: MXCSR_DEFAULT,
+    SegCs: 0x10,
+    SegSs: 0x18,
+  });
+  return buffer;
+}
+
+/**
+ * Sets what the note knows in a copy of the PRCB's KSPECIAL_REGISTERS and leaves the rest (debug
+ * registers, MSRs) as the guest had it.
+ *
+ * @param original as many bytes as the structure has in this build (0xd8 or 0xf0, at the least 0xd8)
+ */
+export function patchSpecialRegisters(original: Buffer, r: X64Registers): Buffer {
+  const buffer = Buffer.from(original);
+  SpecialRegisters.write(buffer, 0, {
+    Cr0: r.cr0,
+    Cr2: r.cr2,
+    Cr3: r.cr3,
+    Cr4: r.cr4,
+    GdtrLimit: r.gdt.limit & 0xffff,
+    GdtrBase: r.gdt.base,
+    IdtrLimit: r.idt.limit & 0xffff,
+    IdtrBase: r.idt.base,
+    Tr: r.tr.selector & 0xffff,
+    Ldtr: r.ldt.selector & 0xffff,
+    MsrGsBase: r.gs.base,
+    ...(r.kernelGsBase === undefined ? {} : { MsrGsSwap: r.kernelGsBase }),
+  });
+  return buffer;
+}

@@ -1,0 +1,56 @@
+import { isKernelAddress } from '../../core/bits.ts';
+import { va } from '../../core/units.ts';
+import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
+import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
+import type { Machine } from '../machine.ts';
+import { Context, encodeContext, encodeUnknownContext, patchSpecialRegisters, SpecialRegisters } from './context.ts';
+import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
+import { parseQemuNote } from './qemu-note.ts';
+import { has5Levels, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
+
+/** The processor exceptions; vectors above are not always installed. */
+const EXCEPTION_VECTORS = 32;
+/** KIDTENTRY64: offset 15..0 at 0, 31..16 at 6, 63..32 at 8; type in byte 5, bit 7 present. */
+const GATE_SIZE = 16;
+
+export const X64: Machine = {
+  name: 'x64',
+  elfMachine: 62,
+  imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
+  sharedUserData: SHARED_USER_DATA_64,
+  pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
+
+  parseCpuNote: parseQemuNote,
+
+  pageTables: (r) =>
+    isLongModePaging(r)
+      ? { root: pageTableRoot(r.cr3), mode: has5Levels(r) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
+      : undefined,
+
+  kpcrCandidates: (r) =>
+    // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
+    [r.gs.base, r.kernelGsBase].filter((base): base is bigint => base !== undefined && isKernelAddress(base)).map(va),
+
+  interruptHandlers: (r, read) => {
+    const gates = read(r.idt.base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, r.idt.limit + 1));
+    if (!gates) return [];
+    const handlers = [];
+    for (let at = 0; at + GATE_SIZE <= gates.length; at += GATE_SIZE) {
+      if ((gates.readUInt8(at + 5) & 0x80) === 0) continue;
+      const low = gates.readUInt16LE(at) | (gates.readUInt16LE(at + 6) << 16);
+      const handler = (BigInt(gates.readUInt32LE(at + 8)) << 32n) | BigInt(low >>> 0);
+      if (isKernelAddress(handler)) handlers.push(va(handler));
+    }
+    return handlers;
+  },
+
+  isUserMode: (r) => privilegeLevel(r) === 3,
+  instructionPointer: (r) => va(r.rip),
+  stackPointer: (r) => va(r.rsp),
+
+  contextSize: Context.size,
+  encodeContext,
+  encodeUnknownContext,
+  specialRegistersSize: SpecialRegisters.size,
+  patchSpecialRegisters,
+};

@@ -1,0 +1,63 @@
+/** What a QEMU CPU note tells of an x64 CPU. No debug, floating-point or vector registers are in it. */
+
+export interface Segment {
+  selector: number;
+  limit: number;
+  /** The descriptor's high dword as QEMU keeps it: type, S, DPL (bits 13-14), P, L (bit 21) … */
+  flags: number;
+  base: bigint;
+}
+
+export const GENERAL_REGISTERS = [
+  'rax',
+  'rbx',
+  'rcx',
+  'rdx',
+  'rsi',
+  'rdi',
+  'rsp',
+  'rbp',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+] as const;
+export type GeneralRegister = (typeof GENERAL_REGISTERS)[number];
+
+export const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'ldt', 'tr', 'gdt', 'idt'] as const;
+export type SegmentName = (typeof SEGMENTS)[number];
+
+export interface X64Registers extends Record<GeneralRegister, bigint>, Record<SegmentName, Segment> {
+  rip: bigint;
+  rflags: bigint;
+  cr0: bigint;
+  cr2: bigint;
+  cr3: bigint;
+  cr4: bigint;
+  /** Absent from notes of 432 bytes. */
+  kernelGsBase: bigint | undefined;
+}
+
+const CR0_PG = 1n << 31n;
+const CR4_PAE = 1n << 5n;
+const CR4_LA57 = 1n << 12n;
+const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
+const SEGMENT_LONG = 1 << 21;
+
+/** Paging on, in the form that long mode needs; a CPU that was never started has it off. */
+export const isLongModePaging = (r: X64Registers): boolean => (r.cr0 & CR0_PG) !== 0n && (r.cr4 & CR4_PAE) !== 0n;
+
+export const has5Levels = (r: X64Registers): boolean => (r.cr4 & CR4_LA57) !== 0n;
+
+/** Physical address of the page-table root: CR3 without PCID and flag bits. */
+export const pageTableRoot = (cr3: bigint): number => Number(cr3 & CR3_ADDRESS);
+
+/** Current privilege level: the RPL of CS. */
+export const privilegeLevel = (r: X64Registers): number => r.cs.selector & 3;
+
+/** In user mode a CPU can run 32-bit code (WoW64); then the CS descriptor's L bit is clear. */
+export const is64BitCode = (r: X64Registers): boolean => (r.cs.flags & SEGMENT_LONG) !== 0;

@@ -1,0 +1,169 @@
+/** Virtual memory: one table-driven page walker for every machine with 64-bit page-table entries. */
+import { isCanonical } from '../core/bits.ts';
+import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import type { PagingMode } from '../machines/paging-mode.ts';
+import type { MemoryImage } from './image.ts';
+
+/** Why an address does not translate. */
+export interface Fault {
+  reason: 'not-canonical' | 'not-present' | 'table-missing' | 'page-missing';
+  virtual: bigint;
+  /** Name of the entry where the walk ended: `PDE`. */
+  level?: string;
+  /** Physical address of that entry. */
+  entryAddress?: number;
+  entry?: bigint;
+  /** The aligned block of this many bytes around `virtual` shares the fault: scans step over it. */
+  region: number;
+}
+
+export interface Mapping {
+  physical: PhysicalAddress;
+  /** Size of the page that maps it. */
+  pageSize: number;
+}
+
+export function describeFault(fault: Fault): string {
+  const address = hex64(fault.virtual);
+  switch (fault.reason) {
+    case 'not-canonical':
+      return `${address} is not a canonical address`;
+    case 'not-present':
+      return `${address} is not mapped: ${fault.level} at physical ${hex(fault.entryAddress!)} holds ${hex64(fault.entry!)}`;
+    case 'table-missing':
+      return `${address}: the page table with its ${fault.level}, physical ${hex(fault.entryAddress!)}, is not in the dump`;
+    case 'page-missing':
+      return `${address}: its page, physical ${hex(fault.entryAddress!)}, is not in the dump`;
+  }
+}
+
+/** Translations kept; dropped all at once when full. */
+const TLB_ENTRIES = 1 << 16;
+
+export class AddressSpace {
+  readonly image: MemoryImage;
+  readonly root: PhysicalAddress;
+  readonly mode: PagingMode;
+  readonly #tlb = new Map<number, number>();
+
+  constructor(image: MemoryImage, root: PhysicalAddress, mode: PagingMode) {
+    this.image = image;
+    this.root = root;
+    this.mode = mode;
+  }
+
+  /** Walks the page tables. The page that it leads to need not be in the image. */
+  walk(virtual: bigint): Mapping | Fault {
+    const { mode, image } = this;
+    if (!isCanonical(virtual, mode.addressBits)) return { reason: 'not-canonical', virtual, region: PAGE_SIZE };
+    const high = Number((virtual >> 32n) & 0xffff_ffffn);
+    const low = Number(virtual & 0xffff_ffffn);
+    // Bits 56..12 as a double, since a shift by more than 31 would wrap.
+    const vpn = (high & 0x1ff_ffff) * 0x10_0000 + (low >>> 12);
+    let table: number = this.root;
+    for (let i = 0; i < mode.levels.length; i++) {
+      const level = mode.levels[i]!;
+      const index = Math.floor(vpn / 2 ** (level.shift - 12)) % 2 ** level.bits;
+      const span = 2 ** level.shift;
+      const page = image.page(pa(table));
+      if (!page) {
+        return {
+          reason: 'table-missing',
+          virtual,
+          level: mode.levelNames[i]!,
+          entryAddress: table + index * 8,
+          region: span,
+        };
+      }
+      const entryLow = page.readUInt32LE(index * 8);
+      const entryHigh = page.readUInt32LE(index * 8 + 4);
+      if ((entryLow & 1) === 0) {
+        return {
+          reason: 'not-present',
+          virtual,
+          level: mode.levelNames[i]!,
+          entryAddress: table + index * 8,
+          entry: (BigInt(entryHigh) << 32n) | BigInt(entryLow),
+          region: span,
+        };
+      }
+      const address = (entryHigh & 0xf_ffff) * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);
+      if (level.shift === 12 || (level.largePages && (entryLow & 0x80) !== 0)) {
+        // A large page's entry has flag bits (PAT) below its address.
+        const base = address - (address % span);
+        const offset = (vpn % (span / PAGE_SIZE)) * PAGE_SIZE + (low & 0xfff);
+        return { physical: pa(base + offset), pageSize: span };
+      }
+      table = address;
+    }
+    throw new Error(`paging mode ${mode.name} ends without a leaf level`);
+  }
+
+  /** The physical address, or undefined where the address is not mapped. Cached by page. */
+  translate(virtual: bigint): PhysicalAddress | undefined {
+    const page = Number((virtual >> 12n) & 0x1f_ffff_ffff_ffffn);
+    const offset = Number(virtual & 0xfffn);
+    const known = this.#tlb.get(page);
+    if (known !== undefined) return pa(known + offset);
+    const mapping = this.walk(virtual);
+    if ('reason' in mapping) return undefined;
+    if (this.#tlb.size >= TLB_ENTRIES) this.#tlb.clear();
+    this.#tlb.set(page, mapping.physical - offset);
+    return mapping.physical;
+  }
+
+  /** Why `read` of this address gives nothing; undefined when its page is mapped and present. */
+  fault(virtual: bigint): Fault | undefined {
+    const mapping = this.walk(virtual);
+    if ('reason' in mapping) return mapping;
+    if (this.image.has(mapping.physical)) return undefined;
+    return { reason: 'page-missing', virtual, entryAddress: mapping.physical, region: PAGE_SIZE };
+  }
+
+  /** The bytes at a virtual address; undefined unless all are mapped and present. `length` must be bounded by the caller. */
+  read(virtual: bigint, length: number): Buffer | undefined {
+    const buffer = Buffer.allocUnsafe(length);
+    for (const piece of this.pieces(virtual, length)) {
+      if (piece.physical === undefined) return undefined;
+      if (piece.length <= PAGE_SIZE) {
+        const pageAddress = pa(piece.physical - (piece.physical % PAGE_SIZE));
+        const page = this.image.page(pageAddress);
+        const offset = piece.physical - pageAddress;
+        if (page && offset + piece.length <= PAGE_SIZE) {
+          page.copy(buffer, piece.offset, offset, offset + piece.length);
+          continue;
+        }
+      }
+      if (!this.image.readSync(piece.physical, buffer.subarray(piece.offset, piece.offset + piece.length)))
+        return undefined;
+    }
+    return buffer;
+  }
+
+  readU64(virtual: bigint): bigint | undefined {
+    return this.read(virtual, 8)?.readBigUInt64LE();
+  }
+
+  /** A range as physically contiguous pieces, in order; `physical` is undefined where it is not mapped. */
+  pieces(virtual: bigint, length: number): { offset: number; length: number; physical: PhysicalAddress | undefined }[] {
+    const pieces: { offset: number; length: number; physical: PhysicalAddress | undefined }[] = [];
+    for (let offset = 0; offset < length; ) {
+      const address = BigInt.asUintN(64, virtual + BigInt(offset));
+      const count = Math.min(length - offset, PAGE_SIZE - Number(address & 0xfffn));
+      const physical = this.translate(address);
+      const last = pieces.at(-1);
+      if (
+        last &&
+        (physical === undefined
+          ? last.physical === undefined
+          : last.physical !== undefined && last.physical + last.length === physical)
+      ) {
+        last.length += count;
+      } else {
+        pieces.push({ offset, length: count, physical });
+      }
+      offset += count;
+    }
+    return pieces;
+  }
+}

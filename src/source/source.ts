@@ -1,0 +1,23 @@
+/** Random access to the bytes of an input. Nothing here can write to it. */
+
+export interface ByteSource {
+  /** For messages. */
+  readonly name: string;
+  /** Bytes, as it was when opened. */
+  readonly size: number;
+  /**
+   * Fills `target` from byte `offset` on. Throws `Elf2dmpError` when the range goes beyond `size`, on
+   * an I/O error, and when the file has become shorter since it was opened.
+   */
+  readSync(offset: number, target: Uint8Array): void;
+  read(offset: number, target: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+/** As many bytes as there are from `offset` on, at most `length`. */
+export function readUpTo(source: ByteSource, offset: number, length: number): Buffer {
+  const available = Math.max(0, Math.min(length, source.size - offset));
+  const buffer = Buffer.alloc(available);
+  if (available > 0) source.readSync(offset, buffer);
+  return buffer;
+}
