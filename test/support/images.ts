@@ -1,0 +1,24 @@
+/** Small memory images for unit tests: physical address → bytes, without any file format. */
+import { Diagnostics } from '../../src/core/errors.ts';
+import { pa } from '../../src/core/units.ts';
+import { X64 } from '../../src/machines/x64/index.ts';
+import { MemoryImage } from '../../src/memory/image.ts';
+
+export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): MemoryImage {
+  const sorted = [...pieces].sort((a, b) => a.start - b.start);
+  const bytesAt = new Map(sorted.map((p) => [p.start, p.bytes]));
+  const readSync = (run: { start: number }, offset: number, target: Buffer) => {
+    bytesAt.get(run.start)!.copy(target, 0, offset, offset + target.length);
+  };
+  return new MemoryImage({
+    file: 'test',
+    format: 'test',
+    machine: X64,
+    runs: sorted.map((p) => ({ start: pa(p.start), size: p.bytes.length })),
+    cpus: [],
+    notes: [],
+    diagnostics: new Diagnostics(),
+    reader: { readSync, read: async (run, offset, target) => readSync(run, offset, target) },
+    close: () => undefined,
+  });
+}
