@@ -1,5 +1,6 @@
 /** The command line, parsed with yargs. */
 import yargs from 'yargs';
+import { CONTEXT_CHOICES, type ContextChoice } from '../commands/convert.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -10,6 +11,7 @@ export interface ConvertArguments {
   force: boolean;
   strict: boolean;
   patch: boolean;
+  context: ContextChoice;
   dtb: number | undefined;
   kernelBase: bigint | undefined;
   json: boolean;
@@ -57,6 +59,12 @@ export async function parseArguments(
             default: true,
             describe: "--no-patch leaves the guest's memory untouched: no decoded KDBG, no registers",
           })
+          .option('context', {
+            choices: CONTEXT_CHOICES,
+            default: 'auto' as const,
+            describe:
+              'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
+          })
           .option('dtb', {
             type: 'string',
             requiresArg: true,
@@ -81,6 +89,7 @@ export async function parseArguments(
           force: args.force,
           strict: args.strict,
           patch: args.patch,
+          context: args.context,
           dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
           kernelBase:
             args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),

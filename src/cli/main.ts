@@ -59,6 +59,7 @@ async function runConvert(args: ConvertArguments): Promise<number> {
       force: args.force,
       strict: args.strict,
       patch: args.patch,
+      context: args.context,
       dtb: args.dtb,
       kernelBase: args.kernelBase,
       signal: abort.signal,

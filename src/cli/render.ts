@@ -26,12 +26,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     ['Modules', `${w.modules}`],
     ['Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`],
     ['Bug check', bugCheck(w.bugCheck)],
-    ...processors.map((p): [string, string] => [
-      `Processor ${p.number}`,
-      p.cpu === null
-        ? 'registers unknown'
-        : `CPU ${p.cpu}, ${p.mode} mode, rip ${p.rip}${p.module ? ` in ${p.module}` : ''}`,
-    ]),
+    ...processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
     [
       'Dump',
       `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}) in ${report.seconds} s`,
@@ -49,9 +44,17 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
   return text;
 }
 
+function describeProcessor(p: ConversionReport['processors'][number]): string {
+  const cpu =
+    p.cpu === null ? 'no CPU' : `CPU ${p.cpu}, ${p.mode} mode, rip ${p.rip}${p.module ? ` in ${p.module}` : ''}`;
+  if (p.shown === 'captured') return `${cpu}; the dump shows what Windows captured, rip ${p.captured?.rip}`;
+  return p.shown === 'unknown' ? `${cpu}; registers unknown` : cpu;
+}
+
 function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
-  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')})`;
+  const where = check.processor === null ? 'on an unknown processor' : `on processor ${check.processor}`;
+  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
 }
 
 const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;

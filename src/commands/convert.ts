@@ -18,11 +18,20 @@ export interface ConvertOptions extends LocateOptions {
   force?: boolean | undefined;
   /** Fail, and write nothing, when anything would be lost. */
   strict?: boolean | undefined;
+  /**
+   * Whose registers a crashed guest shows: `auto` the frame that Windows captured at the bug check for
+   * the crashing processor and the CPUs' own for the others, `cpu` the CPUs' own, `captured` the
+   * captured frames wherever they hold up. A guest that did not crash always shows the CPUs' own.
+   */
+  context?: ContextChoice | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
   patch?: boolean | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
+
+export const CONTEXT_CHOICES = ['auto', 'cpu', 'captured'] as const;
+export type ContextChoice = (typeof CONTEXT_CHOICES)[number];
 
 export type Progress = { phase: 'open' } | { phase: 'locate' } | { phase: 'write'; done: number; total: number };
 
@@ -37,8 +46,8 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     onProgress?.({ phase: 'locate' });
     const windows = locateWindows(image, options);
     options.signal?.throwIfAborted();
-    const shown = headerProcessor(windows.processors);
-    const plan = planConversion(windows, shown, options.patch ?? true);
+    const conversion = planConversion(windows, options);
+    const { plan } = conversion;
     if (options.strict) refuseLosses(windows);
     await emitCopy(plan, image, target, {
       force,
@@ -50,8 +59,8 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
       outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
       input: reportInput(image),
       windows: reportWindows(windows),
-      processors: reportProcessors(windows),
-      dump: reportDump(output, plan, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP, shown?.number),
+      processors: reportProcessors(windows, conversion.shown),
+      dump: reportDump(output, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
       seconds: Math.round(performance.now() - started) / 1000,
       diagnostics: image.diagnostics.list,
       evidence: windows.evidence,
@@ -61,22 +70,32 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
   }
 }
 
-/** The processor whose registers the header shows: the one that crashed if the input says so, else the first. */
-function headerProcessor(processors: readonly Processor[]): Processor | undefined {
-  const known = processors.filter((p) => p.cpu?.registers);
-  return known.find((p) => p.cpu?.crashed) ?? known[0];
+/** Registers that the dump shows for a processor. */
+export interface ShownContext {
+  processor: Processor;
+  source: 'cpu' | 'captured' | 'unknown';
+  frame: Buffer;
+}
+
+export interface Conversion {
+  plan: DumpPlan;
+  shown: readonly ShownContext[];
+  /** The processor that the header's context and exception record are of. */
+  header: ShownContext | undefined;
 }
 
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
-export function planConversion(windows: Windows, shown: Processor | undefined, patchMemory: boolean): DumpPlan {
+export function planConversion(windows: Windows, options: Pick<ConvertOptions, 'patch' | 'context'> = {}): Conversion {
   const { image, space, kdbg, version, shared, bugCheck } = windows;
   const { machine, diagnostics } = image;
+  const shown = windows.processors.map((processor) => chooseContext(windows, processor, options.context ?? 'auto'));
   const patches = new PatchSet(space, diagnostics);
-  if (patchMemory) {
+  if (options.patch ?? true) {
     if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
-    for (const processor of windows.processors) patchProcessor(windows, processor, patches);
+    for (const context of shown) patchProcessor(windows, context, patches);
   }
-  const registers = shown?.cpu?.registers;
+  const known = shown.filter((s) => s.source !== 'unknown');
+  const header = known.find((s) => s.processor === windows.crash?.processor) ?? known[0];
   for (const [name, value] of [
     ['SystemTime', shared.systemTime],
     ['InterruptTime', shared.interruptTime],
@@ -90,7 +109,7 @@ export function planConversion(windows: Windows, shown: Processor | undefined, p
     }
   }
   const lastNumber = windows.processors.reduce((last, p) => Math.max(last, p.number), -1);
-  return planDump(
+  const plan = planDump(
     image,
     {
       majorVersion: version.majorVersion,
@@ -103,8 +122,8 @@ export function planConversion(windows: Windows, shown: Processor | undefined, p
       processors: lastNumber + 1,
       bugCheck: bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
       kdDebuggerDataBlock: kdbg.address,
-      context: registers && machine.encodeContext(registers),
-      exceptionAddress: registers ? machine.instructionPointer(registers) : 0n,
+      context: header?.frame,
+      exceptionAddress: header ? machine.viewContext(header.frame).instructionPointer : 0n,
       systemTime: shared.systemTime ?? 0n,
       systemUpTime: shared.interruptTime ?? 0n,
       productType: shared.productType,
@@ -115,10 +134,25 @@ export function planConversion(windows: Windows, shown: Processor | undefined, p
     patches.list,
     diagnostics,
   );
+  return { plan, shown, header };
 }
 
-/** Puts a CPU's registers where the debugger takes them from. */
-function patchProcessor({ image, space, kdbg }: Windows, processor: Processor, patches: PatchSet): void {
+/** Decides whose registers a processor shows. */
+function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
+  const { machine } = image;
+  const registers = processor.cpu?.registers;
+  const captured = crash?.captured.get(processor);
+  const usable = captured !== undefined && captured.doubt === undefined;
+  const wanted =
+    choice === 'captured' ||
+    (choice === 'auto' && (!registers || (processor === crash?.processor && captured?.atBugCheck)));
+  if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };
+  if (registers) return { processor, source: 'cpu', frame: machine.encodeContext(registers) };
+  return { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
+}
+
+/** Puts the registers that a processor shows where the debugger takes them from. */
+function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: ShownContext, patches: PatchSet): void {
   const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
@@ -127,16 +161,10 @@ function patchProcessor({ image, space, kdbg }: Windows, processor: Processor, p
       'loss',
       'no-context-frame',
       `processor ${processor.number}: its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame, so the debugger shows no registers for it`,
-      {
-        prcb: hex64(processor.prcb),
-      },
+      { prcb: hex64(processor.prcb) },
     );
   } else {
-    patches.add(
-      `CONTEXT ${name}`,
-      processor.context,
-      registers ? machine.encodeContext(registers) : machine.encodeUnknownContext(),
-    );
+    patches.add(`CONTEXT ${name}`, processor.context, frame);
   }
   if (!registers || processor.specialRegisters === undefined) return;
   const { OffsetPrcbProcStateContext: contextAt = 0, OffsetPrcbProcStateSpecialReg: specialAt = 0 } = kdbg.fields;
@@ -146,9 +174,7 @@ function patchProcessor({ image, space, kdbg }: Windows, processor: Processor, p
       'loss',
       'no-special-registers',
       `processor ${processor.number}: its special registers at ${hex64(processor.specialRegisters)} can't be set`,
-      {
-        virtual: hex64(processor.specialRegisters),
-      },
+      { virtual: hex64(processor.specialRegisters) },
     );
     return;
   }

@@ -2,12 +2,13 @@
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
 import { type Patch, sha256 } from '../dump/patches.ts';
-import type { DumpPlan } from '../dump/plan.ts';
 import type { Attempt } from '../locate/evidence.ts';
 import type { Windows } from '../locate/locator.ts';
+import { moduleOf } from '../locate/modules.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { VERSION } from '../version.ts';
 import { bugCheckName } from './bug-checks.ts';
+import type { Conversion, ShownContext } from './convert.ts';
 
 export interface InputReport {
   path: string;
@@ -31,6 +32,10 @@ export interface ProcessorReport {
   cr3: string | null;
   /** Module that RIP lies in. */
   module: string | null;
+  /** Whose registers the dump shows: the CPU's, those that Windows captured at the bug check, or none. */
+  shown: 'cpu' | 'captured' | 'unknown';
+  /** In a crashed guest: the frame that Windows captured, and why it is not trusted (null if it is). */
+  captured: { rip: string; rsp: string; atBugCheck: boolean; doubt: string | null } | null;
 }
 
 export interface WindowsReport {
@@ -50,7 +55,14 @@ export interface WindowsReport {
   systemTime: string | null;
   uptimeSeconds: number | null;
   /** null in a guest that did not crash. */
-  bugCheck: { code: string; name: string | null; parameters: string[] } | null;
+  bugCheck: {
+    code: string;
+    name: string | null;
+    parameters: string[];
+    /** The processor that crashed, null if nothing tells; and how it was told. */
+    processor: number | null;
+    processorFrom: 'input' | 'captured-frame' | 'stack' | 'only-processor' | 'unknown';
+  } | null;
   modules: number;
 }
 
@@ -128,17 +140,20 @@ export function reportWindows(w: Windows): WindowsReport {
           code: hex(w.bugCheck.code),
           name: bugCheckName(w.bugCheck.code),
           parameters: w.bugCheck.parameters.map(hex64),
+          processor: w.crash?.processor?.number ?? null,
+          processorFrom: w.crash?.how ?? 'unknown',
         }
       : null,
     modules: w.modules.length,
   };
 }
 
-export function reportProcessors(w: Windows): ProcessorReport[] {
+export function reportProcessors(w: Windows, shown: readonly ShownContext[]): ProcessorReport[] {
   const { machine } = w.image;
   return w.processors.map((p) => {
     const r = p.cpu?.registers;
     const rip = r && machine.instructionPointer(r);
+    const captured = w.crash?.captured.get(p);
     return {
       number: p.number,
       cpu: p.cpu?.index ?? null,
@@ -148,10 +163,16 @@ export function reportProcessors(w: Windows): ProcessorReport[] {
       rip: rip === undefined ? null : hex64(rip),
       rsp: r ? hex64(machine.stackPointer(r)) : null,
       cr3: r ? hex(r.cr3) : null,
-      module:
-        rip === undefined
-          ? null
-          : (w.modules.find((m) => rip >= m.base && rip < m.base + BigInt(m.size))?.name ?? null),
+      module: rip === undefined ? null : (moduleOf(w.modules, rip)?.name ?? null),
+      shown: shown.find((s) => s.processor === p)?.source ?? 'unknown',
+      captured: captured
+        ? {
+            rip: hex64(captured.view.instructionPointer),
+            rsp: hex64(captured.view.stackPointer),
+            atBugCheck: captured.atBugCheck,
+            doubt: captured.doubt ?? null,
+          }
+        : null,
     };
   });
 }
@@ -166,12 +187,7 @@ export function reportPatch(patch: Patch): PatchReport {
   };
 }
 
-export function reportDump(
-  path: string,
-  plan: DumpPlan,
-  bugCheckCode: number,
-  headerProcessor: number | undefined,
-): DumpReport {
+export function reportDump(path: string, { plan, header }: Conversion, bugCheckCode: number): DumpReport {
   return {
     path,
     type: plan.type,
@@ -179,7 +195,7 @@ export function reportDump(
     pages: plan.pages,
     runs: plan.extents.map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
     bugCheckCode: hex(bugCheckCode),
-    headerProcessor: headerProcessor ?? null,
+    headerProcessor: header?.processor.number ?? null,
     patches: plan.patches.map(reportPatch),
   };
 }

@@ -66,3 +66,10 @@ export const IMAGE_DEBUG_TYPE_CODEVIEW = 2;
 
 /** CodeView record of PDB 7.0; the zero-terminated PDB name follows. */
 export const RSDS = 0x53445352;
+
+/** RUNTIME_FUNCTION of x64: an entry of the exception directory, sorted by BeginAddress. */
+export const RuntimeFunction = struct({
+  name: 'RUNTIME_FUNCTION',
+  size: 12,
+  fields: { BeginAddress: u32(0), EndAddress: u32(4), UnwindInfo: u32(8) },
+});

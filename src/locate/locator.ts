@@ -5,12 +5,14 @@ import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress, va } from '.
 import type { CpuState, Machine, PageTables } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
 import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
 import { findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
+import { givenRoot, loadedRoots, ROOT_STEP, type RootCandidate, shadowedRoots } from './roots.ts';
 import { readSharedUserData, type SharedData } from './shared-user-data.ts';
 import { findVersion, type WindowsVersion } from './version.ts';
 
@@ -40,20 +42,14 @@ export interface Windows {
   shared: SharedData;
   /** undefined in a guest that did not crash. */
   bugCheck: BugCheck | undefined;
+  /** Present with `bugCheck`. */
+  crash: Crash | undefined;
   processors: readonly Processor[];
   /** CPU states that run no Windows processor. */
   strayCpus: readonly CpuState[];
   modules: readonly Module[];
   evidence: readonly Attempt[];
   diagnostics: Diagnostics;
-}
-
-const ROOT_STEP = 'page-table root';
-const CR3_METHOD = (cpu: CpuState) => `CR3 of CPU ${cpu.index}`;
-
-interface RootCandidate {
-  tables: PageTables;
-  method: string;
 }
 
 /** Throws `Elf2dmpError` (kind `unsupported` or `corrupt`) with every attempt listed when Windows is not found. */
@@ -87,6 +83,8 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
       `the list of loaded modules is broken: ${modules.broken}; ${modules.modules.length} modules can be reached`,
     );
   }
+  const bugCheck = readBugCheck(space, kdbg, diagnostics);
+  const loaded = modules?.modules ?? [];
   return {
     image,
     space,
@@ -95,10 +93,11 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
     kdbg,
     version,
     shared,
-    bugCheck: readBugCheck(space, kdbg, diagnostics),
+    bugCheck,
+    crash: bugCheck && findCrash(space, kernel, loaded, processors, evidence, diagnostics),
     processors,
     strayCpus,
-    modules: modules?.modules ?? [],
+    modules: loaded,
     evidence: evidence.attempts,
     diagnostics,
   };
@@ -149,33 +148,14 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
   });
 }
 
+/** In the order of how much they are worth; those of later sources are looked for only when they are needed. */
 function* rootCandidates(image: MemoryImage, options: LocateOptions, evidence: Evidence): Generator<RootCandidate> {
-  const { machine, cpus } = image;
-  const seen = new Set<number>();
   if (options.dtb !== undefined) {
-    const root = options.dtb - (options.dtb % 0x1000);
-    const modes = new Set(
-      cpus.flatMap((cpu) => (cpu.registers ? (machine.pageTables(cpu.registers)?.mode ?? []) : [])),
-    );
-    for (const mode of modes.size > 0 ? modes : machine.pagingModes)
-      yield { tables: { root, mode }, method: 'the root given' };
+    yield* givenRoot(image, options.dtb);
     return;
   }
-  if (cpus.length === 0) evidence.reject(ROOT_STEP, 'CPU states', 'the input holds none');
-  for (const cpu of cpus) {
-    if (!cpu.registers) {
-      evidence.reject(ROOT_STEP, CR3_METHOD(cpu), 'its state is unknown');
-      continue;
-    }
-    const tables = machine.pageTables(cpu.registers);
-    if (!tables) {
-      evidence.reject(ROOT_STEP, CR3_METHOD(cpu), 'paging is off: the CPU was never started');
-      continue;
-    }
-    if (seen.has(tables.root)) continue;
-    seen.add(tables.root);
-    yield { tables, method: CR3_METHOD(cpu) };
-  }
+  yield* loadedRoots(image, evidence);
+  yield* shadowedRoots(image, evidence);
 }
 
 /** The CPUs whose tables these are first: their IDT is this system's. */

@@ -4,6 +4,7 @@ import {
   DataDirectory,
   DebugDirectory,
   DIRECTORY_DEBUG,
+  DIRECTORY_EXCEPTION,
   DIRECTORY_EXPORT,
   DosHeader,
   ExportDirectory,
@@ -13,6 +14,7 @@ import {
   PE32PLUS,
   PeHeader,
   RSDS,
+  RuntimeFunction,
 } from '../formats/pe.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 
@@ -125,6 +127,32 @@ export function findExport(space: AddressSpace, image: PeImage, name: string): V
     }
     if (candidate < name) low = middle + 1;
     else high = middle - 1;
+  }
+  return undefined;
+}
+
+/** Entries of the exception directory: the largest kernels have some 60,000. */
+const MAX_FUNCTIONS = 0x4_0000;
+
+/** Bounds of the function (or the part of one) that an address lies in, from the exception directory (.pdata). */
+export function functionAt(
+  space: AddressSpace,
+  image: PeImage,
+  address: bigint,
+): { from: bigint; to: bigint } | undefined {
+  const directory = image.directories[DIRECTORY_EXCEPTION];
+  if (!directory || address < image.base || address >= image.base + BigInt(image.size)) return undefined;
+  const rva = Number(address - image.base);
+  let low = 0;
+  let high = Math.min(Math.floor(directory.size / RuntimeFunction.size), MAX_FUNCTIONS) - 1;
+  while (low <= high) {
+    const middle = (low + high) >>> 1;
+    const bytes = readRva(space, image, directory.rva + middle * RuntimeFunction.size, RuntimeFunction.size);
+    if (!bytes) return undefined;
+    const { BeginAddress: begin, EndAddress: end } = RuntimeFunction.read(bytes);
+    if (rva < begin) high = middle - 1;
+    else if (rva >= end) low = middle + 1;
+    else return { from: image.base + BigInt(begin), to: image.base + BigInt(end) };
   }
   return undefined;
 }

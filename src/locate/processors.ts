@@ -1,6 +1,6 @@
 /** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
 import { isKernelAddress } from '../core/bits.ts';
-import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
 import type { CpuState } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -26,8 +26,6 @@ export interface BadProcessor {
   reason: string;
 }
 
-/** KPCR offsets that are the same in every x64 build, used where a KDBG does not give them. */
-const X64_PCR = { self: 0x18, currentPrcb: 0x20, prcb: 0x180 };
 /** Unused entries after which no more processors are expected. */
 const MAX_GAP = 64;
 
@@ -59,16 +57,17 @@ export function findProcessors(
   return { processors, bad: bad.filter((b) => b.number < last) };
 }
 
-const pcrOffsets = (fields: DebuggerFields) => ({
-  self: fields.OffsetPcrSelfPcr || X64_PCR.self,
-  currentPrcb: fields.OffsetPcrCurrentPrcb || X64_PCR.currentPrcb,
-  prcb: fields.OffsetPcrContainedPrcb || X64_PCR.prcb,
+/** The KDBG's word on the KPCR's layout, and the machine's where it has none. */
+const pcrOffsets = ({ image }: AddressSpace, fields: DebuggerFields) => ({
+  self: fields.OffsetPcrSelfPcr || image.machine.kpcr.self,
+  currentPrcb: fields.OffsetPcrCurrentPrcb || image.machine.kpcr.currentPrcb,
+  prcb: fields.OffsetPcrContainedPrcb || image.machine.kpcr.prcb,
 });
 
 /** undefined when the PRCB at `address` names itself through its KPCR. */
 function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint): string | undefined {
   if (!isKernelAddress(address)) return `${hex64(address)} is no kernel address`;
-  const offsets = pcrOffsets(fields);
+  const offsets = pcrOffsets(space, fields);
   const kpcr = address - BigInt(offsets.prcb);
   const self = space.readU64(kpcr + BigInt(offsets.self));
   const current = space.readU64(kpcr + BigInt(offsets.currentPrcb));
@@ -92,7 +91,7 @@ function describeProcessor(
   return {
     number,
     prcb,
-    kpcr: va(prcb - BigInt(pcrOffsets(fields).prcb)),
+    kpcr: va(prcb - BigInt(pcrOffsets(space, fields).prcb)),
     context,
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
@@ -115,7 +114,3 @@ export function matchProcessors(processors: Processor[], cpus: readonly CpuState
   }
   return left;
 }
-
-/** KPCRs are page aligned on x64. */
-export const looksLikeKpcr = (address: bigint): boolean =>
-  isKernelAddress(address) && address % BigInt(PAGE_SIZE) === 0n;

@@ -12,8 +12,6 @@ import type { Processor } from './processors.ts';
 import type { SharedData } from './shared-user-data.ts';
 
 const STEP = 'Windows version';
-/** KPCR.KdVersionBlock on x64: set on the first processor only. */
-const KPCR_KD_VERSION_BLOCK = 0x108n;
 const FREE_BUILD = 0xf;
 const MAX_LAB = 128;
 
@@ -81,8 +79,9 @@ function findKdVersionBlock(
   evidence: Evidence,
 ) {
   const { machine } = space.image;
+  // Set on the first processor only.
   for (const processor of processors) {
-    const address = space.readU64(processor.kpcr + KPCR_KD_VERSION_BLOCK);
+    const address = space.readU64(processor.kpcr + BigInt(machine.kpcr.kdVersionBlock));
     if (address === undefined || !isKernelAddress(address)) continue;
     const bytes = space.read(address, KdVersion.size);
     const fields = bytes && KdVersion.read(bytes);

@@ -30,6 +30,14 @@ export interface PageTables {
 /** Reads guest memory at a virtual address; undefined where it is not present. */
 export type ReadVirtual = (address: bigint, length: number) => Buffer | undefined;
 
+/** What matters of a CONTEXT that Windows captured. */
+export interface ContextView {
+  /** Its flags say that it holds this machine's control and integer registers. */
+  complete: boolean;
+  instructionPointer: VirtualAddress;
+  stackPointer: VirtualAddress;
+}
+
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;
@@ -43,6 +51,8 @@ export interface Machine {
   parseCpuNote(desc: Buffer): { registers: Registers; crashed: boolean | undefined } | undefined;
   /** undefined when the CPU runs without the paging that this Windows needs: it was never started. */
   pageTables(registers: Registers): PageTables | undefined;
+  /** Offsets within the KPCR, the same in every build: its own address, its PRCB's address, its PRCB. */
+  readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number };
   /** Where the KPCR may be: the registers that Windows keeps it in. */
   kpcrCandidates(registers: Registers): VirtualAddress[];
   /** Kernel code addresses that exceptions and interrupts lead to. */
@@ -53,6 +63,8 @@ export interface Machine {
 
   readonly contextSize: number;
   encodeContext(registers: Registers): Buffer;
+  /** @param frame `contextSize` bytes */
+  viewContext(frame: Buffer): ContextView;
   /** A frame that claims no register yet keeps the debugger on this machine. */
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */

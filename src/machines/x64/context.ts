@@ -1,5 +1,7 @@
 /** CONTEXT and KSPECIAL_REGISTERS of x64 Windows (ntddk.h, and ntos types in public symbols). */
 import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
+import { va } from '../../core/units.ts';
+import type { ContextView } from '../machine.ts';
 import type { Segment, X64Registers } from './registers.ts';
 
 export const CONTEXT_AMD64 = 0x100000;
@@ -116,6 +118,17 @@ export function encodeContext(r: X64Registers): Buffer {
     FltMxCsr: MXCSR_DEFAULT,
   });
   return buffer;
+}
+
+/** @param frame at least `Context.size` bytes */
+export function viewContext(frame: Buffer): ContextView {
+  const { ContextFlags: flags, Rip, Rsp } = Context.read(frame);
+  return {
+    // The architecture's bit, control (1) and integer (2); no other architecture's bit, and no garbage.
+    complete: (flags & (CONTEXT_AMD64 | 3)) === (CONTEXT_AMD64 | 3) && (flags & ~0xf81f_ffff) === 0,
+    instructionPointer: va(Rip),
+    stackPointer: va(Rsp),
+  };
 }
 
 /**

@@ -3,7 +3,14 @@ import { va } from '../../core/units.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
 import type { Machine } from '../machine.ts';
-import { Context, encodeContext, encodeUnknownContext, patchSpecialRegisters, SpecialRegisters } from './context.ts';
+import {
+  Context,
+  encodeContext,
+  encodeUnknownContext,
+  patchSpecialRegisters,
+  SpecialRegisters,
+  viewContext,
+} from './context.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
@@ -26,6 +33,8 @@ export const X64: Machine = {
     isLongModePaging(r)
       ? { root: pageTableRoot(r.cr3), mode: has5Levels(r) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
       : undefined,
+
+  kpcr: { self: 0x18, currentPrcb: 0x20, prcb: 0x180, kdVersionBlock: 0x108 },
 
   kpcrCandidates: (r) =>
     // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
@@ -50,6 +59,7 @@ export const X64: Machine = {
 
   contextSize: Context.size,
   encodeContext,
+  viewContext,
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,

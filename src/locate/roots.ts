@@ -1,0 +1,97 @@
+/** Where a page-table root may be: candidates in the order of how much they are worth, none of them believed yet. */
+import { hex, hex64, PAGE_SIZE, pa } from '../core/units.ts';
+import type { CpuState, PageTables } from '../machines/machine.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { Evidence } from './evidence.ts';
+
+export const ROOT_STEP = 'page-table root';
+
+export interface RootCandidate {
+  tables: PageTables;
+  /** How it was come by, for evidence. */
+  method: string;
+}
+
+/** A root that the caller names, in each paging mode that a CPU runs in (or that exists, if none is known). */
+export function* givenRoot(image: MemoryImage, dtb: number): Generator<RootCandidate> {
+  const { machine, cpus } = image;
+  const root = dtb - (dtb % PAGE_SIZE);
+  const running = cpus.flatMap((cpu) => (cpu.registers ? (machine.pageTables(cpu.registers)?.mode ?? []) : []));
+  for (const mode of new Set(running.length > 0 ? running : machine.pagingModes)) {
+    yield { tables: { root, mode }, method: 'the root given' };
+  }
+}
+
+/** The root that each CPU has loaded. */
+export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<RootCandidate> {
+  const seen = new Set<number>();
+  if (image.cpus.length === 0) evidence.reject(ROOT_STEP, 'CPU states', 'the input holds none');
+  for (const cpu of image.cpus) {
+    const method = `CR3 of CPU ${cpu.index}`;
+    if (!cpu.registers) {
+      evidence.reject(ROOT_STEP, method, 'its state is unknown');
+      continue;
+    }
+    const tables = image.machine.pageTables(cpu.registers);
+    if (!tables) {
+      evidence.reject(ROOT_STEP, method, 'paging is off: the CPU was never started');
+      continue;
+    }
+    if (seen.has(tables.root)) continue;
+    seen.add(tables.root);
+    yield { tables, method };
+  }
+}
+
+/** KPRCB.KernelDirectoryTableBase was seen here (from the KPCR): Windows 10 1809 and 1903, 20H2, Windows 11. */
+const KNOWN_OFFSETS = [0x7000, 0x9000, 0xa000];
+/** KPCR with its PRCB: no build's is larger. */
+const KPCR_REACH = 0x10000;
+/** Bits 12 to 51 are the address; PCID below, and bit 63 says "do not flush". */
+const ROOT_ADDRESS = 0x000f_ffff_ffff_f000n;
+const ROOT_RESERVED = 0x7ff0_0000_0000_0000n;
+
+/**
+ * With KVA shadow, a CPU in user mode has tables loaded that lack most of the kernel; the kernel's root
+ * is in its KPCR, at an offset that differs between builds and is found by what it leads to.
+ */
+export function* shadowedRoots(image: MemoryImage, evidence: Evidence): Generator<RootCandidate> {
+  for (const cpu of image.cpus) {
+    const tables = cpu.registers && image.machine.pageTables(cpu.registers);
+    if (!cpu.registers || !tables) continue;
+    const space = new AddressSpace(image, pa(tables.root), tables.mode);
+    for (const kpcr of image.machine.kpcrCandidates(cpu.registers)) {
+      yield* rootsInKpcr(space, cpu, kpcr, evidence);
+    }
+  }
+}
+
+function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence: Evidence): Generator<RootCandidate> {
+  const method = `KPCR of CPU ${cpu.index} at ${hex64(kpcr)}`;
+  const { self } = space.image.machine.kpcr;
+  if (space.readU64(kpcr + BigInt(self)) !== kpcr) {
+    evidence.reject(ROOT_STEP, method, 'does not name itself through the tables that the CPU has loaded');
+    return;
+  }
+  const home = space.translate(kpcr);
+  const tried = new Set<number>([space.root]);
+  const offsets = [...KNOWN_OFFSETS, ...Array.from({ length: KPCR_REACH / 8 }, (_, i) => 8 * i)];
+  let mapping = 0;
+  for (const offset of offsets) {
+    const value = space.readU64(kpcr + BigInt(offset));
+    if (value === undefined || (value & ROOT_RESERVED) !== 0n) continue;
+    const root = Number(value & ROOT_ADDRESS);
+    if (root === 0 || tried.has(root)) continue;
+    tried.add(root);
+    // The kernel's tables map the same KPCR at the same address: few words pass this.
+    const candidate = new AddressSpace(space.image, pa(root), space.mode);
+    if (candidate.translate(kpcr) !== home) continue;
+    mapping++;
+    yield {
+      tables: { root, mode: space.mode },
+      method: `${method}, the word at +${hex(offset)}`,
+    };
+  }
+  evidence.reject(ROOT_STEP, method, `${tried.size - 1} of its words could be a root, ${mapping} of them map it`);
+}
