@@ -1,6 +1,13 @@
 /** The command line, parsed with yargs. */
 import yargs from 'yargs';
-import { CONTEXT_CHOICES, type ContextChoice } from '../commands/convert.ts';
+import {
+  CONTEXT_CHOICES,
+  type ContextChoice,
+  DUMP_TYPE_CHOICES,
+  type DumpTypeChoice,
+  RAM_CHOICES,
+  type RamChoice,
+} from '../commands/convert.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -12,6 +19,8 @@ export interface ConvertArguments {
   strict: boolean;
   patch: boolean;
   context: ContextChoice;
+  type: DumpTypeChoice;
+  ram: RamChoice;
   dtb: number | undefined;
   kernelBase: bigint | undefined;
   json: boolean;
@@ -59,6 +68,16 @@ export async function parseArguments(
             default: true,
             describe: "--no-patch leaves the guest's memory untouched: no decoded KDBG, no registers",
           })
+          .option('type', {
+            choices: DUMP_TYPE_CHOICES,
+            default: 'auto' as const,
+            describe: 'auto: a full dump, or a bitmap dump if there are more than 42 runs',
+          })
+          .option('ram', {
+            choices: RAM_CHOICES,
+            default: 'all' as const,
+            describe: 'all that the input holds, or only what Windows counts as RAM (no video memory, no firmware)',
+          })
           .option('context', {
             choices: CONTEXT_CHOICES,
             default: 'auto' as const,
@@ -90,6 +109,8 @@ export async function parseArguments(
           strict: args.strict,
           patch: args.patch,
           context: args.context,
+          type: args.type,
+          ram: args.ram,
           dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
           kernelBase:
             args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),

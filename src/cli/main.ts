@@ -60,6 +60,8 @@ async function runConvert(args: ConvertArguments): Promise<number> {
       strict: args.strict,
       patch: args.patch,
       context: args.context,
+      type: args.type,
+      ram: args.ram,
       dtb: args.dtb,
       kernelBase: args.kernelBase,
       signal: abort.signal,

@@ -6,6 +6,7 @@ import { PatchSet } from '../dump/patches.ts';
 import { type DumpPlan, planDump } from '../dump/plan.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
+import type { RamRange } from '../locate/physical-memory.ts';
 import type { Processor } from '../locate/processors.ts';
 import { openImage } from '../readers/registry.ts';
 import { VERSION } from '../version.ts';
@@ -24,6 +25,10 @@ export interface ConvertOptions extends LocateOptions {
    * captured frames wherever they hold up. A guest that did not crash always shows the CPUs' own.
    */
   context?: ContextChoice | undefined;
+  /** `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. */
+  type?: DumpTypeChoice | undefined;
+  /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
+  ram?: RamChoice | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
   patch?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -32,6 +37,12 @@ export interface ConvertOptions extends LocateOptions {
 
 export const CONTEXT_CHOICES = ['auto', 'cpu', 'captured'] as const;
 export type ContextChoice = (typeof CONTEXT_CHOICES)[number];
+
+export const DUMP_TYPE_CHOICES = ['auto', 'full', 'bitmap'] as const;
+export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
+
+export const RAM_CHOICES = ['all', 'windows'] as const;
+export type RamChoice = (typeof RAM_CHOICES)[number];
 
 export type Progress = { phase: 'open' } | { phase: 'locate' } | { phase: 'write'; done: number; total: number };
 
@@ -85,7 +96,10 @@ export interface Conversion {
 }
 
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
-export function planConversion(windows: Windows, options: Pick<ConvertOptions, 'patch' | 'context'> = {}): Conversion {
+export function planConversion(
+  windows: Windows,
+  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> = {},
+): Conversion {
   const { image, space, kdbg, version, shared, bugCheck } = windows;
   const { machine, diagnostics } = image;
   const shown = windows.processors.map((processor) => chooseContext(windows, processor, options.context ?? 'auto'));
@@ -114,7 +128,7 @@ export function planConversion(windows: Windows, options: Pick<ConvertOptions, '
     {
       majorVersion: version.majorVersion,
       build: version.build,
-      directoryTableBase: windows.root,
+      directoryTableBase: windows.headerRoot,
       pfnDatabase: kdbg.fields.MmPfnDatabase ?? 0n,
       psLoadedModuleList: kdbg.fields.PsLoadedModuleList ?? 0n,
       psActiveProcessHead: kdbg.fields.PsActiveProcessHead ?? 0n,
@@ -132,9 +146,21 @@ export function planConversion(windows: Windows, options: Pick<ConvertOptions, '
       comment: `Converted by elf2dmp ${VERSION} from a QEMU guest memory dump`,
     },
     patches.list,
+    { type: options.type ?? 'auto', ranges: options.ram === 'windows' ? windowsRam(windows) : undefined },
     diagnostics,
   );
   return { plan, shown, header };
+}
+
+function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
+  if (typeof physicalMemory !== 'string') return physicalMemory;
+  throw new Elf2dmpError({
+    code: 'ram-unknown',
+    kind: 'corrupt',
+    message: `what Windows counts as RAM is unknown: ${physicalMemory}`,
+    file: image.file,
+    hint: 'convert without --ram windows: then everything in the input is kept',
+  });
 }
 
 /** Decides whose registers a processor shows. */

@@ -1,8 +1,7 @@
 /** A dump as a pure value: its first bytes, which pages follow in which order, and what is changed in them. */
-
 import { alignUp } from '../core/bits.ts';
-import type { Diagnostics } from '../core/errors.ts';
-import { bytes, hex, PAGE_SIZE } from '../core/units.ts';
+import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { bytes, hex, MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import { DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
@@ -23,37 +22,135 @@ export interface DumpPlan {
 
 export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType'>;
 
+export interface PlanOptions {
+  /** `auto`: full where the header can list all runs. */
+  type: 'auto' | 'full' | 'bitmap';
+  /** Sorted, disjoint ranges of whole pages: only what lies in them is kept. undefined: all. */
+  ranges?: readonly Extent[] | undefined;
+}
+
+/** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
 export function planDump(
   image: MemoryImage,
   values: PlanValues,
   patches: readonly Patch[],
+  options: PlanOptions,
   diagnostics: Diagnostics,
 ): DumpPlan {
-  const { extents, partial } = image.pageExtents();
-  if (partial.length > 0) {
-    const total = partial.reduce((sum, p) => sum + p.size, 0);
-    const places = partial.slice(0, 4).map((p) => `${hex(p.start)}+${hex(p.size)}`);
-    diagnostics.add(
-      'loss',
-      'partial-pages',
-      `a dump holds whole pages: ${bytes(total)} in ${partial.length} incomplete page${partial.length === 1 ? '' : 's'} were left out (physical ${places.join(', ')}${partial.length > 4 ? ', …' : ''})`,
-    );
-  }
+  const { type, extents } = chooseExtents(image, options, diagnostics);
   const pages = extents.reduce((sum, e) => sum + e.size / PAGE_SIZE, 0);
-  const type = extents.length <= MAX_HEADER_RUNS ? 'full' : 'bitmap';
-  let prefixSize = DUMP_HEADER64_SIZE;
   const last = extents.at(-1);
-  if (type === 'bitmap' && last) prefixSize = alignUp(prefixSize + bitmapSize(last.start + last.size), PAGE_SIZE);
+  if (!last) {
+    throw new Elf2dmpError({
+      code: 'no-pages',
+      kind: 'corrupt',
+      message: 'no whole page of memory is left to write',
+      file: image.file,
+    });
+  }
+  const prefixSize =
+    type === 'full' ? DUMP_HEADER64_SIZE : alignUp(DUMP_HEADER64_SIZE + bitmapSize(last.start + last.size), PAGE_SIZE);
   const size = prefixSize + pages * PAGE_SIZE;
-  const header = encodeHeader({
+  const prefix = Buffer.alloc(prefixSize);
+  encodeHeader({
     ...values,
     extents,
     pages,
     dumpType: type === 'full' ? DumpType.full : DumpType.bitmapFull,
     requiredSpace: size,
-  });
-  const prefix = Buffer.alloc(prefixSize);
-  header.copy(prefix);
+  }).copy(prefix);
   if (type === 'bitmap') encodeBitmap(extents, pages, prefixSize).copy(prefix, DUMP_HEADER64_SIZE);
-  return { type, prefix, extents, pages, size, patches };
+  return { type, prefix, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
+}
+
+function chooseExtents(
+  image: MemoryImage,
+  { type, ranges }: PlanOptions,
+  diagnostics: Diagnostics,
+): { type: 'full' | 'bitmap'; extents: readonly Extent[] } {
+  const { extents: present, partial } = image.pageExtents();
+  const extents = ranges ? intersect(present, ranges) : present;
+  if (ranges) {
+    const left = sum(present) - sum(extents);
+    if (left > 0)
+      diagnostics.add('note', 'ram-left-out', `${bytes(left)} that Windows does not count as RAM were left out`);
+    const missing = sum(ranges) - sum(extents);
+    if (missing > 0)
+      diagnostics.add('loss', 'ram-missing', `${bytes(missing)} of what Windows counts as RAM are not in the input`);
+  } else if (partial.length > 0) {
+    const places = partial.slice(0, 4).map((p) => `${hex(p.start)}+${hex(p.size)}`);
+    diagnostics.add(
+      'loss',
+      'partial-pages',
+      `a dump holds whole pages: ${bytes(sum(partial))} in ${partial.length} incomplete page${partial.length === 1 ? '' : 's'} were left out (physical ${places.join(', ')}${partial.length > 4 ? ', …' : ''})`,
+    );
+  }
+  if (type === 'full' && extents.length > MAX_HEADER_RUNS) {
+    throw new Elf2dmpError({
+      code: 'too-many-runs',
+      kind: 'unsupported',
+      message: `the memory has ${extents.length} runs, and a full dump's header holds ${MAX_HEADER_RUNS}`,
+      file: image.file,
+      hint: 'use --type bitmap (or auto), or --ram windows, which leaves out firmware and video memory',
+    });
+  }
+  if (type === 'full' || (type === 'auto' && extents.length <= MAX_HEADER_RUNS)) return { type: 'full', extents };
+  return { type: 'bitmap', extents: dropFarExtents(extents, diagnostics) };
+}
+
+const sum = (extents: readonly { size: number }[]): number => extents.reduce((total, e) => total + e.size, 0);
+
+function intersect(a: readonly Extent[], b: readonly Extent[]): Extent[] {
+  const result: Extent[] = [];
+  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+    const [x, y] = [a[i]!, b[j]!];
+    const start = Math.max(x.start, y.start);
+    const end = Math.min(x.start + x.size, y.start + y.size);
+    if (start < end) result.push({ start: pa(start), size: end - start });
+    if (x.start + x.size < y.start + y.size) i++;
+    else j++;
+  }
+  return result;
+}
+
+/** A bitmap may take this much for a far extent, whatever that holds: 16 MiB of it reach over 512 GiB. */
+const CHEAP_BITMAP = 16 * MIB;
+
+/** A forged address near 2^52 must not cost gigabytes: an extent that takes more bitmap than it has memory goes. */
+function dropFarExtents(extents: readonly Extent[], diagnostics: Diagnostics): readonly Extent[] {
+  const kept = [...extents];
+  const far: Extent[] = [];
+  for (let last = kept.at(-1); last; last = kept.at(-1)) {
+    const before = kept.at(-2);
+    const cost = bitmapSize(last.start + last.size) - (before ? bitmapSize(before.start + before.size) : 0);
+    if (cost <= CHEAP_BITMAP || cost <= last.size) break;
+    far.push(last);
+    kept.pop();
+  }
+  if (far.length > 0) {
+    diagnostics.add(
+      'loss',
+      'extents-too-far',
+      `${bytes(sum(far))} in ${far.length} run${far.length === 1 ? '' : 's'} from physical ${hex(far.at(-1)!.start)} on lie so far out that the page map would be larger than they are: they were left out`,
+      { physical: hex(far.at(-1)!.start) },
+    );
+  }
+  return kept;
+}
+
+/** Patches of pages that are not written are losses. */
+function keepPatches(patches: readonly Patch[], extents: readonly Extent[], diagnostics: Diagnostics): Patch[] {
+  return patches.filter((patch) => {
+    const kept = extents.some(
+      (e) => patch.physical >= e.start && patch.physical + patch.bytes.length <= e.start + e.size,
+    );
+    if (!kept) {
+      diagnostics.add(
+        'loss',
+        'patch-left-out',
+        `${patch.what} lies at physical ${hex(patch.physical)}, which is not in the dump`,
+      );
+    }
+    return kept;
+  });
 }

@@ -11,8 +11,9 @@ import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
 import { findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
+import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
 import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
-import { givenRoot, loadedRoots, ROOT_STEP, type RootCandidate, shadowedRoots } from './roots.ts';
+import { givenRoot, headerRoot, loadedRoots, ROOT_STEP, type RootCandidate, shadowedRoots } from './roots.ts';
 import { readSharedUserData, type SharedData } from './shared-user-data.ts';
 import { findVersion, type WindowsVersion } from './version.ts';
 
@@ -36,6 +37,8 @@ export interface Windows {
   /** The kernel's address space, by the root that was accepted. */
   space: AddressSpace;
   root: PhysicalAddress;
+  /** The root for the dump's header: debuggers walk four levels. */
+  headerRoot: PhysicalAddress;
   kernel: KernelImage;
   kdbg: Kdbg;
   version: WindowsVersion;
@@ -48,6 +51,8 @@ export interface Windows {
   /** CPU states that run no Windows processor. */
   strayCpus: readonly CpuState[];
   modules: readonly Module[];
+  /** What Windows counts as RAM, or why that is unknown. */
+  physicalMemory: readonly RamRange[] | string;
   evidence: readonly Attempt[];
   diagnostics: Diagnostics;
 }
@@ -89,6 +94,7 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
     image,
     space,
     root: space.root,
+    headerRoot: headerRoot(space, diagnostics),
     kernel,
     kdbg,
     version,
@@ -98,6 +104,7 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
     processors,
     strayCpus,
     modules: loaded,
+    physicalMemory: readPhysicalMemoryBlock(space, kdbg.fields.MmPhysicalMemoryBlock),
     evidence: evidence.attempts,
     diagnostics,
   };

@@ -1,5 +1,6 @@
 /** Where a page-table root may be: candidates in the order of how much they are worth, none of them believed yet. */
-import { hex, hex64, PAGE_SIZE, pa } from '../core/units.ts';
+import type { Diagnostics } from '../core/errors.ts';
+import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { CpuState, PageTables } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -11,6 +12,31 @@ export interface RootCandidate {
   tables: PageTables;
   /** How it was come by, for evidence. */
   method: string;
+}
+
+/**
+ * The root that goes into a dump's header. The debugger walks four levels: given the root of five, it
+ * resolves nothing; given the PML4 that the topmost PML5 entry leads to, all of the kernel that 48-bit
+ * addresses reach (seen in the engine).
+ */
+export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): PhysicalAddress {
+  if (space.mode.levels.length === 4) return space.root;
+  const entry = space.image.page(space.root)?.readBigUInt64LE(PAGE_SIZE - 8);
+  if (entry === undefined || (entry & 1n) === 0n) {
+    diagnostics.add(
+      'loss',
+      'five-level-root',
+      `the last entry of the 5-level root at ${hex(space.root)} maps nothing: debuggers can't translate addresses`,
+    );
+    return space.root;
+  }
+  const root = pa(Number(entry & ROOT_ADDRESS));
+  diagnostics.add(
+    'loss',
+    'five-level-paging',
+    `the guest uses 5-level page tables, which debuggers don't walk: the header's root is the PML4 at ${hex(root)}, through which kernel addresses from 0xffff800000000000 resolve, and user addresses and lower kernel ones do not`,
+  );
+  return root;
 }
 
 /** A root that the caller names, in each paging mode that a CPU runs in (or that exists, if none is known). */

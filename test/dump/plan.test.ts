@@ -9,7 +9,7 @@ import { pa, va } from '../../src/core/units.ts';
 import { encodeBitmap } from '../../src/dump/bitmap.ts';
 import { applyPatches, checkOutput, emitCopy } from '../../src/dump/emit.ts';
 import type { Patch } from '../../src/dump/patches.ts';
-import { type DumpPlan, type PlanValues, planDump } from '../../src/dump/plan.ts';
+import { type DumpPlan, type PlanOptions, type PlanValues, planDump } from '../../src/dump/plan.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
 import { imageOf } from '../support/images.ts';
 
@@ -42,8 +42,12 @@ const patch = (physical: number, bytes: Buffer): Patch => ({
   original: Buffer.alloc(bytes.length),
 });
 
-const plan = (image: MemoryImage, patches: Patch[] = [], diagnostics = new Diagnostics()) =>
-  planDump(image, VALUES, patches, diagnostics);
+const plan = (
+  image: MemoryImage,
+  patches: Patch[] = [],
+  diagnostics = new Diagnostics(),
+  options: PlanOptions = { type: 'auto' },
+) => planDump(image, VALUES, patches, options, diagnostics);
 
 describe('the header of a full dump', () => {
   const image = imageOf([
@@ -125,6 +129,40 @@ describe('runs', () => {
         expect(map.length * 8).toBeGreaterThanOrEqual(cuts.at(cuts.length % 2 === 0 ? -1 : -2)!);
       }),
     );
+  });
+
+  it('are never cut to fit a full dump', () => {
+    expect(() => plan(scattered(43), [], new Diagnostics(), { type: 'full' })).toThrow('43 runs');
+    expect(plan(scattered(2), [], new Diagnostics(), { type: 'bitmap' }).prefix.readUInt32LE(0xf98)).toBe(5);
+  });
+
+  it('are kept where Windows has RAM, if only that is wanted', () => {
+    const diagnostics = new Diagnostics();
+    const image = imageOf([
+      { start: 0x1000, bytes: Buffer.alloc(0x5000) },
+      { start: 0x10000, bytes: Buffer.alloc(0x2000) },
+    ]);
+    const ranges = [
+      { start: pa(0x2000), size: 0x2000 },
+      { start: pa(0x5000), size: 0x3000 },
+    ];
+    expect(plan(image, [], diagnostics, { type: 'auto', ranges }).extents).toEqual([
+      { start: 0x2000, size: 0x2000 },
+      { start: 0x5000, size: 0x1000 },
+    ]);
+    expect(diagnostics.list.map((d) => d.code)).toEqual(['ram-left-out', 'ram-missing']);
+  });
+
+  it('do not cost gigabytes of bitmap for a forged address', () => {
+    const diagnostics = new Diagnostics();
+    const image = imageOf([
+      { start: 0x1000, bytes: Buffer.alloc(0x1000) },
+      { start: 2 ** 52 - 0x1000, bytes: Buffer.alloc(0x1000) },
+    ]);
+    const { extents, prefix } = plan(image, [], diagnostics, { type: 'bitmap' });
+    expect(extents).toEqual([{ start: 0x1000, size: 0x1000 }]);
+    expect(prefix.length).toBe(0x3000);
+    expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
   });
 
   it('leave out incomplete pages, and say so', () => {

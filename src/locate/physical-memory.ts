@@ -1,0 +1,49 @@
+/** What Windows itself counts as RAM: MmPhysicalMemoryBlock. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
+import { PhysicalMemoryRun64 } from '../formats/win-dump.ts';
+import { PhysicalMemoryDescriptor64 } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+
+/** Firmware maps have some dozens of ranges. */
+const MAX_RUNS = 4096;
+
+export interface RamRange {
+  start: PhysicalAddress;
+  /** Bytes, whole pages. */
+  size: number;
+}
+
+/**
+ * The ranges, sorted and disjoint, or the reason why they can't be had.
+ *
+ * @param variable address of the kernel's variable, as the KDBG has it
+ */
+export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | undefined): RamRange[] | string {
+  if (variable === undefined || !isKernelAddress(variable)) return 'the KDBG names no MmPhysicalMemoryBlock';
+  const address = space.readU64(variable);
+  if (address === undefined || !isKernelAddress(address)) {
+    return `MmPhysicalMemoryBlock at ${hex64(variable)} holds ${address === undefined ? 'nothing that is present' : hex64(address)}`;
+  }
+  const head = space.read(address, PhysicalMemoryDescriptor64.size);
+  if (!head) return `the descriptor at ${hex64(address)} is not present`;
+  const { NumberOfRuns: count, NumberOfPages: total } = PhysicalMemoryDescriptor64.read(head);
+  if (count === 0 || count > MAX_RUNS) return `the descriptor at ${hex64(address)} claims ${count} runs`;
+  const table = space.read(address + BigInt(PhysicalMemoryDescriptor64.size), count * PhysicalMemoryRun64.size);
+  if (!table) return `the ${count} runs after ${hex64(address)} are not all present`;
+  const ranges: RamRange[] = [];
+  let pages = 0n;
+  let end = 0n;
+  for (let i = 0; i < count; i++) {
+    const { BasePage, PageCount } = PhysicalMemoryRun64.read(table, i * PhysicalMemoryRun64.size);
+    if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
+      return `run ${i} of the descriptor at ${hex64(address)} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`;
+    }
+    end = BasePage + PageCount;
+    pages += PageCount;
+    ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
+  }
+  if (pages !== total)
+    return `the runs of the descriptor at ${hex64(address)} have ${pages} pages, not the ${total} that it claims`;
+  return ranges;
+}
