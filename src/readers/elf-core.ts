@@ -1,6 +1,6 @@
 /** ELF64 core files of x86-64 guests, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
 import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
-import { bytes, hex, MIB, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
+import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
 import {
   ELF_MACHINES,
   ELF_MAGIC,
@@ -24,6 +24,12 @@ import type { Reader } from './reader.ts';
 
 /** 56 MiB of program headers; QEMU was seen to write 71,684 (paging mode). */
 const MAX_PROGRAM_HEADERS = 1 << 20;
+
+/** A run whose bytes lie in the file as they are. */
+type FileRun = PhysicalRun & { fileOffset: number };
+
+/** QEMU writes two section headers between the ELF header and the program headers. */
+const QEMU_PHOFF = 0xc0;
 
 interface Segment {
   index: number;
@@ -82,7 +88,7 @@ function open(source: ByteSource): MemoryImage {
     );
   }
   const { cpus, notes: otherNotes } = interpretNotes(notes, X64, diagnostics);
-  const runs = toRuns(segments, source, diagnostics);
+  const runs = toRuns(segments, source, qemuMemoryArea(source, header, noteSegments), diagnostics);
   if (runs.length === 0) {
     throw fail('corrupt', {
       code: 'elf-no-memory',
@@ -94,8 +100,8 @@ function open(source: ByteSource): MemoryImage {
     });
   }
   const reader: RunReader = {
-    readSync: (run, offset, target) => source.readSync(run.fileOffset! + offset, target),
-    read: (run, offset, target) => source.read(run.fileOffset! + offset, target),
+    readSync: (run, offset, target) => source.readSync((run as FileRun).fileOffset + offset, target),
+    read: (run, offset, target) => source.read((run as FileRun).fileOffset + offset, target),
   };
   return new MemoryImage({
     file: source.name,
@@ -108,6 +114,20 @@ function open(source: ByteSource): MemoryImage {
     reader,
     close: () => source.close(),
   });
+}
+
+/**
+ * Where QEMU put memory: from the end of the notes to the section data at the very end. undefined for
+ * other writers, whose files may have anything between.
+ */
+function qemuMemoryArea(source: ByteSource, header: ReturnType<typeof readHeader>, notes: readonly Segment[]) {
+  const [note] = notes;
+  if (header.e_shnum < 2 || header.phoff !== QEMU_PHOFF || notes.length !== 1 || !note) return undefined;
+  const section = readUpTo(source, Number(header.e_shoff) + Elf64SectionHeader.size, Elf64SectionHeader.size);
+  if (section.length < Elf64SectionHeader.size) return undefined;
+  const end = Number(Elf64SectionHeader.read(section).sh_offset);
+  const start = note.fileOffset + note.fileSize;
+  return end > start ? { start, end: Math.min(end, source.size) } : undefined;
 }
 
 type Fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError;
@@ -295,11 +315,13 @@ function readProgramHeaders(
   }
 }
 
-/**
- * Sorts segments into disjoint runs. Where headers overlap, the one that comes first in the file's
- * table wins; that costs nothing when both name the same bytes of the file, as in paging-mode dumps.
- */
-function toRuns(segments: readonly Segment[], source: ByteSource, diagnostics: Diagnostics): PhysicalRun[] {
+/** Disjoint, sorted runs of what the file holds. */
+function toRuns(
+  segments: readonly Segment[],
+  source: ByteSource,
+  memory: { start: number; end: number } | undefined,
+  diagnostics: Diagnostics,
+): FileRun[] {
   let cut = 0;
   let absent = 0;
   let beyond = 0;
@@ -345,37 +367,101 @@ function toRuns(segments: readonly Segment[], source: ByteSource, diagnostics: D
       },
     );
   }
-  return resolveOverlaps(usable, diagnostics);
+  const runs = resolveOverlaps(usable, diagnostics);
+  return memory ? recoverUnlisted(runs, memory, diagnostics) : runs;
 }
 
-function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): PhysicalRun[] {
+/** Sorts by address; a header that begins lower wins where two overlap, of equal ones the earlier in the table. */
+function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): FileRun[] {
   segments.sort((a, b) => a.physical - b.physical || a.index - b.index);
-  const runs: PhysicalRun[] = [];
+  const runs: FileRun[] = [];
   let conflicts = 0;
   let firstConflict = 0;
   for (const s of segments) {
     const last = runs.at(-1);
-    const end = last ? last.start + last.size : 0;
-    const skip = Math.max(0, end - s.physical);
-    if (last && skip > 0) {
-      const sameBytes = last.fileOffset! - last.start === s.fileOffset - s.physical;
-      if (!sameBytes) {
-        if (conflicts++ === 0) firstConflict = s.index;
-      }
-      if (skip >= s.fileSize) continue;
+    const skip = last ? Math.max(0, last.start + last.size - s.physical) : 0;
+    // The same bytes of the file under two headers, as in paging-mode dumps, are no conflict.
+    if (last && skip > 0 && last.fileOffset - last.start !== s.fileOffset - s.physical && conflicts++ === 0) {
+      firstConflict = s.index;
     }
-    const start = s.physical + skip;
-    const fileOffset = s.fileOffset + skip;
-    const size = s.fileSize - skip;
-    if (last && end === start && last.fileOffset! + last.size === fileOffset) last.size += size;
-    else runs.push({ start: pa(start), size, fileOffset });
+    if (skip < s.fileSize) append(runs, pa(s.physical + skip), s.fileSize - skip, s.fileOffset + skip);
   }
   if (conflicts > 0) {
     diagnostics.add(
       'warning',
       'elf-overlap',
-      `${conflicts} program headers (the first is number ${firstConflict}) claim memory that another one stores elsewhere in the file; the one with the lower address was used`,
+      `${conflicts} program headers (the first is number ${firstConflict}) claim memory that another one stores elsewhere in the file; the one that begins lower was used`,
     );
   }
   return runs;
+}
+
+/** Adds a run, or lengthens the last one where the new one goes on in memory and in the file. */
+function append(runs: FileRun[], start: PhysicalAddress, size: number, fileOffset: number): void {
+  const last = runs.at(-1);
+  if (last && last.start + last.size === start && last.fileOffset + last.size === fileOffset) last.size += size;
+  else runs.push({ start, size, fileOffset });
+}
+
+/**
+ * A paging-mode dump (`dump-guest-memory -p`) stores all RAM but lists only what some CPU maps. Within
+ * one RAM block the file offset minus the address is constant, so bytes between two headers with equal
+ * difference, and from the start of memory to a first header that fits address 0, are RAM after all.
+ */
+function recoverUnlisted(
+  runs: readonly FileRun[],
+  memory: { start: number; end: number },
+  diagnostics: Diagnostics,
+): FileRun[] {
+  const inFile = [...runs].sort((a, b) => a.fileOffset - b.fileOffset);
+  const gaps: { from: number; to: number }[] = [];
+  let next = memory.start;
+  for (const run of inFile) {
+    if (run.fileOffset > next) gaps.push({ from: next, to: run.fileOffset });
+    next = Math.max(next, run.fileOffset + run.size);
+  }
+  if (memory.end > next) gaps.push({ from: next, to: memory.end });
+  if (gaps.length === 0) return [...runs];
+
+  const isGap = (from: number, to: number): boolean => {
+    let low = 0;
+    let high = gaps.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (gaps[middle]!.to < to) low = middle + 1;
+      else high = middle;
+    }
+    const gap = gaps[low];
+    return gap !== undefined && gap.from <= from && to <= gap.to;
+  };
+  const result: FileRun[] = [];
+  let recovered = 0;
+  // The first RAM block is at address 0.
+  let end = 0;
+  let delta = memory.start;
+  for (const run of runs) {
+    if (run.start > end && run.fileOffset - run.start === delta && isGap(end + delta, run.fileOffset)) {
+      append(result, pa(end), run.start - end, end + delta);
+      recovered += run.start - end;
+    }
+    append(result, run.start, run.size, run.fileOffset);
+    end = run.start + run.size;
+    delta = run.fileOffset - run.start;
+  }
+  if (recovered > 0) {
+    diagnostics.add(
+      'note',
+      'memory-unlisted',
+      `${bytes(recovered)} of RAM that no program header lists (a paging-mode dump) were recovered from the file`,
+    );
+  }
+  const unknown = gaps.reduce((total, gap) => total + gap.to - gap.from, 0) - recovered;
+  if (unknown >= PAGE_SIZE) {
+    diagnostics.add(
+      'loss',
+      'memory-unaddressed',
+      `${bytes(unknown)} in the file belong to no program header, and nothing tells their address: they were left out`,
+    );
+  }
+  return result;
 }
