@@ -30,7 +30,10 @@ export function ensureInstalled() {
 
 export function ensureBuilt() {
   const entry = join(root, 'dist', 'index.js');
-  const sources = Math.max(newest(join(root, 'src')), ...['package.json', 'tsconfig.build.json'].map((f) => newest(join(root, f))));
+  const sources = Math.max(
+    newest(join(root, 'src')),
+    ...['package.json', 'tsconfig.build.json'].map((f) => newest(join(root, f))),
+  );
   if (existsSync(entry) && statSync(entry).mtimeMs >= sources) return;
   console.error('building …');
   run(process.execPath, [join(root, 'scripts', 'build.mjs')], { stdio: ['ignore', 2, 2] });
