@@ -1,6 +1,6 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
-import type { CpuState } from '../machines/machine.ts';
+import type { InterruptTable } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
 import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from './pe-image.ts';
@@ -73,20 +73,25 @@ function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage 
   return reason;
 }
 
-/** Tries the interrupt handlers of each CPU in turn. */
+/** An interrupt table to look below, and whose it is. */
+export interface HandlerSource {
+  table: InterruptTable;
+  /** `CPU 2`, `the KPCR at …` */
+  owner: string;
+}
+
+/** Tries the interrupt handlers of each source in turn. */
 export function findKernel(
   space: AddressSpace,
-  cpus: readonly CpuState[],
+  sources: Iterable<HandlerSource>,
   evidence: Evidence,
 ): KernelImage | undefined {
+  const { machine } = space.image;
   const tried = new Set<bigint>();
-  for (const cpu of cpus) {
-    if (!cpu.registers) continue;
-    const handlers = space.image.machine.interruptHandlers(cpu.registers, (address, length) =>
-      space.read(address, length),
-    );
+  for (const { table, owner } of sources) {
+    const handlers = machine.interruptHandlers(table, (address, length) => space.read(address, length));
     if (handlers.length === 0) {
-      evidence.reject(KERNEL_STEP, `IDT of CPU ${cpu.index}`, `no usable gates at ${hex64(cpu.registers.idt.base)}`);
+      evidence.reject(KERNEL_STEP, `IDT of ${owner}`, `no usable gates at ${hex64(table.base)}`);
     }
     for (const handler of handlers) {
       // Handlers of one image lie close together: one try per 64 KiB tells all.
@@ -94,13 +99,9 @@ export function findKernel(
       if (tried.has(neighbourhood) || tried.size >= MAX_HANDLERS) continue;
       tried.add(neighbourhood);
       const kernel = kernelBelow(space, handler);
-      const method = `down from CPU ${cpu.index}'s interrupt handler ${hex64(handler)}`;
+      const method = `down from the interrupt handler ${hex64(handler)} of ${owner}`;
       if (typeof kernel !== 'string') {
-        evidence.accept(
-          KERNEL_STEP,
-          method,
-          `${describeImage(kernel.exportName, kernel)}, ${kernel.size / KIB} KiB, holds the handler${kernel.pdb ? `; PDB ${kernel.pdb.name}` : ''}`,
-        );
+        evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
         return kernel;
       }
       evidence.reject(KERNEL_STEP, method, kernel);
@@ -108,3 +109,6 @@ export function findKernel(
   }
   return undefined;
 }
+
+export const describeKernel = (kernel: KernelImage): string =>
+  `${describeImage(kernel.exportName, kernel)}, ${kernel.size / KIB} KiB${kernel.pdb ? `, PDB ${kernel.pdb.name}` : ''}`;

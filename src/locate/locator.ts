@@ -1,19 +1,28 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
 import { isKernelAddress } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
-import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
+import { bytes, hex, hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
 import type { CpuState, Machine, PageTables } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
 import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
-import { findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
+import { describeKernel, findKernel, type HandlerSource, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
+import { type SearchResult, searchMemory } from './memory-search.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
 import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
-import { givenRoot, headerRoot, loadedRoots, ROOT_STEP, type RootCandidate, shadowedRoots } from './roots.ts';
+import {
+  foundRoots,
+  givenRoot,
+  headerRoot,
+  loadedRoots,
+  ROOT_STEP,
+  type RootCandidate,
+  shadowedRoots,
+} from './roots.ts';
 import { readSharedUserData, type SharedData } from './shared-user-data.ts';
 import { findVersion, type WindowsVersion } from './version.ts';
 
@@ -112,7 +121,8 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
 
 function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence: Evidence) {
   let found: { space: AddressSpace; shared: SharedData } | undefined;
-  for (const { tables, method } of rootCandidates(image, options, evidence)) {
+  const search = new LazySearch(image);
+  for (const { tables, method } of rootCandidates(image, options, search, evidence)) {
     const space = new AddressSpace(image, pa(tables.root), tables.mode);
     const label = `${method}, ${hex(tables.root)}`;
     const shared = readSharedUserData(space);
@@ -128,7 +138,7 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
     found ??= { space, shared };
     const kernel =
       options.kernelBase === undefined
-        ? findKernel(space, orderedCpus(image, tables), evidence)
+        ? findKernel(space, handlerSources(image, tables, search), evidence)
         : givenKernel(space, options.kernelBase, evidence);
     if (kernel) return { space, shared, kernel };
   }
@@ -155,21 +165,51 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
   });
 }
 
+/** The search of all memory, done once and only when something asks for it. */
+class LazySearch {
+  readonly #image: MemoryImage;
+  #result: SearchResult | undefined;
+
+  constructor(image: MemoryImage) {
+    this.#image = image;
+  }
+
+  get result(): SearchResult {
+    this.#result ??= searchMemory(this.#image);
+    return this.#result;
+  }
+}
+
 /** In the order of how much they are worth; those of later sources are looked for only when they are needed. */
-function* rootCandidates(image: MemoryImage, options: LocateOptions, evidence: Evidence): Generator<RootCandidate> {
+function* rootCandidates(
+  image: MemoryImage,
+  options: LocateOptions,
+  search: LazySearch,
+  evidence: Evidence,
+): Generator<RootCandidate> {
   if (options.dtb !== undefined) {
     yield* givenRoot(image, options.dtb);
     return;
   }
   yield* loadedRoots(image, evidence);
   yield* shadowedRoots(image, evidence);
+  const { roots, bytes: searched } = search.result;
+  evidence.reject(ROOT_STEP, 'search of memory', `${bytes(searched)} searched, ${roots.length} tables could be a root`);
+  yield* foundRoots(image, roots);
 }
 
-/** The CPUs whose tables these are first: their IDT is this system's. */
-function orderedCpus(image: MemoryImage, tables: PageTables): CpuState[] {
-  const own = (cpu: CpuState) =>
-    cpu.registers !== undefined && image.machine.pageTables(cpu.registers)?.root === tables.root;
-  return [...image.cpus.filter(own), ...image.cpus.filter((cpu) => !own(cpu))];
+/** Interrupt tables: first those of the CPUs that have these page tables loaded, last those of KPCRs that a search finds. */
+function* handlerSources(image: MemoryImage, tables: PageTables, search: LazySearch): Generator<HandlerSource> {
+  const { machine } = image;
+  const running = image.cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));
+  const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === tables.root);
+  const others = running.filter((r) => !own.includes(r));
+  for (const { cpu, registers } of [...own, ...others]) {
+    yield { table: machine.interruptTable(registers), owner: `CPU ${cpu.index}` };
+  }
+  for (const { virtual, idtBase } of search.result.kpcrs) {
+    yield { table: { base: idtBase, size: PAGE_SIZE }, owner: `the KPCR ${hex64(virtual)} that a search found` };
+  }
 }
 
 function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
@@ -179,7 +219,7 @@ function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): Ker
     evidence.reject(KERNEL_STEP, method, kernel);
     return undefined;
   }
-  evidence.accept(KERNEL_STEP, method, `a kernel image of ${hex(kernel.size)} bytes`);
+  evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
   return kernel;
 }
 

@@ -5,6 +5,7 @@ import type { CpuState, PageTables } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from './evidence.ts';
+import type { RootClue } from './memory-search.ts';
 
 export const ROOT_STEP = 'page-table root';
 
@@ -120,4 +121,16 @@ function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence
     };
   }
   evidence.reject(ROOT_STEP, method, `${tried.size - 1} of its words could be a root, ${mapping} of them map it`);
+}
+
+/** Roots that a search of memory found, in every paging mode: it does not tell which. */
+export function* foundRoots(image: MemoryImage, clues: readonly RootClue[]): Generator<RootCandidate> {
+  const seen = new Set<number>();
+  // The start block holds the System process's root.
+  const ordered = [...clues].sort((a, b) => Number(a.how === 'self-map') - Number(b.how === 'self-map'));
+  for (const { root, how } of ordered) {
+    if (seen.has(root)) continue;
+    seen.add(root);
+    for (const mode of image.machine.pagingModes) yield { tables: { root, mode }, method: `found by its ${how}` };
+  }
 }

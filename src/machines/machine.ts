@@ -2,7 +2,7 @@
  * What depends on the machine, as one value per machine: paging, CPU notes, CONTEXT layout, where
  * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
  */
-import type { VirtualAddress } from '../core/units.ts';
+import type { PhysicalAddress, VirtualAddress } from '../core/units.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { X64Registers } from './x64/registers.ts';
 
@@ -30,6 +30,17 @@ export interface PageTables {
 /** Reads guest memory at a virtual address; undefined where it is not present. */
 export type ReadVirtual = (address: bigint, length: number) => Buffer | undefined;
 
+export interface InterruptTable {
+  base: VirtualAddress;
+  /** Bytes. */
+  size: number;
+}
+
+/** Something that looks like Windows in a page of memory. */
+export type PageClue =
+  | { kind: 'root'; root: PhysicalAddress; how: 'processor start block' | 'self-map' }
+  | { kind: 'kpcr'; virtual: VirtualAddress; idtBase: VirtualAddress };
+
 /** What matters of a CONTEXT that Windows captured. */
 export interface ContextView {
   /** Its flags say that it holds this machine's control and integer registers. */
@@ -55,8 +66,12 @@ export interface Machine {
   readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number };
   /** Where the KPCR may be: the registers that Windows keeps it in. */
   kpcrCandidates(registers: Registers): VirtualAddress[];
-  /** Kernel code addresses that exceptions and interrupts lead to. */
-  interruptHandlers(registers: Registers, read: ReadVirtual): VirtualAddress[];
+  /** Where exceptions and interrupts are dispatched from. */
+  interruptTable(registers: Registers): InterruptTable;
+  /** Kernel code addresses that an interrupt table leads to. */
+  interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
+  /** What the page at `at` of `block`, physical address `physical`, shows of Windows. */
+  pageClues(block: Buffer, at: number, physical: number): Iterable<PageClue>;
   isUserMode(registers: Registers): boolean;
   instructionPointer(registers: Registers): VirtualAddress;
   stackPointer(registers: Registers): VirtualAddress;

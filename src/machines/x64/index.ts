@@ -11,6 +11,7 @@ import {
   SpecialRegisters,
   viewContext,
 } from './context.ts';
+import { pageClues } from './page-clues.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
@@ -40,8 +41,10 @@ export const X64: Machine = {
     // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
     [r.gs.base, r.kernelGsBase].filter((base): base is bigint => base !== undefined && isKernelAddress(base)).map(va),
 
-  interruptHandlers: (r, read) => {
-    const gates = read(r.idt.base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, r.idt.limit + 1));
+  interruptTable: (r) => ({ base: va(r.idt.base), size: r.idt.limit + 1 }),
+
+  interruptHandlers: ({ base, size }, read) => {
+    const gates = read(base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, size));
     if (!gates) return [];
     const handlers = [];
     for (let at = 0; at + GATE_SIZE <= gates.length; at += GATE_SIZE) {
@@ -52,6 +55,8 @@ export const X64: Machine = {
     }
     return handlers;
   },
+
+  pageClues,
 
   isUserMode: (r) => privilegeLevel(r) === 3,
   instructionPointer: (r) => va(r.rip),
