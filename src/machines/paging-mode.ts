@@ -9,6 +9,8 @@ export interface PagingLevel {
   largePages: boolean;
 }
 
+export type SoftwareEntry = { kind: 'transition'; physical: number } | { kind: 'prototype'; entry: bigint };
+
 /** 64-bit entries: bit 0 present, bits 12 to 51 the next table's or the page's address. */
 export interface PagingMode {
   name: string;
@@ -16,6 +18,11 @@ export interface PagingMode {
   addressBits: number;
   /** From the root down. */
   levels: readonly PagingLevel[];
+  /**
+   * What Windows keeps in a last-level entry that is not present: the page's address, if it is still in
+   * memory (in transition), or the virtual address of a prototype entry that tells.
+   */
+  softwareEntry(low: number, high: number): SoftwareEntry | undefined;
   /** Entry names for messages, from the root down. */
   levelNames: readonly string[];
 }

@@ -45,6 +45,7 @@ export class AddressSpace {
   readonly root: PhysicalAddress;
   readonly mode: PagingMode;
   readonly #tlb = new Map<number, number>();
+  #inPrototype = false;
 
   constructor(image: MemoryImage, root: PhysicalAddress, mode: PagingMode) {
     this.image = image;
@@ -78,6 +79,8 @@ export class AddressSpace {
       const entryLow = page.readUInt32LE(index * 8);
       const entryHigh = page.readUInt32LE(index * 8 + 4);
       if ((entryLow & 1) === 0) {
+        const base = level.shift === 12 ? this.#softwarePage(entryLow, entryHigh) : undefined;
+        if (base !== undefined) return { physical: pa(base + (low & 0xfff)), pageSize: PAGE_SIZE };
         return {
           reason: 'not-present',
           virtual,
@@ -97,6 +100,25 @@ export class AddressSpace {
       table = address;
     }
     throw new Error(`paging mode ${mode.name} ends without a leaf level`);
+  }
+
+  /** A page that is not present in the hardware's sense, but still in memory. */
+  #softwarePage(low: number, high: number): number | undefined {
+    const software = this.mode.softwareEntry(low, high);
+    if (software?.kind === 'transition') return software.physical;
+    // A prototype entry can itself be behind another, which real systems never do: one level only.
+    if (software?.kind !== 'prototype' || this.#inPrototype) return undefined;
+    this.#inPrototype = true;
+    try {
+      const entry = this.readU64(software.entry);
+      if (entry === undefined) return undefined;
+      const [entryLow, entryHigh] = [Number(entry & 0xffff_ffffn), Number(entry >> 32n)];
+      if ((entryLow & 1) !== 0) return (entryHigh & 0xf_ffff) * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);
+      const behind = this.mode.softwareEntry(entryLow, entryHigh);
+      return behind?.kind === 'transition' ? behind.physical : undefined;
+    } finally {
+      this.#inPrototype = false;
+    }
   }
 
   /** The physical address, or undefined where the address is not mapped. Cached by page. */

@@ -18,7 +18,10 @@ function naive(memory: Buffer, root: number, levels: number, virtual: bigint): b
     const at = table + ((virtual >> shift) & 511n) * 8n;
     if (at + 8n > BigInt(memory.length)) return undefined;
     const entry = memory.readBigUInt64LE(Number(at));
-    if ((entry & 1n) === 0n) return undefined;
+    if ((entry & 1n) === 0n) {
+      // Transition, not prototype: the page is still there.
+      return level === 1 && (entry & 0xc00n) === 0x800n ? (entry & 0x1fff_ffff_f000n) | (virtual & 0xfffn) : undefined;
+    }
     const address = entry & 0x000f_ffff_ffff_f000n;
     if (level === 1 || ((level === 2 || level === 3) && (entry & 0x80n) !== 0n)) {
       const mask = (1n << shift) - 1n;
@@ -43,6 +46,7 @@ describe('AddressSpace', () => {
         high: fc.nat(0xfffff),
         nx: fc.boolean(),
         flags: fc.nat(0x7),
+        software: fc.constantFrom(0n, 0n, 0x800n),
       });
       fc.assert(
         fc.property(
@@ -53,7 +57,7 @@ describe('AddressSpace', () => {
             const memory = Buffer.alloc(TABLES * 0x1000);
             for (const [table, index, e] of entries) {
               const far = e.large === 0 && e.high > 0x80000 ? BigInt(e.high) << 32n : 0n;
-              let value = BigInt(e.table * 0x1000) | far | BigInt(e.flags << 1);
+              let value = BigInt(e.table * 0x1000) | far | BigInt(e.flags << 1) | e.software;
               if (e.present > 0) value |= 1n;
               if (e.large === 0) value |= 0x80n;
               if (e.nx) value |= 1n << 63n;
@@ -109,6 +113,37 @@ describe('AddressSpace', () => {
     expect(space.fault(0x3000n)).toMatchObject({ reason: 'page-missing', entryAddress: 0x5000 });
     expect(space.fault(0x40_0000n)).toMatchObject({ reason: 'not-present', level: 'PDE', region: 0x20_0000 });
     expect(space.fault(0x8000_0000_0000n)).toMatchObject({ reason: 'not-canonical' });
+  });
+
+  it('follows transition and prototype entries, but not in circles', () => {
+    const prototypeAt = (address: bigint) => ((address & 0xffff_ffff_ffffn) << 16n) | 0x400n;
+    const kernel = 0xffff_8000_0000_0000n;
+    const image = imageOf([
+      { start: 0x1000, bytes: page([256, 0x2003n]) },
+      { start: 0x2000, bytes: page([0, 0x3003n]) },
+      { start: 0x3000, bytes: page([0, 0x4003n]) },
+      {
+        start: 0x4000,
+        bytes: page(
+          [0, 0x5003n],
+          [1, 0x6800n],
+          [2, prototypeAt(kernel)],
+          [3, prototypeAt(kernel + 8n)],
+          [4, prototypeAt(kernel + 0x4000n)],
+          [5, 0x6c00n],
+          [6, prototypeAt(kernel + 16n)],
+        ),
+      },
+      { start: 0x5000, bytes: page([0, 0x6001n], [1, 0x6800n], [2, 0x6000n]) },
+      { start: 0x6000, bytes: Buffer.alloc(0x1000, 6) },
+    ]);
+    const space = new AddressSpace(image, pa(0x1000), PAGING_4_LEVELS);
+    expect(space.translate(kernel + 0x1123n)).toBe(0x6123);
+    expect(space.translate(kernel + 0x2123n)).toBe(0x6123);
+    expect(space.translate(kernel + 0x3123n)).toBe(0x6123);
+    expect(space.translate(kernel + 0x4123n)).toBeUndefined();
+    expect(space.translate(kernel + 0x5123n)).toBeUndefined();
+    expect(space.translate(kernel + 0x6123n)).toBeUndefined();
   });
 
   it('ignores the PAT bit in the address of a large page', () => {
