@@ -8,7 +8,7 @@
  * tag with the size above it and word 3 is KernBase, which is known: so for each of 64 s and each
  * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
-import { bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
+import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex, hex64, MIB, type VirtualAddress, va } from '../core/units.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
@@ -111,6 +111,54 @@ export class KdbgSearch {
   }
 }
 
+/** A candidate whose kernel base came out of the block itself. */
+export interface BaselessCandidate extends KdbgCandidate {
+  kernBase: bigint;
+}
+
+/**
+ * As `KdbgSearch`, for a kernel whose base is unknown but not far: KernBase is page aligned and at most
+ * `reach` below `address`, which tells all of its bits that the size does not take. Slower: it tries every
+ * rotation on every word.
+ */
+export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number): BaselessCandidate[] {
+  const found: BaselessCandidate[] = [];
+  const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
+  const highs = [...new Set([address, address - BigInt(reach)].map((a) => Number(a >> 32n)))];
+  const tagPage = KDBG_TAG & 0xfff;
+  const take = (i: number, size: number, kernBase: bigint, rotation: number | undefined) => {
+    const distance = address - kernBase;
+    if (plausibleSize(size) && distance >= 0n && distance < BigInt(reach)) {
+      found.push({ offset: (i - 2 * TAG_WORD) * 4, size, rotation, kernBase });
+    }
+  };
+  for (let i = 2 * TAG_WORD; i + 3 < words.length; i += 2) {
+    if (words[i] === KDBG_TAG) {
+      take(i, words[i + 1]!, (BigInt(words[i + 3]!) << 32n) | BigInt(words[i + 2]!), undefined);
+      continue;
+    }
+    const low = (words[i]! ^ words[i + 2]!) >>> 0;
+    const high = (words[i + 1]! ^ words[i + 3]!) >>> 0;
+    if (low === 0 && high === 0) continue;
+    for (let rotation = 0; rotation < 64; rotation++) {
+      // rol(x, rotation) in halves; byte-swapped, its upper half is the plain word's lower one.
+      const n = rotation & 31;
+      const h = rotation < 32 ? high : low;
+      const l = rotation < 32 ? low : high;
+      const rotatedHigh = n === 0 ? h : ((h << n) | (l >>> (32 - n))) >>> 0;
+      if (rotatedHigh >>> 24 !== (tagPage & 0xff)) continue;
+      const plainLow = bswap32(rotatedHigh);
+      if ((plainLow & 0xfff) !== tagPage) continue;
+      const plainHigh = bswap32(n === 0 ? l : ((l << n) | (h >>> (32 - n))) >>> 0);
+      for (const baseHigh of highs) {
+        const kernBase = (BigInt(baseHigh) << 32n) | BigInt((plainLow ^ KDBG_TAG) >>> 0);
+        take(i, (plainHigh ^ baseHigh) >>> 0, kernBase, rotation);
+      }
+    }
+  }
+  return found;
+}
+
 const plausibleSize = (size: number) => size >= KDBG_MIN_SIZE && size <= KDBG_MAX_SIZE && size % 8 === 0;
 
 /** Decodes a block relative to its word 3, whose plain value is the kernel's base. */
@@ -175,10 +223,10 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
   return kdbg;
 }
 
-/** Calls back with each present part of the image, in chunks that overlap by the largest block. */
-function forEachPresentChunk(
+/** Calls back with each present part of a range, in chunks that overlap by the largest block. */
+export function forEachPresentChunk(
   space: AddressSpace,
-  kernel: KernelImage,
+  kernel: { base: bigint; size: number },
   take: (buffer: Buffer, address: bigint) => void,
 ) {
   for (let at = 0; at < kernel.size; at += CHUNK) {

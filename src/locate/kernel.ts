@@ -12,8 +12,8 @@ export interface KernelImage extends PeImage {
   pdb: PdbIdentity | undefined;
 }
 
-/** How far below a handler the image can begin; no kernel is larger. */
-const MAX_DISTANCE = 64 * MIB;
+/** How far below a handler the image can begin: checked builds have some 32 MiB. */
+export const MAX_KERNEL_SIZE = 64 * MIB;
 /** Kernels since Windows 10 2004 begin at 2 MiB, older ones at 64 KiB or any page: try the wide steps first. */
 const STEPS = [2 * MIB, 64 * KIB, PAGE_SIZE];
 /** Handlers can be hooked by other modules: some are tried before giving up. */
@@ -42,9 +42,9 @@ const roundDown = (address: bigint, step: number): bigint => address - (address 
 
 /** Looks below `address`, which is believed to lie in the kernel. */
 function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage | string {
-  let reason = `no image begins in the ${MAX_DISTANCE / MIB} MiB below`;
+  let reason = `no image begins in the ${MAX_KERNEL_SIZE / MIB} MiB below`;
   const top = roundDown(address, PAGE_SIZE);
-  const bottom = top - BigInt(MAX_DISTANCE);
+  const bottom = top - BigInt(MAX_KERNEL_SIZE);
   for (const step of STEPS) {
     let base = roundDown(top, step);
     while (base >= bottom) {

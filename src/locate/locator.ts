@@ -14,6 +14,7 @@ import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
 import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
+import { recoverKernel } from './recover-kernel.ts';
 import {
   foundRoots,
   givenRoot,
@@ -141,6 +142,12 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
         ? findKernel(space, handlerSources(image, tables, search), evidence)
         : givenKernel(space, options.kernelBase, evidence);
     if (kernel) return { space, shared, kernel };
+  }
+  if (found && options.kernelBase === undefined) {
+    const { space } = found;
+    const sources = handlerSources(image, { root: space.root, mode: space.mode }, search);
+    const kernel = recoverKernel(space, sources, evidence, image.diagnostics);
+    if (kernel) return { ...found, kernel };
   }
   if (found) {
     throw failure(image, evidence, KERNEL_STEP, {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { decodeBlock, KdbgSearch } from '../../src/locate/kdbg.ts';
+import { decodeBlock, KdbgSearch, searchWithoutBase } from '../../src/locate/kdbg.ts';
 
 // Written from the documented formula, not with the code under test.
 const MASK = 2n ** 64n - 1n;
@@ -64,6 +64,32 @@ describe('search for encoded KDBGs', () => {
         },
       ),
       { numRuns: 60 },
+    );
+  });
+
+  it('finds a block and its kernel’s base from an address in the kernel alone', () => {
+    const word = fc.bigInt({ min: 0n, max: MASK });
+    const reach = 64 << 20;
+    fc.assert(
+      fc.property(
+        word,
+        word,
+        fc.integer({ min: 0, max: (0x1000 - 0x290) / 8 }),
+        fc.bigInt({ min: 0n, max: 0x7f_ffffn }),
+        fc.nat(reach - 1),
+        fc.boolean(),
+        (w, a, step, page, above, plainly) => {
+          const size = 0x290 + 8 * step;
+          const kernBase = 0xfffff800_00000000n + page * 0x1000n;
+          const plain = block(size, kernBase);
+          const stored = plainly ? plain : encodeBlock(plain, w, a, kernBase + 0x5678n);
+          const image = Buffer.concat([randomBytes(0x800), stored, randomBytes(0x800)]);
+          const hits = searchWithoutBase(image, kernBase + BigInt(above), reach);
+          const rotation = plainly ? undefined : Number(w & 63n);
+          expect(hits).toContainEqual({ offset: 0x800, size, rotation, kernBase });
+        },
+      ),
+      { numRuns: 200 },
     );
   });
 

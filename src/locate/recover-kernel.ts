@@ -1,0 +1,81 @@
+/** The kernel when its header page is gone: by a KDBG near the interrupt handlers, and the module list that it leads to. */
+import { isKernelAddress } from '../core/bits.ts';
+import type { Diagnostics } from '../core/errors.ts';
+import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
+import { DebuggerData } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
+import { type HandlerSource, KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
+import { readModules } from './modules.ts';
+import { readPeImage } from './pe-image.ts';
+
+/** Neighbourhoods searched: each takes about a second. */
+const MAX_NEIGHBOURHOODS = 4;
+
+export function recoverKernel(
+  space: AddressSpace,
+  sources: Iterable<HandlerSource>,
+  evidence: Evidence,
+  diagnostics: Diagnostics,
+): KernelImage | undefined {
+  const { machine } = space.image;
+  const tried = new Set<bigint>();
+  for (const { table, owner } of sources) {
+    for (const handler of machine.interruptHandlers(table, (address, length) => space.read(address, length))) {
+      const neighbourhood = handler / BigInt(MAX_KERNEL_SIZE);
+      if (tried.has(neighbourhood) || tried.size >= MAX_NEIGHBOURHOODS) continue;
+      tried.add(neighbourhood);
+      const method = `KDBG near the interrupt handler ${hex64(handler)} of ${owner}`;
+      const kernel = kernelNear(space, handler);
+      if (!kernel) {
+        evidence.reject(KERNEL_STEP, method, 'no block there leads to a module list whose first module it names');
+        continue;
+      }
+      evidence.accept(
+        KERNEL_STEP,
+        method,
+        `KernBase ${hex64(kernel.base)} is the first module's, which has ${hex(kernel.size)} bytes`,
+      );
+      diagnostics.add(
+        'loss',
+        'kernel-header-missing',
+        `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,
+        { virtual: hex64(kernel.base) },
+      );
+      return kernel;
+    }
+  }
+  return undefined;
+}
+
+function kernelNear(space: AddressSpace, handler: bigint): KernelImage | undefined {
+  let found: KernelImage | undefined;
+  const from = handler - (handler % BigInt(PAGE_SIZE)) - BigInt(MAX_KERNEL_SIZE);
+  forEachPresentChunk(space, { base: from, size: 2 * MAX_KERNEL_SIZE }, (buffer, address) => {
+    if (found) return;
+    for (const { offset, size, rotation, kernBase } of searchWithoutBase(buffer, handler, MAX_KERNEL_SIZE)) {
+      const bytes = space.read(address + BigInt(offset), size);
+      if (!bytes) continue;
+      const block = rotation === undefined ? bytes : decodeBlock(bytes, kernBase, rotation);
+      const head = DebuggerData.readPartial(block, size).PsLoadedModuleList;
+      if (head === undefined || !isKernelAddress(head)) continue;
+      const first = readModules(space, head).modules[0];
+      if (first?.base !== kernBase || handler >= kernBase + BigInt(first.size)) continue;
+      found = {
+        base: va(kernBase),
+        size: first.size,
+        timeDateStamp: 0,
+        checkSum: 0,
+        directories: [],
+        exportName: undefined,
+        pdb: undefined,
+      };
+      return;
+    }
+  });
+  // Where the header can be read, the image was looked at and refused for a reason.
+  return found && typeof readPeImage(space, found.base, space.image.machine.imageFileMachine) === 'string'
+    ? found
+    : undefined;
+}
