@@ -120,6 +120,15 @@ if [ ! -d "$prefix" ]; then
   # The registry is on disk only when the server is gone.
   WINEPREFIX="$work/prefix" timeout 60 "$wineserver" -w || WINEPREFIX="$work/prefix" "$wineserver" -k || true
   [ -f "$work/prefix/system.reg" ] || die "wineboot left no registry"
+  # wineboot copies Wine's own DLLs, 600 MiB of them; links to the originals do as well.
+  for libraries in /usr/lib/x86_64-linux-gnu/wine /usr/lib/wine /usr/lib64/wine "$(dirname "$wine")/../lib/wine"; do
+    [ -f "$libraries/x86_64-windows/kernel32.dll" ] || continue
+    for copy in "$work/prefix/drive_c/windows/system32"/*; do
+      original=$libraries/x86_64-windows/${copy##*/}
+      if [ -f "$original" ] && [ ! -L "$copy" ] && cmp -s "$copy" "$original"; then ln -sf "$original" "$copy"; fi
+    done
+    break
+  done
   mv -T "$work/prefix" "$prefix"
 fi
 

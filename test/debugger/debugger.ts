@@ -226,7 +226,7 @@ function need(result: CommandResult): string {
 /** Commands, and how to read their results. */
 export interface Question<T> {
   readonly commands: readonly string[];
-  read(results: readonly CommandResult[]): T;
+  read(results: readonly CommandResult[], opening: string): T;
 }
 
 export type Answers<Q> = { [K in keyof Q]: Q[K] extends Question<infer T> ? T : never };
@@ -247,7 +247,7 @@ export async function askDebugger<Q extends Record<string, Question<unknown>>>(
   const answers = entries.map(([name, question]) => {
     const results = session.results.slice(at, at + question.commands.length);
     at += question.commands.length;
-    return [name, question.read(results)];
+    return [name, question.read(results, session.opening)];
   });
   return Object.fromEntries(answers) as Answers<Q>;
 }
@@ -299,6 +299,31 @@ export function text(command: string, cpu?: number): Question<string> {
 /** What a command prints and its HRESULT, also when it fails. */
 export function attempt(command: string, cpu?: number): Question<CommandResult> {
   return { commands: on(cpu, command), read: (results) => results.at(-1)! };
+}
+
+const COMPLAINT = new RegExp(
+  [
+    'WARNING: (Mismatch|Dump file|\\.reload failed|Unable to reset)',
+    '^ERROR:',
+    'PARTIALLY CORRUPT',
+    'KdDebuggerData',
+    'GetContextState failed',
+    'CS descriptor lookup failed',
+    'context is partially valid',
+    'KiProcessorBlock\\[\\d+\\] is null',
+    'Read(Control|Virtual)(\\(\\))? failed',
+    'Module List address',
+    'Missing image name',
+    'Unable to (read|get) (?!PEB)',
+    'not properly sign extended',
+    'too large to be in the dump file',
+    '64-bit machine not using 64-bit API',
+  ].join('|'),
+);
+
+/** The lines in which the engine, while it opened the dump, found fault with the dump itself (not with missing symbols). */
+export function complaints(): Question<string[]> {
+  return { commands: [], read: (_, opening) => opening.split('\n').filter((line) => COMPLAINT.test(line)) };
 }
 
 /** All registers of a processor by the engine's names: rax … r15, rip, efl, cs, dr7, xmm0, cr3, gdtr, gdtl … */

@@ -7,6 +7,7 @@ import {
   askDebugger,
   attempt,
   bugCheck,
+  complaints,
   DebuggerError,
   debuggerAvailable,
   dumpDebug,
@@ -39,6 +40,7 @@ describe.skipIf(!debuggerAvailable())('the real debugger', () => {
   it('shows what went into a full dump', async () => {
     const dump = buildTinyDump(bug);
     const seen = await askDebugger(await file('full – größer.dmp', fullDump(dump)), {
+      complaints: complaints(),
       cpu1: registers(1),
       cpu0: registers(0),
       at0: instruction(0),
@@ -56,6 +58,7 @@ describe.skipIf(!debuggerAvailable())('the real debugger', () => {
       absent: attempt('!phys 0x0 16'),
       unknown: attempt('nonsense here'),
     });
+    expect(seen.complaints).toEqual([]);
     expect(seen.cpu0).toMatchObject(tinyRegisters(0));
     expect(seen.cpu1).toMatchObject(tinyRegisters(1));
     expect(seen.at0).toEqual({ address: va(0x41000), bytes: '4883ec28', text: 'sub rsp,28h' });
@@ -123,9 +126,11 @@ describe.skipIf(!debuggerAvailable())('the real debugger', () => {
     dump.memory.writeUInt32LE(0, AT.kdbg + 0x10);
     const seen = await askDebugger(await file('wrong.dmp', fullDump(dump)), {
       cpu1: attempt('!regs', 1),
+      complaints: complaints(),
       bug: bugCheck(),
     });
     expect(seen.bug).toEqual(bug);
+    expect(seen.complaints.join()).toContain('OwnerTag is wrong');
     expect(seen.cpu1.output).not.toContain('rax=0x2222000000000100');
   });
 

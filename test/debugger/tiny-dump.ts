@@ -1,5 +1,5 @@
 // The smallest kernel dump of a 64-bit Windows that the debugger accepts and finds its way in: two processors, a
-// kernel image, a driver, 384 KiB of memory. Every offset is literal, nothing comes from the product: this tests the
+// kernel image, a driver, two processes, 384 KiB of memory. Every offset is literal, nothing comes from the product: this tests the
 // test harness, and is what experiments with the debugger start from.
 
 /** The memory is mapped here from physical address 0 on, as one large page. */
@@ -23,12 +23,20 @@ export const AT = {
   pcr: [0x10000, 0x20000],
   context: [0x1a000, 0x2a000],
   stack: 0x30000,
+  threads: [0x34000, 0x34800],
+  processes: [0x35000, 0x35800],
+  /** The page tables of the second process, and its only page. */
+  userTables: 0x36000,
+  userPage: 0x3a000,
   images: [0x40000, 0x48000],
   end: 0x60000,
 } as const;
 
 export const OFFSET = { prcb: 0x180, processorState: 0x100, contextFrame: 0x1f0, context: 0x85c0 } as const;
 export const BUILD = 19041;
+
+/** Mapped in the second processor's process alone. */
+export const USER = { address: 0x7ff712340000n, text: 'only in the second process' } as const;
 
 /** Where the stacks say that the kernel's function was called from: in the driver. */
 export const returnAddress = va(AT.images[1] + 0x1009);
@@ -200,6 +208,11 @@ export function buildTinyDump(bug: { code: number; parameters: readonly bigint[]
   ] as const)
     u64(kdbg + at, va(value));
   for (const [at, value] of [
+    [0x29a, 0xf0], // Teb
+    [0x2a0, 0x220], // ApcProcess
+    [0x2a8, 0xa40], // SizeEProcess
+    [0x2aa, 0x550], // Peb
+    [0x2ae, 0x28], // DirectoryTableBase
     [0x2b0, 0x9000], // SizePrcb
     [0x2b4, 8], // CurrentThread
     [0x2bc, OFFSET.contextFrame],
@@ -235,6 +248,16 @@ export function buildTinyDump(bug: { code: number; parameters: readonly bigint[]
   ] as const)
     u64(AT.gdt + at, value);
 
+  // The second process: the kernel's part of the page tables, and one page of its own.
+  const [pml4, pdpt, pd, pt] = [0, 1, 2, 3].map((n) => AT.userTables + n * 0x1000) as [number, number, number, number];
+  memory.copy(memory, pml4, AT.pml4, AT.pml4 + 0x1000);
+  const index = (shift: bigint) => Number((USER.address >> shift) & 511n) * 8;
+  u64(pml4 + index(39n), pdpt + 0x67);
+  u64(pdpt + index(30n), pd + 0x67);
+  u64(pd + index(21n), pt + 0x67);
+  u64(pt + index(12n), AT.userPage + 0x67);
+  memory.write(USER.text, AT.userPage);
+
   // Processors.
   for (const [cpu, pcr] of AT.pcr.entries()) {
     const registers = tinyRegisters(cpu);
@@ -245,6 +268,11 @@ export function buildTinyDump(bug: { code: number; parameters: readonly bigint[]
     u64(pcr + 0x20, va(prcb));
     u64(pcr + 0x38, va(AT.idt));
     u32(prcb + 0x24, cpu);
+    const thread = AT.threads[cpu]!;
+    const process = AT.processes[cpu]!;
+    u64(prcb + 8, va(thread));
+    u64(thread + 0x220, va(process));
+    u64(process + 0x28, cpu === 0 ? AT.pml4 : AT.userTables);
     u64(prcb + OFFSET.context, va(AT.context[cpu]!));
     const special = prcb + OFFSET.processorState;
     u64(special, registers.cr0!);
