@@ -303,7 +303,7 @@ export function attempt(command: string, cpu?: number): Question<CommandResult> 
 
 const COMPLAINT = new RegExp(
   [
-    'WARNING: (Mismatch|Dump file|\\.reload failed|Unable to reset)',
+    'WARNING: (Mismatch|Dump (file|header)|\\.reload failed|Unable to reset)',
     '^ERROR:',
     'PARTIALLY CORRUPT',
     'KdDebuggerData',

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   askDebugger,
   attempt,
+  complaints,
   debuggerAvailable,
   instruction,
   modules,
@@ -145,6 +146,23 @@ describe.skipIf(!debuggerAvailable())("the debugger's engine", () => {
     const seen = await askDebugger(path, { debug: text('.dumpdebug'), target: vertarget() });
     expect(seen.debug).not.toMatch(/VersionUser|Comment|Attributes|PAGE|4547/);
     expect(seen.target.text).not.toContain('PAGE');
+  });
+
+  it('takes 42 runs of a full dump, not the 43 that there is room for', async () => {
+    const split =
+      (runs: number) =>
+      ({ header }: TinyDump) => {
+        header.writeUInt32LE(runs, 0x88);
+        for (let run = 0; run < runs; run++) {
+          header.writeBigUInt64LE(BigInt(run + 1), 0x98 + run * 16);
+          header.writeBigUInt64LE(run === runs - 1 ? BigInt(AT.end / 0x1000 - runs) : 1n, 0xa0 + run * 16);
+        }
+      };
+    const ask = { complaints: complaints(), inLast: attempt('!phys 0x40000 16') };
+    expect(await askDebugger(await dump(split(42)), ask)).toMatchObject({ complaints: [], inLast: { ok: true } });
+    const seen = await askDebugger(await dump(split(43)), ask);
+    expect(seen.inLast.ok).toBe(false);
+    expect(seen.complaints).toContain('WARNING: Dump header physical memory block has been truncated.');
   });
 
   it('reads a bitmap dump only as far as RequiredDumpSpace', async () => {
