@@ -1,0 +1,753 @@
+/**
+ * A made-up Windows guest: the structures that debuggers and elf2dmp look for, by literal offsets from
+ * public headers and symbols, in memory that a real QEMU can run. Nothing here comes from src/.
+ */
+import { BUILDS, type Build, type BuildName } from './builds.ts';
+import { PAGE, PageTables, PhysicalMemory, random } from './memory.ts';
+import { AFTER_CALL, AFTER_HLT, buildPe, callingFunction, idleFunction, type PeFunction } from './pe.ts';
+
+export interface GuestOptions {
+  build?: BuildName;
+  seed?: number;
+  ramMiB?: number;
+  /** Windows processors. */
+  processors?: number;
+  /** order[i] is the processor that QEMU's CPU i runs. Default: reversed. */
+  order?: readonly number[];
+  /** Default: as the build keeps it in a running system, plain in a crashed one. */
+  kdbg?: 'plain' | 'encoded';
+  kernelPages?: '4k' | '2m' | '1g';
+  /** Processors caught in user mode. */
+  user?: readonly number[];
+  /** KVA shadow: CPUs in user mode have the shadow root loaded, and the kernel's is at this offset of the KPCR. */
+  kernelRootAt?: number;
+  la57?: boolean;
+  crash?: {
+    code: number;
+    parameters: readonly [bigint, bigint, bigint, bigint];
+    processor: number;
+    /** A frame that Windows captured in KeBugCheckEx is in the crashing processor's PRCB. Default true. */
+    captured?: boolean;
+    /** The code as Windows keeps it, sign-extended. */
+    signExtended?: boolean;
+  };
+  /** Stale and false KDBGs in the image and elsewhere. Default true. */
+  decoys?: boolean;
+  /** CPUs after the others that the kernel never started. */
+  neverStarted?: number;
+  /** Processors whose CPU is caught outside Windows (a hypervisor's address space). */
+  foreign?: readonly number[];
+}
+
+export interface GuestSegment {
+  selector: number;
+  limit: number;
+  /** As QEMU's notes have them. */
+  flags: number;
+  base: bigint;
+}
+
+const GPRS = [
+  'rax',
+  'rbx',
+  'rcx',
+  'rdx',
+  'rsi',
+  'rdi',
+  'rbp',
+  'rsp',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+  'rip',
+  'rflags',
+] as const;
+type Gpr = (typeof GPRS)[number];
+
+/** A CPU as QEMU is to have it. */
+export interface GuestCpu {
+  started: boolean;
+  regs: Record<Gpr, bigint>;
+  cs: number;
+  ss: number;
+  ds: number;
+  es: number;
+  fs: number;
+  gs: number;
+  tr: number;
+  gdt: { base: bigint; limit: number };
+  idt: { base: bigint; limit: number };
+  cr0: bigint;
+  cr3: bigint;
+  cr4: bigint;
+  gsBase: bigint;
+  kernelGsBase: bigint;
+  fsBase: bigint;
+  /** Base of the TSS, which QEMU reads from the GDT. */
+  trBase: bigint;
+}
+
+export interface GuestProcessor {
+  number: number;
+  /** QEMU's CPU index. */
+  cpu: number;
+  kpcr: bigint;
+  prcb: bigint;
+  /** Where the CONTEXT frame for the debugger is. */
+  context: bigint;
+  specialRegisters: bigint;
+  idt: bigint;
+  gdt: bigint;
+  /** Return addresses on its stack, from the innermost; the debugger's `k` shows them. */
+  returns: readonly bigint[];
+}
+
+export interface GuestModule {
+  name: string;
+  base: bigint;
+  size: number;
+  pdb: string;
+  guid: string;
+}
+
+export interface Guest {
+  options: GuestOptions;
+  build: Build;
+  memory: PhysicalMemory;
+  ramBytes: number;
+  pages: ReadonlyMap<number, Buffer>;
+  /** The kernel's address space. */
+  kernel: PageTables;
+  cpus: readonly GuestCpu[];
+  launch: { virtual: bigint; physical: number[] };
+  truth: {
+    root: number;
+    kernelBase: bigint;
+    kernelSize: number;
+    exports: ReadonlyMap<string, bigint>;
+    kdbg: bigint;
+    /** Decoded. */
+    kdbgBlock: Buffer;
+    kdbgEncoded: boolean;
+    psLoadedModuleList: bigint;
+    psActiveProcessHead: bigint;
+    pfnDatabaseVariable: bigint;
+    physicalMemory: readonly { basePage: number; pageCount: number }[];
+    modules: readonly GuestModule[];
+    processors: readonly GuestProcessor[];
+    bugCheck: { code: number; parameters: readonly bigint[] } | undefined;
+    /** RIP and RSP of the captured frame of the crashing processor. */
+    captured: { processor: number; rip: bigint; rsp: bigint; rax: bigint } | undefined;
+    /** FILETIME and 100 ns units. */
+    systemTime: bigint;
+    upTime: bigint;
+    productType: number;
+    suiteMask: number;
+    /** Places to compare memory at: addresses in pool, kernel text, and a page shared by two mappings. */
+    samples: readonly { virtual: bigint; bytes: Buffer }[];
+  };
+}
+
+const SHARED_USER_DATA = 0xfffff780_00000000n;
+const POOL = 0xffffa58f_12340000n;
+const IMAGE_SIZE = 0x80000;
+const DRIVER_SIZE = 0x20000;
+const MASK64 = 2n ** 64n - 1n;
+
+/** The kernel's variables, by RVA. */
+const RVA = {
+  launch: 0x28000,
+  KdDebuggerDataBlock: 0x32040,
+  KdVersionBlock: 0x33000,
+  PsLoadedModuleList: 0x34010,
+  PsActiveProcessHead: 0x34120,
+  KiBugCheckData: 0x34200,
+  KiProcessorBlock: 0x35000,
+  MmPfnDatabase: 0x36008,
+  MmPhysicalMemoryBlock: 0x36010,
+  NtBuildLab: 0x36100,
+  NtBuildNumber: 0x36200,
+  KiWaitNever: 0x37000,
+  KiWaitAlways: 0x37010,
+  KdpDataBlockEncoded: 0x37020,
+  KdpDebuggerDataListHead: 0x37030,
+  DebuggerDataListEntry: 0x37040,
+  handlers: 0x20000,
+} as const;
+
+const LAUNCH_PAGES = 8;
+
+const bswap = (x: bigint): bigint => Buffer.from(x.toString(16).padStart(16, '0'), 'hex').readBigUInt64LE();
+const ror = (x: bigint, n: bigint): bigint => ((x >> n) | (x << (64n - n))) & MASK64;
+
+/** One word of the encoding that Windows 8 and later keep the KDBG in. */
+export const encodeWord = (x: bigint, never: bigint, always: bigint, address: bigint): bigint =>
+  ror(bswap(x ^ always) ^ address, never & 63n) ^ never;
+
+function kernelFunctions(): PeFunction[] {
+  const at = (i: number) => 0x10000 + 0x40 * i;
+  const names = [
+    'HalRequestIpi',
+    'KeDelayExecutionThread',
+    'KiIdleLoop',
+    'KeBugCheck',
+    'KeWaitForSingleObject',
+    'ExAcquireFastMutex',
+    'IoCallDriver',
+    'IofCompleteRequest',
+    'KeInsertQueueDpc',
+    'KiSystemServiceExit',
+    'MmMapIoSpace',
+    'NtWaitForSingleObject',
+    'ObfDereferenceObject',
+    'PsGetCurrentProcess',
+    'RtlCaptureContext',
+    'ZwClose',
+    'KdPollBreakIn',
+    'KeBugCheckEx',
+    'PoIdle',
+  ];
+  const rvaOf = (name: string) => at(names.indexOf(name));
+  const idle = new Set(['PoIdle', 'KdPollBreakIn', 'RtlCaptureContext']);
+  const calls: Record<string, string> = {
+    KeBugCheckEx: 'RtlCaptureContext',
+    KiIdleLoop: 'PoIdle',
+    KeBugCheck: 'KeBugCheckEx',
+  };
+  return names.map((name) => ({
+    name,
+    rva: rvaOf(name),
+    code: idle.has(name) ? idleFunction() : callingFunction(rvaOf(name), rvaOf(calls[name] ?? 'PoIdle')),
+  }));
+}
+
+export function buildGuest(options: GuestOptions = {}): Guest {
+  const build: Build = BUILDS[options.build ?? 'win10'];
+  const seed = options.seed ?? 1;
+  const next = random(seed);
+  const word = () => (BigInt(Math.floor(next() * 2 ** 32)) << 32n) | BigInt(Math.floor(next() * 2 ** 32));
+  const count = options.processors ?? 2;
+  const order = options.order ?? Array.from({ length: count }, (_, i) => count - 1 - i);
+  const ramBytes = (options.ramMiB ?? 16) << 20;
+  const kernelPages = options.kernelPages ?? '4k';
+  const crashed = options.crash !== undefined;
+
+  // Memory and the kernel's address space.
+  const large = { from: 0x600000, to: 0x800000 };
+  const memory = new PhysicalMemory(ramBytes, seed, kernelPages === '4k' ? undefined : large);
+  const kernel = new PageTables(memory, options.la57 ? 5 : 4);
+  // Page aligned only, as kernels before Windows 10 2004 can be; else aligned as the mapping needs it.
+  const kernelBase =
+    kernelPages === '4k' ? 0xfffff804_1a2b7000n : kernelPages === '2m' ? 0xfffff804_1a200000n : 0xfffff804_40600000n;
+  if (kernelPages === '4k') kernel.mapNew(kernelBase, IMAGE_SIZE);
+  else if (kernelPages === '2m') kernel.mapLarge(kernelBase, large.from, 2);
+  else kernel.mapLarge(kernelBase - BigInt(large.from), 0, 3);
+  const selfMapSlot = 256 + Math.floor(next() * 128) + 1;
+  kernel.setTopEntry(selfMapSlot, BigInt(kernel.root) | 0x63n);
+  kernel.mapNew(SHARED_USER_DATA, PAGE);
+  let poolNext = POOL;
+  /** Zeroed, page-aligned non-paged pool. */
+  const pool = (bytes: number): bigint => {
+    const at = poolNext;
+    const size = Math.ceil(bytes / PAGE) * PAGE;
+    kernel.mapNew(at, size);
+    poolNext += BigInt(size) + 0x1000n;
+    return at;
+  };
+  const k = (rva: number) => kernelBase + BigInt(rva);
+
+  // Images.
+  const guid = Buffer.from('a1b2c3d4e5f60718293a4b5c6d7e8f90', 'hex');
+  const functions = kernelFunctions();
+  const exportsByName = new Map(functions.map((f) => [f.name, k(f.rva)]));
+  kernel.write(
+    kernelBase,
+    buildPe({
+      name: 'ntoskrnl.exe',
+      pdb: 'ntkrnlmp.pdb',
+      guid,
+      age: 1,
+      size: IMAGE_SIZE,
+      imageBase: 0x140000000n,
+      timeDateStamp: 0x5e0f1a2b,
+      functions,
+      data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
+    }),
+  );
+  const drivers = [
+    { name: 'hal.dll', base: kernelBase + 0x1000000n, export: 'HalSendNMI' },
+    { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },
+  ];
+  for (const driver of drivers) {
+    kernel.mapNew(driver.base, DRIVER_SIZE);
+    kernel.write(
+      driver.base,
+      buildPe({
+        name: driver.name,
+        pdb: driver.name.replace(/\..*/, '.pdb'),
+        guid: Buffer.from(guid).fill(driver.name.length, 0, 2),
+        age: 2,
+        size: DRIVER_SIZE,
+        imageBase: driver.base,
+        timeDateStamp: 0x5e0f1a2c,
+        functions: [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
+      }),
+    );
+  }
+  const asGuid = (b: Buffer) =>
+    (
+      b.readUInt32LE(0).toString(16).padStart(8, '0') +
+      b.readUInt16LE(4).toString(16).padStart(4, '0') +
+      b.readUInt16LE(6).toString(16).padStart(4, '0') +
+      b.toString('hex', 8)
+    ).toUpperCase();
+  const modules: GuestModule[] = [
+    { name: 'ntoskrnl.exe', base: kernelBase, size: IMAGE_SIZE, pdb: 'ntkrnlmp.pdb', guid: asGuid(guid) },
+    ...drivers.map((d) => ({
+      name: d.name,
+      base: d.base,
+      size: DRIVER_SIZE,
+      pdb: d.name.replace(/\..*/, '.pdb'),
+      guid: asGuid(Buffer.from(guid).fill(d.name.length, 0, 2)),
+    })),
+  ];
+
+  // Lists.
+  const linkAll = (head: bigint, entries: readonly bigint[]) => {
+    const ring = [head, ...entries];
+    ring.forEach((entry, i) => {
+      kernel.u64(entry, ring[(i + 1) % ring.length]!);
+      kernel.u64(entry + 8n, ring[(i + ring.length - 1) % ring.length]!);
+    });
+  };
+  const ldrPages = pool(modules.length * PAGE);
+  const ldr = modules.map((_, i) => ldrPages + BigInt(i * PAGE));
+  linkAll(k(RVA.PsLoadedModuleList), ldr);
+  modules.forEach((module, i) => {
+    const entry = ldr[i]!;
+    kernel.u64(entry + 0x30n, module.base);
+    kernel.u64(entry + 0x38n, module.base + 0x10000n);
+    kernel.u32(entry + 0x40n, module.size);
+    const path = `\\SystemRoot\\system32\\${module.name}`;
+    for (const [offset, text, at] of [
+      [0x48n, path, 0x200n],
+      [0x58n, module.name, 0x400n],
+    ] as const) {
+      const bytes = Buffer.from(text, 'utf16le');
+      kernel.write(entry + at, bytes);
+      kernel.u16(entry + offset, bytes.length);
+      kernel.u16(entry + offset + 2n, bytes.length + 2);
+      kernel.u64(entry + offset + 8n, entry + at);
+    }
+    kernel.u32(entry + 0x78n, 0x12345);
+    kernel.u32(entry + 0x9cn, i === 0 ? 0x5e0f1a2b : 0x5e0f1a2c);
+  });
+
+  const { eprocess } = build;
+  const processes = [
+    { name: 'System', pid: 4 },
+    { name: 'smss.exe', pid: 0x198 },
+    { name: 'notepad.exe', pid: 0x1a2c },
+  ].map((p) => ({ ...p, address: pool(eprocess.size) }));
+  linkAll(
+    k(RVA.PsActiveProcessHead),
+    processes.map((p) => p.address + BigInt(eprocess.links)),
+  );
+
+  // A process's user half, and with KVA shadow the root that user mode runs on.
+  const userRoot = new PageTables(memory, options.la57 ? 5 : 4);
+  for (let slot = 256; slot < 512; slot++) userRoot.setTopEntry(slot, kernel.topEntry(slot));
+  userRoot.setTopEntry(selfMapSlot, BigInt(userRoot.root) | 0x63n);
+  const USER_CODE = 0x00007ff6_12340000n;
+  const USER_STACK = 0x000000d5_43210000n;
+  const TEB = 0x000000d5_40000000n;
+  for (const at of [USER_CODE, USER_STACK, TEB]) userRoot.mapNew(at, PAGE, true);
+  userRoot.write(USER_CODE, Buffer.from('90ebfe90', 'hex'));
+  const shadowRoot = options.kernelRootAt === undefined ? undefined : new PageTables(memory, options.la57 ? 5 : 4);
+  const shadow = (virtual: bigint, bytes: number) => {
+    for (let at = 0n; at < BigInt(bytes); at += BigInt(PAGE))
+      shadowRoot?.map(virtual + at, kernel.translate(virtual + at)!);
+  };
+  if (shadowRoot) {
+    for (const at of [USER_CODE, USER_STACK, TEB]) shadowRoot.map(at, userRoot.translate(at)!, true);
+    shadowRoot.setTopEntry(selfMapSlot, BigInt(shadowRoot.root) | 0x63n);
+    shadow(k(RVA.handlers), PAGE);
+    shadow(k(RVA.launch), LAUNCH_PAGES * PAGE);
+  }
+  processes.forEach((p) => {
+    kernel.u64(p.address + 0x28n, BigInt(p.name === 'notepad.exe' ? userRoot.root : kernel.root));
+    kernel.u64(p.address + BigInt(eprocess.pid), BigInt(p.pid));
+    kernel.write(p.address + BigInt(eprocess.name), Buffer.from(`${p.name}\0`, 'latin1'));
+  });
+
+  // Processors.
+  const prcbOffset = 0x180n;
+  const kpcrBytes = 0xc000;
+  const functionAt = (name: string, offset = 0) => exportsByName.get(name)! + BigInt(offset);
+  const cpus: GuestCpu[] = [];
+  const processors: GuestProcessor[] = [];
+  const cr4 = 0x6f8n | (options.la57 ? 0x1000n : 0n);
+  let captured: Guest['truth']['captured'];
+  for (let number = 0; number < count; number++) {
+    const kpcr = 0xfffff804_05670000n + BigInt(number) * 0x20000n;
+    kernel.mapNew(kpcr, kpcrBytes);
+    const prcb = kpcr + prcbOffset;
+    const tables = pool(3 * PAGE);
+    const [idt, gdt, tss] = [tables, tables + 0x1000n, tables + 0x2000n];
+    const stack = pool(6 * PAGE);
+    const stackTop = stack + BigInt(6 * PAGE) - 0x80n;
+    const frame =
+      build.prcbContext === undefined
+        ? prcb + BigInt(build.processorState + build.specialSize)
+        : pool(PAGE) + 0x300n + BigInt(number * 0x10);
+
+    for (let vector = 0; vector < 256; vector++) {
+      const handler = k(RVA.handlers + vector * 8);
+      const gate = Buffer.alloc(16);
+      gate.writeUInt16LE(Number(handler & 0xffffn), 0);
+      gate.writeUInt16LE(0x10, 2);
+      gate.writeUInt8(vector === 3 ? 0xee : 0x8e, 5);
+      gate.writeUInt16LE(Number((handler >> 16n) & 0xffffn), 6);
+      gate.writeUInt32LE(Number(handler >> 32n), 8);
+      kernel.write(idt + BigInt(16 * vector), gate);
+    }
+    const descriptors: [offset: number, value: bigint][] = [
+      [0x10, 0x00209b00_00000000n],
+      [0x18, 0x00409300_00000000n],
+      [0x20, 0x00cffb00_0000ffffn],
+      [0x28, 0x00cff300_0000ffffn],
+      [0x30, 0x0020fb00_00000000n],
+      // Busy, as LTR leaves it.
+      [0x40, 0x00008b00_00000067n | ((tss & 0xffffffn) << 16n) | (((tss >> 24n) & 0xffn) << 56n)],
+      [0x48, tss >> 32n],
+      [0x50, 0x0040f300_00003c00n],
+    ];
+    for (const [offset, value] of descriptors) kernel.u64(gdt + BigInt(offset), value);
+    kernel.u64(tss + 4n, stackTop);
+
+    kernel.u64(kpcr, gdt);
+    kernel.u64(kpcr + 8n, tss);
+    kernel.u64(kpcr + 0x18n, kpcr);
+    kernel.u64(kpcr + 0x20n, prcb);
+    kernel.u64(kpcr + 0x38n, idt);
+    kernel.u16(kpcr + 0x60n, 1);
+    kernel.u16(kpcr + 0x62n, 1);
+    if (number === 0) kernel.u64(kpcr + 0x108n, k(RVA.KdVersionBlock));
+    const thread = pool(PAGE);
+    kernel.u32(prcb, 0x1f80);
+    kernel.u8(prcb + 4n, number);
+    kernel.u64(prcb + 8n, thread);
+    kernel.u64(prcb + 0x18n, thread);
+    // KTHREAD.ApcState.Process: the debugger takes a CPU's user memory from that process.
+    kernel.u64(thread + 0xb8n, processes[options.user?.includes(number) ? 2 : 0]!.address);
+    kernel.u32(prcb + BigInt(build.prcbNumber), number);
+    // What an earlier freeze left there.
+    kernel.write(prcb + BigInt(build.processorState), Buffer.alloc(0xd8, 0x5a));
+    kernel.write(frame, Buffer.alloc(0x4d0, 0xa5));
+    if (build.prcbContext !== undefined) {
+      kernel.u64(prcb + BigInt(build.prcbContext), frame);
+      kernel.u32(prcb + BigInt(build.prcbContext) + 8n, 0x10004b);
+    }
+    if (options.kernelRootAt !== undefined) {
+      // No flush, and a PCID.
+      kernel.u64(kpcr + BigInt(options.kernelRootAt), BigInt(userRoot.root) | (1n << 63n) | 2n);
+    }
+    kernel.u64(k(RVA.KiProcessorBlock) + BigInt(8 * number), prcb);
+    shadow(tables, 3 * PAGE);
+    shadow(kpcr, kpcrBytes);
+
+    // Stacks: frames of 0x30 bytes, innermost first.
+    const inUser = options.user?.includes(number) ?? false;
+    const crashing = options.crash?.processor === number;
+    const path = crashing
+      ? ['KdPollBreakIn', 'KeBugCheckEx', 'KeBugCheck', 'KiSystemServiceExit']
+      : ['PoIdle', 'KiIdleLoop', 'KeWaitForSingleObject', 'NtWaitForSingleObject'];
+    const depth = path.length;
+    const rsp = stackTop - BigInt(0x30 * depth);
+    const returns = path.slice(1).map((name) => functionAt(name, AFTER_CALL));
+    returns.forEach((address, i) => {
+      kernel.u64(rsp + BigInt(0x28 + 0x30 * i), address);
+    });
+    if (crashing && options.crash && options.crash.captured !== false) {
+      // KeBugCheckEx called RtlCaptureContext: RIP behind the call, RSP as its caller sees it.
+      captured = {
+        processor: number,
+        rip: functionAt('KeBugCheckEx', AFTER_CALL),
+        rsp: rsp + 0x30n,
+        rax: 0xc0ffee00n + BigInt(number),
+      };
+      const context = Buffer.alloc(0x4d0);
+      context.writeUInt32LE(0x10001f, 0x30);
+      context.writeUInt32LE(0x1f80, 0x34);
+      context.writeUInt16LE(0x10, 0x38);
+      [0x2b, 0x2b, 0x53, 0x2b].forEach((s, i) => {
+        context.writeUInt16LE(s, 0x3a + 2 * i);
+      });
+      context.writeUInt16LE(0x18, 0x42);
+      context.writeUInt32LE(0x40246, 0x44);
+      context.writeBigUInt64LE(captured.rax, 0x78);
+      context.writeBigUInt64LE(captured.rsp, 0x98);
+      context.writeBigUInt64LE(captured.rip, 0xf8);
+      context.writeUInt32LE(0x1f80, 0x118);
+      kernel.write(frame, context);
+    }
+
+    const regs = Object.fromEntries(GPRS.map((name) => [name, word()])) as Record<Gpr, bigint>;
+    regs.rip = inUser ? USER_CODE + 1n : functionAt(path[0]!, AFTER_HLT);
+    regs.rsp = inUser ? USER_STACK + 0xe00n : rsp;
+    // Kernel CPUs sleep with interrupts off, so that nothing wakes them.
+    regs.rflags = inUser ? 0x246n : 0x46n;
+    const cpu: GuestCpu = {
+      started: true,
+      regs,
+      cs: inUser ? 0x33 : 0x10,
+      ss: inUser ? 0x2b : 0x18,
+      ds: 0x2b,
+      es: 0x2b,
+      fs: 0x53,
+      gs: 0x2b,
+      tr: 0x40,
+      gdt: { base: gdt, limit: 0x57 },
+      idt: { base: idt, limit: 0xfff },
+      cr0: 0x80050033n,
+      cr3: BigInt(inUser ? (shadowRoot ?? userRoot).root : kernel.root),
+      cr4,
+      gsBase: inUser ? TEB : kpcr,
+      kernelGsBase: inUser ? kpcr : 0x000000d5_40002000n,
+      fsBase: 0n,
+      trBase: tss,
+    };
+    const index = order.indexOf(number);
+    cpus[index] = cpu;
+    processors.push({
+      number,
+      cpu: index,
+      kpcr,
+      prcb,
+      context: frame,
+      specialRegisters: prcb + BigInt(build.processorState),
+      idt,
+      gdt,
+      returns: inUser ? [] : returns,
+    });
+  }
+  for (let i = 0; i < (options.neverStarted ?? 0); i++) cpus.push(firmwareCpu());
+  for (const number of options.foreign ?? []) {
+    const cpu = cpus[order.indexOf(number)]!;
+    // Another system's tables that map its own code in the kernel's half.
+    const other = new PageTables(memory, options.la57 ? 5 : 4);
+    other.mapNew(0xfffff900_00000000n, PAGE);
+    other.write(0xfffff900_00000000n, Buffer.from('90f4ebfd', 'hex'));
+    for (let at = 0; at < LAUNCH_PAGES * PAGE; at += PAGE)
+      other.map(k(RVA.launch + at), kernel.translate(k(RVA.launch + at))!);
+    cpu.cr3 = BigInt(other.root);
+    cpu.gsBase = 0xfffff900_00000800n;
+    cpu.kernelGsBase = 0n;
+    cpu.regs.rip = 0xfffff900_00000002n;
+  }
+
+  // Versions, bug check, memory description.
+  kernel.u16(k(RVA.KdVersionBlock), 0xf);
+  kernel.u16(k(RVA.KdVersionBlock) + 2n, build.build);
+  kernel.write(k(RVA.KdVersionBlock) + 4n, Buffer.from([6, 2, 0x47, 0]));
+  kernel.u16(k(RVA.KdVersionBlock) + 8n, 0x8664);
+  kernel.u64(k(RVA.KdVersionBlock) + 0x10n, kernelBase);
+  kernel.u64(k(RVA.KdVersionBlock) + 0x18n, k(RVA.PsLoadedModuleList));
+  kernel.u64(k(RVA.KdVersionBlock) + 0x20n, k(RVA.DebuggerDataListEntry));
+  kernel.u64(k(RVA.DebuggerDataListEntry), k(RVA.KdDebuggerDataBlock));
+  kernel.u32(k(RVA.NtBuildNumber), 0xf0000000 + build.build);
+  kernel.write(k(RVA.NtBuildLab), Buffer.from(`${build.lab}\0`, 'latin1'));
+  kernel.u64(k(RVA.MmPfnDatabase), 0xffffe000_00000000n);
+  const physicalMemory = [
+    { basePage: 0x1, pageCount: 0x9f - 1 },
+    { basePage: 0x100, pageCount: ramBytes / PAGE - 0x100 },
+  ];
+  const descriptor = pool(PAGE);
+  kernel.u64(k(RVA.MmPhysicalMemoryBlock), descriptor);
+  kernel.u32(descriptor, physicalMemory.length);
+  kernel.u64(descriptor + 8n, BigInt(physicalMemory.reduce((n, r) => n + r.pageCount, 0)));
+  physicalMemory.forEach((run, i) => {
+    kernel.u64(descriptor + BigInt(0x10 + 16 * i), BigInt(run.basePage));
+    kernel.u64(descriptor + BigInt(0x18 + 16 * i), BigInt(run.pageCount));
+  });
+  if (options.crash) {
+    const { code, parameters, signExtended } = options.crash;
+    kernel.u64(k(RVA.KiBugCheckData), signExtended ? BigInt.asUintN(64, BigInt(code | 0)) : BigInt(code));
+    parameters.forEach((p, i) => {
+      kernel.u64(k(RVA.KiBugCheckData) + BigInt(8 + 8 * i), p);
+    });
+  } else {
+    // Leftovers: only the code says whether it crashed.
+    kernel.u64(k(RVA.KiBugCheckData) + 8n, 0x1234n);
+  }
+
+  // SharedUserData.
+  const systemTime = 0x01d9_5000_1234_5678n;
+  const upTime = 0x5_1234_5678n;
+  const setTime = (offset: bigint, value: bigint) => {
+    kernel.u64(SHARED_USER_DATA + offset, value);
+    kernel.u32(SHARED_USER_DATA + offset + 8n, Number(value >> 32n));
+  };
+  kernel.u32(SHARED_USER_DATA + 4n, 0xfa00000);
+  setTime(0x8n, upTime);
+  setTime(0x14n, systemTime);
+  kernel.u16(SHARED_USER_DATA + 0x2cn, 0x8664);
+  kernel.u16(SHARED_USER_DATA + 0x2en, 0x8664);
+  kernel.write(SHARED_USER_DATA + 0x30n, Buffer.from('C:\\Windows\0', 'utf16le'));
+  if (build.sharedBuild) kernel.u32(SHARED_USER_DATA + 0x260n, build.build);
+  kernel.u32(SHARED_USER_DATA + 0x264n, 1);
+  kernel.u8(SHARED_USER_DATA + 0x268n, 1);
+  kernel.u16(SHARED_USER_DATA + 0x26an, 9);
+  kernel.u32(SHARED_USER_DATA + 0x26cn, build.ntMajor);
+  kernel.u32(SHARED_USER_DATA + 0x270n, build.ntMinor);
+  kernel.u32(SHARED_USER_DATA + 0x2d0n, 0x110);
+  kernel.u32(SHARED_USER_DATA + 0x2e8n, ramBytes / PAGE);
+  setTime(0x320n, 0x1234567n);
+
+  // KDBG.
+  const kdbg = k(RVA.KdDebuggerDataBlock);
+  const block = Buffer.alloc(build.kdbgSize);
+  const set64 = (offset: number, value: bigint) => {
+    if (offset + 8 <= block.length) block.writeBigUInt64LE(value, offset);
+  };
+  const set16 = (offset: number, value: number) => {
+    if (offset + 2 <= block.length) block.writeUInt16LE(value, offset);
+  };
+  set64(0x0, k(RVA.KdpDebuggerDataListHead));
+  set64(0x8, k(RVA.KdpDebuggerDataListHead));
+  block.write('KDBG', 0x10, 'latin1');
+  block.writeUInt32LE(build.kdbgSize, 0x14);
+  set64(0x18, kernelBase);
+  set64(0x48, k(RVA.PsLoadedModuleList));
+  set64(0x50, k(RVA.PsActiveProcessHead));
+  set64(0x88, k(RVA.KiBugCheckData));
+  set64(0xc0, k(RVA.MmPfnDatabase));
+  set64(0x138, BigInt(PAGE));
+  set64(0x1c8, 0x7fff_fffe_ffffn);
+  set64(0x1d0, 0xffff_8000_0000_0000n);
+  set64(0x1d8, 0x7fff_ffff_0000n);
+  set64(0x208, k(RVA.NtBuildLab));
+  set64(0x218, k(RVA.KiProcessorBlock));
+  set64(0x270, k(RVA.MmPhysicalMemoryBlock));
+  set16(0x2a0, 0xb8);
+  set16(0x2a8, eprocess.size);
+  set16(0x2ae, 0x28);
+  set16(0x2b0, 0xb000);
+  set16(0x2b4, 8);
+  set16(0x2bc, build.processorState + build.specialSize);
+  set16(0x2be, build.prcbNumber);
+  set16(0x2e0, 0xb180);
+  set16(0x2e2, 0x18);
+  set16(0x2e4, 0x20);
+  set16(0x2e6, 0x180);
+  set16(0x2f2, build.processorState);
+  [0x10, 0x18, 0, 0x33, 0x2b, 0x53, 0, 0x40, 0x23, 0x53].forEach((selector, i) => {
+    set16(0x2f4 + 2 * i, selector);
+  });
+  if (build.prcbContext !== undefined) set16(0x338, build.prcbContext);
+  const encoded = (options.kdbg ?? (build.encoded && !crashed ? 'encoded' : 'plain')) === 'encoded';
+  const [never, always] = [word(), word()];
+  kernel.u64(k(RVA.KiWaitNever), never);
+  kernel.u64(k(RVA.KiWaitAlways), always);
+  kernel.u8(k(RVA.KdpDataBlockEncoded), encoded ? 1 : 0);
+  linkAll(k(RVA.KdpDebuggerDataListHead), []);
+  const store = (plain: Buffer): Buffer => {
+    if (!encoded) return plain;
+    const result = Buffer.alloc(plain.length);
+    for (let at = 0; at < plain.length; at += 8) {
+      result.writeBigUInt64LE(encodeWord(plain.readBigUInt64LE(at), never, always, k(RVA.KdpDataBlockEncoded)), at);
+    }
+    return result;
+  };
+  kernel.write(kdbg, store(block));
+
+  if (options.decoys ?? true) {
+    // Before and after the real one: another kernel's, a stale one of this kernel, plain and encoded, and bare tags.
+    const stale = Buffer.from(block);
+    stale.writeBigUInt64LE(k(0x38000), 0x48);
+    stale.writeBigUInt64LE(k(0x38000), 0x50);
+    stale.writeBigUInt64LE(k(0x38000), 0x218);
+    const other = Buffer.from(block);
+    other.writeBigUInt64LE(kernelBase - 0x200000n, 0x18);
+    kernel.write(k(0x30100), other);
+    kernel.write(k(0x30800), stale);
+    kernel.write(k(0x39000), store(stale));
+    kernel.write(k(0x3a004), Buffer.from('KDBG', 'latin1'));
+    kernel.write(k(0x3a010), Buffer.from('KDBGKDBG', 'latin1'));
+    const elsewhere = pool(PAGE);
+    kernel.write(elsewhere + 0x100n, stale);
+  }
+
+  const sample = pool(2 * PAGE);
+  const marker = Buffer.from(Array.from({ length: 64 }, (_, i) => (i * 7 + seed) & 0xff));
+  kernel.write(sample + 0xfe0n, marker);
+  return {
+    options,
+    build,
+    memory,
+    ramBytes,
+    pages: memory.pages,
+    kernel,
+    cpus,
+    launch: {
+      virtual: k(RVA.launch),
+      physical: Array.from({ length: LAUNCH_PAGES }, (_, i) => kernel.translate(k(RVA.launch + i * PAGE))!),
+    },
+    truth: {
+      root: kernel.root,
+      kernelBase,
+      kernelSize: IMAGE_SIZE,
+      exports: exportsByName,
+      kdbg,
+      kdbgBlock: block,
+      kdbgEncoded: encoded,
+      psLoadedModuleList: k(RVA.PsLoadedModuleList),
+      psActiveProcessHead: k(RVA.PsActiveProcessHead),
+      pfnDatabaseVariable: k(RVA.MmPfnDatabase),
+      physicalMemory,
+      modules,
+      processors,
+      bugCheck: options.crash && { code: options.crash.code, parameters: options.crash.parameters },
+      captured,
+      systemTime,
+      upTime,
+      productType: 1,
+      suiteMask: 0x110,
+      samples: [
+        { virtual: sample + 0xfe0n, bytes: marker },
+        { virtual: functionAt('PoIdle'), bytes: idleFunction() },
+        { virtual: SHARED_USER_DATA + 0x30n, bytes: Buffer.from('C:\\Windows', 'utf16le') },
+      ],
+    },
+  };
+}
+
+/** A CPU that waits for its start: real mode at the reset vector. */
+function firmwareCpu(): GuestCpu {
+  const regs = Object.fromEntries(GPRS.map((name) => [name, 0n])) as Record<Gpr, bigint>;
+  return {
+    started: false,
+    regs: { ...regs, rip: 0xfff0n, rflags: 2n },
+    cs: 0xf000,
+    ss: 0,
+    ds: 0,
+    es: 0,
+    fs: 0,
+    gs: 0,
+    tr: 0,
+    gdt: { base: 0n, limit: 0xffff },
+    idt: { base: 0n, limit: 0xffff },
+    cr0: 0x60000010n,
+    cr3: 0n,
+    cr4: 0n,
+    gsBase: 0n,
+    kernelGsBase: 0n,
+    fsBase: 0n,
+    trBase: 0n,
+  };
+}

@@ -1,0 +1,132 @@
+/** Made-up PE32+ images with exports, debug directory and unwind data, laid out by literal offsets. */
+
+/** A function: code that allocates 0x28 bytes of stack, so that every frame is 0x30 bytes with its return address. */
+export interface PeFunction {
+  name: string;
+  rva: number;
+  code: Buffer;
+}
+
+export interface PeSpec {
+  name: string;
+  pdb: string;
+  /** 16 bytes. */
+  guid: Buffer;
+  age: number;
+  size: number;
+  imageBase: bigint;
+  timeDateStamp: number;
+  functions: readonly PeFunction[];
+  /** Exported data. */
+  data?: readonly { name: string; rva: number }[];
+}
+
+const SECTIONS: readonly [name: string, rva: number, size: number, flags: number][] = [
+  ['.rdata', 0x1000, 0x7000, 0x48000040],
+  ['.pdata', 0x8000, 0x1000, 0x48000040],
+  ['.text', 0x10000, 0x10000, 0x68000020],
+  ['KVASCODE', 0x20000, 0x1000, 0x68000020],
+  ['.data', 0x30000, 0, 0xc8000040],
+];
+
+export function buildPe(spec: PeSpec): Buffer {
+  const image = Buffer.alloc(spec.size);
+  image.write('MZ', 0, 'latin1');
+  image.writeUInt32LE(0x80, 0x3c);
+  const nt = 0x80;
+  image.write('PE\0\0', nt, 'latin1');
+  image.writeUInt16LE(0x8664, nt + 4);
+  const sections = SECTIONS.filter(([, rva]) => rva < spec.size);
+  image.writeUInt16LE(sections.length, nt + 6);
+  image.writeUInt32LE(spec.timeDateStamp, nt + 8);
+  image.writeUInt16LE(0xf0, nt + 0x14);
+  image.writeUInt16LE(0x22, nt + 0x16);
+  image.writeUInt16LE(0x20b, nt + 0x18);
+  image.writeUInt32LE(0x10000, nt + 0x28);
+  image.writeBigUInt64LE(spec.imageBase, nt + 0x30);
+  image.writeUInt32LE(0x1000, nt + 0x38);
+  image.writeUInt32LE(0x200, nt + 0x3c);
+  image.writeUInt16LE(10, nt + 0x40);
+  image.writeUInt16LE(10, nt + 0x48);
+  image.writeUInt32LE(spec.size, nt + 0x50);
+  image.writeUInt32LE(0x1000, nt + 0x54);
+  image.writeUInt32LE(0x12345, nt + 0x58);
+  image.writeUInt16LE(1, nt + 0x5c);
+  image.writeUInt32LE(16, nt + 0x84);
+  sections.forEach(([name, rva, size, flags], i) => {
+    const at = nt + 0x108 + 40 * i;
+    const bytes = size === 0 ? spec.size - rva : Math.min(size, spec.size - rva);
+    image.write(name, at, 'latin1');
+    image.writeUInt32LE(bytes, at + 8);
+    image.writeUInt32LE(rva, at + 12);
+    image.writeUInt32LE(bytes, at + 16);
+    image.writeUInt32LE(rva, at + 20);
+    image.writeUInt32LE(flags, at + 36);
+  });
+  const directory = (index: number, rva: number, size: number) => {
+    image.writeUInt32LE(rva, nt + 0x88 + 8 * index);
+    image.writeUInt32LE(size, nt + 0x8c + 8 * index);
+  };
+
+  // Exports: sorted by name, as the linker writes them.
+  const symbols = [...spec.functions, ...(spec.data ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1));
+  let text = 0x4000;
+  const string = (value: string) => {
+    const at = text;
+    image.write(`${value}\0`, at, 'latin1');
+    text += value.length + 1;
+    return at;
+  };
+  image.writeUInt32LE(string(spec.name), 0x1000 + 0xc);
+  image.writeUInt32LE(1, 0x1000 + 0x10);
+  image.writeUInt32LE(symbols.length, 0x1000 + 0x14);
+  image.writeUInt32LE(symbols.length, 0x1000 + 0x18);
+  image.writeUInt32LE(0x2000, 0x1000 + 0x1c);
+  image.writeUInt32LE(0x2800, 0x1000 + 0x20);
+  image.writeUInt32LE(0x3000, 0x1000 + 0x24);
+  symbols.forEach((symbol, i) => {
+    image.writeUInt32LE(symbol.rva, 0x2000 + 4 * i);
+    image.writeUInt32LE(string(symbol.name), 0x2800 + 4 * i);
+    image.writeUInt16LE(i, 0x3000 + 2 * i);
+  });
+  directory(0, 0x1000, 0x6000);
+
+  // Debug directory: one CodeView entry.
+  image.writeUInt32LE(2, 0x7000 + 0xc);
+  image.writeUInt32LE(24 + spec.pdb.length + 1, 0x7000 + 0x10);
+  image.writeUInt32LE(0x7100, 0x7000 + 0x14);
+  image.writeUInt32LE(0x7100, 0x7000 + 0x18);
+  image.write('RSDS', 0x7100, 'latin1');
+  spec.guid.copy(image, 0x7104);
+  image.writeUInt32LE(spec.age, 0x7114);
+  image.write(`${spec.pdb}\0`, 0x7118, 'latin1');
+  directory(6, 0x7000, 28);
+
+  // Unwind data: all functions share "allocates 0x28 bytes in a prologue of 4".
+  image.set([0x01, 0x04, 0x01, 0x00, 0x04, 0x42, 0x00, 0x00], 0x7200);
+  const functions = [...spec.functions].sort((a, b) => a.rva - b.rva);
+  functions.forEach((f, i) => {
+    f.code.copy(image, f.rva);
+    image.writeUInt32LE(f.rva, 0x8000 + 12 * i);
+    image.writeUInt32LE(f.rva + f.code.length, 0x8000 + 12 * i + 4);
+    image.writeUInt32LE(0x7200, 0x8000 + 12 * i + 8);
+  });
+  directory(3, 0x8000, 12 * functions.length);
+  return image;
+}
+
+/** Offset of the return address behind the call in `callingFunction`'s code. */
+export const AFTER_CALL = 9;
+
+/** `sub rsp,28h; call target; nop; add rsp,28h; ret` */
+export function callingFunction(rva: number, target: number): Buffer {
+  const code = Buffer.from('4883ec28e80000000090 4883c428c3'.replace(' ', ''), 'hex');
+  code.writeInt32LE(target - (rva + 9), 5);
+  return code;
+}
+
+/** Offset of RIP in a CPU that sleeps in `idleFunction`. */
+export const AFTER_HLT = 5;
+
+/** `sub rsp,28h; hlt; jmp $-1; add rsp,28h; ret` */
+export const idleFunction = (): Buffer => Buffer.from('4883ec28f4ebfd4883c428c3', 'hex');
