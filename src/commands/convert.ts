@@ -55,7 +55,12 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
   try {
     const target = await checkOutput(output, input, force);
     onProgress?.({ phase: 'locate' });
+    const beforeLocate = performance.now();
     const windows = locateWindows(image, options);
+    const effort = {
+      locateMilliseconds: Math.round(performance.now() - beforeLocate),
+      bytesReadToLocate: image.bytesRead,
+    };
     options.signal?.throwIfAborted();
     const conversion = planConversion(windows, options);
     const { plan } = conversion;
@@ -72,6 +77,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
       windows: reportWindows(windows),
       processors: reportProcessors(windows, conversion.shown),
       dump: reportDump(output, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
+      effort,
       seconds: Math.round(performance.now() - started) / 1000,
       diagnostics: image.diagnostics.list,
       evidence: windows.evidence,
@@ -109,7 +115,13 @@ export function planConversion(
     for (const context of shown) patchProcessor(windows, context, patches);
   }
   const known = shown.filter((s) => s.source !== 'unknown');
-  const header = known.find((s) => s.processor === windows.crash?.processor) ?? known[0];
+  const header =
+    known.find((s) => s.processor === windows.crash?.processor) ??
+    // The debugger opens on this one; in 32-bit code (WoW64) it would read every CPU as x86.
+    known.find(
+      ({ source, processor: { cpu } }) => source === 'cpu' && cpu?.registers && machine.runsNativeCode(cpu.registers),
+    ) ??
+    known[0];
   for (const [name, value] of [
     ['SystemTime', shared.systemTime],
     ['InterruptTime', shared.interruptTime],
@@ -192,7 +204,7 @@ function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: S
   } else {
     patches.add(`CONTEXT ${name}`, processor.context, frame);
   }
-  if (!registers || processor.specialRegisters === undefined) return;
+  if (processor.specialRegisters === undefined) return;
   const { OffsetPrcbProcStateContext: contextAt = 0, OffsetPrcbProcStateSpecialReg: specialAt = 0 } = kdbg.fields;
   const original = space.read(processor.specialRegisters, machine.specialRegistersSize);
   if (!original || (contextAt > specialAt && contextAt - specialAt < machine.specialRegistersSize)) {
@@ -204,11 +216,11 @@ function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: S
     );
     return;
   }
-  patches.add(
-    `special registers ${name}`,
-    processor.specialRegisters,
-    machine.patchSpecialRegisters(original, registers),
-  );
+  const kpcr = space.read(processor.kpcr, machine.kpcr.size);
+  const special = registers
+    ? machine.patchSpecialRegisters(original, registers)
+    : kpcr && machine.specialRegistersFromKpcr(original, kpcr);
+  if (special) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }
 
 function refuseLosses({ image }: Windows): void {

@@ -93,6 +93,8 @@ export interface ConversionReport {
   processors: ProcessorReport[];
   dump: DumpReport;
   seconds: number;
+  /** What it took to find Windows. */
+  effort: { locateMilliseconds: number; bytesReadToLocate: number };
   diagnostics: readonly Diagnostic[];
   evidence: readonly Attempt[];
 }

@@ -63,7 +63,7 @@ export interface Machine {
   /** undefined when the CPU runs without the paging that this Windows needs: it was never started. */
   pageTables(registers: Registers): PageTables | undefined;
   /** Offsets within the KPCR, the same in every build: its own address, its PRCB's address, its PRCB. */
-  readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number };
+  readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number; size: number };
   /** Where the KPCR may be: the registers that Windows keeps it in. */
   kpcrCandidates(registers: Registers): VirtualAddress[];
   /** Where exceptions and interrupts are dispatched from. */
@@ -73,6 +73,8 @@ export interface Machine {
   /** What the page at `at` of `block`, physical address `physical`, shows of Windows. */
   pageClues(block: Buffer, at: number, physical: number): Iterable<PageClue>;
   isUserMode(registers: Registers): boolean;
+  /** The CPU runs this machine's own code, not that of a compatibility mode (WoW64). */
+  runsNativeCode(registers: Registers): boolean;
   instructionPointer(registers: Registers): VirtualAddress;
   stackPointer(registers: Registers): VirtualAddress;
 
@@ -85,4 +87,11 @@ export interface Machine {
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */
   readonly specialRegistersSize: number;
   patchSpecialRegisters(original: Buffer, registers: Registers): Buffer;
+  /**
+   * For a processor whose registers are unknown: the descriptor tables that its KPCR names, without which
+   * the debugger can't tell what code it runs. undefined: they are set already, or the KPCR names none.
+   *
+   * @param kpcr `kpcr.size` bytes
+   */
+  specialRegistersFromKpcr(original: Buffer, kpcr: Buffer): Buffer | undefined;
 }

@@ -280,7 +280,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     }),
   );
   const drivers = [
-    { name: 'hal.dll', base: kernelBase + 0x1000000n, export: 'HalSendNMI' },
+    { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
     { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },
   ];
   for (const driver of drivers) {

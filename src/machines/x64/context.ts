@@ -1,4 +1,5 @@
 /** CONTEXT and KSPECIAL_REGISTERS of x64 Windows (ntddk.h, and ntos types in public symbols). */
+import { isKernelAddress } from '../../core/bits.ts';
 import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
 import { va } from '../../core/units.ts';
 import type { ContextView } from '../machine.ts';
@@ -145,6 +146,22 @@ export function encodeUnknownContext(): Buffer {
     SegCs: 0x10,
     SegSs: 0x18,
   });
+  return buffer;
+}
+
+/** GdtBase at 0 and IdtBase at 0x38 of a KPCR (public symbols). */
+const KPCR_GDT_BASE = 0;
+const KPCR_IDT_BASE = 0x38;
+/** Up to the descriptor of the compatibility-mode TEB, the last one that Windows sets; and 256 gates. */
+const GDT_LIMIT = 0x57;
+const IDT_LIMIT = 0xfff;
+
+export function specialRegistersFromKpcr(original: Buffer, kpcr: Buffer): Buffer | undefined {
+  const [gdt, idt] = [kpcr.readBigUInt64LE(KPCR_GDT_BASE), kpcr.readBigUInt64LE(KPCR_IDT_BASE)];
+  if (SpecialRegisters.read(original).GdtrBase === gdt || !isKernelAddress(gdt) || !isKernelAddress(idt))
+    return undefined;
+  const buffer = Buffer.from(original);
+  SpecialRegisters.write(buffer, 0, { GdtrLimit: GDT_LIMIT, GdtrBase: gdt, IdtrLimit: IDT_LIMIT, IdtrBase: idt });
   return buffer;
 }
 

@@ -9,12 +9,13 @@ import {
   encodeUnknownContext,
   patchSpecialRegisters,
   SpecialRegisters,
+  specialRegistersFromKpcr,
   viewContext,
 } from './context.ts';
 import { pageClues } from './page-clues.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { parseQemuNote } from './qemu-note.ts';
-import { has5Levels, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
+import { has5Levels, is64BitCode, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
 
 /** The processor exceptions; vectors above are not always installed. */
 const EXCEPTION_VECTORS = 32;
@@ -35,7 +36,7 @@ export const X64: Machine = {
       ? { root: pageTableRoot(r.cr3), mode: has5Levels(r) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
       : undefined,
 
-  kpcr: { self: 0x18, currentPrcb: 0x20, prcb: 0x180, kdVersionBlock: 0x108 },
+  kpcr: { self: 0x18, currentPrcb: 0x20, prcb: 0x180, kdVersionBlock: 0x108, size: 0x180 },
 
   kpcrCandidates: (r) =>
     // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
@@ -59,6 +60,7 @@ export const X64: Machine = {
   pageClues,
 
   isUserMode: (r) => privilegeLevel(r) === 3,
+  runsNativeCode: is64BitCode,
   instructionPointer: (r) => va(r.rip),
   stackPointer: (r) => va(r.rsp),
 
@@ -68,4 +70,5 @@ export const X64: Machine = {
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,
+  specialRegistersFromKpcr,
 };
