@@ -1,0 +1,204 @@
+import { spawn, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest } from '../guest/guest.ts';
+
+const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
+let dir: string;
+let input: string;
+let output: string;
+
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-cli-'));
+  input = join(dir, 'vm.elf');
+  output = join(dir, 'out.dmp');
+  writeFileSync(input, writeElf(buildGuest({ processors: 2, user: [1] })));
+  // As QEMU leaves it.
+  chmodSync(input, 0o400);
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const run = (...args: string[]) => spawnSync(process.execPath, [BIN, ...args], { encoding: 'utf8', cwd: dir });
+const clean = () => rmSync(output, { force: true });
+
+describe('elf2dmp', () => {
+  it('converts, says what it found, and exits with 0', () => {
+    clean();
+    const { status, stdout, stderr } = run(input, output);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^Windows: +build 19041, 19041\.1\.amd64fre/m);
+    expect(stdout).toMatch(/^Processor 1: +CPU 0, user mode, rip 0x00007ff612340001$/m);
+    expect(stdout).toMatch(/^Bug check: +none/m);
+    expect(statSync(output).mode & 0o777).toBe(0o600);
+    expect(readdirSync(dir).sort()).toEqual(['out.dmp', 'vm.elf']);
+  });
+
+  it('keeps an existing output without --force, and replaces it with', () => {
+    writeFileSync(output, 'precious');
+    const refused = run(input, output);
+    expect(refused.status).toBe(6);
+    expect(refused.stderr).toContain('exists already');
+    expect(readFileSync(output, 'utf8')).toBe('precious');
+    expect(run('--force', input, output).status).toBe(0);
+    expect(readFileSync(output).toString('latin1', 0, 8)).toBe('PAGEDU64');
+  });
+
+  it('prints only JSON on stdout with --json, and nothing with --quiet', () => {
+    clean();
+    const { stdout, status } = run('--json', input, output);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      outcome: 'good',
+      windows: { build: 19041 },
+      dump: { bugCheckCode: '0x161' },
+    });
+    const quiet = run('--quiet', '--force', input, output);
+    expect([quiet.status, quiet.stdout, quiet.stderr]).toEqual([0, '', '']);
+  });
+
+  it('gives errors as JSON too', () => {
+    const { stdout, stderr, status } = run('--json', join(dir, 'missing.elf'), output);
+    expect(status).toBe(6);
+    expect(JSON.parse(stdout)).toMatchObject({ outcome: 'failed', error: { code: 'io-enoent', exitCode: 6 } });
+    expect(stderr).toContain('missing.elf: cannot open: no such file');
+  });
+
+  it('tells losses on stderr and exits with 3, or 5 with --strict', () => {
+    clean();
+    const lossy = join(dir, 'lossy.elf');
+    writeFileSync(lossy, writeElf(buildGuest(), { withoutNote: [0] }));
+    const strict = run('--strict', lossy, output);
+    expect(strict.status).toBe(5);
+    expect(readdirSync(dir)).not.toContain('out.dmp');
+    const { status, stderr } = run('--quiet', lossy, output);
+    expect(status).toBe(3);
+    expect(stderr).toMatch(/^loss: CPU 0: .*too short/m);
+    expect(stderr).toMatch(/^loss: no CPU state belongs to processor 1/m);
+    rmSync(lossy);
+  });
+
+  it.each([
+    [[], 'INPUT and OUTPUT are needed'],
+    [['one.elf'], 'INPUT and OUTPUT are needed'],
+    [['a', 'b', 'c'], 'Unknown argument: c'],
+    [['--frobnicate', 'a', 'b'], 'Unknown argument: frobnicate'],
+    [['--dtb', 'xyz', 'a', 'b'], '--dtb: "xyz" is not a hexadecimal address'],
+    [['--kernel-base', '0x1ffffffffffffffff', 'a', 'b'], '--kernel-base'],
+    [['--dtb', 'fffffffffffffff', 'a', 'b'], '--dtb'],
+    [['--type', 'mini', 'a', 'b'], 'Invalid values'],
+  ])('refuses wrong arguments: %j', (args, message) => {
+    const { status, stderr, stdout } = run(...args);
+    expect([status, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(message);
+  });
+
+  it('shows help and version on stdout', () => {
+    const help = run('--help');
+    expect([help.status, help.stderr]).toEqual([0, '']);
+    expect(help.stdout).toContain('Exit codes:');
+    expect(help.stdout).toContain('--kernel-base');
+    const version = run('--version');
+    expect(version.stdout.trim()).toMatch(/^\d+\.\d+\.\d+$/);
+  });
+
+  it('takes a root and a kernel base by hand', () => {
+    const guest = buildGuest({ processors: 2, user: [1] });
+    const { status, stdout } = run(
+      '--force',
+      '--verbose',
+      '--dtb',
+      guest.truth.root.toString(16),
+      '--kernel-base',
+      // As WinDbg prints addresses.
+      `${guest.truth.kernelBase.toString(16).slice(0, 8)}\`${guest.truth.kernelBase.toString(16).slice(8)}`,
+      input,
+      output,
+    );
+    expect(status).toBe(0);
+    expect(stdout).toContain('page-table root: the root given');
+    expect(stdout).toContain('kernel image: the base given');
+    expect(run('--force', '--dtb', '5000', input, output).status).toBe(4);
+  });
+
+  it('knows a Linux guest, by its note and by its banner', () => {
+    clean();
+    const linux = join(dir, 'linux.elf');
+    const guest = buildGuest();
+    for (const page of guest.memory.pages.values()) page.fill(0);
+    const banner = 'Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org) (gcc-12)';
+    guest.memory.page(0x400000).write(banner, 0x1f0, 'latin1');
+    writeFileSync(linux, writeElf(guest));
+    const { status, stderr } = run(linux, output);
+    expect(status).toBe(4);
+    expect(stderr).toContain('the guest runs Linux 6.1.0-18-amd64, not Windows');
+    rmSync(linux);
+  });
+
+  it('refuses outputs that would cost data', () => {
+    expect(run(input, input, '--force').status).toBe(2);
+    expect(run(input, dir, '--force').status).toBe(6);
+    expect(run(input, '/dev/null', '--force').status).toBe(6);
+    expect(run(input, join(dir, 'no', 'out.dmp')).status).toBe(6);
+  });
+
+  it('escapes what a guest could do to a terminal', () => {
+    clean();
+    const guest = buildGuest();
+    const root = 0xfffff780_00000030n;
+    guest.kernel.write(root, Buffer.from('C:\\\x1b[2J\u202e\n\0', 'utf16le'));
+    guest.kernel.write(guest.truth.kernelBase + 0x7118n, Buffer.from('nt\x1b]0;x\x07.pdb\0', 'latin1'));
+    const file = join(dir, 'escapes.elf');
+    writeFileSync(file, writeElf(guest));
+    const { status, stdout, stderr } = run('--verbose', file, output);
+    expect(status).toBe(0);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that there are none is the point.
+    expect(stdout + stderr).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f\u202e]/);
+    rmSync(file);
+  });
+
+  it('ends at a signal with 143 and leaves nothing behind', async () => {
+    clean();
+    // Much memory behind the guest's own, so that there is time.
+    const big = join(dir, 'big.elf');
+    const bytes = writeElf(buildGuest(), {
+      runs: [
+        [0, 0xa0000],
+        [0x100000, 0x1000000],
+        [0x4000_0000, 0x4000_1000],
+      ],
+    });
+    const size = 0x6000_0000;
+    bytes.writeBigUInt64LE(BigInt(size), 0xc0 + 56 * 3 + 0x20);
+    bytes.writeBigUInt64LE(BigInt(size), 0xc0 + 56 * 3 + 0x28);
+    const fd = openSync(big, 'w');
+    writeSync(fd, bytes.subarray(0, bytes.length - 11));
+    closeSync(fd);
+    truncateSync(big, bytes.length - 11 - 0x1000 + size);
+    const child = spawn(process.execPath, [BIN, big, output], { stdio: 'ignore' });
+    const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
+    const deadline = Date.now() + 20_000;
+    while (!readdirSync(dir).some((name) => name.endsWith('.part')) && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    child.kill('SIGTERM');
+    expect(await ended).toEqual([143, null]);
+    expect(readdirSync(dir).sort()).toEqual(['big.elf', 'vm.elf']);
+    rmSync(big);
+  });
+});
