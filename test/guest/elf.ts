@@ -64,15 +64,29 @@ export function cpuNote(cpu: GuestCpu, size = 440, crashed = false): Buffer {
     desc.writeUInt32LE(flags, at + 8);
     desc.writeBigUInt64LE(base, at + 16);
   };
-  const user = (cpu.cs & 3) === 3;
-  segment(0x98, cpu.cs, 0, user ? 0x20fb00 : 0x209b00, 0n);
-  segment(0xb0, cpu.ds, 0xffffffff, 0xcff300, 0n);
-  segment(0xc8, cpu.es, 0xffffffff, 0xcff300, 0n);
-  segment(0xe0, cpu.fs, 0x3c00, 0x40f300, cpu.fsBase);
-  segment(0xf8, cpu.gs, 0xffffffff, 0xcff300, cpu.gsBase);
-  segment(0x110, cpu.ss, 0, user ? 0xcff300 : 0x409300, 0n);
+  if (cpu.started) {
+    const user = (cpu.cs & 3) === 3;
+    segment(0x98, cpu.cs, 0, user ? 0x20fb00 : 0x209b00, 0n);
+    segment(0xb0, cpu.ds, 0xffffffff, 0xcff300, 0n);
+    segment(0xc8, cpu.es, 0xffffffff, 0xcff300, 0n);
+    segment(0xe0, cpu.fs, 0x3c00, 0x40f300, cpu.fsBase);
+    segment(0xf8, cpu.gs, 0xffffffff, 0xcff300, cpu.gsBase);
+    if (user) segment(0x110, cpu.ss, 0xffffffff, 0xcff300, 0n);
+    else segment(0x110, cpu.ss, 0, 0x409300, 0n);
+    // QEMU keeps the descriptor's high word as it was when LTR read it: with bits of the base, and not busy.
+    segment(
+      0x140,
+      cpu.tr,
+      0x67,
+      (Number(cpu.trBase & 0xff000000n) | Number((cpu.trBase >> 16n) & 0xffn) | 0x8900) >>> 0,
+      cpu.trBase,
+    );
+  } else {
+    segment(0x98, cpu.cs, 0xffff, 0x9b00, 0xffff0000n);
+    for (const at of [0xb0, 0xc8, 0xe0, 0xf8, 0x110]) segment(at, 0, 0xffff, 0x9300, 0n);
+    segment(0x140, 0, 0xffff, 0x8b00, 0n);
+  }
   segment(0x128, 0, 0xffff, 0x8200, 0n);
-  segment(0x140, cpu.tr, 0x67, 0x8b00, cpu.trBase);
   segment(0x158, 0, cpu.gdt.limit, 0, cpu.gdt.base);
   segment(0x170, 0, cpu.idt.limit, 0, cpu.idt.base);
   desc.writeBigUInt64LE(cpu.cr0, 0x188);
@@ -83,11 +97,33 @@ export function cpuNote(cpu: GuestCpu, size = 440, crashed = false): Buffer {
   return elfNote('QEMU', 0, desc);
 }
 
+/** The Linux-style note of one CPU, by which gdb and crash know it. */
 function prstatus(cpu: GuestCpu, index: number): Buffer {
   const desc = Buffer.alloc(336);
   desc.writeUInt32LE(index + 1, 0x20);
-  desc.writeBigUInt64LE(cpu.regs.rip, 0x70 + 8 * 16);
-  desc.writeBigUInt64LE(cpu.regs.rsp, 0x70 + 8 * 19);
+  const r = cpu.regs;
+  const fromR15 = [
+    r.r15,
+    r.r14,
+    r.r13,
+    r.r12,
+    r.rbp,
+    r.rbx,
+    r.r11,
+    r.r10,
+    r.r9,
+    r.r8,
+    r.rax,
+    r.rcx,
+    r.rdx,
+    r.rsi,
+    r.rdi,
+  ];
+  const fromRip = [r.rip, BigInt(cpu.cs), r.rflags, r.rsp, BigInt(cpu.ss), cpu.fsBase, cpu.gsBase];
+  const segments = [cpu.ds, cpu.es, cpu.fs, cpu.gs].map(BigInt);
+  [...fromR15, 0n, ...fromRip, ...segments].forEach((value, i) => {
+    desc.writeBigUInt64LE(value, 0x70 + 8 * i);
+  });
   return elfNote('CORE', 1, desc);
 }
 

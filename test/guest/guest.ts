@@ -732,7 +732,8 @@ function firmwareCpu(): GuestCpu {
   const regs = Object.fromEntries(GPRS.map((name) => [name, 0n])) as Record<Gpr, bigint>;
   return {
     started: false,
-    regs: { ...regs, rip: 0xfff0n, rflags: 2n },
+    // RDX: what QEMU's CPU is.
+    regs: { ...regs, rdx: 0x60fb1n, rip: 0xfff0n, rflags: 2n },
     cs: 0xf000,
     ss: 0,
     ds: 0,

@@ -1,0 +1,156 @@
+; A 64 KiB firmware that puts every CPU into the state its record asks for, and writes no memory on the way.
+; test/support/qemu.ts fills the page tables and the records. It is seen at 0xf0000, and below 4 GiB.
+;
+; Reset vector or SIPI -> protected mode -> long mode on the page tables below, whose upper half is the
+; guest kernel's -> descriptor tables, segments and MSRs of the record -> the record's entry point: code in
+; the guest's own kernel, which loads CR3 and the general registers.
+
+org 0xf0000
+%define SEGMENT 0xf000
+
+%define ROOT 0xf0000
+; 0xf1000: the table under ROOT's entry 0 with 5 levels; 0xf2000: the identity map's 1 GiB pages.
+%define RECORDS 0xf3000
+%define RECORD_SHIFT 8
+%define LOCAL_APIC 0xfee00000
+
+%define CR3_ 0x00
+%define ENTRY 0x08
+%define RFLAGS 0x10
+%define CR0_ 0x18
+%define CR4_ 0x20
+%define FS_BASE 0x28
+%define GS_BASE 0x30
+%define KERNEL_GS_BASE 0x38
+%define GDTR_ 0x40
+%define IDTR_ 0x50
+%define OWN_GDTR 0x60
+%define SS_ 0x70
+%define DS_ 0x72
+%define ES_ 0x74
+%define FS_ 0x76
+%define GS_ 0x78
+%define TR_ 0x7a
+%define STARTED 0x7c
+
+times 0xc000 - ($ - $$) db 0
+
+bits 16
+enter16:
+    cli
+    o32 lgdt [cs:boot_gdtr - $$]
+    mov eax, cr0
+    and eax, 0x9fffffff         ; caches on
+    or al, 1
+    mov cr0, eax
+    jmp dword 0x08:enter32
+
+bits 32
+enter32:
+    mov ax, 0x18
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov eax, 1
+    cpuid
+    shr ebx, 24                 ; APIC id = index of the record
+    mov ebp, ebx
+    shl ebx, RECORD_SHIFT
+    add ebx, RECORDS
+    mov eax, [ebx + CR4_]
+    and eax, ~(1 << 17)         ; PCIDE only in long mode
+    mov cr4, eax
+    mov eax, ROOT
+    mov cr3, eax
+    mov ecx, 0xc0000080         ; EFER: SCE, LME, NXE
+    rdmsr
+    or eax, 0x901
+    wrmsr
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+    jmp 0x10:enter64
+
+bits 64
+enter64:
+    mov ebx, ebx
+    mov rax, [rbx + CR4_]
+    mov cr4, rax
+    lgdt [rbx + OWN_GDTR]       ; has the guest's descriptors, but the TSS's not busy
+    mov ax, [rbx + SS_]
+    mov ss, ax
+    mov ax, [rbx + DS_]
+    mov ds, ax
+    mov ax, [rbx + ES_]
+    mov es, ax
+    mov ax, [rbx + FS_]
+    mov fs, ax
+    mov ax, [rbx + GS_]
+    mov gs, ax
+    ltr [rbx + TR_]
+    mov ecx, 0xc0000100
+    mov eax, [rbx + FS_BASE]
+    mov edx, [rbx + FS_BASE + 4]
+    wrmsr
+    inc ecx
+    mov eax, [rbx + GS_BASE]
+    mov edx, [rbx + GS_BASE + 4]
+    wrmsr
+    inc ecx
+    mov eax, [rbx + KERNEL_GS_BASE]
+    mov edx, [rbx + KERNEL_GS_BASE + 4]
+    wrmsr
+    mov rax, [rbx + CR0_]
+    mov cr0, rax
+    test ebp, ebp
+    jnz .ready
+
+    ; The first CPU: no timer interrupts, and start the others.
+    mov al, 0xff
+    out 0x21, al
+    out 0xa1, al
+    mov edi, LOCAL_APIC
+    mov esi, RECORDS
+    xor ecx, ecx
+.next:
+    inc ecx
+    add esi, 1 << RECORD_SHIFT
+    cmp ecx, [rel cpus]
+    jae .ready
+    cmp byte [rsi + STARTED], 0
+    je .next
+    mov eax, ecx
+    shl eax, 24
+    mov [rdi + 0x310], eax
+    mov dword [rdi + 0x300], 0x46ff     ; SIPI to page 0xff
+    jmp .next
+
+.ready:
+    lidt [rbx + IDTR_]
+    lgdt [rbx + GDTR_]
+    lea rsp, [rbx + RFLAGS]
+    popfq
+    mov rax, [rbx + CR3_]
+    jmp [rbx + ENTRY]
+
+align 8
+boot_gdt:
+    dq 0
+    dq 0x00cf9b000000ffff       ; 32-bit code
+    dq 0x00209b0000000000       ; 64-bit code, as the guest's
+    dq 0x00cf93000000ffff       ; data
+boot_gdtr:
+    dw $ - boot_gdt - 1
+    dd boot_gdt
+
+times 0xeffc - ($ - $$) db 0
+cpus:
+    dd 0
+
+; What a SIPI starts: cs = 0xff00.
+bits 16
+    jmp SEGMENT:enter16 - $$
+
+times 0xfff0 - ($ - $$) db 0
+    jmp SEGMENT:enter16 - $$
+times 0x10000 - ($ - $$) db 0

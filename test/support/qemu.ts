@@ -1,0 +1,322 @@
+/**
+ * Runs a made-up guest in a real QEMU until every CPU is where it should be, and has QEMU write its memory dump.
+ * The firmware is test/guest/stub.asm, so that a dump holds only bytes that this repository makes.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Guest, GuestCpu } from '../guest/guest.ts';
+
+const QEMU = 'qemu-system-x86_64';
+
+export interface QemuOptions {
+  machineType?: 'pc' | 'q35';
+  /** Paging mode (-p): program headers for what the CPUs have mapped. */
+  paging?: boolean;
+  /** Only this physical range. */
+  filter?: { begin: number; length: number };
+  format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
+  /** More of QEMU's arguments. */
+  arguments?: readonly string[];
+  /** For the CPUs to get where they should be. */
+  timeoutMilliseconds?: number;
+}
+
+/** For `describe.skipIf(!qemuAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
+export function qemuAvailable(): boolean {
+  const missing = [QEMU, 'nasm'].filter((program) => !onPath(program));
+  if (missing.length === 0) return true;
+  const message = `${missing.join(' and ')} not found (Debian: apt-get install qemu-system-x86 nasm)`;
+  if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw new Error(message);
+  if (!told) console.warn(`skipping the tests with a real QEMU: ${message}`);
+  told = true;
+  return false;
+}
+let told = false;
+
+function onPath(program: string): boolean {
+  return (process.env.PATH ?? '').split(delimiter).some((dir) => {
+    try {
+      accessSync(join(dir, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Writes the guest's dump to `path` and returns it. The guest's memory gets the launch code that its CPUs ran. */
+export async function dumpWithQemu(guest: Guest, path: string, options: QemuOptions = {}): Promise<string> {
+  const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-qemu-'));
+  try {
+    placeLaunch(guest);
+    const [ram, firmware] = [join(dir, 'ram'), join(dir, 'firmware')];
+    writeRam(guest, ram);
+    writeFileSync(firmware, buildFirmware(guest));
+    const megabytes = guest.ramBytes / 0x100000;
+    const qemu = new Qemu([
+      ...[
+        '-accel',
+        'tcg,thread=multi',
+        '-cpu',
+        'max,family=15,model=107,stepping=1',
+        '-smp',
+        `${guest.cpus.length}`,
+        '-m',
+        `${megabytes}M`,
+      ],
+      ...['-machine', `${options.machineType ?? 'pc'},memory-backend=ram`],
+      ...['-object', `memory-backend-file,id=ram,size=${megabytes}M,mem-path=${ram},share=off`],
+      ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
+      // A triple fault stops the machine and leaves the registers to look at.
+      ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
+      ...(options.arguments ?? []),
+    ]);
+    try {
+      await qemu.command('qmp_capabilities');
+      await parked(qemu, guest, options.timeoutMilliseconds ?? 20_000);
+      await qemu.command('stop');
+      await qemu.command('dump-guest-memory', {
+        paging: options.paging ?? false,
+        protocol: `file:${path}`,
+        ...(options.format ? { format: options.format } : {}),
+        ...options.filter,
+      });
+      await qemu.quit();
+    } finally {
+      qemu.kill();
+    }
+    return path;
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** QEMU with its monitor protocol (QMP) on standard input and output. */
+class Qemu {
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<void>;
+  #over = false;
+  #errors = '';
+  #waiting: { resolve: (value: unknown) => void; reject: (error: Error) => void }[] = [];
+
+  constructor(args: readonly string[]) {
+    const child = spawn(QEMU, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child = child;
+    child.stderr!.on('data', (data) => {
+      this.#errors += data;
+    });
+    child.stdin!.on('error', () => undefined); // its end is told by 'close'
+    this.#ended = new Promise((resolve) => {
+      const end = (why: string) => {
+        this.#over = true;
+        for (const { reject } of this.#waiting.splice(0)) reject(new Error(`QEMU ${why}: ${this.#errors.trim()}`));
+        resolve();
+      };
+      child.on('error', (error) => end(`did not start (${error.message})`));
+      child.on('close', (code, signal) => end(`ended (${signal ?? code})`));
+    });
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      const message = JSON.parse(line);
+      if ('return' in message) this.#waiting.shift()?.resolve(message.return);
+      else if ('error' in message) this.#waiting.shift()?.reject(new Error(`QEMU: ${message.error.desc}`));
+    });
+  }
+
+  command(execute: string, args: object = {}): Promise<unknown> {
+    if (this.#over) return Promise.reject(new Error(`QEMU has ended: ${this.#errors.trim()}`));
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      this.#child.stdin!.write(`${JSON.stringify({ execute, arguments: args })}\n`);
+    });
+  }
+
+  async human(line: string): Promise<string> {
+    return String(await this.command('human-monitor-command', { 'command-line': line }));
+  }
+
+  async quit(): Promise<void> {
+    await this.command('quit');
+    await this.#ended;
+  }
+
+  kill(): void {
+    if (!this.#over) this.#child.kill('SIGKILL');
+  }
+}
+
+/** Waits until every started CPU is at its RIP, in its address space, asleep if it is in the kernel. */
+async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<void> {
+  const until = Date.now() + milliseconds;
+  for (;;) {
+    const registers = await qemu.human('info registers -a');
+    const seen = registers.split(/^CPU#\d+\s*$/m).slice(1);
+    const late = guest.cpus.flatMap((cpu, i) => (isParked(cpu, seen[i] ?? '') ? [] : [i]));
+    if (late.length === 0) return;
+    const { status } = (await qemu.command('query-status')) as { status: string };
+    if (status !== 'running' || Date.now() > until) {
+      const states = late.map((i) => {
+        const { regs, cr3 } = guest.cpus[i]!;
+        const [rip, root] = [regs.rip, cr3].map((value) => `0x${value.toString(16)}`);
+        return `CPU ${i} should be at ${rip} with CR3 ${root}, but is:\n${seen[i]?.trim()}`;
+      });
+      const why =
+        status === 'running' ? `not all CPUs were there after ${milliseconds} ms` : `the machine is "${status}"`;
+      throw new Error(`${why}\n${states.join('\n')}`);
+    }
+    await sleep(20);
+  }
+}
+
+function isParked(cpu: GuestCpu, registers: string): boolean {
+  if (!cpu.started) return true;
+  const value = (name: string) => BigInt(`0x${new RegExp(`\\b${name}=([0-9a-f]+)`).exec(registers)?.[1] ?? '0'}`);
+  if (value('RIP') !== cpu.regs.rip || value('CR3') !== cpu.cr3 || value('RSP') !== cpu.regs.rsp) return false;
+  return (cpu.cs & 3) === 3 || value('HLT') === 1n;
+}
+
+function writeRam(guest: Guest, path: string): void {
+  const file = openSync(path, 'w', 0o600);
+  try {
+    ftruncateSync(file, guest.ramBytes);
+    for (const [at, page] of guest.memory.pages) {
+      if (at >= 0xa0000 && at < 0x100000)
+        throw new Error(`the guest has memory at 0x${at.toString(16)}, where firmware is`);
+      writeSync(file, page, 0, page.length, at);
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+const LAUNCH_SLOT = 0x100;
+
+/**
+ * What each CPU runs last, in the guest's kernel, which every address space maps: it loads CR3, which it gets in RAX,
+ * and the general registers, and goes to where the CPU is to be found.
+ */
+function placeLaunch(guest: Guest): void {
+  guest.cpus.forEach((cpu, i) => {
+    if (!cpu.started) return;
+    const slot = Buffer.alloc(LAUNCH_SLOT, 0xcc);
+    const physical = guest.launch.physical[Math.floor((i * LAUNCH_SLOT) / 0x1000)];
+    if (physical === undefined) throw new Error(`no room for the launch code of CPU ${i}`);
+    let at = 0;
+    const emit = (...bytes: number[]) => {
+      slot.set(bytes, at);
+      at += bytes.length;
+    };
+    const emit64 = (value: bigint) => {
+      at = slot.writeBigUInt64LE(BigInt.asUintN(64, value), at);
+    };
+    const load = (register: number, value: bigint) => {
+      emit(register < 8 ? 0x48 : 0x49, 0xb8 + (register & 7)); // mov r64, imm64
+      emit64(value);
+    };
+    const r = cpu.regs;
+    const user = (cpu.cs & 3) === 3;
+    const frame = 0xc8;
+    emit(0x0f, 0x22, 0xd8); // mov cr3, rax
+    const rsp = user ? guest.launch.virtual + BigInt(i * LAUNCH_SLOT + frame) : r.rsp;
+    const inOrder = [
+      r.rax,
+      r.rcx,
+      r.rdx,
+      r.rbx,
+      rsp,
+      r.rbp,
+      r.rsi,
+      r.rdi,
+      r.r8,
+      r.r9,
+      r.r10,
+      r.r11,
+      r.r12,
+      r.r13,
+      r.r14,
+      r.r15,
+    ];
+    inOrder.forEach((value, register) => {
+      load(register, value);
+    });
+    if (user) {
+      emit(0x48, 0xcf); // iretq
+      at = frame;
+      for (const value of [r.rip, BigInt(cpu.cs), r.rflags, r.rsp, BigInt(cpu.ss)]) emit64(value);
+    } else {
+      emit(0xff, 0x25, 0, 0, 0, 0); // jmp [rip]
+      emit64(r.rip);
+    }
+    slot.copy(guest.memory.page(physical), (i * LAUNCH_SLOT) % 0x1000);
+  });
+}
+
+/** The stub with the page tables and the CPUs' records that it wants. */
+function buildFirmware(guest: Guest): Buffer {
+  const firmware = assembleStub();
+  const root = 0;
+  const kernelRoot = guest.memory.page(guest.kernel.root);
+  kernelRoot.copy(firmware, root + 0x800, 0x800);
+  const table = (page: number) => BigInt(0xf0000 + page) | 0x23n;
+  firmware.writeBigUInt64LE(table(guest.kernel.levels === 5 ? 0x1000 : 0x2000), root);
+  firmware.writeBigUInt64LE(table(0x2000), 0x1000);
+  for (let i = 0; i < 4; i++) firmware.writeBigUInt64LE((BigInt(i) << 30n) | 0xe3n, 0x2000 + 8 * i);
+
+  if (0x3000 + 0x100 * guest.cpus.length > 0xc000) throw new Error(`too many CPUs: ${guest.cpus.length}`);
+  firmware.writeUInt32LE(guest.cpus.length, 0xeffc);
+  guest.cpus.forEach((cpu, i) => {
+    if (!cpu.started) return;
+    const record = firmware.subarray(0x3000 + 0x100 * i, 0x3100 + 0x100 * i);
+    const u64 = (at: number, value: bigint) => record.writeBigUInt64LE(value, at);
+    const tableRegister = (at: number, limit: number, base: bigint) => {
+      record.writeUInt16LE(limit, at);
+      u64(at + 2, base);
+    };
+    u64(0x00, cpu.cr3);
+    u64(0x08, guest.launch.virtual + BigInt(i * LAUNCH_SLOT));
+    u64(0x10, cpu.regs.rflags);
+    u64(0x18, cpu.cr0);
+    u64(0x20, cpu.cr4);
+    u64(0x28, cpu.fsBase);
+    u64(0x30, cpu.gsBase);
+    u64(0x38, cpu.kernelGsBase);
+    tableRegister(0x40, cpu.gdt.limit, cpu.gdt.base);
+    tableRegister(0x50, cpu.idt.limit, cpu.idt.base);
+    tableRegister(0x60, 0x5f, BigInt(0xf0000 + 0x3080 + 0x100 * i));
+    // CS and SS of a CPU in user mode come with its IRETQ.
+    [(cpu.cs & 3) === 3 ? 0x18 : cpu.ss, cpu.ds, cpu.es, cpu.fs, cpu.gs, cpu.tr].forEach((selector, n) => {
+      record.writeUInt16LE(selector, 0x70 + 2 * n);
+    });
+    record.writeUInt8(1, 0x7c);
+    const gdt = guest.kernel.read(cpu.gdt.base, cpu.gdt.limit + 1);
+    gdt.writeUInt8(gdt[cpu.tr + 5]! & ~2, cpu.tr + 5); // LTR wants a TSS that is not busy
+    gdt.copy(record, 0x80);
+  });
+  return firmware;
+}
+
+function assembleStub(): Buffer {
+  const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-stub-'));
+  try {
+    const source = fileURLToPath(new URL('../guest/stub.asm', import.meta.url));
+    execFileSync('nasm', ['-f', 'bin', '-o', join(dir, 'stub'), source]);
+    return readFileSync(join(dir, 'stub'));
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
