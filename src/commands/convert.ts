@@ -99,6 +99,8 @@ export interface Conversion {
   shown: readonly ShownContext[];
   /** The processor that the header's context and exception record are of. */
   header: ShownContext | undefined;
+  /** Of the header's exception record; 0 without `header`. */
+  exceptionAddress: bigint;
 }
 
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
@@ -134,6 +136,7 @@ export function planConversion(
       );
     }
   }
+  const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
   const lastNumber = windows.processors.reduce((last, p) => Math.max(last, p.number), -1);
   const plan = planDump(
     image,
@@ -149,7 +152,7 @@ export function planConversion(
       bugCheck: bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
       kdDebuggerDataBlock: kdbg.address,
       context: header?.frame,
-      exceptionAddress: header ? machine.viewContext(header.frame).instructionPointer : 0n,
+      exceptionAddress,
       systemTime: shared.systemTime ?? 0n,
       systemUpTime: shared.interruptTime ?? 0n,
       productType: shared.productType,
@@ -161,7 +164,7 @@ export function planConversion(
     { type: options.type ?? 'auto', ranges: options.ram === 'windows' ? windowsRam(windows) : undefined },
     diagnostics,
   );
-  return { plan, shown, header };
+  return { plan, shown, header, exceptionAddress };
 }
 
 function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {

@@ -2,6 +2,7 @@
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
 import { type Patch, sha256 } from '../dump/patches.ts';
+import { STATUS_BREAKPOINT } from '../formats/win-dump.ts';
 import type { Attempt } from '../locate/evidence.ts';
 import type { Windows } from '../locate/locator.ts';
 import { moduleOf } from '../locate/modules.ts';
@@ -82,6 +83,8 @@ export interface DumpReport {
   runs: { basePage: string; pageCount: number }[];
   bugCheckCode: string;
   headerProcessor: number | null;
+  /** The header's exception record, and where it comes from; null where no registers are known. */
+  exception: { code: string; address: string; from: string } | null;
   patches: PatchReport[];
 }
 
@@ -189,7 +192,11 @@ export function reportPatch(patch: Patch): PatchReport {
   };
 }
 
-export function reportDump(path: string, { plan, header }: Conversion, bugCheckCode: number): DumpReport {
+export function reportDump(
+  path: string,
+  { plan, header, exceptionAddress }: Conversion,
+  bugCheckCode: number,
+): DumpReport {
   return {
     path,
     type: plan.type,
@@ -198,6 +205,13 @@ export function reportDump(path: string, { plan, header }: Conversion, bugCheckC
     runs: plan.extents.map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
     bugCheckCode: hex(bugCheckCode),
     headerProcessor: header?.processor.number ?? null,
+    exception: header
+      ? {
+          code: hex(STATUS_BREAKPOINT),
+          address: hex64(exceptionAddress),
+          from: `a breakpoint at the ${header.source === 'captured' ? 'captured' : "CPU's"} rip of processor ${header.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
+        }
+      : null,
     patches: plan.patches.map(reportPatch),
   };
 }

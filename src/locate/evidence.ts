@@ -21,7 +21,9 @@ export class Evidence {
   }
 
   reject(step: string, method: string, detail: string): void {
-    if (this.#attempts.length < MAX_ATTEMPTS) this.#attempts.push({ step, method, accepted: false, detail });
+    const same = (a: Attempt) => a.step === step && a.method === method && a.detail === detail;
+    if (this.#attempts.length >= MAX_ATTEMPTS || this.#attempts.some(same)) return;
+    this.#attempts.push({ step, method, accepted: false, detail });
   }
 
   get attempts(): readonly Attempt[] {

@@ -1,7 +1,7 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
-import type { InterruptTable } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from './evidence.ts';
 import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from './pe-image.ts';
 
@@ -16,8 +16,8 @@ export interface KernelImage extends PeImage {
 export const MAX_KERNEL_SIZE = 64 * MIB;
 /** Kernels since Windows 10 2004 begin at 2 MiB, older ones at 64 KiB or any page: try the wide steps first. */
 const STEPS = [2 * MIB, 64 * KIB, PAGE_SIZE];
-/** Handlers can be hooked by other modules: some are tried before giving up. */
-const MAX_HANDLERS = 16;
+/** Handlers can be hooked by other modules, and stacks hold addresses of all: some are tried before giving up. */
+const MAX_TRIES = 32;
 
 /** Kernels of all flavours are linked as ntoskrnl.exe; older PDB names tell uni- from multiprocessor ones. */
 const KERNEL_PDB = /^nt(os|kr)(krnl|nlmp|nlpa|pamp)\.pdb$/i;
@@ -73,39 +73,26 @@ function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage 
   return reason;
 }
 
-/** An interrupt table to look below, and whose it is. */
-export interface HandlerSource {
-  table: InterruptTable;
-  /** `CPU 2`, `the KPCR at …` */
-  owner: string;
-}
-
-/** Tries the interrupt handlers of each source in turn. */
+/** Looks below each address in turn. */
 export function findKernel(
   space: AddressSpace,
-  sources: Iterable<HandlerSource>,
+  addresses: Iterable<CodeAddress>,
   evidence: Evidence,
 ): KernelImage | undefined {
-  const { machine } = space.image;
   const tried = new Set<bigint>();
-  for (const { table, owner } of sources) {
-    const handlers = machine.interruptHandlers(table, (address, length) => space.read(address, length));
-    if (handlers.length === 0) {
-      evidence.reject(KERNEL_STEP, `IDT of ${owner}`, `no usable gates at ${hex64(table.base)}`);
+  for (const { address, why } of addresses) {
+    // Addresses of one image lie close together: one try per 64 KiB tells all.
+    const neighbourhood = address >> 16n;
+    if (tried.has(neighbourhood)) continue;
+    if (tried.size >= MAX_TRIES) return undefined;
+    tried.add(neighbourhood);
+    const method = `down from ${hex64(address)}, ${why}`;
+    const kernel = kernelBelow(space, address);
+    if (typeof kernel !== 'string') {
+      evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
+      return kernel;
     }
-    for (const handler of handlers) {
-      // Handlers of one image lie close together: one try per 64 KiB tells all.
-      const neighbourhood = handler >> 16n;
-      if (tried.has(neighbourhood) || tried.size >= MAX_HANDLERS) continue;
-      tried.add(neighbourhood);
-      const kernel = kernelBelow(space, handler);
-      const method = `down from the interrupt handler ${hex64(handler)} of ${owner}`;
-      if (typeof kernel !== 'string') {
-        evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
-        return kernel;
-      }
-      evidence.reject(KERNEL_STEP, method, kernel);
-    }
+    evidence.reject(KERNEL_STEP, method, kernel);
   }
   return undefined;
 }

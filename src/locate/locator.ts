@@ -1,14 +1,15 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
 import { isKernelAddress } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
-import { bytes, hex, hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
-import type { CpuState, Machine, PageTables } from '../machines/machine.ts';
+import { bytes, hex, hex64, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
+import type { CpuState, Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { addressesFromCpus, addressesFromSearch, type CodeAddress } from './code-addresses.ts';
 import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
 import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
-import { describeKernel, findKernel, type HandlerSource, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
+import { describeKernel, findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
 import { type SearchResult, searchMemory } from './memory-search.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
@@ -139,17 +140,17 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
     found ??= { space, shared };
     const kernel =
       options.kernelBase === undefined
-        ? findKernel(space, handlerSources(image, tables, search), evidence)
+        ? locateKernel(space, () => addressesFromCpus(space, evidence), evidence)
         : givenKernel(space, options.kernelBase, evidence);
     if (kernel) return { space, shared, kernel };
   }
-  if (found && options.kernelBase === undefined) {
-    const { space } = found;
-    const sources = handlerSources(image, { root: space.root, mode: space.mode }, search);
-    const kernel = recoverKernel(space, sources, evidence, image.diagnostics);
-    if (kernel) return { ...found, kernel };
-  }
   if (found) {
+    const { space } = found;
+    const kernel =
+      options.kernelBase === undefined
+        ? locateKernel(space, () => addressesFromSearch(space, search.result, evidence), evidence)
+        : undefined;
+    if (kernel) return { ...found, kernel };
     throw failure(image, evidence, KERNEL_STEP, {
       code: 'kernel-not-found',
       message: `Windows' page tables are at physical ${hex(found.space.root)}, but its kernel image was not found`,
@@ -205,18 +206,14 @@ function* rootCandidates(
   yield* foundRoots(image, roots);
 }
 
-/** Interrupt tables: first those of the CPUs that have these page tables loaded, last those of KPCRs that a search finds. */
-function* handlerSources(image: MemoryImage, tables: PageTables, search: LazySearch): Generator<HandlerSource> {
-  const { machine } = image;
-  const running = image.cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));
-  const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === tables.root);
-  const others = running.filter((r) => !own.includes(r));
-  for (const { cpu, registers } of [...own, ...others]) {
-    yield { table: machine.interruptTable(registers), owner: `CPU ${cpu.index}` };
-  }
-  for (const { virtual, idtBase } of search.result.kpcrs) {
-    yield { table: { base: idtBase, size: PAGE_SIZE }, owner: `the KPCR ${hex64(virtual)} that a search found` };
-  }
+function locateKernel(
+  space: AddressSpace,
+  addresses: () => Iterable<CodeAddress>,
+  evidence: Evidence,
+): KernelImage | undefined {
+  return (
+    findKernel(space, addresses(), evidence) ?? recoverKernel(space, addresses(), evidence, space.image.diagnostics)
+  );
 }
 
 function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {

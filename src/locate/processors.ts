@@ -29,7 +29,10 @@ export interface BadProcessor {
 /** Unused entries after which no more processors are expected. */
 const MAX_GAP = 64;
 
-/** Reads KiProcessorBlock; entries are believed when their KPCR names itself and them. */
+/**
+ * Reads KiProcessorBlock; entries are believed when their KPCR names itself and them, or when a CPU's
+ * registers point to that KPCR, whatever is left of it.
+ */
 export function findProcessors(
   space: AddressSpace,
   fields: DebuggerFields,
@@ -39,12 +42,16 @@ export function findProcessors(
   const table = fields.KiProcessorBlock;
   if (table === undefined || !isKernelAddress(table)) return { processors, bad };
   const known = new Set<bigint>();
+  const loaded = new Set<bigint>(
+    space.image.cpus.flatMap((cpu) => (cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [])),
+  );
   let last = -1;
   for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
     const entry = space.readU64(table + BigInt(8 * i));
     if (entry === undefined) break;
     if (entry === 0n || known.has(entry)) continue;
-    const reason = checkPrcb(space, fields, entry);
+    const kpcr = entry - BigInt(pcrOffsets(space, fields).prcb);
+    const reason = loaded.has(kpcr) ? undefined : checkPrcb(space, fields, entry);
     if (reason === undefined) {
       known.add(entry);
       last = i;

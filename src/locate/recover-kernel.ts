@@ -1,12 +1,13 @@
-/** The kernel when its header page is gone: by a KDBG near the interrupt handlers, and the module list that it leads to. */
+/** The kernel when its header page is gone: by a KDBG near addresses in its code, and the module list that it leads to. */
 import { isKernelAddress } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from './evidence.ts';
 import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
-import { type HandlerSource, KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
+import { KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
 import { readModules } from './modules.ts';
 import { readPeImage } from './pe-image.ts';
 
@@ -15,36 +16,34 @@ const MAX_NEIGHBOURHOODS = 4;
 
 export function recoverKernel(
   space: AddressSpace,
-  sources: Iterable<HandlerSource>,
+  addresses: Iterable<CodeAddress>,
   evidence: Evidence,
   diagnostics: Diagnostics,
 ): KernelImage | undefined {
-  const { machine } = space.image;
   const tried = new Set<bigint>();
-  for (const { table, owner } of sources) {
-    for (const handler of machine.interruptHandlers(table, (address, length) => space.read(address, length))) {
-      const neighbourhood = handler / BigInt(MAX_KERNEL_SIZE);
-      if (tried.has(neighbourhood) || tried.size >= MAX_NEIGHBOURHOODS) continue;
-      tried.add(neighbourhood);
-      const method = `KDBG near the interrupt handler ${hex64(handler)} of ${owner}`;
-      const kernel = kernelNear(space, handler);
-      if (!kernel) {
-        evidence.reject(KERNEL_STEP, method, 'no block there leads to a module list whose first module it names');
-        continue;
-      }
-      evidence.accept(
-        KERNEL_STEP,
-        method,
-        `KernBase ${hex64(kernel.base)} is the first module's, which has ${hex(kernel.size)} bytes`,
-      );
-      diagnostics.add(
-        'loss',
-        'kernel-header-missing',
-        `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,
-        { virtual: hex64(kernel.base) },
-      );
-      return kernel;
+  for (const { address, why } of addresses) {
+    const neighbourhood = address / BigInt(MAX_KERNEL_SIZE);
+    if (tried.has(neighbourhood)) continue;
+    if (tried.size >= MAX_NEIGHBOURHOODS) return undefined;
+    tried.add(neighbourhood);
+    const method = `KDBG near ${hex64(address)}, ${why}`;
+    const kernel = kernelNear(space, address);
+    if (!kernel) {
+      evidence.reject(KERNEL_STEP, method, 'no block there leads to a module list whose first module it names');
+      continue;
     }
+    evidence.accept(
+      KERNEL_STEP,
+      method,
+      `KernBase ${hex64(kernel.base)} is the first module's, which has ${hex(kernel.size)} bytes`,
+    );
+    diagnostics.add(
+      'loss',
+      'kernel-header-missing',
+      `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,
+      { virtual: hex64(kernel.base) },
+    );
+    return kernel;
   }
   return undefined;
 }

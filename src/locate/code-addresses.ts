@@ -1,0 +1,71 @@
+/** Addresses that may lie in the kernel image, in the order of how much they are worth. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import { KERNEL_STEP } from './kernel.ts';
+import type { SearchResult } from './memory-search.ts';
+
+export interface CodeAddress {
+  address: VirtualAddress;
+  /** For evidence: `interrupt handler of CPU 2`. */
+  why: string;
+}
+
+/** Bytes of a stack that are looked through. */
+const STACK_BYTES = 0x800;
+
+/** What the CPUs tell: interrupt handlers, those of CPUs in this address space first; RIPs; words on kernel stacks. */
+export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Generator<CodeAddress> {
+  const { machine, cpus } = space.image;
+  const running = cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));
+  const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === space.root);
+  const ordered = [...own, ...running.filter((r) => !own.includes(r))];
+  for (const { cpu, registers } of ordered) {
+    yield* handlers(space, machine.interruptTable(registers), `CPU ${cpu.index}`, evidence);
+  }
+  const inKernel = ordered.filter(({ registers }) => !machine.isUserMode(registers));
+  for (const { cpu, registers } of inKernel) {
+    const rip = machine.instructionPointer(registers);
+    if (isKernelAddress(rip)) yield { address: rip, why: `RIP of CPU ${cpu.index}` };
+  }
+  for (const { cpu, registers } of inKernel) {
+    const rsp = machine.stackPointer(registers);
+    const words = isKernelAddress(rsp)
+      ? space.read(rsp, Math.min(STACK_BYTES, PAGE_SIZE - Number(rsp & 0xfffn)))
+      : undefined;
+    for (let at = 0; words && at + 8 <= words.length; at += 8) {
+      const word = words.readBigUInt64LE(at);
+      if (isKernelAddress(word)) yield { address: va(word), why: `word on the stack of CPU ${cpu.index}` };
+    }
+  }
+}
+
+/** What a search of all memory tells: KPCRs' interrupt tables, and the kernel bases that plain KDBGs name. */
+export function* addressesFromSearch(
+  space: AddressSpace,
+  { kpcrs, kdbgs }: SearchResult,
+  evidence: Evidence,
+): Generator<CodeAddress> {
+  for (const { virtual, idtBase } of kpcrs) {
+    const owner = `the KPCR ${hex64(virtual)} that a search found`;
+    yield* handlers(space, { base: idtBase, size: PAGE_SIZE }, owner, evidence);
+  }
+  for (const { physical, kernBase } of kdbgs) {
+    yield {
+      address: va(kernBase),
+      why: `KernBase of the KDBG at physical 0x${physical.toString(16)} that a search found`,
+    };
+  }
+}
+
+function* handlers(
+  space: AddressSpace,
+  table: { base: VirtualAddress; size: number },
+  owner: string,
+  evidence: Evidence,
+): Generator<CodeAddress> {
+  const found = space.image.machine.interruptHandlers(table, (address, length) => space.read(address, length));
+  if (found.length === 0) evidence.reject(KERNEL_STEP, `IDT of ${owner}`, `no usable gates at ${hex64(table.base)}`);
+  for (const address of found) yield { address, why: `interrupt handler of ${owner}` };
+}
