@@ -279,6 +279,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
     }),
   );
+  for (let vector = 0; vector < 256; vector++) {
+    // push VECTOR; hlt; jmp $-1: a CPU that faults stays to be looked at.
+    kernel.write(k(RVA.handlers + 8 * vector), Buffer.from([0x6a, vector, 0xf4, 0xeb, 0xfd, 0xcc, 0xcc, 0xcc]));
+  }
   const drivers = [
     { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
     { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },

@@ -114,7 +114,9 @@ describe.skipIf(!qemuAvailable())("a real QEMU's dump", () => {
     const guest = buildGuest();
     guest.cpus[1]!.regs.rip = 0xfffff900_00000000n;
     const path = join(dir, 'stuck.elf');
-    await expect(dumpWithQemu(guest, path)).rejects.toThrow(/CPU 1 should be at 0xfffff90000000000[\s\S]*RIP=/);
+    await expect(dumpWithQemu(guest, path, { timeoutMilliseconds: 1500 })).rejects.toThrow(
+      /CPU 1 should be at 0xfffff90000000000[\s\S]*RIP=/,
+    );
     expect(() => readFileSync(path)).toThrow();
   });
 });
