@@ -23,6 +23,7 @@ import { fileURLToPath } from 'node:url';
 import type { Guest, GuestCpu } from '../guest/guest.ts';
 
 const QEMU = 'qemu-system-x86_64';
+const WATCHDOG_MS = 60_000;
 
 export interface QemuOptions {
   machineType?: 'pc' | 'q35';
@@ -118,6 +119,9 @@ class Qemu {
   constructor(args: readonly string[]) {
     const child = spawn(QEMU, args, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
+    // Whatever hangs, a test must not.
+    const watchdog = setTimeout(() => child.kill('SIGKILL'), WATCHDOG_MS).unref();
+    child.on('close', () => clearTimeout(watchdog));
     child.stderr!.on('data', (data) => {
       this.#errors += data;
     });
@@ -164,11 +168,12 @@ class Qemu {
 async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<void> {
   const until = Date.now() + milliseconds;
   for (;;) {
+    // Before the registers: a machine that dies in between must not pass for one that runs.
+    const { status } = (await qemu.command('query-status')) as { status: string };
     const registers = await qemu.human('info registers -a');
     const seen = registers.split(/^CPU#\d+\s*$/m).slice(1);
     const late = guest.cpus.flatMap((cpu, i) => (isParked(cpu, seen[i] ?? '') ? [] : [i]));
     if (late.length === 0) return;
-    const { status } = (await qemu.command('query-status')) as { status: string };
     if (status !== 'running' || Date.now() > until) {
       const states = late.map((i) => {
         const { regs, cr3 } = guest.cpus[i]!;

@@ -1,0 +1,45 @@
+// Prints the matrix of guests and checks as a table, and writes it to docs/matrix.md with --write:
+// `npm run matrix`. Needs QEMU and the debugger, as CONTRIBUTING.md says.
+import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { CASES } from '../test/matrix/cases.ts';
+import { runCase } from '../test/matrix/run.ts';
+
+async function main(): Promise<void> {
+  const rows = ['| guest | written by | checks | read to locate | locating |', '| --- | --- | --- | --- | --- |'];
+  let failed = 0;
+  for (const c of CASES) {
+    const r = await runCase(c).catch((error: unknown) => ({
+      problems: [String(error)],
+      checks: 0,
+      bytesRead: 0,
+      inputBytes: 1,
+      locateMilliseconds: 0,
+    }));
+    const outcome = r.problems.length === 0 ? `${r.checks} right` : `**${r.problems.length} of ${r.checks} wrong**`;
+    const share = ((100 * r.bytesRead) / r.inputBytes).toFixed(1);
+    rows.push(
+      `| ${c.name} | ${c.elf ? 'test/guest' : 'QEMU'} | ${outcome} | ${(r.bytesRead / 1024).toFixed(0)} KiB (${share}%) | ${r.locateMilliseconds} ms |`,
+    );
+    console.log(rows.at(-1));
+    for (const problem of r.problems) console.log(`    ${problem}`);
+    if (r.problems.length > 0) failed++;
+  }
+  if (process.argv.includes('--write'))
+    writeFileSync(fileURLToPath(new URL('../docs/matrix.md', import.meta.url)), page(rows));
+  process.exitCode = failed > 0 ? 1 : 0;
+}
+
+const page = (rows: readonly string[]) => `# Guests and what the debugger shows of them
+
+Made by \`npm run matrix -- --write\`. Each guest is built by \`test/guest\`, run and dumped by a real QEMU (or, where
+QEMU can't make the case, written by our own ELF writer), converted, and opened in WinDbg's engine. Checked for each:
+every processor's registers, the instruction at RIP, its stack frame by frame, modules, build, times, bug check, the
+header's fields, memory at chosen addresses, the processor that the debugger opens on, and that the debugger complains
+of nothing. "Read to locate" is what finding Windows takes of the file, in a guest of 16 MiB: it does not grow with
+the guest, except where memory has to be searched.
+
+${rows.join('\n')}
+`;
+
+void main();

@@ -1,0 +1,160 @@
+/** The guests that every release is shown to convert right: what they are, how they reach us, what is to be expected. */
+import type { ElfOptions } from '../guest/elf.ts';
+import type { GuestOptions } from '../guest/guest.ts';
+
+export interface MatrixCase {
+  name: string;
+  guest: GuestOptions;
+  /** Written by our own ELF writer with these options, where QEMU can't make it; else by a real QEMU. */
+  elf?: ElfOptions;
+  /** QEMU's paging mode (-p). */
+  paging?: boolean;
+  machineType?: 'pc' | 'q35';
+  /** More arguments for elf2dmp. */
+  args?: readonly string[];
+  exitCode?: 0 | 3;
+  /** Codes of the losses, all of them. */
+  losses?: readonly string[];
+  dumpType?: 'full' | 'bitmap';
+  /** Processors whose registers the dump can't know. */
+  unknown?: readonly number[];
+  /** The debugger's complaints that are to be expected; default none. */
+  complaints?: readonly RegExp[];
+  /** The processor that the debugger opens on. Default: the first that is known. */
+  opensOn?: number;
+  /** Processors that show the captured frame. */
+  captured?: readonly number[];
+  /** Page-table root in the header, where it is not the kernel's. */
+  fiveLevel?: boolean;
+  crashFrom?: string;
+}
+
+const D1 = { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff8042c460004n], processor: 1 } as const;
+
+export const CASES: readonly MatrixCase[] = [
+  { name: 'live, encoded KDBG, 2 processors', guest: {} },
+  { name: 'live, one processor', guest: { processors: 1 } },
+  { name: 'live, plain KDBG, no decoys', guest: { kdbg: 'plain', decoys: false, seed: 2 } },
+  {
+    name: 'live, 16 processors in permuted order',
+    guest: { processors: 16, order: [5, 0, 15, 2, 9, 1, 12, 3, 4, 14, 6, 7, 13, 8, 10, 11], ramMiB: 24, seed: 3 },
+    machineType: 'q35',
+  },
+  { name: 'kernel in 2 MiB pages', guest: { kernelPages: '2m', seed: 4 } },
+  { name: 'kernel in a 1 GiB page', guest: { kernelPages: '1g', seed: 5 } },
+  { name: 'Windows 11 KDBG', guest: { build: 'win11', seed: 6 } },
+  { name: 'Windows 7', guest: { build: 'win7', seed: 7 } },
+  { name: 'Server 2003: no OffsetPrcbContext, frame in the PRCB', guest: { build: 'server2003', seed: 8 } },
+  { name: 'one processor in user mode', guest: { processors: 3, user: [1], seed: 9 } },
+  { name: 'all processors in user mode', guest: { user: [0, 1], seed: 10 } },
+  ...[0x7000, 0x9000, 0xa000].map((kernelRootAt) => ({
+    name: `KVA shadow, all in user mode, kernel root at KPCR+0x${kernelRootAt.toString(16)}`,
+    guest: { user: [0, 1], kernelRootAt, seed: 11 },
+  })),
+  { name: 'KVA shadow, one in user mode', guest: { user: [0], kernelRootAt: 0x9000, seed: 12 } },
+  {
+    name: 'crashed, stop 0xD1, captured frame',
+    guest: { crash: D1, seed: 13 },
+    opensOn: 1,
+    captured: [1],
+    crashFrom: 'captured-frame',
+  },
+  {
+    name: 'crashed, --context cpu',
+    guest: { crash: D1, seed: 14 },
+    args: ['--context', 'cpu'],
+    opensOn: 1,
+    crashFrom: 'captured-frame',
+  },
+  {
+    name: 'crashed, no captured frame: told by the stack',
+    guest: { crash: { ...D1, captured: false }, seed: 15 },
+    opensOn: 1,
+    crashFrom: 'stack',
+  },
+  {
+    name: 'crashed, code sign-extended',
+    guest: { crash: { ...D1, code: 0xc000021a, signExtended: true }, build: 'win7', seed: 16 },
+    opensOn: 1,
+    captured: [1],
+    crashFrom: 'captured-frame',
+  },
+  {
+    name: 'crashed, flag in a version 2 note',
+    guest: { crash: { ...D1, captured: false }, seed: 17 },
+    elf: { noteSize: 448, crashedCpu: 0 },
+    opensOn: 1,
+    crashFrom: 'input',
+  },
+  { name: 'CPUs that were never started', guest: { neverStarted: 2, seed: 18 } },
+  {
+    name: 'a CPU outside Windows (hypervisor)',
+    guest: { processors: 3, foreign: [0], seed: 19 },
+    exitCode: 3,
+    losses: ['cpu-without-processor', 'processor-without-state'],
+    unknown: [0],
+    opensOn: 1,
+  },
+  {
+    name: 'all CPUs outside Windows: found by search',
+    guest: { foreign: [0, 1], seed: 20 },
+    exitCode: 3,
+    losses: ['cpu-without-processor', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  {
+    name: 'a CPU note that is too short',
+    guest: { seed: 21 },
+    elf: { withoutNote: [0] },
+    exitCode: 3,
+    losses: ['cpu-note-short', 'processor-without-state'],
+    unknown: [1],
+  },
+  { name: 'notes without kernel_gs_base', guest: { seed: 22 }, elf: { noteSize: 432 } },
+  { name: 'program headers in reverse order', guest: { seed: 23 }, elf: { reversed: true } },
+  {
+    name: '5-level paging',
+    guest: { la57: true, seed: 24 },
+    exitCode: 3,
+    losses: ['five-level-paging'],
+    fiveLevel: true,
+  },
+  {
+    name: 'paging mode (-p): overlapping headers, unlisted RAM',
+    guest: { seed: 25 },
+    paging: true,
+    // RAM behind the last header, and the ROM: nothing in the file tells their address.
+    exitCode: 3,
+    losses: ['memory-unaddressed'],
+  },
+  {
+    name: '60 runs: bitmap dump',
+    guest: { seed: 26 },
+    elf: { runs: sixtyRuns() },
+    dumpType: 'bitmap',
+  },
+  { name: '--type bitmap', guest: { seed: 27 }, args: ['--type', 'bitmap'], dumpType: 'bitmap' },
+  { name: '--ram windows', guest: { seed: 28 }, args: ['--ram', 'windows'] },
+  {
+    name: 'a run that ends within a page',
+    guest: { seed: 29 },
+    elf: {
+      runs: [
+        [0, 0xa0000],
+        [0x100000, 0x1000000 - 0x800],
+      ],
+    },
+    exitCode: 3,
+    losses: ['partial-pages'],
+  },
+];
+
+/** RAM without single pages near its end, which the guest does not use. */
+function sixtyRuns(): [number, number][] {
+  const runs: [number, number][] = [
+    [0, 0xa0000],
+    [0x100000, 0xe00000],
+  ];
+  for (let at = 0xe01000; runs.length < 60; at += 0x4000) runs.push([at, at + 0x3000]);
+  return runs;
+}

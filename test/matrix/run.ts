@@ -1,0 +1,272 @@
+/** Runs one case of the matrix: guest → ELF → elf2dmp → the real debugger, and says what differs from what went in. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  askDebugger,
+  attempt,
+  bugCheck,
+  complaints,
+  dumpDebug,
+  instruction,
+  modules,
+  type Question,
+  registers,
+  stack,
+  system,
+  text,
+  virtualMemory,
+} from '../debugger/debugger.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest, type GuestCpu } from '../guest/guest.ts';
+import { dumpWithQemu } from '../support/qemu.ts';
+import type { MatrixCase } from './cases.ts';
+
+export interface CaseResult {
+  case: MatrixCase;
+  /** Every difference between what went in and what came out. */
+  problems: string[];
+  /** What was compared. */
+  checks: number;
+  locateMilliseconds: number;
+  bytesRead: number;
+  inputBytes: number;
+}
+
+const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
+const CONTEXT_NAMES = [
+  'rax',
+  'rbx',
+  'rcx',
+  'rdx',
+  'rsi',
+  'rdi',
+  'rbp',
+  'rsp',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+  'rip',
+] as const;
+
+class Checks {
+  readonly problems: string[] = [];
+  count = 0;
+
+  same(what: string, actual: unknown, expected: unknown): void {
+    this.count++;
+    if (show(actual) !== show(expected)) this.problems.push(`${what}: ${show(actual)}, not ${show(expected)}`);
+  }
+}
+
+const show = (value: unknown): string =>
+  JSON.stringify(value, (_, v) =>
+    typeof v === 'bigint' ? `0x${v.toString(16)}` : Buffer.isBuffer(v) ? v.toString('hex') : v,
+  ) ?? 'undefined';
+
+/** Writes the guest's ELF file, by a real QEMU unless the case is one that QEMU can't make. */
+export async function writeInput(c: MatrixCase, guest: Guest, path: string): Promise<void> {
+  if (c.elf) {
+    writeFileSync(path, writeElf(guest, c.elf));
+    return;
+  }
+  await dumpWithQemu(guest, path, {
+    ...(c.paging ? { paging: true } : {}),
+    ...(c.machineType ? { machineType: c.machineType } : {}),
+  });
+}
+
+export async function runCase(c: MatrixCase): Promise<CaseResult> {
+  const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-matrix-'));
+  try {
+    const guest = buildGuest(c.guest);
+    const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
+    await writeInput(c, guest, input);
+    const checks = new Checks();
+    const run = spawnSync(process.execPath, [BIN, '--json', ...(c.args ?? []), input, output], { encoding: 'utf8' });
+    checks.same('exit code', run.status, c.exitCode ?? 0);
+    const result = (extra: Partial<CaseResult>): CaseResult => ({
+      case: c,
+      problems: checks.problems,
+      checks: checks.count,
+      locateMilliseconds: 0,
+      bytesRead: 0,
+      inputBytes: 0,
+      ...extra,
+    });
+    if (run.status !== 0 && run.status !== 3) {
+      checks.problems.push(run.stderr);
+      return result({});
+    }
+    const report = JSON.parse(run.stdout);
+    checkReport(checks, c, guest, report);
+    await checkInDebugger(checks, c, guest, output);
+    checkHeaderBytes(checks, output);
+    return result({
+      locateMilliseconds: report.effort.locateMilliseconds,
+      bytesRead: report.effort.bytesReadToLocate,
+      inputBytes: report.input.memoryBytes,
+    });
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: the report is read as a stranger would, from its JSON.
+function checkReport(checks: Checks, c: MatrixCase, guest: Guest, report: any): void {
+  const { truth } = guest;
+  const losses = report.diagnostics.filter((d: { severity: string }) => d.severity === 'loss');
+  checks.same('losses', [...new Set(losses.map((d: { code: string }) => d.code))].sort(), [...(c.losses ?? [])].sort());
+  checks.same('dump type', report.dump.type, c.dumpType ?? 'full');
+  checks.same('kernel base', report.windows.kernelBase, `0x${truth.kernelBase.toString(16)}`);
+  checks.same('KDBG', report.windows.kdbg, {
+    address: `0x${truth.kdbg.toString(16)}`,
+    size: truth.kdbgBlock.length,
+    encoded: truth.kdbgEncoded,
+  });
+  checks.same(
+    'CPUs of processors',
+    report.processors.map((p: { cpu: number | null }) => p.cpu),
+    truth.processors.map((p) => (c.unknown?.includes(p.number) ? null : p.cpu)),
+  );
+  if (guest.options.crash) {
+    checks.same('crashing processor', report.windows.bugCheck.processor, guest.options.crash.processor);
+    checks.same('told by', report.windows.bugCheck.processorFrom, c.crashFrom);
+  } else {
+    checks.same('bug check', report.windows.bugCheck, null);
+  }
+}
+
+async function checkInDebugger(checks: Checks, c: MatrixCase, guest: Guest, dump: string): Promise<void> {
+  const { truth } = guest;
+  const known = truth.processors.filter((p) => !c.unknown?.includes(p.number));
+  const questions: Record<string, Question<unknown>> = {
+    complaints: complaints(),
+    opensOn: text('r rip'),
+    system: system(),
+    header: dumpDebug(),
+    bugCheck: bugCheck(),
+    modules: modules(),
+    exports: text('x nt!PoIdle'),
+  };
+  for (const p of known) {
+    questions[`registers${p.number}`] = registers(p.number);
+    questions[`instruction${p.number}`] = instruction(p.number);
+    questions[`stack${p.number}`] = stack(p.number);
+  }
+  for (const number of c.unknown ?? []) questions[`unknown${number}`] = attempt('r rip', number);
+  truth.samples.forEach((s, i) => {
+    questions[`sample${i}`] = virtualMemory(s.virtual, s.bytes.length);
+  });
+  questions.kdbg = virtualMemory(truth.kdbg, truth.kdbgBlock.length);
+  // biome-ignore lint/suspicious/noExplicitAny: answers by names made above.
+  const seen = (await askDebugger(dump, questions)) as any;
+
+  const complained = seen.complaints.filter((line: string) => !c.complaints?.some((known) => known.test(line)));
+  checks.same("the debugger's complaints", complained, []);
+  checks.same('build', seen.system.build, guest.build.build);
+  checks.same('processors', seen.system.processors, truth.processors.length);
+  checks.same('machine', seen.system.effectiveProcessorType, 0x8664);
+  checks.same(
+    'dump kind',
+    /Kernel (\w+) Dump/.exec(seen.header.title)?.[1],
+    c.dumpType === 'bitmap' ? 'Bitmap' : 'Full',
+  );
+  checks.same(
+    'time',
+    seen.system.time,
+    Math.floor(Number((truth.systemTime - 116_444_736_000_000_000n) / 10_000_000n)),
+  );
+  checks.same('uptime', seen.system.uptimeSeconds, Math.floor(Number(truth.upTime / 10_000_000n)));
+  const { header } = seen.header;
+  if (!c.fiveLevel && guest.options.kernelRootAt === undefined && !guest.options.user) {
+    checks.same('DTB', header.DirectoryTableBase, BigInt(truth.root));
+  }
+  checks.same('PfnDataBase', header.PfnDataBase, truth.pfnDatabaseVariable);
+  checks.same('PsLoadedModuleList', header.PsLoadedModuleList, truth.psLoadedModuleList);
+  checks.same('PsActiveProcessHead', header.PsActiveProcessHead, truth.psActiveProcessHead);
+  checks.same('KdDebuggerDataBlock', header.KdDebuggerDataBlock, truth.kdbg);
+  checks.same('ProductType', header.ProductType, BigInt(truth.productType));
+  checks.same('SuiteMask', header.SuiteMask, BigInt(truth.suiteMask));
+  checks.same(
+    'PRCBs',
+    seen.header.prcbs,
+    truth.processors.map((p) => p.prcb),
+  );
+  checks.same('bug check', seen.bugCheck, truth.bugCheck ?? { code: 0x161, parameters: [0n, 0n, 0n, 0n] });
+  checks.same(
+    'modules',
+    seen.modules.map((m: { base: bigint; size: number }) => [m.base, m.size]),
+    // In the order of their addresses, as the debugger lists them.
+    [...truth.modules].sort((a, b) => Number(a.base - b.base)).map((m) => [m.base, m.size]),
+  );
+  const kernel = seen.modules.find((m: { base: bigint }) => m.base === truth.kernelBase);
+  checks.same('kernel name', [kernel?.name, kernel?.image], ['nt', 'ntkrnlmp.exe']);
+  const opensOn = c.opensOn ?? known[0]?.number;
+  for (const p of known) {
+    const cpu = guest.cpus[p.cpu]!;
+    const captured = c.captured?.includes(p.number) ? truth.captured : undefined;
+    checkRegisters(checks, `processor ${p.number}`, seen[`registers${p.number}`], cpu, captured);
+    const rip = captured?.rip ?? cpu.regs.rip;
+    checks.same(`instruction of processor ${p.number} at`, seen[`instruction${p.number}`].address, rip);
+    checks.same(
+      `instruction of processor ${p.number} is known`,
+      seen[`instruction${p.number}`].bytes.includes('?'),
+      false,
+    );
+    const frames = seen[`stack${p.number}`] as { instruction: bigint }[];
+    const expected = captured ? [captured.rip, ...p.returns.slice(1)] : [cpu.regs.rip, ...p.returns];
+    checks.same(
+      `stack of processor ${p.number}`,
+      frames.slice(0, expected.length).map((f) => f.instruction),
+      expected,
+    );
+    if (p.number === opensOn) {
+      checks.same('the debugger opens on', BigInt(`0x${/rip=([0-9a-f]+)/.exec(seen.opensOn)?.[1] ?? '0'}`), rip);
+    }
+  }
+  truth.samples.forEach((s, i) => {
+    checks.same(`memory at 0x${s.virtual.toString(16)}`, seen[`sample${i}`], s.bytes);
+  });
+  checks.same('KDBG in memory', seen.kdbg, truth.kdbgBlock);
+}
+
+function checkRegisters(
+  checks: Checks,
+  who: string,
+  seen: Record<string, bigint>,
+  cpu: GuestCpu,
+  captured: Guest['truth']['captured'],
+): void {
+  if (captured) {
+    checks.same(
+      `${who}: captured registers`,
+      [seen.rip, seen.rsp, seen.rax],
+      [captured.rip, captured.rsp, captured.rax],
+    );
+  } else {
+    for (const name of CONTEXT_NAMES) checks.same(`${who}: ${name}`, seen[name], cpu.regs[name]);
+    checks.same(`${who}: rflags`, seen.efl, cpu.regs.rflags & 0xffffffffn);
+    checks.same(`${who}: cs, ss`, [seen.cs, seen.ss], [BigInt(cpu.cs), BigInt(cpu.ss)]);
+  }
+  checks.same(`${who}: cr0, cr3, cr4`, [seen.cr0, seen.cr3, seen.cr4], [cpu.cr0, cpu.cr3, cpu.cr4]);
+  checks.same(
+    `${who}: gdtr, idtr, tr`,
+    [seen.gdtr, seen.gdtl, seen.idtr, seen.idtl, seen.tr],
+    [cpu.gdt.base, BigInt(cpu.gdt.limit), cpu.idt.base, BigInt(cpu.idt.limit), BigInt(cpu.tr)],
+  );
+}
+
+/** What no debugger prints. */
+function checkHeaderBytes(checks: Checks, path: string): void {
+  const header = readFileSync(path).subarray(0, 0x2000);
+  checks.same('RequiredDumpSpace', header.readBigUInt64LE(0xfa0), BigInt(readFileSync(path).length));
+  checks.same('header context: MxCsr twice', header.readUInt32LE(0x348 + 0x34), header.readUInt32LE(0x348 + 0x118));
+}
