@@ -82,7 +82,7 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
   }
   const { processors, bad } = findProcessors(space, kdbg.fields);
   const strayCpus = matchProcessors(processors, image.cpus, space);
-  reportProcessors(image.machine, processors, bad, strayCpus, kdbg, evidence, diagnostics);
+  reportProcessors(image.machine, processors, bad, strayCpus, image.cpus.length, kdbg, evidence, diagnostics);
   const version = findVersion(space, kernel, kdbg, processors, shared, evidence, diagnostics);
   if (!version) {
     throw failure(image, evidence, 'Windows version', {
@@ -227,6 +227,14 @@ function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): Ker
   return kernel;
 }
 
+const HINTS: Record<string, string> = {
+  [ROOT_STEP]:
+    'is it a 64-bit Windows guest that had left its boot loader? if you know the page-table root, give --dtb',
+  [KERNEL_STEP]: 'the memory may be damaged; if you know where the kernel is, give --kernel-base',
+  [KDBG_STEP]:
+    'without the KDBG no debugger finds processors and modules: the memory is damaged, or it is a kernel that elf2dmp does not know (please report it)',
+};
+
 function failure(
   image: MemoryImage,
   evidence: Evidence,
@@ -241,9 +249,7 @@ function failure(
     file: image.file,
     message: truncated ? `${details.message}; ${truncated.message}` : details.message,
     attempts: evidence.failures(step),
-    hint: truncated
-      ? 'make a new dump: what is left of this one does not hold the kernel'
-      : 'is it a 64-bit Windows guest that had left its boot loader? if you know them, give --dtb or --kernel-base',
+    hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
   });
 }
 
@@ -252,11 +258,13 @@ function reportProcessors(
   processors: readonly Processor[],
   bad: readonly BadProcessor[],
   strays: readonly CpuState[],
+  cpuCount: number,
   kdbg: Kdbg,
   evidence: Evidence,
   diagnostics: Diagnostics,
 ): void {
   const step = 'processors';
+  if (cpuCount === 0) diagnostics.add('loss', 'no-cpu-states', 'the input holds no CPU states: no register is known');
   const table = hex64(kdbg.fields.KiProcessorBlock ?? 0n);
   if (processors.length === 0) {
     diagnostics.add(

@@ -7,6 +7,8 @@ export interface ElfOptions {
   noteSize?: number;
   /** CPU whose crash flag is set in notes of version 2. */
   crashedCpu?: number;
+  /** No notes of CPUs at all. */
+  withoutNotes?: boolean;
   /** QEMU CPU indices without a note, or with one that is too short. */
   withoutNote?: readonly number[];
   /** Runs [from, to) of physical memory; default: all RAM around the VGA hole. */
@@ -133,9 +135,10 @@ export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
     [0x100000, guest.ramBytes],
   ];
   const without = new Set(options.withoutNote ?? []);
+  const cpus = options.withoutNotes ? [] : guest.cpus;
   const notes = Buffer.concat([
-    ...guest.cpus.map(prstatus),
-    ...guest.cpus.map((cpu, i) =>
+    ...cpus.map(prstatus),
+    ...cpus.map((cpu, i) =>
       without.has(i) ? elfNote('QEMU', 0, Buffer.alloc(64)) : cpuNote(cpu, options.noteSize, options.crashedCpu === i),
     ),
     ...(options.extraNotes ?? []),

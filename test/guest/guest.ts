@@ -19,6 +19,10 @@ export interface GuestOptions {
   kernelPages?: '4k' | '2m' | '1g';
   /** Processors caught in user mode. */
   user?: readonly number[];
+  /** Processors caught in 32-bit code of user mode (WoW64). */
+  wow64?: readonly number[];
+  /** The start block of the other processors, in low memory. Default true. */
+  startBlock?: boolean;
   /** KVA shadow: CPUs in user mode have the shadow root loaded, and the kernel's is at this offset of the KPCR. */
   kernelRootAt?: number;
   la57?: boolean;
@@ -372,6 +376,11 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   const TEB = 0x000000d5_40000000n;
   for (const at of [USER_CODE, USER_STACK, TEB]) userRoot.mapNew(at, PAGE, true);
   userRoot.write(USER_CODE, Buffer.from('90ebfe90', 'hex'));
+  // What a 32-bit process has below 4 GiB.
+  const CODE_32 = 0x0040_1000n;
+  const STACK_32 = 0x0019_f000n;
+  for (const at of [CODE_32, STACK_32]) userRoot.mapNew(at, PAGE, true);
+  userRoot.write(CODE_32, Buffer.from('90ebfe90', 'hex'));
   const shadowRoot = options.kernelRootAt === undefined ? undefined : new PageTables(memory, options.la57 ? 5 : 4);
   const shadow = (virtual: bigint, bytes: number) => {
     for (let at = 0n; at < BigInt(bytes); at += BigInt(PAGE))
@@ -448,7 +457,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.u64(prcb + 8n, thread);
     kernel.u64(prcb + 0x18n, thread);
     // KTHREAD.ApcState.Process: the debugger takes a CPU's user memory from that process.
-    kernel.u64(thread + 0xb8n, processes[options.user?.includes(number) ? 2 : 0]!.address);
+    kernel.u64(
+      thread + 0xb8n,
+      processes[options.user?.includes(number) || options.wow64?.includes(number) ? 2 : 0]!.address,
+    );
     kernel.u32(prcb + BigInt(build.prcbNumber), number);
     // What an earlier freeze left there.
     kernel.write(prcb + BigInt(build.processorState), Buffer.alloc(0xd8, 0x5a));
@@ -466,7 +478,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     shadow(kpcr, kpcrBytes);
 
     // Stacks: frames of 0x30 bytes, innermost first.
-    const inUser = options.user?.includes(number) ?? false;
+    const in32 = options.wow64?.includes(number) ?? false;
+    const inUser = in32 || (options.user?.includes(number) ?? false);
     const crashing = options.crash?.processor === number;
     const path = crashing
       ? ['KdPollBreakIn', 'KeBugCheckEx', 'KeBugCheck', 'KiSystemServiceExit']
@@ -502,14 +515,16 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     }
 
     const regs = Object.fromEntries(GPRS.map((name) => [name, word()])) as Record<Gpr, bigint>;
-    regs.rip = inUser ? USER_CODE + 1n : functionAt(path[0]!, AFTER_HLT);
-    regs.rsp = inUser ? USER_STACK + 0xe00n : rsp;
+    const userRip = (in32 ? CODE_32 : USER_CODE) + 1n;
+    const userRsp = (in32 ? STACK_32 : USER_STACK) + 0xe00n;
+    regs.rip = inUser ? userRip : functionAt(path[0]!, AFTER_HLT);
+    regs.rsp = inUser ? userRsp : rsp;
     // Kernel CPUs sleep with interrupts off, so that nothing wakes them.
     regs.rflags = inUser ? 0x246n : 0x46n;
     const cpu: GuestCpu = {
       started: true,
       regs,
-      cs: inUser ? 0x33 : 0x10,
+      cs: in32 ? 0x23 : inUser ? 0x33 : 0x10,
       ss: inUser ? 0x2b : 0x18,
       ds: 0x2b,
       es: 0x2b,
@@ -588,6 +603,14 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   } else {
     // Leftovers: only the code says whether it crashed.
     kernel.u64(k(RVA.KiBugCheckData) + 8n, 0x1234n);
+  }
+
+  if (options.startBlock ?? true) {
+    // PROCESSOR_START_BLOCK: a jump, the completion flag, the kernel's entry, CR3.
+    const block = memory.page(0x2000);
+    block.writeBigUInt64LE(0x0000_0001_0006_4de9n, 0);
+    block.writeBigUInt64LE(functionAt('KiIdleLoop'), 0x70);
+    block.writeBigUInt64LE(BigInt(kernel.root), 0xa0);
   }
 
   // SharedUserData.

@@ -1,29 +1,37 @@
 /** The guests that every release is shown to convert right: what they are, how they reach us, what is to be expected. */
 import type { ElfOptions } from '../guest/elf.ts';
-import type { GuestOptions } from '../guest/guest.ts';
+import type { Guest, GuestOptions } from '../guest/guest.ts';
 
 export interface MatrixCase {
   name: string;
   guest: GuestOptions;
   /** Written by our own ELF writer with these options, where QEMU can't make it; else by a real QEMU. */
   elf?: ElfOptions;
+  /** Changes the guest before it is dumped: damage. */
+  change?: (guest: Guest) => void;
   /** QEMU's paging mode (-p). */
   paging?: boolean;
   machineType?: 'pc' | 'q35';
   /** More arguments for elf2dmp. */
   args?: readonly string[];
-  exitCode?: 0 | 3;
+  exitCode?: 0 | 3 | 5;
   /** Codes of the losses, all of them. */
   losses?: readonly string[];
   dumpType?: 'full' | 'bitmap';
   /** Processors whose registers the dump can't know. */
   unknown?: readonly number[];
+  /** Modules that the debugger can still list. Default: all. */
+  modules?: readonly string[];
+  /** The kernel's header is gone: no name, no exports, no unwinding. */
+  headless?: boolean;
   /** The debugger's complaints that are to be expected; default none. */
   complaints?: readonly RegExp[];
   /** The processor that the debugger opens on. Default: the first that is known. */
   opensOn?: number;
   /** Processors that show the captured frame. */
   captured?: readonly number[];
+  /** Processors whose registers are known but can't be shown. */
+  unshown?: readonly number[];
   /** Page-table root in the header, where it is not the kernel's. */
   fiveLevel?: boolean;
   crashFrom?: string;
@@ -135,6 +143,75 @@ export const CASES: readonly MatrixCase[] = [
   },
   { name: '--type bitmap', guest: { seed: 27 }, args: ['--type', 'bitmap'], dumpType: 'bitmap' },
   { name: '--ram windows', guest: { seed: 28 }, args: ['--ram', 'windows'] },
+  { name: 'a processor in 32-bit code (WoW64)', guest: { processors: 3, wow64: [0], seed: 30 }, opensOn: 1 },
+  {
+    name: 'no CPU notes: start block',
+    guest: { seed: 31 },
+    elf: { withoutNotes: true },
+    exitCode: 3,
+    losses: ['no-cpu-states', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  {
+    name: 'no CPU notes: self-map',
+    guest: { seed: 32, startBlock: false },
+    elf: { withoutNotes: true },
+    exitCode: 3,
+    losses: ['no-cpu-states', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  {
+    name: 'damage: all IDTs overwritten',
+    guest: { seed: 33 },
+    change: (guest) => {
+      for (const p of guest.truth.processors) overwrite(guest, p.idt);
+    },
+  },
+  {
+    name: "damage: the kernel's header page overwritten",
+    guest: { seed: 34 },
+    change: (guest) => overwrite(guest, guest.truth.kernelBase),
+    exitCode: 3,
+    losses: ['kernel-header-missing'],
+    headless: true,
+  },
+  {
+    name: 'damage: the first page of a KPCR and PRCB overwritten',
+    guest: { seed: 35 },
+    change: (guest) => overwrite(guest, guest.truth.processors[1]!.kpcr),
+  },
+  {
+    name: "damage: a PRCB's pointer to its frame overwritten",
+    guest: { seed: 36 },
+    change: (guest) => overwrite(guest, guest.truth.processors[1]!.prcb + 0x85c0n),
+    exitCode: 3,
+    losses: ['no-context-frame'],
+    unshown: [1],
+  },
+  {
+    name: 'damage: a module entry overwritten',
+    guest: { seed: 37 },
+    change: (guest) => overwrite(guest, guest.kernel.read(guest.truth.psLoadedModuleList + 8n, 8).readBigUInt64LE()),
+    exitCode: 3,
+    losses: ['modules-broken'],
+    modules: ['ntoskrnl.exe', 'hal.dll'],
+    complaints: [/^.Unable to read/, /^Missing image name/, /reload failed, module list may be incomplete/],
+  },
+  {
+    name: 'damage: the KDBG overwritten',
+    guest: { seed: 38, decoys: false },
+    change: (guest) => overwrite(guest, guest.truth.kdbg),
+    exitCode: 5,
+  },
+  ...(['transition', 'prototype'] as const).map((how) => ({
+    name: `a module entry and the KDBG in ${how} pages`,
+    guest: { seed: 39 },
+    change: (guest: Guest) => {
+      retire(guest, guest.truth.kdbg, how);
+      if (how === 'transition')
+        retire(guest, guest.kernel.read(guest.truth.psLoadedModuleList, 8).readBigUInt64LE(), how);
+    },
+  })),
   {
     name: 'a run that ends within a page',
     guest: { seed: 29 },
@@ -148,6 +225,24 @@ export const CASES: readonly MatrixCase[] = [
     losses: ['partial-pages'],
   },
 ];
+
+/** Overwrites the page at a kernel address. */
+function overwrite(guest: Guest, virtual: bigint): void {
+  guest.memory.page(guest.kernel.translate(virtual)!).fill(0xcc);
+}
+
+/** Takes a kernel page out of the hardware's page tables, as Windows' memory manager does. */
+function retire(guest: Guest, virtual: bigint, how: 'transition' | 'prototype'): void {
+  const physical = BigInt(guest.kernel.translate(virtual)!);
+  if (how === 'transition') {
+    guest.kernel.setEntry(virtual, physical | 0x880n);
+    return;
+  }
+  // The prototype entry lies in pool: a present one.
+  const prototype = guest.truth.samples[0]!.virtual + 0x100n;
+  guest.kernel.u64(prototype, physical | 0x121n);
+  guest.kernel.setEntry(virtual, ((prototype & 0xffff_ffff_ffffn) << 16n) | 0x400n);
+}
 
 /** RAM without single pages near its end, which the guest does not use. */
 function sixtyRuns(): [number, number][] {

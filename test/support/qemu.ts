@@ -191,7 +191,8 @@ async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<v
 function isParked(cpu: GuestCpu, registers: string): boolean {
   if (!cpu.started) return true;
   const value = (name: string) => BigInt(`0x${new RegExp(`\\b${name}=([0-9a-f]+)`).exec(registers)?.[1] ?? '0'}`);
-  if (value('RIP') !== cpu.regs.rip || value('CR3') !== cpu.cr3 || value('RSP') !== cpu.regs.rsp) return false;
+  // In 32-bit code the monitor shows EIP and ESP.
+  if (value('[RE]IP') !== cpu.regs.rip || value('CR3') !== cpu.cr3 || value('[RE]SP') !== cpu.regs.rsp) return false;
   return (cpu.cs & 3) === 3 || value('HLT') === 1n;
 }
 
