@@ -17,10 +17,11 @@ async function main(): Promise<void> {
       locateMilliseconds: 0,
     }));
     const outcome = r.problems.length === 0 ? `${r.checks} right` : `**${r.problems.length} of ${r.checks} wrong**`;
-    const share = ((100 * r.bytesRead) / r.inputBytes).toFixed(1);
-    rows.push(
-      `| ${c.name} | ${c.elf ? 'test/guest' : 'QEMU'} | ${outcome} | ${(r.bytesRead / 1024).toFixed(0)} KiB (${share}%) | ${r.locateMilliseconds} ms |`,
-    );
+    const effort =
+      r.inputBytes > 0
+        ? `${(r.bytesRead / 1024).toFixed(0)} KiB (${((100 * r.bytesRead) / r.inputBytes).toFixed(1)}%) | ${r.locateMilliseconds} ms`
+        : '| ';
+    rows.push(`| ${c.name} | ${c.elf ? 'test/guest' : 'QEMU'} | ${outcome} | ${effort} |`);
     console.log(rows.at(-1));
     for (const problem of r.problems) console.log(`    ${problem}`);
     if (r.problems.length > 0) failed++;

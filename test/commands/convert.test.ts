@@ -99,6 +99,11 @@ describe('conversion without a debugger', () => {
       truth.processors.map((p) => (c.unknown?.includes(p.number) ? null : p.cpu)),
     );
 
+    // The normal path reads little, and never searches all memory.
+    const { bytesReadToLocate } = report.effort;
+    expect(bytesReadToLocate > report.input.memoryBytes).toBe(c.searches ?? false);
+    expect(c.searches || bytesReadToLocate < 2 << 20).toBe(true);
+
     const dump = readFileSync(output);
     expectOnlyPatches(guest, dump, report);
     const pages = pagesOf(dump);

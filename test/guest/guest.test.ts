@@ -87,7 +87,7 @@ describe.each(KINDS)('a guest: %s', (_, options) => {
   });
 
   it('has no memory where firmware lives', () => {
-    const low = [...guest.pages.keys()].filter((at) => at < 0x10000 || (at >= 0xa0000 && at < 0x100000));
+    const low = [...guest.pages.keys()].filter((at) => at < 0x2000 || (at >= 0xa0000 && at < 0x100000));
     expect(low).toEqual([]);
     expect(Math.max(...guest.pages.keys())).toBeLessThan(guest.ramBytes);
   });

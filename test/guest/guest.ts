@@ -36,7 +36,7 @@ export interface GuestOptions {
     signExtended?: boolean;
   };
   /** Stale and false KDBGs in the image and elsewhere. Default true. */
-  decoys?: boolean;
+  decoys?: boolean | 'stale';
   /** CPUs after the others that the kernel never started. */
   neverStarted?: number;
   /** Processors whose CPU is caught outside Windows (a hypervisor's address space). */
@@ -693,7 +693,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   };
   kernel.write(kdbg, store(block));
 
-  if (options.decoys ?? true) {
+  const decoys = options.decoys ?? true;
+  if (decoys) {
     // Before and after the real one: another kernel's, a stale one of this kernel, plain and encoded, and bare tags.
     const stale = Buffer.from(block);
     stale.writeBigUInt64LE(k(0x38000), 0x48);
@@ -706,6 +707,12 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.write(k(0x39000), store(stale));
     kernel.write(k(0x3a004), Buffer.from('KDBG', 'latin1'));
     kernel.write(k(0x3a010), Buffer.from('KDBGKDBG', 'latin1'));
+    if (decoys !== 'stale') {
+      // One whose lists are right, and which only lacks the processors.
+      const almost = Buffer.from(block);
+      almost.writeBigUInt64LE(k(0x38000), 0x218);
+      kernel.write(k(0x31000), store(almost));
+    }
     const elsewhere = pool(PAGE);
     kernel.write(elsewhere + 0x100n, stale);
   }

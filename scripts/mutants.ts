@@ -1,0 +1,192 @@
+// Shows that the tests can fail: breaks the product in one place at a time, in a copy, and runs the tests that
+// should notice. `npm run mutants` prints a line per break and exits with 1 if one goes unnoticed.
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+interface Mutant {
+  what: string;
+  file: string;
+  find: string;
+  replace: string;
+  tests: string;
+}
+
+const CONVERT = 'test/commands';
+
+const MUTANTS: readonly Mutant[] = [
+  {
+    what: 'p_vaddr instead of p_paddr',
+    file: 'readers/elf-core.ts',
+    find: 'Number(p.p_paddr)',
+    replace: 'Number(p.p_vaddr)',
+    tests: 'test/readers',
+  },
+  {
+    what: 'absent memory counts as stored',
+    file: 'readers/elf-core.ts',
+    find: 'cut += fileSize - available;',
+    replace: '',
+    tests: 'test/readers',
+  },
+  {
+    what: 'PN_XNUM ignored',
+    file: 'readers/elf-core.ts',
+    find: 'if (count === PN_XNUM)',
+    replace: 'if (count < 0)',
+    tests: 'test/readers',
+  },
+  {
+    what: 'kernel_gs_base always read',
+    file: 'machines/x64/qemu-note.ts',
+    find: 'QemuCpuState.readPartial(desc, size)',
+    replace: 'QemuCpuState.readPartial(Buffer.concat([desc, Buffer.alloc(64)]), 448)',
+    tests: 'test/readers',
+  },
+  {
+    what: 'large pages not known',
+    file: 'memory/address-space.ts',
+    find: '(level.largePages && (entryLow & 0x80) !== 0)',
+    replace: 'false',
+    tests: 'test/memory',
+  },
+  {
+    what: 'NX bit taken for address',
+    file: 'memory/address-space.ts',
+    find: '(entryHigh & 0xf_ffff) * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);\n      if (level',
+    replace: 'entryHigh * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);\n      if (level',
+    tests: 'test/memory',
+  },
+  {
+    what: 'KDBG rotated the wrong way',
+    file: 'locate/kdbg.ts',
+    find: 'bswap64(rol64(encoded',
+    replace: 'bswap64(ror64(encoded',
+    tests: 'test/locate',
+  },
+  {
+    what: 'the first KDBG wins, not the best',
+    file: 'locate/kdbg.ts',
+    find: 'ranked.sort((a, b) => b.score - a.score);',
+    replace: '',
+    tests: CONVERT,
+  },
+  {
+    what: 'stale KDBG copies believed',
+    file: 'locate/kdbg.ts',
+    find: 'if (score === 1) return',
+    replace: 'if (score === 0) return',
+    tests: CONVERT,
+  },
+  {
+    what: 'CPUs matched by index',
+    file: 'locate/processors.ts',
+    find: 'const candidates = cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [];',
+    replace: 'const candidates = [processors[cpu.index]?.kpcr ?? 0n];',
+    tests: CONVERT,
+  },
+  {
+    what: 'fields beyond the KDBG read',
+    file: 'locate/kdbg.ts',
+    find: 'const fields = DebuggerData.readPartial(block, candidate.size);',
+    replace: 'const fields = DebuggerData.readPartial(space.read(at, 0x400)!, 0x400);',
+    tests: CONVERT,
+  },
+  {
+    what: 'KVA shadow not looked through',
+    file: 'locate/locator.ts',
+    find: 'yield* shadowedRoots(image, evidence);',
+    replace: '',
+    tests: CONVERT,
+  },
+  {
+    what: 'context flags claim everything',
+    file: 'machines/x64/context.ts',
+    find: 'CONTEXT_AMD64 | 0x7',
+    replace: 'CONTEXT_AMD64 | 0x1f',
+    tests: CONVERT,
+  },
+  { what: 'GDTR not set', file: 'machines/x64/context.ts', find: 'GdtrBase: r.gdt.base,', replace: '', tests: CONVERT },
+  {
+    what: 'captured frame overwritten',
+    file: 'commands/convert.ts',
+    find: "if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };",
+    replace: '',
+    tests: CONVERT,
+  },
+  {
+    what: 'bug check always 0x161',
+    file: 'locate/locator.ts',
+    find: 'if (code === 0) return undefined;',
+    replace: 'return undefined;',
+    tests: CONVERT,
+  },
+  {
+    what: 'losses do not count',
+    file: 'commands/convert.ts',
+    find: "image.diagnostics.losses.length > 0 ? 'losses' : 'good'",
+    replace: "'good' as 'good' | 'losses'",
+    tests: CONVERT,
+  },
+  {
+    what: '43 runs in a full dump',
+    file: 'formats/win-dump.ts',
+    find: 'MAX_HEADER_RUNS = 42',
+    replace: 'MAX_HEADER_RUNS = 43',
+    tests: 'test/dump',
+  },
+  {
+    what: 'an existing output is replaced',
+    file: 'dump/emit.ts',
+    find: 'await link(temporary, output);',
+    replace: 'await rename(temporary, output); return;',
+    tests: 'test/dump',
+  },
+  {
+    what: 'a failed write leaves its file',
+    file: 'dump/emit.ts',
+    find: 'if (!kept) await unlink(temporary)',
+    replace: 'if (kept) await unlink(temporary)',
+    tests: 'test/dump',
+  },
+  {
+    what: 'patches left out',
+    file: 'dump/emit.ts',
+    find: 'applyPatches(plan.patches, chunk.physical, piece);',
+    replace: '',
+    tests: 'test/dump',
+  },
+];
+
+function main(): void {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-mutants-'));
+  let unnoticed = 0;
+  try {
+    for (const name of ['src', 'test', 'package.json', 'tsconfig.json', 'vitest.config.ts'])
+      cpSync(join(root, name), join(dir, name), { recursive: true });
+    symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
+    for (const { what, file, find, replace, tests } of MUTANTS) {
+      const path = join(dir, 'src', file);
+      const source = readFileSync(path, 'utf8');
+      if (!source.includes(find)) throw new Error(`${file} has no "${find}": mend this list`);
+      writeFileSync(path, source.replace(find, replace));
+      const { status } = spawnSync(
+        process.execPath,
+        [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--bail', '1', tests],
+        { cwd: dir, encoding: 'utf8' },
+      );
+      writeFileSync(path, source);
+      if (status === 0) unnoticed++;
+      console.log(`${status === 0 ? 'UNNOTICED' : 'noticed  '}  ${what} (${tests})`);
+    }
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  console.log(`${MUTANTS.length} breaks, ${unnoticed} unnoticed`);
+  process.exitCode = unnoticed > 0 ? 1 : 0;
+}
+
+main();
