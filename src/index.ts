@@ -5,7 +5,7 @@
  * import { convert, locate, open } from 'elf2dmp';
  *
  * const image = open('vm.elf');            // physical runs and CPU states
- * const windows = locate(image);           // kernel, KDBG, processors, with evidence
+ * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
  * console.log(windows.version.build, windows.kernel.base);
  * image.close();
  *

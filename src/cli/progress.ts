@@ -6,6 +6,7 @@ const INTERVAL_MS = 100;
 
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;
+  #phase = '';
   #started = 0;
   #lastShown = 0;
   #shown = false;
@@ -16,14 +17,18 @@ export class ProgressLine {
 
   update(progress: Progress): void {
     const now = performance.now();
-    if (progress.phase === 'write') {
-      if (this.#started === 0) this.#started = now;
+    if ('total' in progress) {
+      if (this.#phase !== progress.phase) {
+        this.#phase = progress.phase;
+        this.#started = now;
+      }
       if (now - this.#lastShown < INTERVAL_MS) return;
       const seconds = (now - this.#started) / 1000;
       const rate = seconds > 0.2 ? progress.done / seconds : 0;
       const left =
         rate > 0 ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left` : '';
-      this.#show(`writing ${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}${left}`);
+      const verb = progress.phase === 'write' ? 'writing' : 'searching memory:';
+      this.#show(`${verb} ${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}${left}`);
     } else {
       this.#show(progress.phase === 'open' ? 'reading headers' : 'locating Windows');
     }

@@ -44,7 +44,10 @@ export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
 export const RAM_CHOICES = ['all', 'windows'] as const;
 export type RamChoice = (typeof RAM_CHOICES)[number];
 
-export type Progress = { phase: 'open' } | { phase: 'locate' } | { phase: 'write'; done: number; total: number };
+export type Progress =
+  | { phase: 'open' | 'locate' }
+  /** Searching all memory, or writing the dump: bytes. */
+  | { phase: 'search' | 'write'; done: number; total: number };
 
 /** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
@@ -56,7 +59,10 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     const target = await checkOutput(output, input, force);
     onProgress?.({ phase: 'locate' });
     const beforeLocate = performance.now();
-    const windows = locateWindows(image, options);
+    const windows = await locateWindows(image, {
+      ...options,
+      onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
+    });
     const effort = {
       locateMilliseconds: Math.round(performance.now() - beforeLocate),
       bytesReadToLocate: image.bytesRead,

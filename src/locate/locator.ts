@@ -10,7 +10,7 @@ import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
 import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
 import { describeKernel, findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
-import { type SearchResult, searchMemory } from './memory-search.ts';
+import { searchMemory } from './memory-search.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
@@ -33,6 +33,10 @@ export interface LocateOptions {
   dtb?: number | undefined;
   /** The kernel's image begins at this virtual address. */
   kernelBase?: bigint | undefined;
+  /** Ends a search of memory early. */
+  signal?: AbortSignal | undefined;
+  /** Called during a search of all memory with bytes searched so far and in all. */
+  onSearch?: ((done: number, total: number) => void) | undefined;
 }
 
 export interface BugCheck {
@@ -68,11 +72,14 @@ export interface Windows {
   diagnostics: Diagnostics;
 }
 
+/** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
+const MAX_ROOTS = 8;
+
 /** Throws `Elf2dmpError` (kind `unsupported` or `corrupt`) with every attempt listed when Windows is not found. */
-export function locateWindows(image: MemoryImage, options: LocateOptions = {}): Windows {
+export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
   const evidence = new Evidence();
   const { diagnostics } = image;
-  const { space, shared, kernel } = findRootAndKernel(image, options, evidence);
+  const { space, shared, kernel } = await findRootAndKernel(image, options, evidence);
   const kdbg = findKdbg(space, kernel, evidence);
   if (!kdbg) {
     throw failure(image, evidence, KDBG_STEP, {
@@ -121,10 +128,61 @@ export function locateWindows(image: MemoryImage, options: LocateOptions = {}): 
   };
 }
 
-function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence: Evidence) {
-  let found: { space: AddressSpace; shared: SharedData } | undefined;
-  const search = new LazySearch(image);
-  for (const { tables, method } of rootCandidates(image, options, search, evidence)) {
+interface Place {
+  space: AddressSpace;
+  shared: SharedData;
+  kernel: KernelImage;
+}
+
+/** Root and kernel as the CPUs tell them; only where that fails, as a search of all memory does. */
+async function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence: Evidence): Promise<Place> {
+  const roots = new Map<string, { space: AddressSpace; shared: SharedData }>();
+  const near = (space: AddressSpace) => addressesFromCpus(space, evidence);
+  const direct = tryRoots(image, nearRoots(image, options, evidence), near, options, roots, evidence);
+  if (direct) return direct;
+  if (options.dtb === undefined || options.kernelBase === undefined) {
+    const result = await searchMemory(image, options);
+    evidence.reject(
+      ROOT_STEP,
+      'search of memory',
+      `${bytes(result.bytes)} searched: ${result.roots.length} tables could be a root, ${result.kpcrs.length} pages a KPCR`,
+    );
+    const far = (space: AddressSpace) => addressesFromSearch(space, result, evidence);
+    for (const { space, shared } of roots.values()) {
+      const kernel = options.kernelBase === undefined ? locateKernel(space, () => far(space), evidence) : undefined;
+      if (kernel) return { space, shared, kernel };
+    }
+    const candidates = options.dtb === undefined ? foundRoots(image, result.roots) : [];
+    const both = function* (space: AddressSpace) {
+      yield* near(space);
+      yield* far(space);
+    };
+    const found = tryRoots(image, candidates, both, options, roots, evidence);
+    if (found) return found;
+  }
+  throw notFound(image, roots, evidence);
+}
+
+function nearRoots(image: MemoryImage, options: LocateOptions, evidence: Evidence): Iterable<RootCandidate> {
+  if (options.dtb !== undefined) return givenRoot(image, options.dtb);
+  return (function* () {
+    yield* loadedRoots(image, evidence);
+    yield* shadowedRoots(image, evidence);
+  })();
+}
+
+/** The first candidate through which SharedUserData and a kernel are found. Adds those that lack only the kernel to `roots`. */
+function tryRoots(
+  image: MemoryImage,
+  candidates: Iterable<RootCandidate>,
+  addresses: (space: AddressSpace) => Iterable<CodeAddress>,
+  options: LocateOptions,
+  roots: Map<string, { space: AddressSpace; shared: SharedData }>,
+  evidence: Evidence,
+): Place | undefined {
+  for (const { tables, method } of candidates) {
+    const key = `${tables.root} ${tables.mode.name}`;
+    if (roots.has(key)) continue;
     const space = new AddressSpace(image, pa(tables.root), tables.mode);
     const label = `${method}, ${hex(tables.root)}`;
     const shared = readSharedUserData(space);
@@ -137,28 +195,32 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
       label,
       `SharedUserData is there through ${tables.mode.name} tables: NT ${shared.ntMajorVersion}.${shared.ntMinorVersion}, ${JSON.stringify(shared.systemRoot)}`,
     );
-    found ??= { space, shared };
     const kernel =
       options.kernelBase === undefined
-        ? locateKernel(space, () => addressesFromCpus(space, evidence), evidence)
+        ? locateKernel(space, () => addresses(space), evidence)
         : givenKernel(space, options.kernelBase, evidence);
     if (kernel) return { space, shared, kernel };
+    roots.set(key, { space, shared });
+    if (roots.size >= MAX_ROOTS) return undefined;
   }
-  if (found) {
-    const { space } = found;
-    const kernel =
-      options.kernelBase === undefined
-        ? locateKernel(space, () => addressesFromSearch(space, search.result, evidence), evidence)
-        : undefined;
-    if (kernel) return { ...found, kernel };
-    throw failure(image, evidence, KERNEL_STEP, {
+  return undefined;
+}
+
+function notFound(
+  image: MemoryImage,
+  roots: ReadonlyMap<string, { space: AddressSpace }>,
+  evidence: Evidence,
+): Elf2dmpError {
+  const [first] = roots.values();
+  if (first) {
+    return failure(image, evidence, KERNEL_STEP, {
       code: 'kernel-not-found',
-      message: `Windows' page tables are at physical ${hex(found.space.root)}, but its kernel image was not found`,
+      message: `Windows' page tables are at physical ${hex(first.space.root)}, but its kernel image was not found`,
     });
   }
   const other = recogniseOtherSystem(image);
   if (other) {
-    throw new Elf2dmpError({
+    return new Elf2dmpError({
       code: other.code,
       kind: 'unsupported',
       message: other.what,
@@ -167,43 +229,10 @@ function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence:
       attempts: evidence.failures(ROOT_STEP),
     });
   }
-  throw failure(image, evidence, ROOT_STEP, {
+  return failure(image, evidence, ROOT_STEP, {
     code: 'windows-not-found',
     message: 'no Windows was found in this dump: no page tables lead to SharedUserData',
   });
-}
-
-/** The search of all memory, done once and only when something asks for it. */
-class LazySearch {
-  readonly #image: MemoryImage;
-  #result: SearchResult | undefined;
-
-  constructor(image: MemoryImage) {
-    this.#image = image;
-  }
-
-  get result(): SearchResult {
-    this.#result ??= searchMemory(this.#image);
-    return this.#result;
-  }
-}
-
-/** In the order of how much they are worth; those of later sources are looked for only when they are needed. */
-function* rootCandidates(
-  image: MemoryImage,
-  options: LocateOptions,
-  search: LazySearch,
-  evidence: Evidence,
-): Generator<RootCandidate> {
-  if (options.dtb !== undefined) {
-    yield* givenRoot(image, options.dtb);
-    return;
-  }
-  yield* loadedRoots(image, evidence);
-  yield* shadowedRoots(image, evidence);
-  const { roots, bytes: searched } = search.result;
-  evidence.reject(ROOT_STEP, 'search of memory', `${bytes(searched)} searched, ${roots.length} tables could be a root`);
-  yield* foundRoots(image, roots);
 }
 
 function locateKernel(

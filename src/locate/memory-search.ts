@@ -2,6 +2,7 @@
  * One pass over all physical memory, for dumps whose CPU states are missing or useless. It collects what
  * looks like Windows: page-table roots, KPCRs, plain KDBGs. Nothing that it finds is believed yet.
  */
+import { setImmediate } from 'node:timers/promises';
 import { isKernelAddress } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
@@ -28,10 +29,21 @@ const KDBG_PATTERN = Buffer.from('KDBG', 'latin1');
 /** Of the tag in its block. */
 const TAG_OFFSET = 0x10;
 
-export function searchMemory(image: MemoryImage): SearchResult {
+export interface SearchOptions {
+  signal?: AbortSignal | undefined;
+  onSearch?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Reads in blocks and lets other work in between them, so that signals and progress get through. */
+export async function searchMemory(
+  image: MemoryImage,
+  { signal, onSearch }: SearchOptions = {},
+): Promise<SearchResult> {
   const result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
   const tag = new SkipSearch(KDBG_PATTERN);
-  const buffer = Buffer.alloc(BLOCK + PAGE_SIZE);
+  // Of its own, so that its words are aligned.
+  const buffer = Buffer.allocUnsafeSlow(BLOCK + PAGE_SIZE);
+  const words = new Uint32Array(buffer.buffer);
   for (const extent of image.pageExtents().extents) {
     for (let at = 0; at < extent.size; at += BLOCK) {
       const start = extent.start + at;
@@ -40,8 +52,11 @@ export function searchMemory(image: MemoryImage): SearchResult {
       const block = buffer.subarray(0, Math.min(BLOCK + PAGE_SIZE, extent.size - at));
       if (!image.readSync(start, block)) continue;
       result.bytes += length;
+      onSearch?.(result.bytes, image.size);
+      await setImmediate();
+      signal?.throwIfAborted();
       for (let page = 0; page < length; page += PAGE_SIZE) {
-        for (const clue of image.machine.pageClues(block, page, start + page)) {
+        for (const clue of image.machine.pageClues(words, page / 4, start + page)) {
           const list: PageClue[] = clue.kind === 'root' ? result.roots : result.kpcrs;
           if (list.length < MAX_FOUND) list.push(clue);
         }

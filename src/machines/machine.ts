@@ -70,8 +70,8 @@ export interface Machine {
   interruptTable(registers: Registers): InterruptTable;
   /** Kernel code addresses that an interrupt table leads to. */
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
-  /** What the page at `at` of `block`, physical address `physical`, shows of Windows. */
-  pageClues(block: Buffer, at: number, physical: number): Iterable<PageClue>;
+  /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
+  pageClues(words: Uint32Array, at: number, physical: number): Iterable<PageClue>;
   isUserMode(registers: Registers): boolean;
   /** The CPU runs this machine's own code, not that of a compatibility mode (WoW64). */
   runsNativeCode(registers: Registers): boolean;

@@ -37,7 +37,7 @@ describe('the package', () => {
       join(dir, 'use.mjs'),
       `import { convert, Elf2dmpError, locate, open } from ${JSON.stringify(library)};
       const image = open('vm.elf');
-      const windows = locate(image);
+      const windows = await locate(image);
       image.close();
       const report = await convert({ input: 'vm.elf', output: 'library.dmp' });
       const failed = await convert({ input: 'none', output: 'x' }).catch((e) => e instanceof Elf2dmpError && e.code);

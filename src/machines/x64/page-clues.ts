@@ -9,42 +9,55 @@ const LOW_MEMORY = MIB;
 const TABLE_ENTRY = 0x3;
 const TABLE_ENTRY_MASK = 0x83;
 
-export function* pageClues(block: Buffer, at: number, physical: number): Generator<PageClue> {
-  if (physical < LOW_MEMORY) {
-    const cr3 = startBlockCr3(block, at);
-    if (cr3 !== undefined) yield { kind: 'root', root: pa(cr3), how: 'processor start block' };
-  }
-  const selfLow = block.readUInt32LE(at + 0x18);
-  // Cheap test first: Self at +0x18 is a page's address, CurrentPrcb at +0x20 lies 0x180 above it.
-  if ((selfLow & 0xfff) === 0 && block.readUInt32LE(at + 0x20) === (selfLow + 0x180) >>> 0) {
-    const self = block.readBigUInt64LE(at + 0x18);
-    const idtBase = block.readBigUInt64LE(at + 0x38);
-    if (isKernelAddress(self) && block.readBigUInt64LE(at + 0x20) === self + 0x180n && isKernelAddress(idtBase)) {
-      yield { kind: 'kpcr', virtual: va(self), idtBase: va(idtBase) };
-    }
-  }
-  if (hasSelfMap(block, at, physical)) yield { kind: 'root', root: pa(physical), how: 'self-map' };
+/** Clues are rare: most pages cost the comparisons and share this. */
+const NONE: readonly PageClue[] = [];
+
+export function pageClues(words: Uint32Array, at: number, physical: number): readonly PageClue[] {
+  const startBlock = physical < LOW_MEMORY ? startBlockCr3(words, at) : undefined;
+  const kpcr = kpcrAt(words, at);
+  const selfMap = hasSelfMap(words, at, physical);
+  if (startBlock === undefined && !kpcr && !selfMap) return NONE;
+  const clues: PageClue[] = [];
+  if (startBlock !== undefined) clues.push({ kind: 'root', root: pa(startBlock), how: 'processor start block' });
+  if (kpcr) clues.push(kpcr);
+  if (selfMap) clues.push({ kind: 'root', root: pa(physical), how: 'self-map' });
+  return clues;
+}
+
+/** A 64-bit word at a byte offset in the page. */
+const word = (words: Uint32Array, at: number, offset: number): bigint =>
+  (BigInt(words[at + offset / 4 + 1]!) << 32n) | BigInt(words[at + offset / 4]!);
+
+/** Self at +0x18 is a page's address, CurrentPrcb at +0x20 lies 0x180 above it, IdtBase at +0x38. */
+function kpcrAt(words: Uint32Array, at: number): PageClue | undefined {
+  const selfLow = words[at + 6]!;
+  // Cheap test first.
+  if ((selfLow & 0xfff) !== 0 || words[at + 8] !== (selfLow + 0x180) >>> 0) return undefined;
+  const self = word(words, at, 0x18);
+  const idtBase = word(words, at, 0x38);
+  if (!isKernelAddress(self) || word(words, at, 0x20) !== self + 0x180n || !isKernelAddress(idtBase)) return undefined;
+  return { kind: 'kpcr', virtual: va(self), idtBase: va(idtBase) };
 }
 
 /**
  * CR3 in a PROCESSOR_START_BLOCK: a jump over its header and its completion flag in the first word, the
  * kernel's entry at +0x70, CR3 at +0xa0 (as public memory forensics tools look for it).
  */
-function startBlockCr3(block: Buffer, at: number): number | undefined {
-  if ((block.readBigUInt64LE(at) & 0xffff_ffff_ffff_00ffn) !== 0x0000_0001_0006_00e9n) return undefined;
-  if ((block.readBigUInt64LE(at + 0x70) & 0xffff_f800_0000_0003n) !== 0xffff_f800_0000_0000n) return undefined;
-  const cr3 = block.readBigUInt64LE(at + 0xa0);
+function startBlockCr3(words: Uint32Array, at: number): number | undefined {
+  if ((word(words, at, 0) & 0xffff_ffff_ffff_00ffn) !== 0x0000_0001_0006_00e9n) return undefined;
+  if ((word(words, at, 0x70) & 0xffff_f800_0000_0003n) !== 0xffff_f800_0000_0000n) return undefined;
+  const cr3 = word(words, at, 0xa0);
   return (cr3 & 0xfff0_0000_0000_0fffn) === 0n && cr3 !== 0n ? Number(cr3) : undefined;
 }
 
 /** Whether an entry of the kernel's half of a table points back to the table. */
-function hasSelfMap(block: Buffer, at: number, physical: number): boolean {
+function hasSelfMap(words: Uint32Array, at: number, physical: number): boolean {
   const low = physical % 2 ** 32;
   const high = Math.floor(physical / 2 ** 32);
-  for (let i = 256; i < 512; i++) {
-    const entryLow = block.readUInt32LE(at + 8 * i);
+  for (let i = at + 512; i < at + 1024; i += 2) {
+    const entryLow = words[i]!;
     if ((entryLow & 0xffff_f000) >>> 0 !== low || (entryLow & TABLE_ENTRY_MASK) !== TABLE_ENTRY) continue;
-    if ((block.readUInt32LE(at + 8 * i + 4) & 0xf_ffff) === high) return true;
+    if ((words[i + 1]! & 0xf_ffff) === high) return true;
   }
   return false;
 }
