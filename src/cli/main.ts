@@ -1,8 +1,7 @@
 /** The command: arguments in, exit code out. The only place that prints. */
 import { constants } from 'node:os';
-import { convert } from '../commands/convert.ts';
 import { TOOL } from '../commands/report.ts';
-import { Elf2dmpError } from '../core/errors.ts';
+import { convert, Elf2dmpError } from '../index.ts';
 import { type ConvertArguments, parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import { ProgressLine } from './progress.ts';

@@ -146,6 +146,34 @@ export const CASES: readonly MatrixCase[] = [
   },
   { name: '--type bitmap', guest: { seed: 27 }, args: ['--type', 'bitmap'], dumpType: 'bitmap' },
   { name: '--ram windows', guest: { seed: 28 }, args: ['--ram', 'windows'] },
+  {
+    name: 'PCIDs in CR3',
+    guest: { seed: 40 },
+    // TCG knows no PCIDs.
+    elf: {},
+    change: (guest) => {
+      for (const cpu of guest.cpus) cpu.cr3 |= 0x5n;
+    },
+  },
+  {
+    name: '60 runs and a forged address near 2^52',
+    guest: { seed: 41 },
+    elf: { runs: [...sixtyRuns(), [2 ** 52 - 0x2000, 2 ** 52]] },
+    dumpType: 'bitmap',
+    exitCode: 3,
+    losses: ['extents-too-far'],
+  },
+  {
+    name: 'a forged address near 2^52 in a full dump',
+    guest: { seed: 42 },
+    elf: {
+      runs: [
+        [0, 0xa0000],
+        [0x100000, 0x1000000],
+        [2 ** 52 - 0x2000, 2 ** 52],
+      ],
+    },
+  },
   { name: 'a processor in 32-bit code (WoW64)', guest: { processors: 3, wow64: [0], seed: 30 }, opensOn: 1 },
   {
     name: 'no CPU notes: start block',
