@@ -1,28 +1,12 @@
 /** The command line, parsed with yargs. */
 import yargs from 'yargs';
-import {
-  CONTEXT_CHOICES,
-  type ContextChoice,
-  DUMP_TYPE_CHOICES,
-  type DumpTypeChoice,
-  RAM_CHOICES,
-  type RamChoice,
-} from '../commands/convert.ts';
+import { CONTEXT_CHOICES, type ConvertOptions, DUMP_TYPE_CHOICES, RAM_CHOICES } from '../commands/convert.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 
-export interface ConvertArguments {
-  input: string;
-  output: string;
-  force: boolean;
-  strict: boolean;
-  patch: boolean;
-  context: ContextChoice;
-  type: DumpTypeChoice;
-  ram: RamChoice;
-  dtb: number | undefined;
-  kernelBase: bigint | undefined;
+/** The conversion that was asked for, and how to tell of it. */
+export interface ConvertArguments extends ConvertOptions {
   json: boolean;
   quiet: boolean;
   verbose: boolean;

@@ -53,16 +53,7 @@ async function runConvert(args: ConvertArguments): Promise<number> {
   const line = process.stderr.isTTY && !args.quiet ? new ProgressLine(process.stderr) : undefined;
   try {
     const report = await convert({
-      input: args.input,
-      output: args.output,
-      force: args.force,
-      strict: args.strict,
-      patch: args.patch,
-      context: args.context,
-      type: args.type,
-      ram: args.ram,
-      dtb: args.dtb,
-      kernelBase: args.kernelBase,
+      ...args,
       signal: abort.signal,
       onProgress: line && ((progress) => line.update(progress)),
     });

@@ -1,5 +1,5 @@
 /** Writes a guest as QEMU's dump-guest-memory does, without QEMU: by literal offsets. */
-import type { Guest, GuestCpu } from './guest.ts';
+import { GPRS, type Guest, type GuestCpu } from './guest.ts';
 import { PAGE } from './memory.ts';
 
 export interface ElfOptions {
@@ -36,28 +36,7 @@ export function cpuNote(cpu: GuestCpu, size = 440, crashed = false): Buffer {
   const { regs } = cpu;
   desc.writeUInt32LE(size > 440 ? 2 : 1, 0);
   desc.writeUInt32LE(size, 4);
-  (
-    [
-      'rax',
-      'rbx',
-      'rcx',
-      'rdx',
-      'rsi',
-      'rdi',
-      'rsp',
-      'rbp',
-      'r8',
-      'r9',
-      'r10',
-      'r11',
-      'r12',
-      'r13',
-      'r14',
-      'r15',
-      'rip',
-      'rflags',
-    ] as const
-  ).forEach((name, i) => {
+  GPRS.forEach((name, i) => {
     desc.writeBigUInt64LE(regs[name], 8 + 8 * i);
   });
   const segment = (at: number, selector: number, limit: number, flags: number, base: bigint) => {

@@ -51,15 +51,16 @@ export interface GuestSegment {
   base: bigint;
 }
 
-const GPRS = [
+/** In the order of QEMU's notes. */
+export const GPRS = [
   'rax',
   'rbx',
   'rcx',
   'rdx',
   'rsi',
   'rdi',
-  'rbp',
   'rsp',
+  'rbp',
   'r8',
   'r9',
   'r10',
