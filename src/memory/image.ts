@@ -12,9 +12,13 @@ export interface PhysicalRun {
   fileOffset?: number;
 }
 
-/** What a reader gives: how to get at a run's bytes. */
+/**
+ * What a reader gives: how to get at a run's bytes. Pages that turn out to be damaged only now become
+ * zeros, and the reader says so in the image's diagnostics, as a loss.
+ */
 export interface RunReader {
-  readSync(run: PhysicalRun, offset: number, target: Buffer): void;
+  /** False where a page was damaged. */
+  readSync(run: PhysicalRun, offset: number, target: Buffer): boolean;
   read(run: PhysicalRun, offset: number, target: Buffer): Promise<void>;
 }
 
@@ -120,19 +124,20 @@ export class MemoryImage {
     return next === address + length;
   }
 
-  /** Fills `target` from physical `address` on. Returns false, with `target` undefined in part, unless all is present. */
+  /** Fills `target` from physical `address` on. Returns false, with `target` undefined in part, unless all is present and sound. */
   readSync(address: number, target: Buffer): boolean {
     let next = address;
     for (const { run, from, to } of this.#pieces(address, target.length)) {
       if (from !== next) return false;
-      this.#reader.readSync(run, from - run.start, target.subarray(from - address, to - address));
+      const sound = this.#reader.readSync(run, from - run.start, target.subarray(from - address, to - address));
+      if (!sound) return false;
       this.#bytesRead += to - from;
       next = to;
     }
     return next === address + target.length;
   }
 
-  /** As `readSync`; the caller knows that the range is present. */
+  /** As `readSync`; the caller knows that the range is present. Damaged pages come as zeros: a full dump has no holes. */
   async read(address: number, target: Buffer): Promise<void> {
     let next = address;
     for (const { run, from, to } of this.#pieces(address, target.length)) {

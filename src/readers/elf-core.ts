@@ -100,7 +100,10 @@ function open(source: ByteSource): MemoryImage {
     });
   }
   const reader: RunReader = {
-    readSync: (run, offset, target) => source.readSync((run as FileRun).fileOffset + offset, target),
+    readSync: (run, offset, target) => {
+      source.readSync((run as FileRun).fileOffset + offset, target);
+      return true;
+    },
     read: (run, offset, target) => source.read((run as FileRun).fileOffset + offset, target),
   };
   return new MemoryImage({

@@ -27,18 +27,6 @@ const SIGNATURES: readonly Signature[] = [
     hint: `restore the guest with \`virsh restore FILE\`, then dump it with ${DUMP}`,
   })),
   {
-    magic: 'KDUMP   ',
-    code: 'kdump-compressed',
-    what: 'a kdump-compressed dump, which this version does not read yet',
-    hint: `dump again in ELF format: ${DUMP}, or dump-guest-memory without -z, -l, -s`,
-  },
-  {
-    magic: 'makedumpfile',
-    code: 'kdump-flattened',
-    what: 'a flattened kdump-compressed dump, which this version does not read yet',
-    hint: `dump again in ELF format: ${DUMP}, or dump-guest-memory without -z, -l, -s`,
-  },
-  {
     magic: 'PAGEDU64',
     code: 'already-dmp',
     what: 'a Windows 64-bit crash dump already',

@@ -4,10 +4,11 @@ import type { MemoryImage } from '../memory/image.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { elfCore } from './elf-core.ts';
+import { kdump } from './kdump.ts';
 import { identifyNeighbour } from './neighbours.ts';
 import { PROBE_SIZE, type Reader } from './reader.ts';
 
-const READERS: readonly Reader[] = [elfCore];
+const READERS: readonly Reader[] = [elfCore, kdump];
 
 /** Opens a file. Throws `Elf2dmpError`. The image has to be closed. */
 export function openImage(path: string): MemoryImage {
@@ -36,7 +37,7 @@ export function openSource(source: ByteSource): MemoryImage {
     file: source.name,
     structure: 'signature',
     offset: 0,
-    expected: 'an ELF core file (7f 45 4c 46)',
+    expected: 'an ELF core file (7f 45 4c 46) or a kdump-compressed file ("KDUMP   ", "makedumpfile")',
     actual: head.length === 0 ? 'no bytes' : shown,
     hint: neighbour?.hint ?? HOW_TO_DUMP,
   });

@@ -79,7 +79,7 @@ export function cpuNote(cpu: GuestCpu, size = 440, crashed = false): Buffer {
 }
 
 /** The Linux-style note of one CPU, by which gdb and crash know it. */
-function prstatus(cpu: GuestCpu, index: number): Buffer {
+export function prstatus(cpu: GuestCpu, index: number): Buffer {
   const desc = Buffer.alloc(336);
   desc.writeUInt32LE(index + 1, 0x20);
   const r = cpu.regs;

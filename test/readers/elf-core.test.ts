@@ -308,13 +308,6 @@ describe('files that are refused', () => {
       'libvirt-save',
       'unsupported',
     ],
-    ['a kdump file', Buffer.concat([Buffer.from('KDUMP   '), Buffer.alloc(100)]), 'kdump-compressed', 'unsupported'],
-    [
-      'a flattened kdump file',
-      Buffer.concat([Buffer.from('makedumpfile'), Buffer.alloc(100)]),
-      'kdump-flattened',
-      'unsupported',
-    ],
     ['a crash dump', Buffer.concat([Buffer.from('PAGEDU64'), Buffer.alloc(100)]), 'already-dmp', 'unsupported'],
     ['a qcow2 image', Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(100)]), 'qcow2', 'unsupported'],
     ['a gzip file', Buffer.from([0x1f, 0x8b, 8, 0, 0]), 'compressed-gzip', 'unsupported'],

@@ -9,6 +9,7 @@ export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): Me
   const bytesAt = new Map(sorted.map((p) => [p.start, p.bytes]));
   const readSync = (run: { start: number }, offset: number, target: Buffer) => {
     bytesAt.get(run.start)!.copy(target, 0, offset, offset + target.length);
+    return true;
   };
   return new MemoryImage({
     file: 'test',
@@ -18,7 +19,7 @@ export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): Me
     cpus: [],
     notes: [],
     diagnostics: new Diagnostics(),
-    reader: { readSync, read: async (run, offset, target) => readSync(run, offset, target) },
+    reader: { readSync, read: async (run, offset, target) => void readSync(run, offset, target) },
     close: () => undefined,
   });
 }
