@@ -74,6 +74,8 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     await emitCopy(plan, image, target, {
       force,
       signal: options.signal,
+      // Damaged pages may turn up only while they are read.
+      beforePublish: () => options.strict && refuseLosses(windows),
       onProgress: onProgress && ((done, total) => onProgress({ phase: 'write', done, total })),
     });
     return {

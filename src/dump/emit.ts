@@ -15,6 +15,8 @@ export interface EmitOptions {
   signal?: AbortSignal | undefined;
   /** Called with bytes written so far and in all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Called when everything was read and written, before it gets the output's name; may throw to refuse it. */
+  beforePublish?: (() => void) | undefined;
 }
 
 const CHUNK = MIB;
@@ -99,6 +101,7 @@ export async function emitCopy(
       await file.close();
     }
     options.signal?.throwIfAborted();
+    options.beforePublish?.();
     await publish(temporary, output, options.force ?? false);
     kept = true;
   } finally {
