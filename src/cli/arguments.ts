@@ -1,6 +1,12 @@
 /** The command line, parsed with yargs. */
 import yargs from 'yargs';
-import { CONTEXT_CHOICES, type ConvertOptions, DUMP_TYPE_CHOICES, RAM_CHOICES } from '../commands/convert.ts';
+import {
+  CONTEXT_CHOICES,
+  type ConvertOptions,
+  DUMP_TYPE_CHOICES,
+  RAM_CHOICES,
+  REFLINK_CHOICES,
+} from '../commands/convert.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -57,6 +63,11 @@ export async function parseArguments(
             default: 'auto' as const,
             describe: 'auto: a full dump, or a bitmap dump if there are more than 42 runs',
           })
+          .option('reflink', {
+            choices: REFLINK_CHOICES,
+            default: 'never' as const,
+            describe: "share the input's blocks instead of copying (XFS, Btrfs); makes a bitmap dump",
+          })
           .option('ram', {
             choices: RAM_CHOICES,
             default: 'all' as const,
@@ -95,6 +106,7 @@ export async function parseArguments(
           context: args.context,
           type: args.type,
           ram: args.ram,
+          reflink: args.reflink,
           dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
           kernelBase:
             args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),

@@ -29,7 +29,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     ...processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
     [
       'Dump',
-      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}) in ${report.seconds} s`,
+      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}) in ${report.seconds} s`,
     ],
   ];
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');

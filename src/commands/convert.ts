@@ -1,9 +1,10 @@
 /** The main job: open, locate, plan, emit. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
-import { checkOutput, emitCopy } from '../dump/emit.ts';
+import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../dump/emit.ts';
 import { PatchSet } from '../dump/patches.ts';
-import { type DumpPlan, planDump } from '../dump/plan.ts';
+import { type DumpPlan, type PlanOptions, planDump } from '../dump/plan.ts';
+import { sharedPages } from '../dump/shared-pages.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import type { RamRange } from '../locate/physical-memory.ts';
@@ -27,6 +28,11 @@ export interface ConvertOptions extends LocateOptions {
   context?: ContextChoice | undefined;
   /** `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. */
   type?: DumpTypeChoice | undefined;
+  /**
+   * Share the input's blocks instead of copying them, on XFS and Btrfs: a bitmap dump, made in no time.
+   * `auto` copies where that can't be done, and says why; `always` fails. Default `never`.
+   */
+  reflink?: ReflinkChoice | undefined;
   /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
   ram?: RamChoice | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
@@ -40,6 +46,9 @@ export type ContextChoice = (typeof CONTEXT_CHOICES)[number];
 
 export const DUMP_TYPE_CHOICES = ['auto', 'full', 'bitmap'] as const;
 export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
+
+export const REFLINK_CHOICES = ['never', 'auto', 'always'] as const;
+export type ReflinkChoice = (typeof REFLINK_CHOICES)[number];
 
 export const RAM_CHOICES = ['all', 'windows'] as const;
 export type RamChoice = (typeof RAM_CHOICES)[number];
@@ -68,16 +77,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
       bytesReadToLocate: image.bytesRead,
     };
     options.signal?.throwIfAborted();
-    const conversion = planConversion(windows, options);
-    const { plan } = conversion;
-    if (options.strict) refuseLosses(windows);
-    await emitCopy(plan, image, target, {
-      force,
-      signal: options.signal,
-      // Damaged pages may turn up only while they are read.
-      beforePublish: () => options.strict && refuseLosses(windows),
-      onProgress: onProgress && ((done, total) => onProgress({ phase: 'write', done, total })),
-    });
+    const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
     return {
       tool: TOOL,
       outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
@@ -95,6 +95,49 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
   }
 }
 
+async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
+  const { onProgress } = options;
+  const conversion = planConversion(windows, options);
+  if (options.strict) refuseLosses(windows);
+  await emitCopy(conversion.plan, windows.image, target, {
+    force: options.force,
+    signal: options.signal,
+    // Damaged pages may turn up only while they are read.
+    beforePublish: () => options.strict && refuseLosses(windows),
+    onProgress: onProgress && ((done, total) => onProgress({ phase: 'write', done, total })),
+  });
+  return conversion;
+}
+
+/** A dump that shares the input's pages, where that is wanted and can be done; undefined where it has to be copied. */
+async function tryShared(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion | undefined> {
+  const { reflink = 'never' } = options;
+  if (reflink === 'never') return undefined;
+  const { image } = windows;
+  let obstacle: string | undefined;
+  const pages = sharedPages(image);
+  if (options.type === 'full') obstacle = 'a full dump (--type full) has its pages right behind its header';
+  else if (options.ram === 'windows') obstacle = '--ram windows leaves out pages that lie in between';
+  else if (typeof pages === 'string') obstacle = pages;
+  else {
+    const conversion = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
+    if (options.strict) refuseLosses(windows);
+    obstacle = await emitReflink(conversion.plan, pages, target, { force: options.force, signal: options.signal });
+    if (obstacle === undefined) return { ...conversion, sharesInput: true };
+  }
+  if (reflink === 'always') {
+    throw new Elf2dmpError({
+      code: 'reflink-impossible',
+      kind: 'unsupported',
+      message: `the dump can not share the input's blocks: ${obstacle}`,
+      file: image.file,
+      hint: 'use --reflink=auto, which copies where it has to; sharing needs XFS or Btrfs, both files on one file system',
+    });
+  }
+  image.diagnostics.add('warning', 'copied', `the pages were copied, not shared: ${obstacle}`);
+  return undefined;
+}
+
 /** Registers that the dump shows for a processor. */
 export interface ShownContext {
   processor: Processor;
@@ -109,12 +152,14 @@ export interface Conversion {
   header: ShownContext | undefined;
   /** Of the header's exception record; 0 without `header`. */
   exceptionAddress: bigint;
+  /** Its pages share the input's blocks. */
+  sharesInput: boolean;
 }
 
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
 export function planConversion(
   windows: Windows,
-  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> = {},
+  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & { firstPage?: PlanOptions['firstPage'] } = {},
 ): Conversion {
   const { image, space, kdbg, version, shared, bugCheck } = windows;
   const { machine, diagnostics } = image;
@@ -169,10 +214,14 @@ export function planConversion(
       comment: `Converted by elf2dmp ${VERSION} from a QEMU guest memory dump`,
     },
     patches.list,
-    { type: options.type ?? 'auto', ranges: options.ram === 'windows' ? windowsRam(windows) : undefined },
+    {
+      type: options.type ?? 'auto',
+      firstPage: options.firstPage,
+      ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
+    },
     diagnostics,
   );
-  return { plan, shown, header, exceptionAddress };
+  return { plan, shown, header, exceptionAddress, sharesInput: false };
 }
 
 function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {

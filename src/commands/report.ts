@@ -81,6 +81,8 @@ export interface DumpReport {
   bytes: number;
   pages: number;
   runs: { basePage: string; pageCount: number }[];
+  /** The pages share the input's blocks (reflink). */
+  sharesInput: boolean;
   bugCheckCode: string;
   headerProcessor: number | null;
   /** The header's exception record, and where it comes from; null where no registers are known. */
@@ -194,7 +196,7 @@ export function reportPatch(patch: Patch): PatchReport {
 
 export function reportDump(
   path: string,
-  { plan, header, exceptionAddress }: Conversion,
+  { plan, header, exceptionAddress, sharesInput }: Conversion,
   bugCheckCode: number,
 ): DumpReport {
   return {
@@ -203,6 +205,7 @@ export function reportDump(
     bytes: plan.size,
     pages: plan.pages,
     runs: plan.extents.map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
+    sharesInput,
     bugCheckCode: hex(bugCheckCode),
     headerProcessor: header?.processor.number ?? null,
     exception: header

@@ -3,9 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, link, lstat, open, realpath, rename, statfs, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { alignUp } from '../core/bits.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes, MIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { cloneRange } from './clone-range.ts';
 import type { Patch } from './patches.ts';
 import type { DumpPlan } from './plan.ts';
 
@@ -82,6 +84,15 @@ export async function emitCopy(
   options: EmitOptions = {},
 ): Promise<void> {
   await checkSpace(output, plan.size);
+  await writeThenPublish(output, options, (file, name) => copyAll(plan, image, file, name, options));
+}
+
+/** Runs `write` on a new temporary file beside the output, which gets the output's name when it is on disk. */
+async function writeThenPublish(
+  output: string,
+  options: EmitOptions,
+  write: (file: FileHandle, name: string) => Promise<void>,
+): Promise<void> {
   const temporary = `${output}.${randomBytes(6).toString('hex')}.part`;
   const file = await open(
     temporary,
@@ -93,7 +104,7 @@ export async function emitCopy(
   let kept = false;
   try {
     try {
-      await copyAll(plan, image, file, temporary, options);
+      await write(file, temporary);
       await file.sync().catch((cause) => {
         throw ioError('write to disk', temporary, cause);
       });
@@ -106,6 +117,76 @@ export async function emitCopy(
     kept = true;
   } finally {
     if (!kept) await unlink(temporary).catch(() => undefined);
+  }
+}
+
+/** The part of the input that becomes the dump's pages as it lies there. */
+export interface SharedPages {
+  /** Opened for reading. */
+  fd: number;
+  /** File offset of the first page in the input. */
+  offset: number;
+  /** The file system's block size: what can be shared begins and ends at its multiples. */
+  block: number;
+}
+
+/** FirstPage of a dump that shares its pages: in the same place within a block as in the input. */
+export const sharedFirstPage =
+  ({ offset, block }: SharedPages) =>
+  (prefix: number): number =>
+    alignUp(prefix, block) + (offset % block);
+
+/**
+ * As `emitCopy`, but the pages share the input's blocks.
+ *
+ * @returns undefined, or the reason why it can't be done here; then nothing was written
+ */
+export async function emitReflink(
+  plan: DumpPlan,
+  shared: SharedPages,
+  output: string,
+  options: EmitOptions = {},
+): Promise<string | undefined> {
+  let obstacle: string | undefined;
+  try {
+    await writeThenPublish(output, options, async (file, name) => {
+      const within = shared.offset % shared.block;
+      obstacle = await cloneRange(
+        { fd: shared.fd, offset: shared.offset - within, length: 0 },
+        { fd: file.fd, offset: plan.firstPage - within },
+      );
+      if (obstacle) throw new NotShared();
+      await writeAll(file, name, plan.prefix, 0);
+      for (const patch of plan.patches) await writeAll(file, name, patch.bytes, positionOf(plan, patch.physical));
+      // What lies behind the pages in the input is no part of the dump.
+      await file.truncate(plan.size).catch((cause) => {
+        throw ioError('truncate', name, cause);
+      });
+    });
+  } catch (error) {
+    if (!(error instanceof NotShared)) throw error;
+  }
+  return obstacle;
+}
+
+class NotShared extends Error {}
+
+/** File offset of a physical address that the plan keeps. */
+export function positionOf(plan: DumpPlan, physical: number): number {
+  let position = plan.firstPage;
+  for (const { start, size } of plan.extents) {
+    if (physical >= start && physical < start + size) return position + physical - start;
+    position += size;
+  }
+  throw new RangeError(`physical 0x${physical.toString(16)} is not in the plan`);
+}
+
+async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {
+  for (let at = 0; at < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, at, bytes.length - at, position + at).catch((cause) => {
+      throw ioError('write', name, cause);
+    });
+    at += bytesWritten;
   }
 }
 
@@ -133,12 +214,7 @@ async function copyAll(
   const { signal, onProgress } = options;
   let done = 0;
   const write = async (bytes: Buffer, position: number) => {
-    for (let at = 0; at < bytes.length; ) {
-      const { bytesWritten } = await file.write(bytes, at, bytes.length - at, position + at).catch((cause) => {
-        throw ioError('write', name, cause);
-      });
-      at += bytesWritten;
-    }
+    await writeAll(file, name, bytes, position);
     done += bytes.length;
     onProgress?.(done, plan.size);
   };
@@ -163,7 +239,7 @@ async function copyAll(
 }
 
 function* chunksOf(plan: DumpPlan): Generator<{ physical: number; size: number; position: number }> {
-  let position = plan.prefix.length;
+  let position = plan.firstPage;
   for (const { start, size } of plan.extents) {
     for (let at = 0; at < size; at += CHUNK) {
       const length = Math.min(CHUNK, size - at);

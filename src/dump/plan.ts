@@ -10,9 +10,11 @@ import type { Patch } from './patches.ts';
 
 export interface DumpPlan {
   type: 'full' | 'bitmap';
-  /** Everything before the first page. */
+  /** The file's first bytes: header, and bitmap if there is one. */
   prefix: Buffer;
-  /** Sorted; their pages follow the prefix back to back. */
+  /** File offset of the first page. */
+  firstPage: number;
+  /** Sorted; their pages follow each other from `firstPage` on. */
   extents: readonly Extent[];
   pages: number;
   /** Bytes of the finished file. */
@@ -27,6 +29,8 @@ export interface PlanOptions {
   type: 'auto' | 'full' | 'bitmap';
   /** Sorted, disjoint ranges of whole pages: only what lies in them is kept. undefined: all. */
   ranges?: readonly Extent[] | undefined;
+  /** Where a bitmap dump's pages begin, given the bytes of header and bitmap. Default: the next page. */
+  firstPage?: ((prefix: number) => number) | undefined;
 }
 
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
@@ -48,9 +52,16 @@ export function planDump(
       file: image.file,
     });
   }
-  const prefixSize =
-    type === 'full' ? DUMP_HEADER64_SIZE : alignUp(DUMP_HEADER64_SIZE + bitmapSize(last.start + last.size), PAGE_SIZE);
-  const size = prefixSize + pages * PAGE_SIZE;
+  const prefixSize = DUMP_HEADER64_SIZE + (type === 'bitmap' ? bitmapSize(last.start + last.size) : 0);
+  const firstPage = options.firstPage?.(prefixSize) ?? alignUp(prefixSize, PAGE_SIZE);
+  const size = firstPage + pages * PAGE_SIZE;
+  if (type === 'bitmap' && prefixSize - DUMP_HEADER64_SIZE > LEECHCORE_BITMAP) {
+    diagnostics.add(
+      'warning',
+      'large-bitmap',
+      `the page map takes ${bytes(prefixSize - DUMP_HEADER64_SIZE)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
+    );
+  }
   const prefix = Buffer.alloc(prefixSize);
   encodeHeader({
     ...values,
@@ -59,9 +70,12 @@ export function planDump(
     dumpType: type === 'full' ? DumpType.full : DumpType.bitmapFull,
     requiredSpace: size,
   }).copy(prefix);
-  if (type === 'bitmap') encodeBitmap(extents, pages, prefixSize).copy(prefix, DUMP_HEADER64_SIZE);
-  return { type, prefix, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
+  if (type === 'bitmap') encodeBitmap(extents, pages, firstPage).copy(prefix, DUMP_HEADER64_SIZE);
+  return { type, prefix, firstPage, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
 }
+
+/** LeechCore refuses dumps whose pages begin beyond 16 MiB: a map of 512 GiB. */
+const LEECHCORE_BITMAP = 16 * MIB;
 
 function chooseExtents(
   image: MemoryImage,

@@ -43,6 +43,8 @@ export interface MemoryImageSpec {
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
   reader: RunReader;
+  /** The open file that the runs' `fileOffset`s are of. */
+  fd?: number | undefined;
   close(): void;
 }
 
@@ -58,6 +60,7 @@ export class MemoryImage {
   readonly notes: readonly ImageNote[];
   readonly diagnostics: Diagnostics;
   readonly close: () => void;
+  readonly fd: number | undefined;
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
   readonly #reader: RunReader;
@@ -74,6 +77,7 @@ export class MemoryImage {
     this.notes = spec.notes;
     this.diagnostics = spec.diagnostics;
     this.close = spec.close;
+    this.fd = spec.fd;
     this.#reader = spec.reader;
     let end = 0;
     let size = 0;

@@ -115,6 +115,7 @@ function open(source: ByteSource): MemoryImage {
     notes: otherNotes,
     diagnostics,
     reader,
+    fd: source.fd,
     close: () => source.close(),
   });
 }

@@ -9,11 +9,11 @@ const readAsync = promisify(readCallback);
 export class FileSource implements ByteSource {
   readonly name: string;
   readonly size: number;
-  readonly #fd: number;
+  readonly fd: number;
 
   private constructor(name: string, fd: number, size: number) {
     this.name = name;
-    this.#fd = fd;
+    this.fd = fd;
     this.size = size;
   }
 
@@ -48,7 +48,7 @@ export class FileSource implements ByteSource {
     for (let done = 0; done < target.length; ) {
       let count: number;
       try {
-        count = readSync(this.#fd, target, done, target.length - done, offset + done);
+        count = readSync(this.fd, target, done, target.length - done, offset + done);
       } catch (cause) {
         throw ioError(`read at offset 0x${(offset + done).toString(16)}`, this.name, cause);
       }
@@ -62,7 +62,7 @@ export class FileSource implements ByteSource {
     for (let done = 0; done < target.length; ) {
       let count: number;
       try {
-        ({ bytesRead: count } = await readAsync(this.#fd, target, done, target.length - done, offset + done));
+        ({ bytesRead: count } = await readAsync(this.fd, target, done, target.length - done, offset + done));
       } catch (cause) {
         throw ioError(`read at offset 0x${(offset + done).toString(16)}`, this.name, cause);
       }
@@ -72,7 +72,7 @@ export class FileSource implements ByteSource {
   }
 
   close(): void {
-    closeSync(this.#fd);
+    closeSync(this.fd);
   }
 
   #check(offset: number, length: number): void {

@@ -5,6 +5,8 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes, as it was when opened. */
   readonly size: number;
+  /** The open file, where the bytes are those of a file. */
+  readonly fd?: number;
   /**
    * Fills `target` from byte `offset` on. Throws `Elf2dmpError` when the range goes beyond `size`, on
    * an I/O error, and when the file has become shorter since it was opened.

@@ -8,35 +8,13 @@ import type { ConversionReport } from '../../src/commands/report.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { CASES } from '../matrix/cases.ts';
+import { pagesOf } from '../support/dumps.ts';
 
 let dir: string;
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), 'elf2dmp-convert-'));
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
-
-/** The pages of a dump by physical address, read by literal offsets. */
-function pagesOf(dump: Buffer): Map<number, Buffer> {
-  const pages = new Map<number, Buffer>();
-  let at = 0x2000;
-  const take = (pfn: number) => {
-    pages.set(pfn * 0x1000, dump.subarray(at, at + 0x1000));
-    at += 0x1000;
-  };
-  if (dump.readUInt32LE(0xf98) === 5) {
-    at = Number(dump.readBigUInt64LE(0x2020));
-    const bits = Number(dump.readBigUInt64LE(0x2030));
-    for (let pfn = 0; pfn < bits; pfn++) if ((dump[0x2038 + (pfn >> 3)]! >> (pfn & 7)) & 1) take(pfn);
-  } else {
-    for (let i = 0; i < dump.readUInt32LE(0x88); i++) {
-      const base = Number(dump.readBigUInt64LE(0x98 + 16 * i));
-      const count = Number(dump.readBigUInt64LE(0xa0 + 16 * i));
-      for (let n = 0; n < count; n++) take(base + n);
-    }
-  }
-  expect(at).toBe(dump.length);
-  return pages;
-}
 
 /** Compares each page of the dump with the guest's memory; what differs must be a patch that the report lists. */
 function expectOnlyPatches(guest: Guest, dump: Buffer, report: ConversionReport): void {

@@ -102,14 +102,14 @@ describe('runs', () => {
 
   it('stay in the header up to 42, and become a bitmap beyond', () => {
     expect(plan(scattered(42)).type).toBe('full');
-    const { type, prefix, pages, size } = plan(scattered(43));
+    const { type, prefix, firstPage, pages, size } = plan(scattered(43));
     expect([type, prefix.readUInt32LE(0xf98)]).toEqual(['bitmap', 5]);
     expect(prefix.toString('latin1', 0x2000, 0x2008)).toBe('FDMPDUMP');
-    expect(prefix.readBigUInt64LE(0x2020)).toBe(BigInt(prefix.length));
+    expect(prefix.readBigUInt64LE(0x2020)).toBe(BigInt(firstPage));
     expect(prefix.readBigUInt64LE(0x2028)).toBe(43n);
     expect(prefix.readBigUInt64LE(0x2030)).toBe(85n);
     expect([...prefix.subarray(0x2038, 0x2043)]).toEqual([...new Array(10).fill(0x55), 0x15]);
-    expect([pages, size]).toEqual([43, prefix.length + 43 * 0x1000]);
+    expect([pages, firstPage, size]).toEqual([43, 0x3000, 0x3000 + 43 * 0x1000]);
   });
 
   it('make the bitmap that a naive loop makes', () => {
@@ -159,9 +159,9 @@ describe('runs', () => {
       { start: 0x1000, bytes: Buffer.alloc(0x1000) },
       { start: 2 ** 52 - 0x1000, bytes: Buffer.alloc(0x1000) },
     ]);
-    const { extents, prefix } = plan(image, [], diagnostics, { type: 'bitmap' });
+    const { extents, firstPage } = plan(image, [], diagnostics, { type: 'bitmap' });
     expect(extents).toEqual([{ start: 0x1000, size: 0x1000 }]);
-    expect(prefix.length).toBe(0x3000);
+    expect(firstPage).toBe(0x3000);
     expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
   });
 

@@ -1,0 +1,114 @@
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/commands/convert.ts';
+import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest } from '../guest/guest.ts';
+import { pagesOf } from '../support/dumps.ts';
+import { canMount, mountNew } from '../support/loop-mounts.ts';
+
+const guest = buildGuest({ processors: 2, ramMiB: 64, seed: 50 });
+const elf = writeElf(guest);
+let dir: string;
+
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-reflink-'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+describe.skipIf(!canMount())('--reflink', () => {
+  for (const kind of ['xfs', 'btrfs'] as const) {
+    it(`shares the input's blocks on ${kind}, and shows the same in the debugger`, async () => {
+      const fs = mountNew(kind, dir, 512 << 20);
+      try {
+        const [input, output] = [join(fs.path, 'vm.elf'), join(fs.path, 'shared.dmp')];
+        writeFileSync(input, elf, { flush: true });
+        const used = () => {
+          const { blocks, bfree, bsize } = statfsSync(fs.path);
+          return (blocks - bfree) * bsize;
+        };
+        const before = used();
+        const report = await convert({ input, output, reflink: 'always' });
+        expect(report.dump).toMatchObject({ type: 'bitmap', sharesInput: true });
+        // 64 MiB of pages; new blocks only for the header, the map and what is patched.
+        expect(used() - before).toBeLessThan(8 << 20);
+        expect(readFileSync(input).equals(elf)).toBe(true);
+
+        const copied = join(dir, 'copied.dmp');
+        await convert({ input, output: copied, force: true });
+        const [a, b] = [pagesOf(readFileSync(output)), pagesOf(readFileSync(copied))];
+        expect([...a.keys()]).toEqual([...b.keys()]);
+        for (const [address, page] of a) if (!page.equals(b.get(address)!)) throw new Error(`page ${address} differs`);
+        expect(statfsSync(fs.path).bsize % 4096).toBe(0);
+        if (!debuggerAvailable()) return;
+        const questions = {
+          complaints: complaints(),
+          r0: registers(0),
+          r1: registers(1),
+          k1: stack(1),
+          modules: modules(),
+        };
+        const outside = join(dir, 'shared.dmp');
+        copyFileSync(output, outside);
+        expect(await askDebugger(outside, questions)).toEqual(await askDebugger(copied, questions));
+      } finally {
+        fs.unmount();
+      }
+    });
+  }
+
+  it('fails with the reason where it can not be, or copies and says why', async () => {
+    const fs = mountNew('ext4', dir, 128 << 20);
+    try {
+      const [input, output] = [join(fs.path, 'vm.elf'), join(fs.path, 'out.dmp')];
+      const small = writeElf(buildGuest());
+      writeFileSync(input, small);
+      await expect(convert({ input, output, reflink: 'always' })).rejects.toMatchObject({ code: 'reflink-impossible' });
+      expect(readdirSync(fs.path).sort()).toEqual(['lost+found', 'vm.elf']);
+      const report = await convert({ input, output, reflink: 'auto' });
+      expect(report.dump).toMatchObject({ type: 'full', sharesInput: false });
+      expect(report.diagnostics.map((d) => d.code)).toContain('copied');
+    } finally {
+      fs.unmount();
+    }
+  });
+});
+
+describe('--reflink without a file system that shares', () => {
+  it.each([
+    [
+      'pages out of order',
+      {
+        reversed: false,
+        runs: [
+          [0x100000, 0x1000000],
+          [0, 0xa0000],
+        ] as const,
+      },
+      {},
+      'does not follow',
+    ],
+    [
+      'a partial page',
+      {
+        runs: [
+          [0, 0xa0000],
+          [0x100000, 0x1000000 - 0x800],
+        ] as const,
+      },
+      {},
+      'whole pages',
+    ],
+    ['--type full', {}, { type: 'full' as const }, '--type full'],
+    ['--ram windows', {}, { ram: 'windows' as const }, '--ram windows'],
+  ])('refuses %s', async (_, elfOptions, options, reason) => {
+    const input = join(dir, 'odd.elf');
+    writeFileSync(input, writeElf(buildGuest(), elfOptions));
+    await expect(convert({ input, output: join(dir, 'odd.dmp'), reflink: 'always', ...options })).rejects.toThrow(
+      reason,
+    );
+    expect(readdirSync(dir)).not.toContain('odd.dmp');
+  });
+});
