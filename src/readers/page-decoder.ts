@@ -120,12 +120,20 @@ export interface PageDecoderOptions {
   /** Default: one less than there are cores, at most 7. */
   workers?: number;
   batchesBeforeWorkers?: number;
+  /** For tests, which run from sources that a worker of Node can't load. Default: the compiled page-worker.js beside. */
+  startWorker?: (workerData: PageWorkerData) => Worker;
+}
+
+export interface PageWorkerData {
+  pageSize: number;
+  slots: SharedArrayBuffer[];
 }
 
 /** Decodes batches in workers and, where those are all busy, here. */
 export class PageDecoder {
   readonly #pageSize: number;
   readonly #wanted: number;
+  readonly #startWorker: (workerData: PageWorkerData) => Worker;
   #untilWorkers: number;
   #hands: Hand[] | undefined;
   readonly #queue: Batch[] = [];
@@ -136,6 +144,8 @@ export class PageDecoder {
   constructor(pageSize: number, options: PageDecoderOptions = {}) {
     this.#pageSize = pageSize;
     this.#wanted = options.workers ?? Math.min(MAX_WORKERS, availableParallelism() - 1);
+    this.#startWorker =
+      options.startWorker ?? ((workerData) => new Worker(new URL('./page-worker.js', import.meta.url), { workerData }));
     this.#untilWorkers = options.batchesBeforeWorkers ?? BATCHES_BEFORE_WORKERS;
   }
 
@@ -195,11 +205,7 @@ export class PageDecoder {
       slot: new BatchSlot(this.#pageSize),
       batch: undefined as Batch | undefined,
     }));
-    const fromSource = import.meta.url.endsWith('.ts');
-    const worker = new Worker(new URL(`./page-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
-      workerData: { pageSize: this.#pageSize, slots: slots.map((s) => s.slot.shared) },
-      execArgv: fromSource ? ['--import', 'tsx'] : [],
-    });
+    const worker = this.#startWorker({ pageSize: this.#pageSize, slots: slots.map((s) => s.slot.shared) });
     const hand = { worker, slots };
     worker.unref();
     worker.on('message', (index: number) => {
@@ -214,7 +220,7 @@ export class PageDecoder {
       if (slots.every((s) => !s.batch)) worker.unref();
       this.#pump();
     });
-    // A worker that can't start or dies (no memory, no thread left) leaves its work to the others.
+    // A worker that can't start or dies (no memory, no thread left, no compiled file beside) leaves its work to the others.
     worker.on('error', () => undefined);
     worker.on('exit', () => {
       this.#hands = this.#hands?.filter((h) => h !== hand);
