@@ -7,6 +7,11 @@ export interface MatrixCase {
   guest: GuestOptions;
   /** Written by our own ELF writer with these options, where QEMU can't make it; else by a real QEMU. */
   elf?: ElfOptions;
+  /**
+   * A kdump instead of an ELF: flattened zlib by QEMU; the others, which Debian's QEMU can't write, by our own writer
+   * with the real compressors.
+   */
+  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
   /** All memory has to be searched. */
   searches?: boolean;
   /** Changes the guest before it is dumped: damage. */
@@ -246,6 +251,10 @@ export const CASES: readonly MatrixCase[] = [
         retire(guest, guest.kernel.read(guest.truth.psLoadedModuleList, 8).readBigUInt64LE(), how);
     },
   })),
+  { name: 'kdump-zlib, flattened', guest: { seed: 40 }, format: 'kdump-zlib' },
+  { name: 'kdump-zlib, raw', guest: { seed: 41 }, format: 'kdump-raw-zlib' },
+  { name: 'kdump-lzo', guest: { seed: 42 }, format: 'kdump-lzo' },
+  { name: 'kdump-snappy', guest: { seed: 43 }, format: 'kdump-snappy' },
   {
     name: 'a run that ends within a page',
     guest: { seed: 29 },

@@ -21,6 +21,8 @@ import {
 } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, GPRS, type Guest, type GuestCpu } from '../guest/guest.ts';
+import { flatten, kdumpOf } from '../guest/kdump.ts';
+import { loadCompressors } from '../support/compressors.ts';
 import { dumpWithQemu } from '../support/qemu.ts';
 import type { MatrixCase } from './cases.ts';
 
@@ -57,7 +59,20 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     writeFileSync(path, writeElf(guest, c.elf));
     return;
   }
+  if (c.format !== undefined && c.format !== 'kdump-zlib') {
+    const compressors = loadCompressors();
+    const [flags, compress] = {
+      'kdump-raw-zlib': [1, undefined] as const,
+      'kdump-lzo': [2, compressors?.lzo] as const,
+      'kdump-snappy': [4, compressors?.snappy] as const,
+    }[c.format];
+    if (flags !== 1 && !compress) throw new Error(`${c.format} needs liblzo2 and libsnappy`);
+    const made = kdumpOf(guest, { flags, ...(compress ? { compress } : {}) });
+    writeFileSync(path, c.format === 'kdump-raw-zlib' ? made.file : flatten(made));
+    return;
+  }
   await dumpWithQemu(guest, path, {
+    ...(c.format ? { format: c.format } : {}),
     ...(c.paging ? { paging: true } : {}),
     ...(c.machineType ? { machineType: c.machineType } : {}),
   });
