@@ -587,7 +587,8 @@ describe('kdump-compressed', () => {
             let end = 0;
             const records = pieces.map(([offset, size, goesOn]) => {
               const start = goesOn ? end : offset;
-              const bytes = Buffer.from(Array.from({ length: size }, () => (value = (value + 1) % 251) + 1));
+              const bytes = Buffer.from(Array.from({ length: size }, (_, i) => ((value + i) % 251) + 1));
+              value += size;
               bytes.forEach((b, i) => {
                 model[start + i] = b;
               });
