@@ -12,12 +12,17 @@ const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 /** Runs the command and sets the process's exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   // A reader that went away (`| head`) is no failure of ours.
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-    });
-  }
-  process.exitCode = await run(argv);
+  let failed = false;
+  process.stderr.on('error', () => undefined);
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') return;
+    failed = true;
+    process.exitCode = EXIT.ioTransient;
+    process.stderr.write(`elf2dmp: cannot write to standard output: ${error.code ?? error.message}\n`);
+  });
+  const code = await run(argv);
+  // Also where the failure came while it ran; one that comes later sets it by itself.
+  process.exitCode = failed ? EXIT.ioTransient : code;
 }
 
 async function run(argv: readonly string[]): Promise<number> {

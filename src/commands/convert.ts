@@ -184,10 +184,13 @@ export function planConversion(
     if (value === undefined) {
       diagnostics.add(
         'loss',
-        'time-torn',
-        `SharedUserData.${name} was being updated when the dump was taken: the dump says 0`,
+        'time-unknown',
+        `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
       );
     }
+  }
+  if (shared.productType === 0) {
+    diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
   }
   const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
   const lastNumber = windows.processors.reduce((last, p) => Math.max(last, p.number), -1);

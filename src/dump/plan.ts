@@ -127,19 +127,19 @@ function intersect(a: readonly Extent[], b: readonly Extent[]): Extent[] {
   return result;
 }
 
-/** A bitmap may take this much for a far extent, whatever that holds: 16 MiB of it reach over 512 GiB. */
+/** The page map may take this much, whatever the dump holds: it reaches over 512 GiB. */
 const CHEAP_BITMAP = 16 * MIB;
 
-/** A forged address near 2^52 must not cost gigabytes: an extent that takes more bitmap than it has memory goes. */
+/** Forged addresses near 2^52 must not cost gigabytes: while the map takes more than it has pages for, the last run goes. */
 function dropFarExtents(extents: readonly Extent[], diagnostics: Diagnostics): readonly Extent[] {
   const kept = [...extents];
   const far: Extent[] = [];
+  let total = sum(kept);
   for (let last = kept.at(-1); last; last = kept.at(-1)) {
-    const before = kept.at(-2);
-    const cost = bitmapSize(last.start + last.size) - (before ? bitmapSize(before.start + before.size) : 0);
-    if (cost <= CHEAP_BITMAP || cost <= last.size) break;
+    if (bitmapSize(last.start + last.size) <= Math.max(CHEAP_BITMAP, total)) break;
     far.push(last);
     kept.pop();
+    total -= last.size;
   }
   if (far.length > 0) {
     diagnostics.add(

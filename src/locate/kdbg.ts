@@ -91,7 +91,7 @@ export class KdbgSearch {
     const found: KdbgCandidate[] = [];
     const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
     const { filter, pairs } = this.#table;
-    for (let i = 2 * TAG_WORD; i + 3 < words.length; i += 2) {
+    for (let i = 2 * TAG_WORD; i + 3 < words.length && found.length <= MAX_CANDIDATES; i += 2) {
       const thisLow = words[i]!;
       if (thisLow === KDBG_TAG) {
         const size = words[i + 1]!;
@@ -128,7 +128,7 @@ export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number
   const tagPage = KDBG_TAG & 0xfff;
   const take = (i: number, size: number, kernBase: bigint, rotation: number | undefined) => {
     const distance = address - kernBase;
-    if (plausibleSize(size) && distance >= 0n && distance < BigInt(reach)) {
+    if (found.length < MAX_CANDIDATES && plausibleSize(size) && distance >= 0n && distance < BigInt(reach)) {
       found.push({ offset: (i - 2 * TAG_WORD) * 4, size, rotation, kernBase });
     }
   };
@@ -172,6 +172,9 @@ export function decodeBlock(encoded: Buffer, kernBase: bigint, rotation: number)
   return decoded;
 }
 
+/** Places looked at: a kernel has a dozen, hostile memory any number. */
+const MAX_CANDIDATES = 1024;
+
 /** Image bytes searched at a time. */
 const CHUNK = MIB;
 
@@ -184,6 +187,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
   forEachPresentChunk(space, kernel, (buffer, address) => {
     present += buffer.length;
     for (const candidate of search.search(buffer)) {
+      if (seen.size >= MAX_CANDIDATES) return;
       const at = va(address + BigInt(candidate.offset));
       if (seen.has(at)) continue;
       seen.add(at);

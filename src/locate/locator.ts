@@ -304,6 +304,9 @@ function reportProcessors(
     evidence.reject(step, `KiProcessorBlock at ${table}`, 'no entry is a PRCB');
   }
   for (const p of processors) {
+    if (p.doubt) {
+      diagnostics.add('loss', 'processor-damaged', `processor ${p.number}: ${p.doubt}`, { prcb: hex64(p.prcb) });
+    }
     const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
     if (p.cpu) {
       evidence.accept(step, method, `its KPCR ${hex64(p.kpcr)} is CPU ${p.cpu.index}'s`);
@@ -356,5 +359,15 @@ function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics)
   // Kept as 64 bits, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
   const code = bytes.readUInt32LE(0);
   if (code === 0) return undefined;
+  const upper = bytes.readUInt32LE(4);
+  if (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000)) {
+    diagnostics.add(
+      'loss',
+      'bug-check-implausible',
+      `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is no bug check code: whether the guest crashed is unknown`,
+      { virtual: hex64(address) },
+    );
+    return undefined;
+  }
   return { code, parameters: [word(1), word(2), word(3), word(4)], address: va(address) };
 }

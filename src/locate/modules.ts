@@ -55,6 +55,15 @@ export function readModules(space: AddressSpace, head: bigint): ModuleList {
   return { modules: [...forward.modules, ...backward.modules.reverse()], broken: forward.broken };
 }
 
+/** Base and size of the first entry of a module list, without following the list. */
+export function firstModule(space: AddressSpace, head: bigint): { base: bigint; size: number } | undefined {
+  const entry = space.readU64(head);
+  const bytes = entry !== undefined && isKernelAddress(entry) ? space.read(entry, LoaderEntry64.size) : undefined;
+  if (!bytes) return undefined;
+  const { DllBase: base, SizeOfImage: size } = LoaderEntry64.read(bytes);
+  return { base, size };
+}
+
 function readString(space: AddressSpace, s: { Length: number; Buffer: bigint }): string | undefined {
   if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !isKernelAddress(s.Buffer)) return undefined;
   return space.read(s.Buffer, s.Length)?.toString('utf16le');

@@ -15,6 +15,8 @@ export interface Processor {
   context: VirtualAddress | undefined;
   /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
   specialRegisters: VirtualAddress | undefined;
+  /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
+  doubt: string | undefined;
   /** The CPU state that runs this processor. */
   cpu: CpuState | undefined;
 }
@@ -51,17 +53,26 @@ export function findProcessors(
     if (entry === undefined) break;
     if (entry === 0n || known.has(entry)) continue;
     const kpcr = entry - BigInt(pcrOffsets(space, fields).prcb);
-    const reason = loaded.has(kpcr) ? undefined : checkPrcb(space, fields, entry);
+    const doubt = checkPrcb(space, fields, entry);
+    const reason = loaded.has(kpcr) ? undefined : doubt;
     if (reason === undefined) {
       known.add(entry);
       last = i;
-      processors.push(describeProcessor(space, fields, i, va(entry)));
+      processors.push({
+        ...describeProcessor(space, fields, i, va(entry)),
+        doubt: doubt ?? checkNumber(space, fields, entry, i),
+      });
     } else {
       bad.push({ number: i, address: entry, reason });
     }
   }
-  // What follows the last processor is other data.
-  return { processors, bad: bad.filter((b) => b.number < last) };
+  // What follows the last processor is other data, unless it still has a PRCB's place in its page.
+  const inPage = BigInt(space.image.machine.kpcr.prcb);
+  for (let more = true; more; ) {
+    more = bad.some((b) => b.number === last + 1 && isKernelAddress(b.address) && (b.address & 0xfffn) === inPage);
+    if (more) last++;
+  }
+  return { processors, bad: bad.filter((b) => b.number <= last) };
 }
 
 /** The KDBG's word on the KPCR's layout, and the machine's where it has none. */
@@ -84,6 +95,15 @@ function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint)
   return undefined;
 }
 
+/** KPRCB.Number is a byte in the oldest builds: that much is compared. */
+function checkNumber(space: AddressSpace, fields: DebuggerFields, prcb: bigint, index: number): string | undefined {
+  if (!fields.OffsetPrcbNumber) return undefined;
+  const number = space.read(prcb + BigInt(fields.OffsetPrcbNumber), 1)?.readUInt8();
+  return number === undefined || number === (index & 0xff)
+    ? undefined
+    : `PRCB.Number is ${number}, but KiProcessorBlock has it at ${index}`;
+}
+
 function describeProcessor(
   space: AddressSpace,
   fields: DebuggerFields,
@@ -103,6 +123,7 @@ function describeProcessor(
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,
+    doubt: undefined,
     cpu: undefined,
   };
 }

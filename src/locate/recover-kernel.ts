@@ -8,11 +8,13 @@ import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from './evidence.ts';
 import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
 import { KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
-import { readModules } from './modules.ts';
+import { firstModule } from './modules.ts';
 import { readPeImage } from './pe-image.ts';
 
 /** Neighbourhoods searched: each takes about a second. */
 const MAX_NEIGHBOURHOODS = 4;
+/** Blocks looked at in each: a kernel has a dozen, hostile memory any number. */
+const MAX_TRIES = 256;
 
 export function recoverKernel(
   space: AddressSpace,
@@ -50,16 +52,18 @@ export function recoverKernel(
 
 function kernelNear(space: AddressSpace, handler: bigint): KernelImage | undefined {
   let found: KernelImage | undefined;
+  let tries = 0;
   const from = handler - (handler % BigInt(PAGE_SIZE)) - BigInt(MAX_KERNEL_SIZE);
   forEachPresentChunk(space, { base: from, size: 2 * MAX_KERNEL_SIZE }, (buffer, address) => {
     if (found) return;
     for (const { offset, size, rotation, kernBase } of searchWithoutBase(buffer, handler, MAX_KERNEL_SIZE)) {
+      if (++tries > MAX_TRIES) return;
       const bytes = space.read(address + BigInt(offset), size);
       if (!bytes) continue;
       const block = rotation === undefined ? bytes : decodeBlock(bytes, kernBase, rotation);
       const head = DebuggerData.readPartial(block, size).PsLoadedModuleList;
       if (head === undefined || !isKernelAddress(head)) continue;
-      const first = readModules(space, head).modules[0];
+      const first = firstModule(space, head);
       if (first?.base !== kernBase || handler >= kernBase + BigInt(first.size)) continue;
       found = {
         base: va(kernBase),

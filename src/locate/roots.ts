@@ -81,7 +81,8 @@ const ROOT_RESERVED = 0x7ff0_0000_0000_0000n;
 
 /**
  * With KVA shadow, a CPU in user mode has tables loaded that lack most of the kernel; the kernel's root
- * is in its KPCR, at an offset that differs between builds and is found by what it leads to.
+ * is in its PRCB, at an offset that differs between builds and is found by what it leads to. Of the KPCR
+ * the loaded tables map only the page with that word.
  */
 export function* shadowedRoots(image: MemoryImage, evidence: Evidence): Generator<RootCandidate> {
   for (const cpu of image.cpus) {
@@ -97,11 +98,6 @@ export function* shadowedRoots(image: MemoryImage, evidence: Evidence): Generato
 function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence: Evidence): Generator<RootCandidate> {
   const method = `KPCR of CPU ${cpu.index} at ${hex64(kpcr)}`;
   const { self } = space.image.machine.kpcr;
-  if (space.readU64(kpcr + BigInt(self)) !== kpcr) {
-    evidence.reject(ROOT_STEP, method, 'does not name itself through the tables that the CPU has loaded');
-    return;
-  }
-  const home = space.translate(kpcr);
   const tried = new Set<number>([space.root]);
   const offsets = [...KNOWN_OFFSETS, ...Array.from({ length: KPCR_REACH / 8 }, (_, i) => 8 * i)];
   let mapping = 0;
@@ -111,9 +107,10 @@ function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence
     const root = Number(value & ROOT_ADDRESS);
     if (root === 0 || tried.has(root)) continue;
     tried.add(root);
-    // The kernel's tables map the same KPCR at the same address: few words pass this.
+    // The kernel's tables map the word's page to the same memory, and a KPCR that names itself.
     const candidate = new AddressSpace(space.image, pa(root), space.mode);
-    if (candidate.translate(kpcr) !== home) continue;
+    if (candidate.translate(kpcr + BigInt(offset)) !== space.translate(kpcr + BigInt(offset))) continue;
+    if (candidate.readU64(kpcr + BigInt(self)) !== kpcr) continue;
     mapping++;
     yield {
       tables: { root, mode: space.mode },

@@ -10,9 +10,10 @@ export interface SharedData {
   ntMinorVersion: number;
   /** 0 before Windows 10. */
   ntBuildNumber: number;
+  /** 0 where the guest holds none. */
   productType: number;
   suiteMask: number;
-  /** FILETIME, UTC; undefined where the two high parts disagree (it was being updated). */
+  /** FILETIME, UTC; undefined where the two high parts disagree (it was being updated) or it is no time. */
   systemTime: bigint | undefined;
   /** Units of 100 ns since boot; likewise. */
   interruptTime: bigint | undefined;
@@ -45,7 +46,7 @@ export function readSharedUserData(space: AddressSpace): SharedData | string {
     ntMajorVersion: data.NtMajorVersion,
     ntMinorVersion: data.NtMinorVersion,
     ntBuildNumber: data.NtBuildNumber & 0x0fff_ffff,
-    productType: data.NtProductType,
+    productType: productTypeOk ? data.NtProductType : 0,
     suiteMask: data.SuiteMask,
     systemTime: time(data.SystemTime),
     interruptTime: time(data.InterruptTime),
@@ -54,6 +55,10 @@ export function readSharedUserData(space: AddressSpace): SharedData | string {
   };
 }
 
+/** High part of a FILETIME in the year 2514: what lies beyond is no time. */
+const TIME_LIMIT = 2 ** 26;
+
 function time(t: StructOf<typeof SystemTimeField>): bigint | undefined {
-  return t.High1Time === t.High2Time ? (BigInt(t.High1Time) << 32n) | BigInt(t.LowPart) : undefined;
+  if (t.High1Time !== t.High2Time || t.High1Time >= TIME_LIMIT) return undefined;
+  return (BigInt(t.High1Time) << 32n) | BigInt(t.LowPart);
 }

@@ -19,7 +19,7 @@ import {
 import { X64 } from '../machines/x64/index.ts';
 import { MemoryImage, type PhysicalRun, type RunReader } from '../memory/image.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import { interpretNotes, MAX_NOTE_BYTES, type RawNote, splitNotes } from './notes.ts';
+import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
 import type { Reader } from './reader.ts';
 
 /** 56 MiB of program headers; QEMU was seen to write 71,684 (paging mode). */
@@ -67,6 +67,7 @@ function open(source: ByteSource): MemoryImage {
   });
 
   const notes: RawNote[] = [];
+  let budget = MAX_NOTE_BYTES;
   for (const { index, fileOffset, fileSize } of noteSegments) {
     if (fileOffset + fileSize > source.size) {
       diagnostics.add(
@@ -76,16 +77,22 @@ function open(source: ByteSource): MemoryImage {
         { offset: hex(source.size) },
       );
     }
-    if (fileSize > MAX_NOTE_BYTES) {
+    const length = Math.min(fileSize, budget);
+    budget -= length;
+    if (fileSize > length) {
       diagnostics.add(
         'loss',
         'notes-too-large',
-        `${bytes(fileSize)} of notes: only the first ${bytes(MAX_NOTE_BYTES)} were read`,
+        `program header ${index} has ${bytes(fileSize)} of notes; only the first ${bytes(MAX_NOTE_BYTES)} of all notes were read`,
       );
     }
-    notes.push(
-      ...splitNotes(readUpTo(source, fileOffset, Math.min(fileSize, MAX_NOTE_BYTES)), fileOffset, diagnostics),
-    );
+    for (const note of splitNotes(readUpTo(source, fileOffset, length), fileOffset, diagnostics)) {
+      if (notes.length === MAX_NOTES) {
+        diagnostics.add('loss', 'notes-too-many', `only the first ${MAX_NOTES} notes were read`);
+        break;
+      }
+      notes.push(note);
+    }
   }
   const { cpus, notes: otherNotes } = interpretNotes(notes, X64, diagnostics);
   const runs = toRuns(segments, source, qemuMemoryArea(source, header, noteSegments), diagnostics);

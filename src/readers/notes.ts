@@ -6,10 +6,13 @@ import { ElfNoteHeader } from '../formats/elf.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ImageNote } from '../memory/image.ts';
 
-/** Note bytes that are read; 4,096 CPUs take 3.3 MB. */
+/** Notes that are read: two for each of 4,096 CPUs, and room for more. */
+export const MAX_NOTES = 65_536;
+/** Bytes of all notes that are read; 4,096 CPUs take 3.3 MB. */
 export const MAX_NOTE_BYTES = 64 * MIB;
 const MAX_NAME = 4096;
 const KEPT_HEAD = 0x2000;
+const MAX_KEPT = 64;
 
 export interface RawNote {
   name: string;
@@ -67,8 +70,10 @@ export function interpretNotes(notes: Iterable<RawNote>, machine: Machine, diagn
       cpus.push({ index, registers: parsed?.registers, crashed: parsed?.crashed, origin });
     } else if (note.name === 'CORE' && note.type === 1) {
       prstatus++;
-    } else if (note.name !== 'CORE' && note.name !== 'LINUX') {
-      others.push({ name: note.name, type: note.type, size: note.desc.length, head: note.desc.subarray(0, KEPT_HEAD) });
+    } else if (note.name !== 'CORE' && note.name !== 'LINUX' && others.length < MAX_KEPT) {
+      // A copy: a part would keep all notes in memory.
+      const head = Buffer.from(note.desc.subarray(0, KEPT_HEAD));
+      others.push({ name: note.name, type: note.type, size: note.desc.length, head });
     }
   }
   if (prstatus > cpus.length) {

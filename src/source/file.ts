@@ -10,6 +10,7 @@ export class FileSource implements ByteSource {
   readonly name: string;
   readonly size: number;
   readonly fd: number;
+  #closed = false;
 
   private constructor(name: string, fd: number, size: number) {
     this.name = name;
@@ -72,6 +73,8 @@ export class FileSource implements ByteSource {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.fd);
   }
 

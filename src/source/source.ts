@@ -13,6 +13,7 @@ export interface ByteSource {
    */
   readSync(offset: number, target: Uint8Array): void;
   read(offset: number, target: Uint8Array): Promise<void>;
+  /** May be called again. */
   close(): void;
 }
 

@@ -476,7 +476,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     }
     kernel.u64(k(RVA.KiProcessorBlock) + BigInt(8 * number), prcb);
     shadow(tables, 3 * PAGE);
-    shadow(kpcr, kpcrBytes);
+    // Of the KPCR and PRCB, just the page that the entry code reads.
+    if (options.kernelRootAt !== undefined) shadow(kpcr + BigInt(options.kernelRootAt & ~0xfff), PAGE);
 
     // Stacks: frames of 0x30 bytes, innermost first.
     const in32 = options.wow64?.includes(number) ?? false;

@@ -217,6 +217,8 @@ export const CASES: readonly MatrixCase[] = [
     name: 'damage: the first page of a KPCR and PRCB overwritten',
     guest: { seed: 35 },
     change: (guest) => overwrite(guest, guest.truth.processors[1]!.kpcr),
+    exitCode: 3,
+    losses: ['processor-damaged'],
   },
   {
     name: "damage: a PRCB's pointer to its frame overwritten",

@@ -9,6 +9,7 @@ describe.skipIf(!debuggerAvailable() || !qemuAvailable())('guests in the real de
   it.each(CASES.map((c) => [c.name, c] as const))('%s', async (_, c) => {
     const { problems, checks } = await runCase(c);
     expect(problems).toEqual([]);
-    expect(checks).toBeGreaterThan(30);
+    // A refusal has little to compare.
+    expect(checks).toBeGreaterThan(c.exitCode === 5 ? 1 : 30);
   });
 });
