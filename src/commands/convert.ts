@@ -240,7 +240,7 @@ function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
 
 /** Decides whose registers a processor shows. */
 function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
-  const { machine } = image;
+  const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const captured = crash?.captured.get(processor);
   const usable = captured !== undefined && captured.doubt === undefined;
@@ -248,6 +248,13 @@ function chooseContext({ image, crash }: Windows, processor: Processor, choice: 
     choice === 'captured' ||
     (choice === 'auto' && (!registers || (processor === crash?.processor && captured?.atBugCheck)));
   if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };
+  if (wanted && captured && processor === crash?.processor) {
+    diagnostics.add(
+      'warning',
+      'captured-frame-doubtful',
+      `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} does not hold up (${captured.doubt}): its CPU's later registers are shown`,
+    );
+  }
   if (registers) return { processor, source: 'cpu', frame: machine.encodeContext(registers) };
   return { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
 }
@@ -258,10 +265,11 @@ function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: S
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
   if (processor.context === undefined) {
+    const reason = processor.contextDoubt ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
     diagnostics.add(
       'loss',
       'no-context-frame',
-      `processor ${processor.number}: its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame, so the debugger shows no registers for it`,
+      `processor ${processor.number}: ${reason}: the debugger shows no registers of its CPU`,
       { prcb: hex64(processor.prcb) },
     );
   } else {

@@ -6,6 +6,7 @@ import type { CpuState, Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { addressesFromCpus, addressesFromSearch, type CodeAddress } from './code-addresses.ts';
+import { dropDoubtfulFrames } from './context-frames.ts';
 import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
 import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
@@ -108,6 +109,7 @@ export async function locateWindows(image: MemoryImage, options: LocateOptions =
   }
   const bugCheck = readBugCheck(space, kdbg, diagnostics);
   const loaded = modules?.modules ?? [];
+  dropDoubtfulFrames(space, kdbg, processors, loaded);
   return {
     image,
     space,

@@ -13,6 +13,8 @@ export interface Processor {
   kpcr: VirtualAddress;
   /** Where the debugger takes this processor's registers from; undefined if no build rule leads to one. */
   context: VirtualAddress | undefined;
+  /** Why the frame that the PRCB points to is not believed to be one; then `context` is undefined. */
+  contextDoubt: string | undefined;
   /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
   specialRegisters: VirtualAddress | undefined;
   /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
@@ -123,6 +125,7 @@ function describeProcessor(
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,
+    contextDoubt: undefined,
     doubt: undefined,
     cpu: undefined,
   };

@@ -82,6 +82,10 @@ export interface Machine {
   encodeContext(registers: Registers): Buffer;
   /** @param frame `contextSize` bytes */
   viewContext(frame: Buffer): ContextView;
+  /** ContextFlags of this machine and no others. */
+  areContextFlags(flags: number): boolean;
+  /** A frame that Windows has filled, or not used yet. */
+  looksLikeContext(frame: Buffer): boolean;
   /** A frame that claims no register yet keeps the debugger on this machine. */
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */

@@ -150,6 +150,34 @@ describe('elf2dmp', () => {
     rmSync(linux);
   });
 
+  it.each([
+    ['cut within its ELF header', 40, 0, 0, 5],
+    ['cut within its program headers', 0xd0, 0, 0, 5],
+    ['of another machine', undefined, 0x12, 183, 4],
+    ['of 32 bits', undefined, 4, 1, 4],
+    ['that is a program', undefined, 0x10, 2, 4],
+  ])('says what is wrong with a file %s', (_, length, at, value, code) => {
+    const file = join(dir, 'bad.elf');
+    const bytes = readFileSync(input).subarray(0, length);
+    if (length === undefined) bytes.writeUInt8(value, at);
+    writeFileSync(file, bytes);
+    const { status, stderr } = run(file, join(dir, 'bad.dmp'));
+    expect(stderr).toMatch(/^elf2dmp: .*bad\.elf: .*\(Elf(32|64)_/);
+    expect(status).toBe(code);
+    expect(stderr).not.toContain('    at ');
+    rmSync(file);
+  });
+
+  it('says so when its output goes nowhere', () => {
+    clean();
+    const { status, stderr } = spawnSync(
+      'sh',
+      ['-c', `"${process.execPath}" "${BIN}" "${input}" "${output}" > /dev/full`],
+      { encoding: 'utf8' },
+    );
+    expect([status, stderr]).toEqual([7, 'elf2dmp: cannot write to standard output: ENOSPC\n']);
+  });
+
   it('refuses outputs that would cost data', () => {
     expect(run(input, input, '--force').status).toBe(2);
     expect(run(input, dir, '--force').status).toBe(6);

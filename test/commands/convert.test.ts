@@ -125,6 +125,21 @@ describe('conversion without a debugger', () => {
     expect(readFileSync(input).equals(elf)).toBe(true);
   });
 
+  it('ends in time, in bounded memory, when a hostile kernel image is full of KDBGs', async () => {
+    const guest = buildGuest();
+    // 256 MiB of image that is one page over and over, full of tags with sizes.
+    const { kernelBase } = guest.truth;
+    guest.kernel.u32(kernelBase + 0x80n + 0x50n, 256 << 20);
+    const page = guest.memory.allocate();
+    for (let at = 0; at < 0x1000; at += 8) guest.memory.page(page).writeBigUInt64LE(0x380_4742_444bn, at);
+    for (let at = 0x80000n; at < 16n << 20n; at += 0x1000n) guest.kernel.map(kernelBase + at, page);
+    const input = join(dir, 'hostile.elf');
+    writeFileSync(input, writeElf(guest));
+    const report = await convert({ input, output: join(dir, 'hostile.dmp'), force: true });
+    expect(report.windows.kdbg.address).toBe(`0x${guest.truth.kdbg.toString(16)}`);
+    expect(report.evidence.length).toBeLessThan(1000);
+  });
+
   it('leaves memory untouched with patch: false', async () => {
     const guest = buildGuest();
     const [input, output] = [join(dir, 'plain.elf'), join(dir, 'plain.dmp')];

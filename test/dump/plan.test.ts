@@ -165,6 +165,19 @@ describe('runs', () => {
     expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
   });
 
+  it('do not cost gigabytes for many forged addresses either', () => {
+    const diagnostics = new Diagnostics();
+    const far = Array.from({ length: 300 }, (_, i) => ({ start: (i + 1) * 2 ** 39, bytes: Buffer.alloc(0x1000) }));
+    const { extents, firstPage } = plan(
+      imageOf([{ start: 0x1000, bytes: Buffer.alloc(0x1000) }, ...far]),
+      [],
+      diagnostics,
+    );
+    expect(firstPage).toBeLessThan(17 << 20);
+    expect(extents.length).toBeLessThan(4);
+    expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
+  });
+
   it('leave out incomplete pages, and say so', () => {
     const diagnostics = new Diagnostics();
     const { extents, pages } = plan(imageOf([{ start: 0x1800, bytes: Buffer.alloc(0x2000) }]), [], diagnostics);

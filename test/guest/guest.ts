@@ -466,6 +466,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     // What an earlier freeze left there.
     kernel.write(prcb + BigInt(build.processorState), Buffer.alloc(0xd8, 0x5a));
     kernel.write(frame, Buffer.alloc(0x4d0, 0xa5));
+    kernel.u32(frame + 0x30n, 0x10001f);
+    kernel.u32(frame + 0x34n, 0x1f80);
     if (build.prcbContext !== undefined) {
       kernel.u64(prcb + BigInt(build.prcbContext), frame);
       kernel.u32(prcb + BigInt(build.prcbContext) + 8n, 0x10004b);

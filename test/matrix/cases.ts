@@ -221,6 +221,23 @@ export const CASES: readonly MatrixCase[] = [
     losses: ['processor-damaged'],
   },
   {
+    name: "damage: a PRCB's frame pointer leads to the kernel's header",
+    guest: { seed: 43 },
+    change: (guest) => guest.kernel.u64(guest.truth.processors[1]!.prcb + 0x85c0n, guest.truth.kernelBase),
+    exitCode: 3,
+    losses: ['no-context-frame'],
+    unshown: [1],
+  },
+  {
+    name: "damage: a PRCB's frame pointer leads to the module list",
+    guest: { seed: 44 },
+    change: (guest) =>
+      guest.kernel.u64(guest.truth.processors[1]!.prcb + 0x85c0n, guest.truth.psLoadedModuleList & ~0xfn),
+    exitCode: 3,
+    losses: ['no-context-frame'],
+    unshown: [1],
+  },
+  {
     name: "damage: a PRCB's pointer to its frame overwritten",
     guest: { seed: 36 },
     change: (guest) => overwrite(guest, guest.truth.processors[1]!.prcb + 0x85c0n),

@@ -256,6 +256,28 @@ describe('ELF core files', () => {
   });
 });
 
+describe('notes without end', () => {
+  it('are read up to a number, in bounded memory', () => {
+    const image = open(elf({ notes: Buffer.alloc(4 << 20) }));
+    expect(codes(image)).toContain('notes-too-many');
+  });
+
+  it('share one budget, however many headers list them', () => {
+    const notes = Buffer.alloc(48 << 20);
+    notes.writeUInt32LE(notes.length - 12, 4);
+    const file = elf({
+      notes,
+      loads: [
+        { paddr: 0x1000, bytes: Buffer.alloc(0x1000) },
+        { paddr: 0, bytes: Buffer.alloc(0), offset: 0 },
+      ],
+    });
+    // The second PT_LOAD becomes another PT_NOTE over the same bytes.
+    file.copy(file, 0xc0 + 56 * 2, 0xc0, 0xc0 + 56);
+    expect(codes(open(file))).toContain('notes-too-large');
+  });
+});
+
 describe('files that are refused', () => {
   const cases: [name: string, file: Buffer, code: string, kind: string][] = [
     ['an empty file', Buffer.alloc(0), 'input-empty', 'corrupt'],

@@ -121,12 +121,24 @@ export function encodeContext(r: X64Registers): Buffer {
   return buffer;
 }
 
+/** Parts of a CONTEXT (low byte), its requests and states (bits 27 to 31), and the machine's bit. */
+const FLAG_BITS = 0xf81f_ffff;
+
+export const areContextFlags = (flags: number): boolean =>
+  (flags & CONTEXT_AMD64) !== 0 && (flags & ~FLAG_BITS) === 0 && (flags & 0xf_ff00) === 0;
+
+export function looksLikeContext(frame: Buffer): boolean {
+  const { ContextFlags: flags, MxCsr } = Context.read(frame);
+  // MXCSR has 16 bits.
+  return (areContextFlags(flags) && MxCsr <= 0xffff) || frame.every((byte) => byte === 0);
+}
+
 /** @param frame at least `Context.size` bytes */
 export function viewContext(frame: Buffer): ContextView {
   const { ContextFlags: flags, Rip, Rsp } = Context.read(frame);
   return {
-    // The architecture's bit, control (1) and integer (2); no other architecture's bit, and no garbage.
-    complete: (flags & (CONTEXT_AMD64 | 3)) === (CONTEXT_AMD64 | 3) && (flags & ~0xf81f_ffff) === 0,
+    // Control (1) and integer (2).
+    complete: areContextFlags(flags) && (flags & 3) === 3,
     instructionPointer: va(Rip),
     stackPointer: va(Rsp),
   };

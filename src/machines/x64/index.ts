@@ -4,9 +4,11 @@ import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
 import type { Machine } from '../machine.ts';
 import {
+  areContextFlags,
   Context,
   encodeContext,
   encodeUnknownContext,
+  looksLikeContext,
   patchSpecialRegisters,
   SpecialRegisters,
   specialRegistersFromKpcr,
@@ -67,6 +69,8 @@ export const X64: Machine = {
   contextSize: Context.size,
   encodeContext,
   viewContext,
+  areContextFlags,
+  looksLikeContext,
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,
