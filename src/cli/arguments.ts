@@ -116,7 +116,9 @@ export async function parseArguments(
         };
       },
     )
-    .usage('$0 INPUT OUTPUT [options]')
+    .usage(
+      "$0 INPUT OUTPUT [options]\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
+    )
     .version(VERSION)
     .help()
     .alias({ help: 'h', force: 'f', quiet: 'q', verbose: 'v' })
@@ -129,7 +131,7 @@ export async function parseArguments(
       if (error instanceof Elf2dmpError) throw error;
       problem = message?.startsWith('Not enough non-option')
         ? 'INPUT and OUTPUT are needed'
-        : (message ?? error?.message ?? 'wrong arguments');
+        : (message ?? error?.message ?? 'wrong arguments').replace(/\s+/g, ' ');
     });
   await parser.parseAsync([...argv], {}, (_error, _args, output) => {
     printed = output;

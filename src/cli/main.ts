@@ -72,16 +72,14 @@ async function runConvert(args: ConvertArguments): Promise<number> {
     return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
   } catch (error) {
     line?.clear();
-    const code = reportFailure(error, args.json, args.verbose);
-    return signalled && error instanceof Elf2dmpError && error.kind === 'aborted'
-      ? 128 + constants.signals[signalled]
-      : code;
+    return reportFailure(error, args.json, args.verbose, signalled && 128 + constants.signals[signalled]);
   } finally {
     for (const s of SIGNALS) process.removeListener(s, onSignal);
   }
 }
 
-function reportFailure(error: unknown, json: boolean, verbose: boolean): number {
+/** @param ended exit code of a run that a signal ended */
+function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: number): number {
   const known =
     error instanceof Elf2dmpError
       ? error
@@ -91,7 +89,8 @@ function reportFailure(error: unknown, json: boolean, verbose: boolean): number 
           message: `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
           hint: 'this is a bug in elf2dmp: please report it with the text above',
         });
-  const code = known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind];
+  const aborted = known.code === 'aborted' ? ended : undefined;
+  const code = aborted ?? (known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind]);
   // A stack trace has lines, which `printable` would spell out.
   process.stderr.write(
     known.code === 'internal'

@@ -30,6 +30,11 @@ export interface Crash {
   captured: ReadonlyMap<Processor, CapturedFrame>;
 }
 
+interface CodeRange {
+  from: bigint;
+  to: bigint;
+}
+
 /** A kernel stack's largest size on x64 (KERNEL_LARGE_STACK_SIZE, 0x12000). */
 const MAX_STACK = 0x12000;
 
@@ -41,7 +46,8 @@ export function findCrash(
   evidence: Evidence,
   diagnostics: Diagnostics,
 ): Crash {
-  const bugCheckCode = rangeOf(space, kernel, 'KeBugCheckEx');
+  // KeBugCheck is the form without parameters.
+  const bugCheckCode = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
   const captured = new Map<Processor, CapturedFrame>();
   for (const processor of processors) {
     const frame = readCaptured(space, kernel, modules, processor, bugCheckCode);
@@ -65,7 +71,7 @@ export function findCrash(
   if (flagged) return told(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
   const framed = processors.filter((p) => captured.get(p)?.atBugCheck && captured.get(p)?.doubt === undefined);
   if (framed.length === 1) return told(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
-  const stacked = processors.filter((p) => bugCheckCode && stackHolds(space, p, bugCheckCode));
+  const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
   const both = framed.filter((p) => stacked.includes(p));
   const [only] = both.length > 0 ? both : framed.length > 0 ? framed : stacked;
   if (only && (both.length || framed.length || stacked.length) === 1) {
@@ -81,7 +87,7 @@ export function findCrash(
 }
 
 /** Addresses of an exported function, by its unwind data where there is some. */
-function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): { from: bigint; to: bigint } | undefined {
+function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRange | undefined {
   const from = findExport(space, kernel, name);
   if (from === undefined) return undefined;
   const bounds = functionAt(space, kernel, from);
@@ -93,7 +99,7 @@ function readCaptured(
   kernel: KernelImage,
   modules: readonly Module[],
   processor: Processor,
-  bugCheckCode: { from: bigint; to: bigint } | undefined,
+  bugCheckCode: readonly CodeRange[],
 ): CapturedFrame | undefined {
   const { machine } = space.image;
   const bytes = processor.context === undefined ? undefined : space.read(processor.context, machine.contextSize);
@@ -107,12 +113,12 @@ function readCaptured(
   else if (!isKernelAddress(rsp) || rsp % 8n !== 0n) doubt = `rsp ${hex64(rsp)} is no kernel stack`;
   else if (moduleOf(modules, rsp)) doubt = `rsp ${hex64(rsp)} lies in a module`;
   else if (!space.read(rsp, 8)) doubt = `the stack at rsp ${hex64(rsp)} is not present`;
-  const atBugCheck = bugCheckCode !== undefined && rip >= bugCheckCode.from && rip < bugCheckCode.to;
+  const atBugCheck = bugCheckCode.some(({ from, to }) => rip >= from && rip < to);
   return { bytes, view, doubt, atBugCheck };
 }
 
-/** Whether the stack above a processor's RSP holds an address in `code`. */
-function stackHolds(space: AddressSpace, processor: Processor, code: { from: bigint; to: bigint }): boolean {
+/** Whether the stack above a processor's RSP holds a return address in `code`. */
+function stackHolds(space: AddressSpace, processor: Processor, code: readonly CodeRange[]): boolean {
   const { machine } = space.image;
   const registers = processor.cpu?.registers;
   if (!registers || machine.isUserMode(registers)) return false;
@@ -125,7 +131,7 @@ function stackHolds(space: AddressSpace, processor: Processor, code: { from: big
     if (!bytes) return false;
     for (let i = 0; i + 8 <= length; i += 8) {
       const word = bytes.readBigUInt64LE(i);
-      if (word > code.from && word < code.to) return true;
+      if (code.some(({ from, to }) => word > from && word < to)) return true;
     }
     at += BigInt(length);
   }

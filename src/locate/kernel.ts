@@ -20,13 +20,14 @@ const STEPS = [2 * MIB, 64 * KIB, PAGE_SIZE];
 const MAX_TRIES = 32;
 
 /** Kernels of all flavours are linked as ntoskrnl.exe; older PDB names tell uni- from multiprocessor ones. */
-const KERNEL_PDB = /^nt(os|kr)(krnl|nlmp|nlpa|pamp)\.pdb$/i;
+const KERNEL_PDB = /^nt(oskrnl|krnlmp|krnlpa|krpamp|krla57)\.pdb$/i;
+const KERNEL_NAME = /^nt(oskrnl|krnlmp|krla57)\.exe$/i;
 
 /** `image` if it is the kernel, or the reason why not. */
 function asKernel(space: AddressSpace, image: PeImage): KernelImage | string {
   const name = exportName(space, image);
   const pdb = pdbIdentity(space, image);
-  if (name?.toLowerCase() === 'ntoskrnl.exe' || (name === undefined && pdb && KERNEL_PDB.test(pdb.name))) {
+  if ((name && KERNEL_NAME.test(name)) || (name === undefined && pdb && KERNEL_PDB.test(pdb.name))) {
     return { ...image, exportName: name, pdb };
   }
   return `${describeImage(name ?? pdb?.name, image)} is not the kernel`;

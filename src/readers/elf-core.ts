@@ -208,7 +208,7 @@ function readHeader(source: ByteSource, fail: Fail) {
   if (machine !== X64.elfMachine) {
     throw fail('unsupported', {
       code: 'elf-machine',
-      message: `a core file of a ${machineName} machine: only 64-bit x86 guests are converted`,
+      message: `a core file of another machine (${machineName}): only 64-bit x86 guests are converted`,
       structure: 'Elf64_Ehdr',
       field: 'e_machine',
       offset: Elf64Header.offsetOf('e_machine'),
