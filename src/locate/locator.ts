@@ -182,6 +182,7 @@ function tryRoots(
   roots: Map<string, { space: AddressSpace; shared: SharedData }>,
   evidence: Evidence,
 ): Place | undefined {
+  const lacking: Omit<Place, 'kernel'>[] = [];
   for (const { tables, method } of candidates) {
     const key = `${tables.root} ${tables.mode.name}`;
     if (roots.has(key)) continue;
@@ -199,11 +200,18 @@ function tryRoots(
     );
     const kernel =
       options.kernelBase === undefined
-        ? locateKernel(space, () => addresses(space), evidence)
+        ? findKernel(space, addresses(space), evidence)
         : givenKernel(space, options.kernelBase, evidence);
     if (kernel) return { space, shared, kernel };
     roots.set(key, { space, shared });
-    if (roots.size >= MAX_ROOTS) return undefined;
+    lacking.push({ space, shared });
+    if (roots.size >= MAX_ROOTS) break;
+  }
+  if (options.kernelBase !== undefined) return undefined;
+  // Costly, so not before every root had its chance of a kernel whose header is there.
+  for (const { space, shared } of lacking) {
+    const kernel = recoverKernel(space, addresses(space), evidence, image.diagnostics);
+    if (kernel) return { space, shared, kernel };
   }
   return undefined;
 }
