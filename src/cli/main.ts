@@ -1,11 +1,11 @@
 /** The command: arguments in, exit code out. The only place that prints. */
 import { constants } from 'node:os';
 import { TOOL } from '../commands/report.ts';
-import { convert, Elf2dmpError } from '../index.ts';
-import { type ConvertArguments, parseArguments } from './arguments.ts';
+import { Elf2dmpError } from '../core/errors.ts';
+import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
-import { ProgressLine } from './progress.ts';
-import { errorAsData, renderDiagnostic, renderError, renderReport } from './render.ts';
+import type { Job } from './job.ts';
+import { errorAsData, renderError } from './render.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
@@ -26,19 +26,17 @@ export async function main(argv: readonly string[]): Promise<void> {
 }
 
 async function run(argv: readonly string[]): Promise<number> {
+  let job: Job;
   try {
     const parsed = await parseArguments(argv);
     if ('print' in parsed) {
       process.stdout.write(`${parsed.print}\n`);
       return EXIT.good;
     }
-    return await runConvert(parsed.convert);
+    job = parsed.job;
   } catch (error) {
     return reportFailure(error, argv.includes('--json'), false);
   }
-}
-
-async function runConvert(args: ConvertArguments): Promise<number> {
   const abort = new AbortController();
   let signalled: (typeof SIGNALS)[number] | undefined;
   const onSignal = (signal: (typeof SIGNALS)[number]) => {
@@ -50,29 +48,15 @@ async function runConvert(args: ConvertArguments): Promise<number> {
         code: 'aborted',
         kind: 'aborted',
         message: `ended by ${signal}; nothing was left behind`,
-        file: args.output,
+        file: job.output,
       }),
     );
   };
   for (const s of SIGNALS) process.on(s, onSignal);
-  const line = process.stderr.isTTY && !args.quiet ? new ProgressLine(process.stderr) : undefined;
   try {
-    const report = await convert({
-      ...args,
-      signal: abort.signal,
-      onProgress: line && ((progress) => line.update(progress)),
-    });
-    line?.clear();
-    for (const d of report.diagnostics) {
-      if (d.severity === 'loss' || (d.severity === 'warning' && !args.quiet) || args.verbose)
-        process.stderr.write(renderDiagnostic(d));
-    }
-    if (args.json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-    else if (!args.quiet) process.stdout.write(renderReport(report, args.verbose));
-    return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+    return await job.run(abort.signal);
   } catch (error) {
-    line?.clear();
-    return reportFailure(error, args.json, args.verbose, signalled && 128 + constants.signals[signalled]);
+    return reportFailure(error, job.json, job.verbose, signalled && 128 + constants.signals[signalled]);
   } finally {
     for (const s of SIGNALS) process.removeListener(s, onSignal);
   }

@@ -66,7 +66,18 @@ function uptime(seconds: number): string {
   return `${days > 0 ? `${plural(days, 'day')} ` : ''}${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
 
-export const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
+const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
+
+/** What people should know goes to stderr; `quiet` leaves losses only. */
+export function writeDiagnostics(
+  diagnostics: readonly Diagnostic[],
+  { quiet, verbose }: { quiet: boolean; verbose: boolean },
+): void {
+  for (const d of diagnostics) {
+    if (d.severity === 'loss' || (d.severity === 'warning' && !quiet) || verbose)
+      process.stderr.write(renderDiagnostic(d));
+  }
+}
 
 export function renderError(error: Elf2dmpError, verbose: boolean): string {
   const { hint, attempts = [] } = error.details;
