@@ -4,7 +4,7 @@
  * ```ts
  * import { convert, locate, open } from 'elf2dmp';
  *
- * const image = open('vm.elf');            // physical runs and CPU states
+ * const image = await open('vm.elf');      // physical runs and CPU states
  * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
  * console.log(windows.version.build, windows.kernel.base);
  * image.close();
@@ -19,4 +19,4 @@ export type { ConversionReport } from './commands/report.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';
-export { openImage as open } from './readers/registry.ts';
+export { openInput as open } from './readers/input.ts';

@@ -5,7 +5,7 @@ import { VERSION } from '../version.ts';
 import { addConvert } from './commands/convert.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import type { AddCommand, Job } from './job.ts';
-import { usage } from './values.ts';
+import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
 const COMMANDS: readonly AddCommand[] = [addConvert];
 
@@ -64,10 +64,7 @@ function plainNames(argv: readonly string[]): string[] {
   const options = end < 0 ? argv : argv.slice(0, end);
   const names = end < 0 ? [] : argv.slice(end + 1);
   return [
-    ...options.map((word) => (word === '-' ? STANDARD_INPUT_NAME : word)),
-    ...names.map((name) => (name === '-' ? STANDARD_INPUT_NAME : name.startsWith('-') ? `./${name}` : name)),
+    ...options.map((word) => (word === '-' ? STANDARD_INPUT_WORD : word)),
+    ...names.map((name) => (name === '-' ? STANDARD_INPUT_WORD : name.startsWith('-') ? `./${name}` : name)),
   ];
 }
-
-/** No file's name: a name can't hold a NUL. */
-const STANDARD_INPUT_NAME = '\0standard-input';

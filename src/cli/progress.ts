@@ -3,6 +3,7 @@ import type { Progress } from '../commands/convert.ts';
 import { bytes } from '../core/units.ts';
 
 const INTERVAL_MS = 100;
+const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing' } as const;
 
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;
@@ -26,9 +27,14 @@ export class ProgressLine {
       const seconds = (now - this.#started) / 1000;
       const rate = seconds > 0.2 ? progress.done / seconds : 0;
       const left =
-        rate > 0 ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left` : '';
-      const verb = progress.phase === 'write' ? 'writing' : 'searching memory:';
-      this.#show(`${verb} ${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}${left}`);
+        rate > 0 && progress.total > 0
+          ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left`
+          : '';
+      const share =
+        progress.total > 0
+          ? `${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}`
+          : bytes(progress.done);
+      this.#show(`${VERBS[progress.phase]} ${share}${left}`);
     } else {
       this.#show(progress.phase === 'open' ? 'reading headers' : 'locating Windows');
     }

@@ -2,6 +2,7 @@
 import type { ConversionReport } from '../commands/report.ts';
 import { type Diagnostic, type Elf2dmpError, printable } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
+import type { Spooling } from '../readers/input.ts';
 
 /** Attempts shown with an error unless --verbose. */
 const SHOWN_ATTEMPTS = 6;
@@ -67,6 +68,15 @@ function uptime(seconds: number): string {
 }
 
 const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
+
+/** The disk space that a stream or a compressed input takes, before it is taken. */
+export function renderSpooling({ name, container, directory, free, estimate }: Spooling): string {
+  const file = estimate?.file === undefined ? 'its size is not known before its end' : bytes(estimate.file);
+  const dump =
+    estimate && `; the dump then takes ${estimate.file === undefined ? 'at most ' : ''}${bytes(estimate.memory)}`;
+  const how = container === undefined ? 'written' : `decompressed (${container})`;
+  return `${printable(`${name}: ${how} to a temporary file in ${directory} first: ${file}${dump ?? ''}; ${bytes(free)} are free there`)}\n`;
+}
 
 /** What people should know goes to stderr; `quiet` leaves losses only. */
 export function writeDiagnostics(

@@ -1,4 +1,5 @@
 /** The main job: open, locate, plan, emit. */
+import { dirname } from 'node:path';
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
 import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../dump/emit.ts';
@@ -9,11 +10,12 @@ import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import type { RamRange } from '../locate/physical-memory.ts';
 import type { Processor } from '../locate/processors.ts';
-import { openImage } from '../readers/registry.ts';
+import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
 import { VERSION } from '../version.ts';
 import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
 
-export interface ConvertOptions extends LocateOptions {
+export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
+  /** A file, a compressed file, a pipe, or `-` for standard input. */
   input: string;
   output: string;
   /** Replace an existing output. */
@@ -55,23 +57,30 @@ export type RamChoice = (typeof RAM_CHOICES)[number];
 
 export type Progress =
   | { phase: 'open' | 'locate' }
-  /** Searching all memory, or writing the dump: bytes. */
-  | { phase: 'search' | 'write'; done: number; total: number };
+  /** Writing the input to a temporary file (a total of 0 is unknown), searching all memory, or writing the dump: bytes. */
+  | { phase: 'spool' | 'search' | 'write'; done: number; total: number };
 
 /** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
   const started = performance.now();
   const { input, output, force = false, onProgress } = options;
+  checkInput(input);
+  const target = await checkOutput(output, input, force);
   onProgress?.({ phase: 'open' });
-  const image = openImage(input);
+  const opened = await openInput(input, {
+    // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
+    spoolDirectory: dirname(target),
+    ...options,
+    onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
+  });
   try {
-    const target = await checkOutput(output, input, force);
     onProgress?.({ phase: 'locate' });
     const beforeLocate = performance.now();
-    const windows = await locateWindows(image, {
+    const windows = await locateWindows(opened, {
       ...options,
       onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
     });
+    const { image } = windows;
     const effort = {
       locateMilliseconds: Math.round(performance.now() - beforeLocate),
       bytesReadToLocate: image.bytesRead,
@@ -91,7 +100,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
       evidence: windows.evidence,
     };
   } finally {
-    image.close();
+    opened.close();
   }
 }
 
@@ -288,9 +297,9 @@ function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: S
     return;
   }
   const kpcr = space.read(processor.kpcr, machine.kpcr.size);
-  const special = registers
-    ? machine.patchSpecialRegisters(original, registers)
-    : kpcr && machine.specialRegistersFromKpcr(original, kpcr);
+  const described = registers && machine.interruptTable(registers) !== undefined;
+  const base = (!described && kpcr && machine.specialRegistersFromKpcr(original, kpcr)) || undefined;
+  const special = registers ? machine.patchSpecialRegisters(base ?? original, registers) : base;
   if (special) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }
 

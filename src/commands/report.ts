@@ -169,7 +169,7 @@ export function reportProcessors(w: Windows, shown: readonly ShownContext[]): Pr
       mode: r ? (machine.isUserMode(r) ? 'user' : 'kernel') : null,
       rip: rip === undefined ? null : hex64(rip),
       rsp: r ? hex64(machine.stackPointer(r)) : null,
-      cr3: r ? hex(r.cr3) : null,
+      cr3: r?.control ? hex(r.control.cr3) : null,
       module: rip === undefined ? null : (moduleOf(w.modules, rip)?.name ?? null),
       shown: shown.find((s) => s.processor === p)?.source ?? 'unknown',
       captured: captured

@@ -1,7 +1,7 @@
 /** Writes a plan by copying: to a temporary file beside the output, which gets its name when it is complete. */
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { type FileHandle, link, lstat, open, realpath, rename, statfs, unlink } from 'node:fs/promises';
+import { constants, fstatSync } from 'node:fs';
+import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { alignUp } from '../core/bits.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
@@ -48,7 +48,8 @@ export async function checkOutput(output: string, input: string, force: boolean)
       hint: 'name a new file for the dump',
     });
   }
-  const source = await lstat(await realpath(input).catch(() => input)).catch(() => undefined);
+  // fstat(0) for standard input: `elf2dmp - FILE < FILE`.
+  const source = input === '-' ? fstatSync(0) : await stat(input).catch(() => undefined);
   if (source && source.dev === existing.dev && source.ino === existing.ino) {
     throw new Elf2dmpError({
       code: 'output-is-input',

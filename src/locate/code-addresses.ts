@@ -22,7 +22,8 @@ export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Gen
   const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === space.root);
   const ordered = [...own, ...running.filter((r) => !own.includes(r))];
   for (const { cpu, registers } of ordered) {
-    yield* handlers(space, machine.interruptTable(registers), `CPU ${cpu.index}`, evidence);
+    const table = machine.interruptTable(registers);
+    if (table) yield* handlers(space, table, `CPU ${cpu.index}`, evidence);
   }
   const inKernel = ordered.filter(({ registers }) => !machine.isUserMode(registers));
   for (const { cpu, registers } of inKernel) {

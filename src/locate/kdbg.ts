@@ -227,6 +227,23 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
   return kdbg;
 }
 
+/** A block that something other than a search of the image led to, held to the same rules. */
+export function checkKdbg(
+  space: AddressSpace,
+  kernel: KernelImage,
+  kdbg: Kdbg | string,
+  method: string,
+  evidence: Evidence,
+): Kdbg | undefined {
+  const verdict = typeof kdbg === 'string' ? kdbg : examine(space, kernel, kdbg);
+  if (typeof kdbg === 'string' || typeof verdict === 'string') {
+    evidence.reject(KDBG_STEP, method, String(verdict));
+    return undefined;
+  }
+  evidence.accept(KDBG_STEP, method, verdict.reasons.join(', '));
+  return kdbg;
+}
+
 /** Calls back with each present part of a range, in chunks that overlap by the largest block. */
 export function forEachPresentChunk(
   space: AddressSpace,

@@ -9,9 +9,10 @@ import { addressesFromCpus, addressesFromSearch, type CodeAddress } from './code
 import { dropDoubtfulFrames } from './context-frames.ts';
 import { type Crash, findCrash } from './crash.ts';
 import { type Attempt, Evidence } from './evidence.ts';
-import { findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
+import { checkKdbg, findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
 import { describeKernel, findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
-import { searchMemory } from './memory-search.ts';
+import { locateInLayouts } from './layouts.ts';
+import { type SearchResult, searchMemory } from './memory-search.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
@@ -28,6 +29,16 @@ import {
 } from './roots.ts';
 import { readSharedUserData, type SharedData } from './shared-user-data.ts';
 import { findVersion, type WindowsVersion } from './version.ts';
+import {
+  addressesFromNote,
+  compareNote,
+  NOTE_STEP,
+  notedKdbg,
+  notedRam,
+  notedRoots,
+  readWindowsNote,
+  type WindowsNote,
+} from './windows-note.ts';
 
 export interface LocateOptions {
   /** Use this page-table root (physical address) instead of searching for one. */
@@ -76,12 +87,32 @@ export interface Windows {
 /** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
 const MAX_ROOTS = 8;
 
-/** Throws `Elf2dmpError` (kind `unsupported` or `corrupt`) with every attempt listed when Windows is not found. */
+/**
+ * Throws `Elf2dmpError` (kind `unsupported` or `corrupt`) with every attempt listed when Windows is not
+ * found. Where the image has alternatives, the result's `image` is the one that is right.
+ */
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
+  if (image.alternatives.length === 0) return locateIn(image, options);
+  // The bytes are the same in each: one search does. Tables that point to themselves are found up to the hole.
+  let searched: Promise<SearchResult> | undefined;
+  return locateInLayouts(image, (layout) =>
+    locateIn(layout, options, () => {
+      searched ??= searchMemory(image, options);
+      return searched;
+    }),
+  );
+}
+
+async function locateIn(
+  image: MemoryImage,
+  options: LocateOptions,
+  search: () => Promise<SearchResult> = () => searchMemory(image, options),
+): Promise<Windows> {
   const evidence = new Evidence();
   const { diagnostics } = image;
-  const { space, shared, kernel } = await findRootAndKernel(image, options, evidence);
-  const kdbg = findKdbg(space, kernel, evidence);
+  const note = readWindowsNote(image, evidence);
+  const { space, shared, kernel } = await findRootAndKernel(image, options, note, search, evidence);
+  const kdbg = findKdbg(space, kernel, evidence) ?? kdbgOfNote(space, kernel, note, evidence);
   if (!kdbg) {
     throw failure(image, evidence, KDBG_STEP, {
       code: 'kdbg-not-found',
@@ -110,7 +141,7 @@ export async function locateWindows(image: MemoryImage, options: LocateOptions =
   const bugCheck = readBugCheck(space, kdbg, diagnostics);
   const loaded = modules?.modules ?? [];
   dropDoubtfulFrames(space, kdbg, processors, loaded);
-  return {
+  const windows = {
     image,
     space,
     root: space.root,
@@ -124,10 +155,37 @@ export async function locateWindows(image: MemoryImage, options: LocateOptions =
     processors,
     strayCpus,
     modules: loaded,
-    physicalMemory: readPhysicalMemoryBlock(space, kdbg.fields.MmPhysicalMemoryBlock),
-    evidence: evidence.attempts,
+    physicalMemory: findPhysicalMemory(space, kdbg, note, evidence),
     diagnostics,
   };
+  if (note) compareNote(note, windows, evidence);
+  return { ...windows, evidence: evidence.attempts };
+}
+
+function kdbgOfNote(
+  space: AddressSpace,
+  kernel: KernelImage,
+  note: WindowsNote | undefined,
+  evidence: Evidence,
+): Kdbg | undefined {
+  if (!note) return undefined;
+  const kdbg = notedKdbg(space, note);
+  return checkKdbg(space, kernel, kdbg, `the copy that the ${NOTE_STEP} names`, evidence);
+}
+
+function findPhysicalMemory(
+  space: AddressSpace,
+  kdbg: Kdbg,
+  note: WindowsNote | undefined,
+  evidence: Evidence,
+): readonly RamRange[] | string {
+  const block = readPhysicalMemoryBlock(space, kdbg.fields.MmPhysicalMemoryBlock);
+  if (typeof block !== 'string' || !note) return block;
+  const noted = notedRam(note);
+  evidence.reject('physical memory', 'MmPhysicalMemoryBlock', block);
+  if (typeof noted === 'string') return `${block}; ${NOTE_STEP}: ${noted}`;
+  evidence.accept('physical memory', NOTE_STEP, `${noted.length} runs`);
+  return noted;
 }
 
 interface Place {
@@ -137,13 +195,22 @@ interface Place {
 }
 
 /** Root and kernel as the CPUs tell them; only where that fails, as a search of all memory does. */
-async function findRootAndKernel(image: MemoryImage, options: LocateOptions, evidence: Evidence): Promise<Place> {
+async function findRootAndKernel(
+  image: MemoryImage,
+  options: LocateOptions,
+  note: WindowsNote | undefined,
+  search: () => Promise<SearchResult>,
+  evidence: Evidence,
+): Promise<Place> {
   const roots = new Map<string, { space: AddressSpace; shared: SharedData }>();
-  const near = (space: AddressSpace) => addressesFromCpus(space, evidence);
-  const direct = tryRoots(image, nearRoots(image, options, evidence), near, options, roots, evidence);
+  const near = function* (space: AddressSpace) {
+    yield* addressesFromCpus(space, evidence);
+    yield* addressesFromNote(space, note);
+  };
+  const direct = tryRoots(image, nearRoots(image, options, note, evidence), near, options, roots, evidence);
   if (direct) return direct;
   if (options.dtb === undefined || options.kernelBase === undefined) {
-    const result = await searchMemory(image, options);
+    const result = await search();
     evidence.reject(
       ROOT_STEP,
       'search of memory',
@@ -165,11 +232,17 @@ async function findRootAndKernel(image: MemoryImage, options: LocateOptions, evi
   throw notFound(image, roots, evidence);
 }
 
-function nearRoots(image: MemoryImage, options: LocateOptions, evidence: Evidence): Iterable<RootCandidate> {
+function nearRoots(
+  image: MemoryImage,
+  options: LocateOptions,
+  note: WindowsNote | undefined,
+  evidence: Evidence,
+): Iterable<RootCandidate> {
   if (options.dtb !== undefined) return givenRoot(image, options.dtb);
   return (function* () {
     yield* loadedRoots(image, evidence);
     yield* shadowedRoots(image, evidence);
+    yield* notedRoots(image, note);
   })();
 }
 
@@ -319,7 +392,7 @@ function reportProcessors(
     }
     const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
     if (p.cpu) {
-      evidence.accept(step, method, `its KPCR ${hex64(p.kpcr)} is CPU ${p.cpu.index}'s`);
+      evidence.accept(step, method, `it has CPU ${p.cpu.index}, by the KPCR ${hex64(p.kpcr)}`);
     } else {
       evidence.reject(step, method, `no CPU's gs leads to its KPCR ${hex64(p.kpcr)}`);
       diagnostics.add(
@@ -340,7 +413,7 @@ function reportProcessors(
   }
   for (const cpu of strays) {
     if (!cpu.registers) continue; // reported by the reader
-    if (!machine.pageTables(cpu.registers)) {
+    if (machine.knowsControl(cpu.registers) && !machine.pageTables(cpu.registers)) {
       evidence.reject(step, `CPU ${cpu.index}`, 'paging is off: it was never started, so nothing of it is lost');
       continue;
     }

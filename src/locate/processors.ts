@@ -2,7 +2,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
-import type { CpuState } from '../machines/machine.ts';
+import type { CpuState, Machine, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 
@@ -143,5 +143,15 @@ export function matchProcessors(processors: Processor[], cpus: readonly CpuState
     if (processor) processor.cpu = cpu;
     else left.push(cpu);
   }
+  // In user mode the KPCR's address is in a register that not every input has: the only one left is its CPU.
+  const free = processors.filter((p) => p.cpu === undefined);
+  const hidden = left.filter(({ registers }) => registers && isHidden(space.image.machine, registers));
+  if (free.length === 1 && hidden.length === 1) {
+    free[0]!.cpu = hidden[0];
+    return left.filter((cpu) => cpu !== hidden[0]);
+  }
   return left;
 }
+
+const isHidden = (machine: Machine, registers: Registers): boolean =>
+  machine.isUserMode(registers) && machine.kpcrCandidates(registers).length === 0;

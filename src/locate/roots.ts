@@ -62,7 +62,13 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
     }
     const tables = image.machine.pageTables(cpu.registers);
     if (!tables) {
-      evidence.reject(ROOT_STEP, method, 'paging is off: the CPU was never started');
+      evidence.reject(
+        ROOT_STEP,
+        method,
+        image.machine.knowsControl(cpu.registers)
+          ? 'paging is off: the CPU was never started'
+          : 'the input lacks its control registers',
+      );
       continue;
     }
     if (seen.has(tables.root)) continue;

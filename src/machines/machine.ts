@@ -21,6 +21,21 @@ export interface CpuState {
   origin: string;
 }
 
+/** What a CPU's state in an input says. */
+export interface CpuNote {
+  registers: Registers;
+  /** undefined where the input doesn't say. */
+  crashed: boolean | undefined;
+}
+
+/** A form of CPU state that comes as ELF notes, one for each CPU. */
+export interface CpuNoteFormat {
+  name: string;
+  type: number;
+  /** undefined when the descriptor can't be one. */
+  parse(desc: Buffer): CpuNote | undefined;
+}
+
 export interface PageTables {
   /** Physical address of the root table. */
   root: number;
@@ -58,16 +73,22 @@ export interface Machine {
   readonly sharedUserData: VirtualAddress;
   readonly pagingModes: readonly PagingMode[];
 
-  /** A "QEMU" ELF note's descriptor; undefined when it can't be one. */
-  parseCpuNote(desc: Buffer): { registers: Registers; crashed: boolean | undefined } | undefined;
-  /** undefined when the CPU runs without the paging that this Windows needs: it was never started. */
+  /** Notes with all of a CPU's state that matters. */
+  readonly cpuNotes: readonly CpuNoteFormat[];
+  /** NT_PRSTATUS: general registers only. */
+  readonly prstatus: CpuNoteFormat;
+  /** An entry of .xen_prstatus in a core file of Xen's. */
+  readonly xenVcpu: { size: number; parse(bytes: Buffer): CpuNote | undefined };
+  /** Whether the input has this CPU's control registers. */
+  knowsControl(registers: Registers): boolean;
+  /** undefined when they are unknown, or the CPU runs without the paging that this Windows needs: it was never started. */
   pageTables(registers: Registers): PageTables | undefined;
   /** Offsets within the KPCR, the same in every build: its own address, its PRCB's address, its PRCB. */
   readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number; size: number };
   /** Where the KPCR may be: the registers that Windows keeps it in. */
   kpcrCandidates(registers: Registers): VirtualAddress[];
-  /** Where exceptions and interrupts are dispatched from. */
-  interruptTable(registers: Registers): InterruptTable;
+  /** Where exceptions and interrupts are dispatched from; undefined where the input doesn't say. */
+  interruptTable(registers: Registers): InterruptTable | undefined;
   /** Kernel code addresses that an interrupt table leads to. */
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
@@ -92,8 +113,8 @@ export interface Machine {
   readonly specialRegistersSize: number;
   patchSpecialRegisters(original: Buffer, registers: Registers): Buffer;
   /**
-   * For a processor whose registers are unknown: the descriptor tables that its KPCR names, without which
-   * the debugger can't tell what code it runs. undefined: they are set already, or the KPCR names none.
+   * For a processor whose descriptor tables are unknown: those that its KPCR names, without which the
+   * debugger can't tell what code it runs. undefined: they are set already, or the KPCR names none.
    *
    * @param kpcr `kpcr.size` bytes
    */

@@ -43,6 +43,8 @@ export interface MemoryImageSpec {
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
   reader: RunReader;
+  /** Other layouts of the same bytes, where the input doesn't say which is right. They are closed with this one. */
+  alternatives?: readonly MemoryImage[] | undefined;
   /** The open file that the runs' `fileOffset`s are of. */
   fd?: number | undefined;
   close(): void;
@@ -61,6 +63,7 @@ export class MemoryImage {
   readonly diagnostics: Diagnostics;
   readonly close: () => void;
   readonly fd: number | undefined;
+  readonly alternatives: readonly MemoryImage[];
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
   readonly #reader: RunReader;
@@ -78,6 +81,7 @@ export class MemoryImage {
     this.diagnostics = spec.diagnostics;
     this.close = spec.close;
     this.fd = spec.fd;
+    this.alternatives = spec.alternatives ?? [];
     this.#reader = spec.reader;
     let end = 0;
     let size = 0;

@@ -17,8 +17,9 @@ import {
   PT_NOTE,
 } from '../formats/elf.ts';
 import { X64 } from '../machines/x64/index.ts';
-import { MemoryImage, type PhysicalRun, type RunReader } from '../memory/image.ts';
+import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
+import { runReader } from './file-runs.ts';
 import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
 import type { Reader } from './reader.ts';
 
@@ -42,6 +43,20 @@ interface Segment {
 export const elfCore: Reader = {
   format: 'elf-core',
   probe: (head) => head.subarray(0, 4).equals(ELF_MAGIC),
+  estimate(head) {
+    if (head.length < Elf64Header.size) return undefined;
+    const { e_phoff, e_phnum, e_phentsize } = Elf64Header.read(head);
+    const end = Number(e_phoff) + e_phnum * Elf64ProgramHeader.size;
+    if (e_phnum === PN_XNUM || e_phentsize !== Elf64ProgramHeader.size || end > head.length) return undefined;
+    let [file, memory] = [end, 0];
+    for (let at = Number(e_phoff); at < end; at += Elf64ProgramHeader.size) {
+      const { p_type, p_offset, p_filesz } = Elf64ProgramHeader.read(head, at);
+      if (p_type !== PT_LOAD || p_filesz === 0n) continue;
+      file = Math.max(file, Number(p_offset + p_filesz));
+      memory += Number(p_filesz);
+    }
+    return { file, memory };
+  },
   open(source) {
     try {
       return open(source);
@@ -106,13 +121,6 @@ function open(source: ByteSource): MemoryImage {
       hint: 'the dump was cut off, or never finished: make a new one',
     });
   }
-  const reader: RunReader = {
-    readSync: (run, offset, target) => {
-      source.readSync((run as FileRun).fileOffset + offset, target);
-      return true;
-    },
-    read: (run, offset, target) => source.read((run as FileRun).fileOffset + offset, target),
-  };
   return new MemoryImage({
     file: source.name,
     format: 'elf-core',
@@ -121,7 +129,7 @@ function open(source: ByteSource): MemoryImage {
     cpus,
     notes: otherNotes,
     diagnostics,
-    reader,
+    reader: runReader(source),
     fd: source.fd,
     close: () => source.close(),
   });

@@ -6,6 +6,8 @@ import {
   DUMP_DH_COMPRESSED_SNAPPY,
   DUMP_DH_COMPRESSED_ZLIB,
   DUMP_DH_COMPRESSED_ZSTD,
+  FLATTENED_HEADER_SIZE,
+  FlattenedRecord,
   KDUMP_SIGNATURE,
   KDUMP_VERSION,
   KdumpHeader32,
@@ -39,6 +41,12 @@ const NAMED_PAGES = 10;
 export const kdump: Reader = {
   format: 'kdump',
   probe: (head) => head.subarray(0, KDUMP_SIGNATURE.length).equals(KDUMP_SIGNATURE) || FlattenedSource.probe(head),
+  estimate(head) {
+    const header = FlattenedSource.probe(head) ? head.subarray(FLATTENED_HEADER_SIZE + FlattenedRecord.size) : head;
+    if (header.length < KdumpHeader64.size) return undefined;
+    const { max_mapnr, block_size } = KdumpHeader64.read(header);
+    return { file: undefined, memory: max_mapnr * block_size };
+  },
   open(source) {
     try {
       const flattened = FlattenedSource.probe(readUpTo(source, 0, 16));

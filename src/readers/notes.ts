@@ -3,7 +3,7 @@ import { alignUp } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { hex, MIB } from '../core/units.ts';
 import { ElfNoteHeader } from '../formats/elf.ts';
-import type { CpuState, Machine } from '../machines/machine.ts';
+import type { CpuNoteFormat, CpuState, Machine } from '../machines/machine.ts';
 import type { ImageNote } from '../memory/image.ts';
 
 /** Notes that are read: two for each of 4,096 CPUs, and room for more. */
@@ -49,38 +49,52 @@ export function* splitNotes(bytes: Buffer, fileOffset: number, diagnostics: Diag
   }
 }
 
-/** CPU states, in the order of the notes, and the notes that are nobody's CPU. */
+/**
+ * CPU states, in the order of the notes, and the notes that are nobody's CPU. A CPU whose own note is
+ * missing or unusable has at least the general registers of its NT_PRSTATUS: writers keep one order.
+ */
 export function interpretNotes(notes: Iterable<RawNote>, machine: Machine, diagnostics: Diagnostics) {
-  const cpus: CpuState[] = [];
+  const states: RawNote[] = [];
+  const prstatus: RawNote[] = [];
   const others: ImageNote[] = [];
-  let prstatus = 0;
+  const is = (note: RawNote, format: CpuNoteFormat) => note.name === format.name && note.type === format.type;
+  let format: CpuNoteFormat | undefined;
   for (const note of notes) {
-    if (note.name === 'QEMU' && note.type === 0) {
-      const index = cpus.length;
-      const parsed = machine.parseCpuNote(note.desc);
-      const origin = `QEMU note at file offset ${hex(note.offset)}`;
-      if (!parsed) {
-        diagnostics.add(
-          'loss',
-          'cpu-note-short',
-          `CPU ${index}: the ${origin} is too short to be a CPU state (${note.desc.length} bytes), its registers are unknown`,
-          { offset: hex(note.offset) },
-        );
-      }
-      cpus.push({ index, registers: parsed?.registers, crashed: parsed?.crashed, origin });
-    } else if (note.name === 'CORE' && note.type === 1) {
-      prstatus++;
-    } else if (note.name !== 'CORE' && note.name !== 'LINUX' && others.length < MAX_KEPT) {
+    format ??= machine.cpuNotes.find((f) => is(note, f));
+    if (format && is(note, format)) states.push(note);
+    else if (is(note, machine.prstatus)) prstatus.push(note);
+    else if (note.name !== 'CORE' && note.name !== 'LINUX' && others.length < MAX_KEPT) {
       // A copy: a part would keep all notes in memory.
       const head = Buffer.from(note.desc.subarray(0, KEPT_HEAD));
       others.push({ name: note.name, type: note.type, size: note.desc.length, head });
     }
   }
-  if (prstatus > cpus.length) {
+  const cpus: CpuState[] = [];
+  let lacking = 0;
+  for (let index = 0; index < Math.max(states.length, prstatus.length); index++) {
+    const [state, general] = [states[index], prstatus[index]];
+    const parsed = state && format?.parse(state.desc);
+    if (parsed && state) {
+      cpus.push({ index, ...parsed, origin: `${state.name} note at file offset ${hex(state.offset)}` });
+      continue;
+    }
+    const fallback = general && machine.prstatus.parse(general.desc);
+    if (state) {
+      diagnostics.add(
+        'loss',
+        'cpu-note-short',
+        `CPU ${index}: the ${state.name} note at file offset ${hex(state.offset)} is no CPU state (${state.desc.length} bytes), ${fallback ? 'only its general registers are known, from its NT_PRSTATUS note' : 'its registers are unknown'}`,
+        { offset: hex(state.offset) },
+      );
+    } else lacking++;
+    const origin = fallback ? `NT_PRSTATUS note at file offset ${hex(general.offset)}` : 'no usable note';
+    cpus.push({ index, registers: fallback?.registers, crashed: undefined, origin });
+  }
+  if (lacking > 0) {
     diagnostics.add(
       'loss',
       'cpu-notes-missing',
-      `the file has ${prstatus} CPU status notes, but ${cpus.length} "QEMU" notes: the control registers of the other CPUs are unknown`,
+      `the file has ${prstatus.length} CPU status notes, but ${states.length} with control registers: those of the other CPUs are unknown`,
     );
   }
   return { cpus, notes: others };

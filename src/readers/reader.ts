@@ -2,13 +2,24 @@
 import type { MemoryImage } from '../memory/image.ts';
 import type { ByteSource } from '../source/source.ts';
 
+/** How much there will be, as an input's first bytes tell. */
+export interface Estimate {
+  /** Bytes of the input file; undefined where only its end would tell. */
+  file: number | undefined;
+  /** Bytes of guest memory, at most. */
+  memory: number;
+}
+
 export interface Reader {
   /** `elf-core` */
   readonly format: string;
   /** Looks at the input's first bytes (at most `PROBE_SIZE`, fewer where the file is shorter). */
   probe(head: Buffer): boolean;
+  /** @param head the first `ESTIMATE_SIZE` bytes, or all there are; undefined when they do not tell */
+  estimate(head: Buffer): Estimate | undefined;
   /** Takes over the source: it is closed by the image, or here on failure. */
   open(source: ByteSource): MemoryImage;
 }
 
 export const PROBE_SIZE = 4096;
+export const ESTIMATE_SIZE = 65_536;

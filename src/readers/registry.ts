@@ -6,42 +6,86 @@ import { type ByteSource, readUpTo } from '../source/source.ts';
 import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump.ts';
 import { identifyNeighbour } from './neighbours.ts';
-import { PROBE_SIZE, type Reader } from './reader.ts';
+import { MIN_RAW_SIZE, openRaw, type RawRange } from './raw.ts';
+import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
+import { xenCore } from './xen-core.ts';
 
-const READERS: readonly Reader[] = [elfCore, kdump];
+const READERS: readonly Reader[] = [xenCore, elfCore, kdump];
 
-/** Opens a file. Throws `Elf2dmpError`. The image has to be closed. */
-export function openImage(path: string): MemoryImage {
-  return openSource(FileSource.open(path));
+export const FORMAT_CHOICES = ['auto', 'raw'] as const;
+
+/** What the caller knows of an input. */
+export interface SourceFormat {
+  /** `raw`: physical memory without any header, whatever it looks like. Default `auto`. */
+  format?: (typeof FORMAT_CHOICES)[number] | undefined;
+  /** Of raw memory: which addresses its bytes are of, in the file's order. */
+  runs?: readonly RawRange[] | undefined;
+}
+
+/** Opens a file that can be read as it lies there. Throws `Elf2dmpError`. The image has to be closed. */
+export function openImage(path: string, format?: SourceFormat): MemoryImage {
+  return openSource(FileSource.open(path), format);
 }
 
 /** As `openImage`, for any source; takes it over. */
-export function openSource(source: ByteSource): MemoryImage {
+export function openSource(source: ByteSource, { format = 'auto', runs }: SourceFormat = {}): MemoryImage {
   let head: Buffer;
   try {
     head = readUpTo(source, 0, PROBE_SIZE);
-    const reader = READERS.find((r) => r.probe(head));
-    if (reader) return reader.open(source);
   } catch (error) {
     source.close();
     throw error;
   }
+  const reader = format === 'raw' || runs ? undefined : READERS.find((r) => r.probe(head));
+  if (reader) return reader.open(source);
+  const unknown = format === 'raw' || runs ? undefined : identify(head, source.name);
+  if (!unknown && source.size >= MIN_RAW_SIZE) {
+    const image = openRaw(source, runs);
+    if (format === 'auto' && !runs) {
+      image.diagnostics.add('note', 'taken-as-raw', 'the file has no header that elf2dmp knows: taken as raw memory');
+    }
+    return image;
+  }
   source.close();
-  const neighbour = identifyNeighbour(head);
+  throw unknown ?? unknownInput(head, source.name);
+}
+
+/** As far as its first bytes tell: how much a dump holds. */
+export const estimate = (head: Buffer): Estimate | undefined => READERS.find((r) => r.probe(head))?.estimate(head);
+
+/** The error for an input that is something else, as far as its first bytes tell. */
+export function identify(head: Buffer, name: string): Elf2dmpError | undefined {
+  const neighbour = READERS.some((r) => r.probe(head)) ? undefined : identifyNeighbour(head);
+  return neighbour && inputError(neighbour.code, 'unsupported', neighbour.what, head, name, neighbour.hint);
+}
+
+function unknownInput(head: Buffer, name: string): Elf2dmpError {
+  return head.length === 0
+    ? inputError('input-empty', 'corrupt', 'the file is empty', head, name, HOW_TO_DUMP)
+    : inputError('input-unknown', 'unsupported', 'not a guest memory dump that elf2dmp knows', head, name, HOW_TO_DUMP);
+}
+
+function inputError(
+  code: string,
+  kind: 'unsupported' | 'corrupt',
+  message: string,
+  head: Buffer,
+  file: string,
+  hint: string,
+): Elf2dmpError {
   const shown = head.subarray(0, 8).toString('hex').replace(/../g, '$& ').trim();
-  throw new Elf2dmpError({
-    code: neighbour?.code ?? (head.length === 0 ? 'input-empty' : 'input-unknown'),
-    kind: head.length === 0 ? 'corrupt' : 'unsupported',
-    message:
-      neighbour?.what ?? (head.length === 0 ? 'the file is empty' : 'not a guest memory dump that elf2dmp knows'),
-    file: source.name,
+  return new Elf2dmpError({
+    code,
+    kind,
+    message,
+    file,
     structure: 'signature',
     offset: 0,
     expected: 'an ELF core file (7f 45 4c 46) or a kdump-compressed file ("KDUMP   ", "makedumpfile")',
     actual: head.length === 0 ? 'no bytes' : shown,
-    hint: neighbour?.hint ?? HOW_TO_DUMP,
+    hint,
   });
 }
 
-export const HOW_TO_DUMP =
+const HOW_TO_DUMP =
   'make the dump with `virsh dump --memory-only DOMAIN FILE`, or `dump-guest-memory FILE` in the QEMU monitor';

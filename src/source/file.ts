@@ -44,6 +44,11 @@ export class FileSource implements ByteSource {
     }
   }
 
+  /** Takes over an open regular file. */
+  static adopt(fd: number, name: string): FileSource {
+    return new FileSource(name, fd, fstatSync(fd).size);
+  }
+
   readSync(offset: number, target: Uint8Array): void {
     this.#check(offset, target.length);
     for (let done = 0; done < target.length; ) {

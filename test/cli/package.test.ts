@@ -36,7 +36,7 @@ describe('the package', () => {
     writeFileSync(
       join(dir, 'use.mjs'),
       `import { convert, Elf2dmpError, locate, open } from ${JSON.stringify(library)};
-      const image = open('vm.elf');
+      const image = await open('vm.elf');
       const windows = await locate(image);
       image.close();
       const report = await convert({ input: 'vm.elf', output: 'library.dmp' });

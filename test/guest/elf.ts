@@ -9,8 +9,10 @@ export interface ElfOptions {
   crashedCpu?: number;
   /** No notes of CPUs at all. */
   withoutNotes?: boolean;
-  /** QEMU CPU indices without a note, or with one that is too short. */
+  /** QEMU CPU indices without a usable note: QEMU's too short, NT_PRSTATUS all zero. */
   withoutNote?: readonly number[];
+  /** CPUs whose QEMU note is too short; null for no QEMU notes at all. */
+  prstatusOnly?: readonly number[] | null;
   /** Runs [from, to) of physical memory; default: all RAM around the VGA hole. */
   runs?: readonly (readonly [from: number, to: number])[];
   /** Program headers in reverse order, the notes last. */
@@ -116,9 +118,11 @@ export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
   const without = new Set(options.withoutNote ?? []);
   const cpus = options.withoutNotes ? [] : guest.cpus;
   const notes = Buffer.concat([
-    ...cpus.map(prstatus),
-    ...cpus.map((cpu, i) =>
-      without.has(i) ? elfNote('QEMU', 0, Buffer.alloc(64)) : cpuNote(cpu, options.noteSize, options.crashedCpu === i),
+    ...cpus.map((cpu, i) => (without.has(i) ? elfNote('CORE', 1, Buffer.alloc(336)) : prstatus(cpu, i))),
+    ...(options.prstatusOnly === null ? [] : cpus).map((cpu, i) =>
+      without.has(i) || options.prstatusOnly?.includes(i)
+        ? elfNote('QEMU', 0, Buffer.alloc(64))
+        : cpuNote(cpu, options.noteSize, options.crashedCpu === i),
     ),
     ...(options.extraNotes ?? []),
   ]);

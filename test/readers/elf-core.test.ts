@@ -155,7 +155,7 @@ describe('ELF core files', () => {
     expect(cpus.map((c) => c.registers?.rip)).toEqual([1n, 2n, 3n, 4n]);
     expect(cpus.map((c) => c.registers?.kernelGsBase)).toEqual([undefined, 0xfffff80000001000n, 5n, 0n]);
     expect(cpus.map((c) => c.crashed)).toEqual([undefined, undefined, true, false]);
-    expect(cpus[0]!.registers?.cr3).toBe(0x1000n);
+    expect(cpus[0]!.registers?.control?.cr3).toBe(0x1000n);
   });
 
   it('reports a CPU note that is too short and keeps the others', () => {
@@ -292,7 +292,7 @@ describe('files that are refused', () => {
     ['an AArch64 core', elf({ patch: (f) => f.writeUInt16LE(183, 0x12) }), 'elf-machine', 'unsupported'],
     ['an i386 core of class 64', elf({ patch: (f) => f.writeUInt16LE(3, 0x12) }), 'elf-machine', 'unsupported'],
     ['an impossible header size', elf({ patch: (f) => f.writeUInt16LE(32, 0x36) }), 'elf-phentsize', 'corrupt'],
-    ['no program headers', elf({ patch: (f) => f.writeUInt16LE(0, 0x38) }), 'elf-phnum', 'corrupt'],
+    ['no program headers', elf({ patch: (f) => f.writeUInt16LE(0, 0x38) }), 'elf-no-memory', 'unsupported'],
     [
       'four billion program headers',
       elf({ extended: true, patch: (f) => f.writeUInt32LE(0xffffffff, 0x6c) }),

@@ -8,18 +8,20 @@ import {
   REFLINK_CHOICES,
 } from '../../commands/convert.ts';
 import { convert } from '../../index.ts';
+import { FORMAT_CHOICES } from '../../readers/registry.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
-import { renderReport, writeDiagnostics } from '../render.ts';
-import { address } from '../values.ts';
+import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
+import { address, inputName, outputName, rawRanges } from '../values.ts';
 
 const options = (y: Argv) =>
   y
     .positional('input', {
       type: 'string',
       demandOption: true,
-      describe: 'what `virsh dump --memory-only` or `dump-guest-memory` wrote; it is only read',
+      describe:
+        'what `virsh dump --memory-only` or `dump-guest-memory` wrote, also compressed (.gz, .zst, .xz); - for standard input; it is only read',
     })
     .positional('output', { type: 'string', demandOption: true, describe: 'the crash dump (.dmp) to write' })
     .option('force', { alias: 'f', type: 'boolean', default: false, describe: 'replace OUTPUT if it exists' })
@@ -54,6 +56,21 @@ const options = (y: Argv) =>
       describe:
         'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
     })
+    .option('format', {
+      choices: FORMAT_CHOICES,
+      default: 'auto' as const,
+      describe: 'raw: physical memory without a header, whatever it looks like',
+    })
+    .option('runs', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'of raw memory: START+SIZE of each range in the file, as 0+3G,4G; else it is found',
+    })
+    .option('spool', {
+      type: 'string',
+      requiresArg: true,
+      describe: "directory for the temporary file that a compressed or piped input needs (default: OUTPUT's)",
+    })
     .option('dtb', {
       type: 'string',
       requiresArg: true,
@@ -81,8 +98,8 @@ export const addConvert: AddCommand = (yargs, chosen) =>
     (args) => {
       const { json, quiet, verbose } = args;
       const conversion: ConvertOptions = {
-        input: args.input,
-        output: args.output,
+        input: inputName(args.input),
+        output: outputName(args.output),
         force: args.force,
         strict: args.strict,
         patch: args.patch,
@@ -90,6 +107,9 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         type: args.type,
         ram: args.ram,
         reflink: args.reflink,
+        format: args.format,
+        runs: args.runs === undefined ? undefined : rawRanges(args.runs),
+        ...(args.spool === undefined ? {} : { spoolDirectory: args.spool }),
         dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
         kernelBase:
           args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
@@ -104,6 +124,12 @@ export const addConvert: AddCommand = (yargs, chosen) =>
             const report = await convert({
               ...conversion,
               signal,
+              onSpool: quiet
+                ? undefined
+                : (spooling) => {
+                    line?.clear();
+                    process.stderr.write(renderSpooling(spooling));
+                  },
               onProgress: line && ((progress) => line.update(progress)),
             });
             line?.clear();

@@ -178,24 +178,24 @@ export function specialRegistersFromKpcr(original: Buffer, kpcr: Buffer): Buffer
 }
 
 /**
- * Sets what the note knows in a copy of the PRCB's KSPECIAL_REGISTERS and leaves the rest (debug
+ * Sets what the input tells in a copy of the PRCB's KSPECIAL_REGISTERS and leaves the rest (debug
  * registers, MSRs) as the guest had it.
  *
  * @param original as many bytes as the structure has in this build (0xd8 or 0xf0, at the least 0xd8)
  */
 export function patchSpecialRegisters(original: Buffer, r: X64Registers): Buffer {
   const buffer = Buffer.from(original);
+  const { control, tables } = r;
   SpecialRegisters.write(buffer, 0, {
-    Cr0: r.cr0,
-    Cr2: r.cr2,
-    Cr3: r.cr3,
-    Cr4: r.cr4,
-    GdtrLimit: r.gdt.limit & 0xffff,
-    GdtrBase: r.gdt.base,
-    IdtrLimit: r.idt.limit & 0xffff,
-    IdtrBase: r.idt.base,
-    Tr: r.tr.selector & 0xffff,
-    Ldtr: r.ldt.selector & 0xffff,
+    ...(control && { Cr0: control.cr0, Cr2: control.cr2, Cr3: control.cr3, Cr4: control.cr4 }),
+    ...(tables && {
+      GdtrLimit: tables.gdt.limit & 0xffff,
+      GdtrBase: tables.gdt.base,
+      IdtrLimit: tables.idt.limit & 0xffff,
+      IdtrBase: tables.idt.base,
+      Tr: tables.tr.selector & 0xffff,
+      Ldtr: tables.ldt.selector & 0xffff,
+    }),
     MsrGsBase: r.gs.base,
     ...(r.kernelGsBase === undefined ? {} : { MsrGsSwap: r.kernelGsBase }),
   });

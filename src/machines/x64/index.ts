@@ -16,8 +16,11 @@ import {
 } from './context.ts';
 import { pageClues } from './page-clues.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
+import { parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, is64BitCode, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
+import { parseVirtualBoxNote } from './virtualbox-note.ts';
+import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
 /** The processor exceptions; vectors above are not always installed. */
 const EXCEPTION_VECTORS = 32;
@@ -31,11 +34,17 @@ export const X64: Machine = {
   sharedUserData: SHARED_USER_DATA_64,
   pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
 
-  parseCpuNote: parseQemuNote,
+  cpuNotes: [
+    { name: 'QEMU', type: 0, parse: parseQemuNote },
+    { name: 'VBCPU', type: 0xb01, parse: parseVirtualBoxNote },
+  ],
+  prstatus: { name: 'CORE', type: 1, parse: parsePrstatus },
+  xenVcpu: { size: XenVcpu.size, parse: parseXenVcpu },
 
-  pageTables: (r) =>
-    isLongModePaging(r)
-      ? { root: pageTableRoot(r.cr3), mode: has5Levels(r) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
+  knowsControl: (r) => r.control !== undefined,
+  pageTables: ({ control }) =>
+    control && isLongModePaging(control)
+      ? { root: pageTableRoot(control.cr3), mode: has5Levels(control) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
       : undefined,
 
   kpcr: { self: 0x18, currentPrcb: 0x20, prcb: 0x180, kdVersionBlock: 0x108, size: 0x180 },
@@ -44,7 +53,7 @@ export const X64: Machine = {
     // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
     [r.gs.base, r.kernelGsBase].filter((base): base is bigint => base !== undefined && isKernelAddress(base)).map(va),
 
-  interruptTable: (r) => ({ base: va(r.idt.base), size: r.idt.limit + 1 }),
+  interruptTable: ({ tables }) => tables && { base: va(tables.idt.base), size: tables.idt.limit + 1 },
 
   interruptHandlers: ({ base, size }, read) => {
     const gates = read(base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, size));

@@ -3,7 +3,8 @@
  * for 32-bit and 64-bit guests. Sizes decide what is in it, not the version number.
  */
 import { nested, struct, u8, u32, u64 } from '../../core/struct.ts';
-import { GENERAL_REGISTERS, SEGMENTS, type X64Registers } from './registers.ts';
+import type { CpuNote } from '../machine.ts';
+import { CONTROL_REGISTERS, GENERAL_REGISTERS, SEGMENTS, TABLES } from './registers.ts';
 
 const QemuSegment = struct({
   name: 'QEMUCPUSegment',
@@ -60,28 +61,29 @@ export const QemuCpuState = struct({
 /** Everything up to and without kernel_gs_base: what every version has. */
 export const QEMU_CPU_STATE_MIN = 432;
 
-export interface QemuCpuNote {
-  registers: X64Registers;
-  /** undefined where the note is too old to say. */
-  crashed: boolean | undefined;
-}
-
 /**
  * Reads a note's descriptor.
  *
  * @returns undefined when it is shorter than the oldest known form or its own size field is impossible.
  */
-export function parseQemuNote(desc: Buffer): QemuCpuNote | undefined {
+export function parseQemuNote(desc: Buffer): CpuNote | undefined {
   if (desc.length < QEMU_CPU_STATE_MIN) return undefined;
   const size = Math.min(QemuCpuState.fields.size.read(desc, 4), desc.length);
   if (size < QEMU_CPU_STATE_MIN) return undefined;
-  const { version, kernel_gs_base, crash, ...state } = QemuCpuState.readPartial(desc, size);
-  const registers: Record<string, unknown> = { kernelGsBase: kernel_gs_base };
-  for (const name of [...GENERAL_REGISTERS, ...SEGMENTS, 'rip', 'rflags', 'cr0', 'cr2', 'cr3', 'cr4'] as const) {
-    registers[name] = state[name];
-  }
+  const { version, crash } = QemuCpuState.readPartial(desc, size);
+  const state = QemuCpuState.read(Buffer.concat([desc.subarray(0, size)], QemuCpuState.size));
+  const pick = <K extends keyof typeof state>(names: readonly K[]) =>
+    Object.fromEntries(names.map((name) => [name, state[name]])) as Pick<typeof state, K>;
   return {
-    registers: registers as unknown as X64Registers,
+    registers: {
+      ...pick(GENERAL_REGISTERS),
+      ...pick(SEGMENTS),
+      rip: state.rip,
+      rflags: state.rflags,
+      kernelGsBase: size < QEMU_CPU_STATE_MIN + 8 ? undefined : state.kernel_gs_base,
+      control: pick(CONTROL_REGISTERS),
+      tables: pick(TABLES),
+    },
     crashed: version !== undefined && version >= 2 && crash !== undefined ? crash !== 0 : undefined,
   };
 }

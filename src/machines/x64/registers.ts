@@ -1,4 +1,4 @@
-/** What a QEMU CPU note tells of an x64 CPU. No debug, floating-point or vector registers are in it. */
+/** What an input tells of an x64 CPU. No debug, floating-point or vector registers are in QEMU's notes. */
 
 export interface Segment {
   selector: number;
@@ -28,30 +28,37 @@ export const GENERAL_REGISTERS = [
 ] as const;
 export type GeneralRegister = (typeof GENERAL_REGISTERS)[number];
 
-export const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'ldt', 'tr', 'gdt', 'idt'] as const;
+export const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss'] as const;
 export type SegmentName = (typeof SEGMENTS)[number];
+
+export const CONTROL_REGISTERS = ['cr0', 'cr2', 'cr3', 'cr4'] as const;
+export type ControlRegisters = Record<(typeof CONTROL_REGISTERS)[number], bigint>;
+
+/** LDTR and TR, GDTR and IDTR. */
+export const TABLES = ['ldt', 'tr', 'gdt', 'idt'] as const;
+export type DescriptorTables = Record<(typeof TABLES)[number], Segment>;
 
 export interface X64Registers extends Record<GeneralRegister, bigint>, Record<SegmentName, Segment> {
   rip: bigint;
   rflags: bigint;
-  cr0: bigint;
-  cr2: bigint;
-  cr3: bigint;
-  cr4: bigint;
   /** Absent from notes of 432 bytes. */
   kernelGsBase: bigint | undefined;
+  /** Not in NT_PRSTATUS notes. */
+  control: ControlRegisters | undefined;
+  /** Only in QEMU's and VirtualBox' notes. */
+  tables: DescriptorTables | undefined;
 }
 
 const CR0_PG = 1n << 31n;
 const CR4_PAE = 1n << 5n;
 const CR4_LA57 = 1n << 12n;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
-const SEGMENT_LONG = 1 << 21;
+export const SEGMENT_LONG = 1 << 21;
 
 /** Paging on, in the form that long mode needs; a CPU that was never started has it off. */
-export const isLongModePaging = (r: X64Registers): boolean => (r.cr0 & CR0_PG) !== 0n && (r.cr4 & CR4_PAE) !== 0n;
+export const isLongModePaging = (r: ControlRegisters): boolean => (r.cr0 & CR0_PG) !== 0n && (r.cr4 & CR4_PAE) !== 0n;
 
-export const has5Levels = (r: X64Registers): boolean => (r.cr4 & CR4_LA57) !== 0n;
+export const has5Levels = (r: ControlRegisters): boolean => (r.cr4 & CR4_LA57) !== 0n;
 
 /** Physical address of the page-table root: CR3 without PCID and flag bits. */
 export const pageTableRoot = (cr3: bigint): number => Number(cr3 & CR3_ADDRESS);

@@ -1,0 +1,134 @@
+/**
+ * The VMCOREINFO note of a guest with virtio-win's fwcfg driver: a crash dump header, as the kernel filled
+ * it when the driver started, with the address of a decoded copy of the KDBG in BugCheckParameter1
+ * (fwcfg/device.c of the driver). It is the guest's word like the rest: used where memory bears it out.
+ */
+import { isKernelAddress } from '../core/bits.ts';
+import type { StructOf } from '../core/struct.ts';
+import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
+import {
+  DUMP_HEADER64_SIZE,
+  DUMP_SIGNATURE,
+  DumpHeader64,
+  MAX_HEADER_RUNS,
+  PhysicalMemoryRun64,
+} from '../formats/win-dump.ts';
+import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { CodeAddress } from './code-addresses.ts';
+import type { Evidence } from './evidence.ts';
+import type { Kdbg } from './kdbg.ts';
+import type { Windows } from './locator.ts';
+import type { RamRange } from './physical-memory.ts';
+import type { RootCandidate } from './roots.ts';
+
+export const NOTE_STEP = 'VMCOREINFO note';
+
+export type WindowsNote = StructOf<typeof DumpHeader64>;
+
+/** undefined when the input has no such note of Windows'. */
+export function readWindowsNote(image: MemoryImage, evidence: Evidence): WindowsNote | undefined {
+  const note = image.notes.find(({ name }) => name === 'VMCOREINFO');
+  if (!note?.head.subarray(0, 4).equals(DUMP_SIGNATURE.subarray(0, 4))) return undefined;
+  if (note.head.length < DUMP_HEADER64_SIZE || !note.head.subarray(0, 8).equals(DUMP_SIGNATURE)) {
+    evidence.reject(NOTE_STEP, `${hex(note.size)} bytes`, 'not a whole 64-bit crash dump header');
+    return undefined;
+  }
+  const header = DumpHeader64.read(note.head);
+  if (header.MachineImageType !== image.machine.imageFileMachine) {
+    evidence.reject(NOTE_STEP, 'crash dump header', `of another machine (${hex(header.MachineImageType)})`);
+    return undefined;
+  }
+  evidence.accept(NOTE_STEP, 'crash dump header', `of build ${header.MinorVersion}`);
+  return header;
+}
+
+/** The root that the header names, in every paging mode: it does not tell which. */
+export function* notedRoots(image: MemoryImage, note: WindowsNote | undefined): Generator<RootCandidate> {
+  if (!note || note.DirectoryTableBase >= BigInt(PHYSICAL_ADDRESS_LIMIT)) return;
+  const root = Number(note.DirectoryTableBase) - (Number(note.DirectoryTableBase) % PAGE_SIZE);
+  for (const mode of image.machine.pagingModes)
+    yield { tables: { root, mode }, method: `${NOTE_STEP}'s DirectoryTableBase` };
+}
+
+/** The driver's decoded copy of the KDBG, as the block at the address that the header names. */
+export function notedKdbg(space: AddressSpace, note: WindowsNote | undefined): Kdbg | string {
+  const copy = note?.BugCheckParameters[0];
+  if (note === undefined || copy === undefined || !isKernelAddress(copy)) return 'it names no copy of the KDBG';
+  const head = space.read(copy, KDBG_MIN_SIZE);
+  if (!head) return `the copy of the KDBG at ${hex64(copy)} is not present`;
+  const { OwnerTag, Size } = DebuggerData.readPartial(head, KDBG_MIN_SIZE);
+  if (OwnerTag !== KDBG_TAG || Size === undefined || Size < KDBG_MIN_SIZE || Size > KDBG_MAX_SIZE || Size % 8 !== 0) {
+    return `no KDBG is at ${hex64(copy)}, where its copy should be`;
+  }
+  const block = space.read(copy, Size);
+  const address = note.KdDebuggerDataBlock;
+  if (!block || !isKernelAddress(address)) return `the copy of the KDBG at ${hex64(copy)} is not present as a whole`;
+  return { address: va(address), size: Size, encoded: true, block, fields: DebuggerData.readPartial(block, Size) };
+}
+
+/** Where that copy says that the kernel begins. */
+export function* addressesFromNote(space: AddressSpace, note: WindowsNote | undefined): Generator<CodeAddress> {
+  const kdbg = notedKdbg(space, note);
+  if (typeof kdbg === 'string' || kdbg.fields.KernBase === undefined || !isKernelAddress(kdbg.fields.KernBase)) return;
+  yield { address: va(kdbg.fields.KernBase), why: `KernBase of the KDBG that the ${NOTE_STEP} names` };
+}
+
+/** What Windows counted as RAM when the driver started, or the reason why it can't be had. */
+export function notedRam(note: WindowsNote | undefined): RamRange[] | string {
+  if (!note) return `there is no ${NOTE_STEP} of Windows`;
+  if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS) return `it claims ${note.NumberOfRuns} runs`;
+  const ranges: RamRange[] = [];
+  let [end, pages] = [0n, 0n];
+  for (let i = 0; i < note.NumberOfRuns; i++) {
+    const { BasePage, PageCount } = PhysicalMemoryRun64.read(note.Runs, i * PhysicalMemoryRun64.size);
+    if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
+      return `its run ${i} is impossible`;
+    }
+    end = BasePage + PageCount;
+    pages += PageCount;
+    ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
+  }
+  return pages === note.NumberOfPages
+    ? ranges
+    : `its runs have ${pages} pages, not the ${note.NumberOfPages} that it claims`;
+}
+
+/** Says where the note and what memory shows are at odds; memory, which is of the dump's time, is believed. */
+export function compareNote(note: WindowsNote, windows: Omit<Windows, 'evidence'>, evidence: Evidence): void {
+  const { kdbg, version, processors, space, image } = windows;
+  const pairs: [string, bigint, bigint | undefined][] = [
+    ['build', BigInt(note.MinorVersion), BigInt(version.build)],
+    ['KdDebuggerDataBlock', note.KdDebuggerDataBlock, kdbg.address],
+    ['PfnDatabase', note.PfnDatabase, kdbg.fields.MmPfnDatabase],
+    ['PsLoadedModuleList', note.PsLoadedModuleList, kdbg.fields.PsLoadedModuleList],
+    ['PsActiveProcessHead', note.PsActiveProcessHead, kdbg.fields.PsActiveProcessHead],
+    ['NumberProcessors', BigInt(note.NumberProcessors), BigInt(processors.length)],
+  ];
+  const differing = pairs
+    .filter(([, noted, found]) => noted !== found)
+    .map(
+      ([name, noted, found]) =>
+        `${name} ${hex(noted)} there, ${found === undefined ? 'nothing' : hex(found)} in memory`,
+    );
+  // Each process has its own root; all map the kernel alike.
+  const [candidate] = [...notedRoots(image, note)].filter(({ tables }) => tables.mode === space.mode);
+  const other = candidate && new AddressSpace(image, pa(candidate.tables.root), space.mode);
+  if (other?.translate(kdbg.address) !== space.translate(kdbg.address)) {
+    differing.push(
+      `DirectoryTableBase ${hex(note.DirectoryTableBase)} there maps the KDBG elsewhere than ${hex(space.root)}`,
+    );
+  }
+  if (differing.length === 0) {
+    evidence.accept(NOTE_STEP, 'comparison with memory', 'build, lists, KDBG, processors and page tables agree');
+    return;
+  }
+  const text = differing.join('; ');
+  evidence.reject(NOTE_STEP, 'comparison with memory', text);
+  image.diagnostics.add(
+    'warning',
+    'vmcoreinfo-disagrees',
+    `the ${NOTE_STEP} differs from what memory shows, which was used: ${text}`,
+  );
+}

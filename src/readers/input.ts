@@ -1,0 +1,213 @@
+/** Opens what people name as an input: a file, a compressed file, a pipe, standard input. */
+import { createReadStream, fstatSync, openSync, statSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { isatty } from 'node:tty';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { ContainerDamage } from '../source/chunks.ts';
+import { type Container, identifyContainer } from '../source/containers.ts';
+import { FileSource } from '../source/file.ts';
+import { readUpTo } from '../source/source.ts';
+import { spool } from '../source/spool.ts';
+import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
+import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
+
+const CHUNK = 256 * 1024;
+
+/** As a path: what comes on standard input. */
+export const STANDARD_INPUT = '-';
+
+export interface OpenOptions extends SourceFormat {
+  /** Where a stream or a decompressed file is kept while it is used. Default: the system's directory for temporary files. */
+  spoolDirectory?: string | undefined;
+  signal?: AbortSignal | undefined;
+  /** Called before a stream is written to a temporary file. */
+  onSpool?: ((spooling: Spooling) => void) | undefined;
+  /** Called with bytes of the input read so far and in all (0: unknown) while it is written to a temporary file. */
+  onSpooled?: ((done: number, total: number) => void) | undefined;
+}
+
+/** A temporary file that is about to be written. */
+export interface Spooling {
+  /** What becomes it. */
+  name: string;
+  container: string | undefined;
+  directory: string;
+  /** Bytes that are free there. */
+  free: number;
+  estimate: Estimate | undefined;
+}
+
+/** Throws `Elf2dmpError` when there is no such input. */
+export function checkInput(path: string): void {
+  if (path === STANDARD_INPUT) return;
+  try {
+    statSync(path);
+  } catch (cause) {
+    throw ioError('open', path, cause);
+  }
+}
+
+/**
+ * Opens an input. A pipe, standard input and a compressed file are written to a temporary file first,
+ * since a dump's header depends on what comes at its end. Throws `Elf2dmpError`. The image has to be closed.
+ *
+ * @param path a file's, or `-` for standard input
+ */
+export async function openInput(path: string, options: OpenOptions = {}): Promise<MemoryImage> {
+  const opened = openPath(path);
+  if (opened instanceof FileSource) {
+    const container = identifyContainer(readUpTo(opened, 0, PROBE_SIZE));
+    if (!container) return openSource(opened, options);
+    try {
+      return await openStream(chunksOf(opened), opened.name, opened.size, options);
+    } finally {
+      opened.close();
+    }
+  }
+  const { fd, name } = opened;
+  const stream = createReadStream('', { fd, autoClose: fd !== 0, highWaterMark: CHUNK });
+  return openStream(stream as AsyncIterable<Buffer>, name, 0, options);
+}
+
+function openPath(path: string): FileSource | { fd: number; name: string } {
+  if (path === STANDARD_INPUT) {
+    const name = 'standard input';
+    if (fstatSync(0).isFile()) return FileSource.adopt(0, name);
+    if (isatty(0)) {
+      throw new Elf2dmpError({
+        code: 'stdin-is-terminal',
+        kind: 'usage',
+        message: 'the input is -, standard input, but that is a terminal',
+        hint: 'pipe a dump into it: `zstdcat vm.elf.zst | elf2dmp - vm.dmp`',
+      });
+    }
+    return { fd: 0, name };
+  }
+  // Of anything but a pipe `FileSource` says what is wrong.
+  if (!statSync(path, { throwIfNoEntry: false })?.isFIFO()) return FileSource.open(path);
+  try {
+    return { fd: openSync(path, 'r'), name: path };
+  } catch (cause) {
+    throw ioError('open', path, cause);
+  }
+}
+
+async function* chunksOf(source: FileSource): AsyncGenerator<Buffer> {
+  for (let at = 0; at < source.size; at += CHUNK) {
+    const chunk = Buffer.allocUnsafe(Math.min(CHUNK, source.size - at));
+    await source.read(at, chunk);
+    yield chunk;
+  }
+}
+
+async function openStream(
+  chunks: AsyncIterable<Buffer>,
+  name: string,
+  total: number,
+  options: OpenOptions,
+): Promise<MemoryImage> {
+  const { signal, onSpooled } = options;
+  let read = 0;
+  const counted = async function* () {
+    try {
+      for await (const chunk of chunks) {
+        signal?.throwIfAborted();
+        read += chunk.length;
+        onSpooled?.(read, total);
+        yield chunk;
+      }
+    } catch (cause) {
+      throw cause instanceof Elf2dmpError ? cause : ioError('read', name, cause);
+    }
+  };
+  const outer = await peek(counted());
+  const container = identifyContainer(outer.head);
+  const inner = container ? await peek(container.unpack(outer.all)) : outer;
+  const label = container ? `${name} (decompressed)` : name;
+  // Before a disk image's worth of it is written for nothing.
+  const other = options.format === 'raw' ? undefined : identify(inner.head, label);
+  if (other) throw other;
+  const directory = options.spoolDirectory ?? tmpdir();
+  const { bavail, bsize } = await statfs(directory).catch((cause) => {
+    throw ioError('use the directory for temporary files', directory, cause);
+  });
+  options.onSpool?.({
+    name,
+    container: container?.name,
+    directory,
+    free: bavail * bsize,
+    estimate: estimate(inner.head),
+  });
+  const { source, damage } = await spool(inner.all, directory, label, signal);
+  const image = openDecompressed(source, damage, container, options);
+  if (damage) {
+    image.diagnostics.add(
+      'loss',
+      `container-${damage.how}`,
+      damage.how === 'truncated'
+        ? `the ${container?.name} file is cut off: what could be decompressed, ${source.size} bytes, was used`
+        : `the ${container?.name} file is damaged: ${damage.message}; the ${source.size} bytes that came out were used, and any of them may be wrong`,
+    );
+  }
+  return image;
+}
+
+/** What does not open because its container is damaged fails with that as the reason. */
+function openDecompressed(
+  source: FileSource,
+  damage: ContainerDamage | undefined,
+  container: Container | undefined,
+  format: SourceFormat,
+): MemoryImage {
+  const { name, size } = source;
+  try {
+    return openSource(source, format);
+  } catch (error) {
+    if (!damage) throw error;
+    throw new Elf2dmpError({
+      code: `container-${damage.how}`,
+      kind: 'corrupt',
+      message: `the ${container?.name} file can not be decompressed: ${damage.message}`,
+      file: name,
+      offset: size,
+      attempts: size > 0 && error instanceof Elf2dmpError ? [error.message] : [],
+      hint: 'is there another copy of it? its own program may get further',
+    });
+  }
+}
+
+interface Peeked {
+  /** The first `ESTIMATE_SIZE` bytes, or all there are. */
+  head: Buffer;
+  /** The stream, whole. */
+  all: AsyncIterable<Buffer>;
+}
+
+async function peek(chunks: AsyncIterable<Buffer>): Promise<Peeked> {
+  const iterator = chunks[Symbol.asyncIterator]();
+  const parts: Buffer[] = [];
+  let ended: unknown;
+  for (let size = 0; size < ESTIMATE_SIZE; ) {
+    try {
+      const { done, value } = await iterator.next();
+      if (done) break;
+      parts.push(value);
+      size += value.length;
+    } catch (error) {
+      ended = error;
+      break;
+    }
+  }
+  const all = async function* () {
+    yield* parts;
+    if (ended !== undefined) throw ended;
+    for (;;) {
+      const { done, value } = await iterator.next();
+      if (done) return;
+      yield value;
+    }
+  };
+  return { head: Buffer.concat(parts).subarray(0, ESTIMATE_SIZE), all: all() };
+}

@@ -1,0 +1,105 @@
+/**
+ * Raw physical memory: QEMU's `pmemsave`, a memory-backend file, a hypervisor's flat memory file. It has
+ * no header and no CPU states, and nothing in it says where the hole below 4 GiB is.
+ */
+import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { bytes, GIB, hex, PAGE_SIZE, pa } from '../core/units.ts';
+import { X64 } from '../machines/x64/index.ts';
+import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import type { ByteSource } from '../source/source.ts';
+import { runReader } from './file-runs.ts';
+
+/** A physical range; ranges lie in the file one after another. */
+export interface RawRange {
+  start: number;
+  /** Bytes; undefined for all that is left. */
+  size: number | undefined;
+}
+
+/**
+ * Where machines end their low memory when there is more: the rest is put at 4 GiB. QEMU's pc (3 GiB,
+ * and 3.5 where max-ram-below-4g says so) and q35 (2 GiB; 2.75 with up to that much), as
+ * hw/i386/pc_piix.c and pc_q35.c have it; other hypervisors use 3 to 3.75 GiB.
+ */
+const LOW_MEMORY_ENDS = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0xe000_0000, 0xf000_0000] as const;
+const HIGH_MEMORY = 4 * GIB;
+/** Less is no machine's memory. */
+export const MIN_RAW_SIZE = 1024 * 1024;
+
+/**
+ * @param ranges what the caller knows of the layout; otherwise the image has an alternative for each
+ *   layout that is known, and the locator tells which is right
+ */
+export function openRaw(source: ByteSource, ranges?: readonly RawRange[]): MemoryImage {
+  try {
+    const [first, ...others] = ranges ? [placed(source, ranges)] : layouts(source.size);
+    return makeImage(
+      source,
+      first!,
+      others.map((runs) => makeImage(source, runs)),
+    );
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
+
+/** Contiguous, as `pmemsave 0 SIZE` writes it, and with each hole that fits. */
+function layouts(size: number): PhysicalRun[][] {
+  const splits = LOW_MEMORY_ENDS.filter((end) => size > end).map((end) => [
+    { start: pa(0), size: end, fileOffset: 0 },
+    { start: pa(HIGH_MEMORY), size: size - end, fileOffset: end },
+  ]);
+  return [[{ start: pa(0), size, fileOffset: 0 }], ...splits];
+}
+
+function placed(source: ByteSource, ranges: readonly RawRange[]): PhysicalRun[] {
+  const runs: PhysicalRun[] = [];
+  let fileOffset = 0;
+  for (const { start, size = source.size - fileOffset } of ranges) {
+    if (size <= 0 || fileOffset + size > source.size) {
+      throw runsError(source, `${hex(fileOffset + size)} bytes for the ranges up to ${hex(start)}`);
+    }
+    runs.push({ start: pa(start), size, fileOffset });
+    fileOffset += size;
+  }
+  if (fileOffset < source.size) throw runsError(source, `ranges of ${hex(fileOffset)} bytes`);
+  runs.sort((a, b) => a.start - b.start);
+  const overlap = runs.find((run, i) => i > 0 && runs[i - 1]!.start + runs[i - 1]!.size > run.start);
+  if (overlap) throw runsError(source, `two ranges that hold ${hex(overlap.start)}`);
+  return runs;
+}
+
+const runsError = (source: ByteSource, actual: string) =>
+  new Elf2dmpError({
+    code: 'raw-runs',
+    kind: 'usage',
+    message: 'the ranges of --runs do not fit the file',
+    file: source.name,
+    expected: `disjoint ranges of ${hex(source.size)} bytes together (${bytes(source.size)})`,
+    actual,
+  });
+
+function makeImage(source: ByteSource, runs: PhysicalRun[], alternatives: MemoryImage[] = []): MemoryImage {
+  const diagnostics = new Diagnostics();
+  if (source.size % PAGE_SIZE !== 0) {
+    diagnostics.add(
+      'loss',
+      'input-truncated',
+      `raw memory of ${hex(source.size)} bytes, which is no whole number of pages: it may be cut off`,
+    );
+  }
+  return new MemoryImage({
+    file: source.name,
+    format: 'raw',
+    machine: X64,
+    runs,
+    cpus: [],
+    notes: [],
+    diagnostics,
+    reader: runReader(source),
+    alternatives,
+    fd: source.fd,
+    close: () => source.close(),
+  });
+}

@@ -1,0 +1,196 @@
+/**
+ * Core files of `xl dump-core` (and of libvirt's dump of a Xen guest): no program headers; memory is in
+ * section .xen_pages, a page for each entry of .xen_pfn, and the CPUs are in .xen_prstatus (Xen's
+ * docs/misc/dump-core-format.txt). No file of a real Xen was at hand to check it on.
+ */
+import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
+import { ELF_MAGIC, Elf64Header, Elf64SectionHeader, ET_CORE } from '../formats/elf.ts';
+import type { CpuState } from '../machines/machine.ts';
+import { X64 } from '../machines/x64/index.ts';
+import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { type ByteSource, readUpTo } from '../source/source.ts';
+import { runReader } from './file-runs.ts';
+import type { Reader } from './reader.ts';
+
+const MAX_SECTIONS = 64;
+const MAX_NAMES = 4096;
+const MAX_CPUS = 4096;
+/** A run costs about 100 bytes. */
+const MAX_RUNS = 1 << 20;
+/** Of a page that was not there (~0 in Xen's words). */
+const INVALID_PFN_WORD = 0xffff_ffff;
+
+interface Section {
+  offset: number;
+  size: number;
+}
+
+export const xenCore: Reader = {
+  format: 'xen-core',
+  probe(head) {
+    if (head.length < Elf64Header.size || !head.subarray(0, 4).equals(ELF_MAGIC)) return false;
+    const { e_type, e_machine, e_phnum, e_shnum } = Elf64Header.read(head);
+    return e_type === ET_CORE && e_machine === X64.elfMachine && e_phnum === 0 && e_shnum > 0;
+  },
+  // Its sections may lie anywhere.
+  estimate: () => undefined,
+  open(source) {
+    try {
+      return open(source);
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  },
+};
+
+function open(source: ByteSource): MemoryImage {
+  const diagnostics = new Diagnostics();
+  const fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) =>
+    new Elf2dmpError({ kind, file: source.name, ...details });
+  const sections = readSections(source);
+  const [pages, pfns] = [sections.get('.xen_pages'), sections.get('.xen_pfn')];
+  if (!pages || !pfns) {
+    throw fail('unsupported', {
+      code: sections.has('.xen_p2m') ? 'xen-paravirtual' : 'elf-no-memory',
+      message: sections.has('.xen_p2m')
+        ? 'a core file of a paravirtualised Xen guest, which Windows is not'
+        : 'the core file has no program headers, and no memory of a Xen guest either',
+      structure: 'Elf64_Shdr',
+      expected: 'sections .xen_pages and .xen_pfn',
+      actual: [...sections.keys()].join(', ') || 'none',
+    });
+  }
+  const runs = readRuns(source, pages, pfns, diagnostics, fail);
+  if (runs.length === 0) {
+    throw fail('corrupt', {
+      code: 'elf-no-memory',
+      message: 'none of the memory that the headers list is in the file',
+      hint: 'the dump was cut off, or never finished: make a new one',
+    });
+  }
+  return new MemoryImage({
+    file: source.name,
+    format: 'xen-core',
+    machine: X64,
+    runs,
+    cpus: readCpus(source, sections.get('.xen_prstatus'), diagnostics),
+    notes: [],
+    diagnostics,
+    reader: runReader(source),
+    fd: source.fd,
+    close: () => source.close(),
+  });
+}
+
+/** By name; of a name that comes twice, the first. */
+function readSections(source: ByteSource): Map<string, Section> {
+  const { e_shoff, e_shnum, e_shstrndx } = Elf64Header.read(readUpTo(source, 0, Elf64Header.size));
+  const count = Math.min(e_shnum, MAX_SECTIONS);
+  const table = readUpTo(source, Number(e_shoff), count * Elf64SectionHeader.size);
+  const headers = Array.from({ length: Math.floor(table.length / Elf64SectionHeader.size) }, (_, i) =>
+    Elf64SectionHeader.read(table, i * Elf64SectionHeader.size),
+  );
+  const strings = headers[e_shstrndx];
+  const names = strings
+    ? readUpTo(source, Number(strings.sh_offset), Math.min(MAX_NAMES, Number(strings.sh_size))).toString('latin1')
+    : '';
+  const sections = new Map<string, Section>();
+  for (const { sh_name, sh_offset, sh_size } of headers) {
+    const name = /^[^\0]*/.exec(names.slice(sh_name))![0];
+    if (sh_name < names.length && name !== '' && !sections.has(name)) {
+      sections.set(name, { offset: Number(sh_offset), size: Number(sh_size) });
+    }
+  }
+  return sections;
+}
+
+/** One run for pages that follow each other both in memory and in the file. */
+function readRuns(
+  source: ByteSource,
+  pages: Section,
+  pfns: Section,
+  diagnostics: Diagnostics,
+  fail: (kind: 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError,
+): PhysicalRun[] {
+  const listed = Math.floor(Math.min(pfns.size, Math.max(0, source.size - pfns.offset)) / 8);
+  const stored = Math.floor(Math.min(pages.size, Math.max(0, source.size - pages.offset)) / PAGE_SIZE);
+  const runs: (PhysicalRun & { fileOffset: number })[] = [];
+  for (let first = 0; first < Math.min(listed, stored); first += MIB / 8) {
+    const many = Math.min(MIB / 8, listed - first, stored - first);
+    const words = readUpTo(source, pfns.offset + 8 * first, 8 * many);
+    for (let i = 0; i < many; i++) {
+      const [low, high] = [words.readUInt32LE(8 * i), words.readUInt32LE(8 * i + 4)];
+      const start = (high * 2 ** 32 + low) * PAGE_SIZE;
+      if (high === INVALID_PFN_WORD || start >= PHYSICAL_ADDRESS_LIMIT) continue;
+      const fileOffset = pages.offset + (first + i) * PAGE_SIZE;
+      const last = runs.at(-1);
+      if (last && last.start + last.size === start && last.fileOffset + last.size === fileOffset) {
+        last.size += PAGE_SIZE;
+      } else if (runs.length < MAX_RUNS) {
+        runs.push({ start: pa(start), size: PAGE_SIZE, fileOffset });
+      } else {
+        throw fail('corrupt', {
+          code: 'xen-pfn',
+          message: 'the list of pages jumps about more than memory ever does',
+          structure: '.xen_pfn',
+          offset: pfns.offset,
+          expected: `at most ${MAX_RUNS} runs`,
+          actual: 'more',
+        });
+      }
+    }
+  }
+  runs.sort((a, b) => a.start - b.start);
+  const missing = pages.size - stored * PAGE_SIZE + Math.max(0, pfns.size / 8 - listed) * PAGE_SIZE;
+  if (missing >= PAGE_SIZE || listed !== stored) {
+    diagnostics.add(
+      'loss',
+      'input-truncated',
+      `the file ends at offset ${hex(source.size)}, ${bytes(missing)} short of what its sections list (${listed} page numbers and ${stored} pages are there)`,
+      { offset: hex(source.size) },
+    );
+  }
+  return disjoint(runs, diagnostics);
+}
+
+/** Of a page that is listed twice the first copy is kept. */
+function disjoint(runs: readonly (PhysicalRun & { fileOffset: number })[], diagnostics: Diagnostics): PhysicalRun[] {
+  const result: PhysicalRun[] = [];
+  let end = 0;
+  let doubled = 0;
+  for (const run of runs) {
+    const skip = Math.min(run.size, Math.max(0, end - run.start));
+    doubled += skip;
+    if (skip < run.size) {
+      result.push({ start: pa(run.start + skip), size: run.size - skip, fileOffset: run.fileOffset + skip });
+      end = run.start + run.size;
+    }
+  }
+  if (doubled > 0) {
+    diagnostics.add('warning', 'xen-overlap', `${bytes(doubled)} are listed more than once; the first was used`);
+  }
+  return result;
+}
+
+function readCpus(source: ByteSource, section: Section | undefined, diagnostics: Diagnostics): CpuState[] {
+  if (!section) return [];
+  const { size, parse } = X64.xenVcpu;
+  const cpus: CpuState[] = [];
+  for (let index = 0; index < Math.min(MAX_CPUS, section.size / size); index++) {
+    const offset = section.offset + index * size;
+    const entry = readUpTo(source, offset, size);
+    const state = entry.length === size ? parse(entry) : undefined;
+    if (entry.length < size) {
+      diagnostics.add('loss', 'cpu-state-truncated', `CPU ${index}: the file ends before its state does`);
+    }
+    cpus.push({
+      index,
+      registers: state?.registers,
+      crashed: undefined,
+      origin: `.xen_prstatus entry at file offset ${hex(offset)}`,
+    });
+  }
+  return cpus;
+}
