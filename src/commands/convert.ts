@@ -269,7 +269,11 @@ function chooseContext({ image, crash }: Windows, processor: Processor, choice: 
 }
 
 /** Puts the registers that a processor shows where the debugger takes them from. */
-function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: ShownContext, patches: PatchSet): void {
+function patchProcessor(
+  { image, space, kdbg, bugCheck }: Windows,
+  { processor, frame }: ShownContext,
+  patches: PatchSet,
+): void {
   const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
@@ -297,10 +301,8 @@ function patchProcessor({ image, space, kdbg }: Windows, { processor, frame }: S
     return;
   }
   const kpcr = space.read(processor.kpcr, machine.kpcr.size);
-  const described = registers && machine.interruptTable(registers) !== undefined;
-  const base = (!described && kpcr && machine.specialRegistersFromKpcr(original, kpcr)) || undefined;
-  const special = registers ? machine.patchSpecialRegisters(base ?? original, registers) : base;
-  if (special) patches.add(`special registers ${name}`, processor.specialRegisters, special);
+  const special = machine.patchSpecialRegisters(original, registers, kpcr, bugCheck !== undefined);
+  if (!special.equals(original)) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }
 
 function refuseLosses({ image }: Windows): void {

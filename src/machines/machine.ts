@@ -111,12 +111,18 @@ export interface Machine {
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */
   readonly specialRegistersSize: number;
-  patchSpecialRegisters(original: Buffer, registers: Registers): Buffer;
   /**
-   * For a processor whose descriptor tables are unknown: those that its KPCR names, without which the
-   * debugger can't tell what code it runs. undefined: they are set already, or the KPCR names none.
+   * Sets what is known in a copy of a PRCB's special registers. Descriptor tables that the input doesn't
+   * tell are those that the KPCR names, without which the debugger can't tell what code it runs; control
+   * registers become 0. What else there is (debug registers, MSRs) stays as the guest had it.
    *
    * @param kpcr `kpcr.size` bytes
+   * @param saved the guest saved them itself when it crashed: what the input doesn't tell stays
    */
-  specialRegistersFromKpcr(original: Buffer, kpcr: Buffer): Buffer | undefined;
+  patchSpecialRegisters(
+    original: Buffer,
+    registers: Registers | undefined,
+    kpcr: Buffer | undefined,
+    saved: boolean,
+  ): Buffer;
 }

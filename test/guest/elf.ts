@@ -124,6 +124,7 @@ export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
         ? elfNote('QEMU', 0, Buffer.alloc(64))
         : cpuNote(cpu, options.noteSize, options.crashedCpu === i),
     ),
+    ...(guest.vmcoreinfo ? [guest.vmcoreinfo.note] : []),
     ...(options.extraNotes ?? []),
   ]);
   const count = runs.length + 1;

@@ -37,6 +37,8 @@ export interface GuestOptions {
   };
   /** Stale and false KDBGs in the image and elsewhere. Default true. */
   decoys?: boolean | 'stale';
+  /** What virtio-win's fwcfg driver leaves for QEMU's vmcoreinfo device; `stale`: of an earlier boot. */
+  vmcoreinfo?: 'good' | 'stale' | undefined;
   /** CPUs after the others that the kernel never started. */
   neverStarted?: number;
   /** Processors whose CPU is caught outside Windows (a hypervisor's address space). */
@@ -128,6 +130,8 @@ export interface Guest {
   pages: ReadonlyMap<number, Buffer>;
   /** The kernel's address space. */
   kernel: PageTables;
+  /** The ELF note with a crash dump header that the guest offers, and where it is in memory. */
+  vmcoreinfo: { physical: number; note: Buffer } | undefined;
   cpus: readonly GuestCpu[];
   launch: { virtual: bigint; physical: number[] };
   truth: {
@@ -721,6 +725,28 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.write(elsewhere + 0x100n, stale);
   }
 
+  let vmcoreinfo: Guest['vmcoreinfo'];
+  if (options.vmcoreinfo) {
+    const copy = pool(PAGE);
+    kernel.write(copy + 0x200n, block);
+    const stale = options.vmcoreinfo === 'stale';
+    const note = vmcoreinfoNote({
+      build: build.build,
+      root: BigInt(kernel.root),
+      pfnDatabase: k(RVA.MmPfnDatabase),
+      psLoadedModuleList: k(stale ? 0x38000 : RVA.PsLoadedModuleList),
+      psActiveProcessHead: k(RVA.PsActiveProcessHead),
+      processors: stale ? count + 1 : count,
+      kdbg,
+      kdbgCopy: copy + 0x200n,
+      runs: physicalMemory,
+    });
+    // QEMU wants it in one piece.
+    const physical = memory.allocateContiguous(3);
+    for (let at = 0; at < note.length; at += PAGE) note.subarray(at, at + PAGE).copy(memory.page(physical + at));
+    vmcoreinfo = { physical, note };
+  }
+
   const sample = pool(2 * PAGE);
   const marker = Buffer.from(Array.from({ length: 64 }, (_, i) => (i * 7 + seed) & 0xff));
   kernel.write(sample + 0xfe0n, marker);
@@ -731,6 +757,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     ramBytes,
     pages: memory.pages,
     kernel,
+    vmcoreinfo,
     cpus,
     launch: {
       virtual: k(RVA.launch),
@@ -763,6 +790,45 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       ],
     },
   };
+}
+
+/** "VMCOREINFO", type 0, with a crash dump header as KeInitializeCrashDumpHeader fills it. */
+function vmcoreinfoNote(v: {
+  build: number;
+  root: bigint;
+  pfnDatabase: bigint;
+  psLoadedModuleList: bigint;
+  psActiveProcessHead: bigint;
+  processors: number;
+  kdbg: bigint;
+  kdbgCopy: bigint;
+  runs: readonly { basePage: number; pageCount: number }[];
+}): Buffer {
+  const note = Buffer.alloc(24 + 0x2000);
+  note.writeUInt32LE(11, 0);
+  note.writeUInt32LE(0x2000, 4);
+  note.write('VMCOREINFO', 12, 'latin1');
+  const header = note.subarray(24).fill('PAGE');
+  header.write('DU64', 4, 'latin1');
+  header.writeUInt32LE(0xf, 0x8);
+  header.writeUInt32LE(v.build, 0xc);
+  header.writeBigUInt64LE(v.root, 0x10);
+  header.writeBigUInt64LE(v.pfnDatabase, 0x18);
+  header.writeBigUInt64LE(v.psLoadedModuleList, 0x20);
+  header.writeBigUInt64LE(v.psActiveProcessHead, 0x28);
+  header.writeUInt32LE(0x8664, 0x30);
+  header.writeUInt32LE(v.processors, 0x34);
+  header.writeUInt32LE(0, 0x38);
+  header.writeBigUInt64LE(v.kdbgCopy, 0x40);
+  header.writeBigUInt64LE(v.kdbg, 0x80);
+  header.writeUInt32LE(v.runs.length, 0x88);
+  header.writeBigUInt64LE(BigInt(v.runs.reduce((sum, run) => sum + run.pageCount, 0)), 0x90);
+  v.runs.forEach((run, i) => {
+    header.writeBigUInt64LE(BigInt(run.basePage), 0x98 + 16 * i);
+    header.writeBigUInt64LE(BigInt(run.pageCount), 0xa0 + 16 * i);
+  });
+  header.writeUInt32LE(1, 0xf98);
+  return note;
 }
 
 /** A CPU that waits for its start: real mode at the reset vector. */

@@ -44,6 +44,20 @@ export class PhysicalMemory {
     return page;
   }
 
+  /** Frames that lie one behind another, as a driver gets them for a device. */
+  allocateContiguous(count: number): number {
+    const free = new Set(this.#free);
+    const start = this.#free.find((at) =>
+      Array.from({ length: count }, (_, i) => at + i * PAGE).every((p) => free.has(p)),
+    );
+    if (start === undefined) throw new Error('the guest has no such memory left');
+    for (let i = 0; i < count; i++) {
+      this.#free.splice(this.#free.indexOf(start + i * PAGE), 1);
+      this.page(start + i * PAGE);
+    }
+    return start;
+  }
+
   page(address: number): Buffer {
     const start = address - (address % PAGE);
     let page = this.pages.get(start);

@@ -32,6 +32,7 @@ org 0xf0000
 %define GS_ 0x78
 %define TR_ 0x7a
 %define STARTED 0x7c
+%define note_info_at 0xfefe8
 
 times 0xc000 - ($ - $$) db 0
 
@@ -105,7 +106,10 @@ enter64:
     test ebp, ebp
     jnz .ready
 
-    ; The first CPU: no timer interrupts, and start the others.
+    ; The first CPU: tell QEMU of the guest's note, no timer interrupts, and start the others.
+    cmp dword [rel note_size], 0
+    jne tell_note
+.told:
     mov al, 0xff
     out 0x21, al
     out 0xa1, al
@@ -133,6 +137,75 @@ enter64:
     mov rax, [rbx + CR3_]
     jmp [rbx + ENTRY]
 
+; Finds the file "etc/vmcoreinfo" in QEMU's fw_cfg directory (0x19) and writes it by DMA, which needs no memory here.
+tell_note:
+    mov dx, 0x510
+    mov ax, 0x19
+    out dx, ax
+    inc dx
+    xor ecx, ecx
+    mov r8d, 4
+.count:
+    in al, dx
+    shl ecx, 8
+    mov cl, al
+    dec r8d
+    jnz .count                  ; big-endian count of files
+.file:
+    mov r8d, 4
+.size:
+    in al, dx
+    dec r8d
+    jnz .size
+    in al, dx
+    mov r9b, al
+    in al, dx
+    movzx r9d, r9b
+    shl r9d, 8
+    movzx r10d, al
+    or r9d, r10d                ; its selector
+    in al, dx
+    in al, dx
+    lea rsi, [rel note_file]
+    xor r11d, r11d
+    mov r8d, 56
+.name:
+    in al, dx
+    cmp al, [rsi]
+    je .same
+    inc r11d
+.same:
+    inc rsi
+    dec r8d
+    jnz .name
+    test r11d, r11d
+    jz .found
+    dec ecx
+    jnz .file
+    jmp enter64.told
+.found:
+    dec dx
+    mov eax, r9d
+    out dx, ax
+    mov dx, 0x514
+    xor eax, eax
+    out dx, eax
+    mov dx, 0x518
+    mov eax, note_access
+    bswap eax
+    out dx, eax
+    jmp enter64.told
+
+align 8
+; FWCfgDmaAccess, big-endian: write 16 bytes from note_info to the selected file.
+note_access:
+    db 0, 0, 0, 0x10, 0, 0, 0, 16
+    dd 0
+    db (note_info_at >> 24) & 0xff, (note_info_at >> 16) & 0xff, (note_info_at >> 8) & 0xff, note_info_at & 0xff
+note_file:
+    db "etc/vmcoreinfo"
+    times 56 - ($ - note_file) db 0
+
 align 8
 boot_gdt:
     dq 0
@@ -143,7 +216,14 @@ boot_gdtr:
     dw $ - boot_gdt - 1
     dd boot_gdt
 
-times 0xeffc - ($ - $$) db 0
+times 0xefe8 - ($ - $$) db 0
+; FWCfgVMCoreInfo: formats (ELF), size and physical address of the guest's note; size 0: there is none.
+note_info:
+    dw 1, 1
+note_size:
+    dd 0
+    dq 0
+dd 0
 cpus:
     dd 0
 

@@ -11,7 +11,9 @@ export interface MatrixCase {
    * A kdump instead of an ELF: flattened zlib by QEMU; the others, which Debian's QEMU can't write, by our own writer
    * with the real compressors.
    */
-  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
+  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'raw';
+  /** How the file reaches elf2dmp: compressed, through a pipe on standard input, or from QEMU's own hands. */
+  via?: 'gzip' | 'zstd' | 'xz' | 'stdin' | 'fifo';
   /** All memory has to be searched. */
   searches?: boolean;
   /** Changes the guest before it is dumped: damage. */
@@ -198,6 +200,44 @@ export const CASES: readonly MatrixCase[] = [
     losses: ['no-cpu-states', 'processor-without-state'],
     unknown: [0, 1],
   },
+  {
+    name: 'NT_PRSTATUS notes only: no control registers',
+    searches: true,
+    guest: { user: [1], seed: 60 },
+    elf: { prstatusOnly: null },
+    exitCode: 3,
+    losses: ['cpu-notes-missing'],
+  },
+  { name: 'VMCOREINFO note of Windows', guest: { vmcoreinfo: 'good', seed: 61 } },
+  { name: 'VMCOREINFO note that is out of date', guest: { vmcoreinfo: 'stale', seed: 62 } },
+  {
+    name: "gdb's script: no notes but VMCOREINFO",
+    guest: { vmcoreinfo: 'good', startBlock: false, seed: 63 },
+    elf: { withoutNotes: true },
+    exitCode: 3,
+    losses: ['no-cpu-states', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  {
+    name: 'damage: the KDBG overwritten, a copy known by the VMCOREINFO note',
+    guest: { vmcoreinfo: 'good', seed: 64, decoys: 'stale' },
+    change: (guest) => overwrite(guest, guest.truth.kdbg),
+  },
+  {
+    name: 'raw memory (pmemsave)',
+    searches: true,
+    guest: { seed: 65 },
+    format: 'raw',
+    exitCode: 3,
+    losses: ['no-cpu-states', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  { name: 'ELF in .gz', guest: { seed: 66 }, via: 'gzip' },
+  { name: 'ELF in .zst', guest: { seed: 66 }, via: 'zstd' },
+  { name: 'kdump in .xz', guest: { seed: 66 }, format: 'kdump-zlib', via: 'xz' },
+  { name: 'ELF from QEMU through a pipe', guest: { seed: 66 }, via: 'fifo' },
+  { name: 'flattened kdump from QEMU through a pipe', guest: { seed: 66 }, format: 'kdump-zlib', via: 'fifo' },
+  { name: 'zstd on standard input', guest: { seed: 66 }, elf: {}, via: 'stdin' },
   {
     name: 'damage: all IDTs overwritten',
     guest: { seed: 33 },

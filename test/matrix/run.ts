@@ -1,8 +1,9 @@
 /** Runs one case of the matrix: guest → ELF → elf2dmp → the real debugger, and says what differs from what went in. */
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text as readAll } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import {
   askDebugger,
@@ -59,7 +60,7 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     writeFileSync(path, writeElf(guest, c.elf));
     return;
   }
-  if (c.format !== undefined && c.format !== 'kdump-zlib') {
+  if (c.format !== undefined && c.format !== 'kdump-zlib' && c.format !== 'raw') {
     const compressors = loadCompressors();
     const [flags, compress] = {
       'kdump-raw-zlib': [1, undefined] as const,
@@ -72,10 +73,42 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     return;
   }
   await dumpWithQemu(guest, path, {
-    ...(c.format ? { format: c.format } : {}),
+    ...(c.format === 'raw' ? { raw: true } : c.format ? { format: c.format } : {}),
     ...(c.paging ? { paging: true } : {}),
     ...(c.machineType ? { machineType: c.machineType } : {}),
   });
+}
+
+/** Writes the input and gives it to elf2dmp in the case's way. */
+async function convertIt(
+  c: MatrixCase,
+  guest: Guest,
+  input: string,
+  output: string,
+): Promise<{ status: number | null; stdout: string; stderr: string }> {
+  const args = [BIN, '--json', ...(c.args ?? [])];
+  if (c.via === 'fifo') {
+    execFileSync('mkfifo', [input]);
+    const child = spawn(process.execPath, [...args, input, output], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const texts = Promise.all([readAll(child.stdout), readAll(child.stderr)]);
+    const status = new Promise<number | null>((resolve) => child.on('close', resolve));
+    try {
+      await writeInput(c, guest, input);
+    } catch (error) {
+      child.kill();
+      throw error;
+    }
+    const [stdout, stderr] = await texts;
+    return { status: await status, stdout, stderr };
+  }
+  await writeInput(c, guest, input);
+  if (c.via === 'stdin') {
+    const piped = spawnSync('zstd', ['-qc', input], { maxBuffer: 2 ** 30 }).stdout;
+    return spawnSync(process.execPath, [...args, '-', output], { encoding: 'utf8', input: piped });
+  }
+  const packed = c.via ? `${input}.packed` : input;
+  if (c.via) writeFileSync(packed, execFileSync(c.via, ['-c', input], { maxBuffer: 2 ** 30 }));
+  return spawnSync(process.execPath, [...args, packed, output], { encoding: 'utf8' });
 }
 
 export async function runCase(c: MatrixCase): Promise<CaseResult> {
@@ -84,9 +117,8 @@ export async function runCase(c: MatrixCase): Promise<CaseResult> {
     const guest = buildGuest(c.guest);
     c.change?.(guest);
     const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
-    await writeInput(c, guest, input);
     const checks = new Checks();
-    const run = spawnSync(process.execPath, [BIN, '--json', ...(c.args ?? []), input, output], { encoding: 'utf8' });
+    const run = await convertIt(c, guest, input, output);
     checks.same('exit code', run.status, c.exitCode ?? 0);
     const result = (extra: Partial<CaseResult>): CaseResult => ({
       case: c,
@@ -214,7 +246,7 @@ async function checkInDebugger(checks: Checks, c: MatrixCase, guest: Guest, dump
   for (const p of known) {
     const cpu = guest.cpus[p.cpu]!;
     const captured = c.captured?.includes(p.number) ? truth.captured : undefined;
-    checkRegisters(checks, `processor ${p.number}`, seen[`registers${p.number}`], cpu, captured);
+    checkRegisters(checks, c, `processor ${p.number}`, seen[`registers${p.number}`], cpu, captured);
     const rip = captured?.rip ?? cpu.regs.rip;
     checks.same(`instruction of processor ${p.number} at`, seen[`instruction${p.number}`].address, rip);
     checks.same(
@@ -243,6 +275,7 @@ async function checkInDebugger(checks: Checks, c: MatrixCase, guest: Guest, dump
 
 function checkRegisters(
   checks: Checks,
+  c: MatrixCase,
   who: string,
   seen: Record<string, bigint>,
   cpu: GuestCpu,
@@ -259,11 +292,18 @@ function checkRegisters(
     checks.same(`${who}: rflags`, seen.efl, cpu.regs.rflags & 0xffffffffn);
     checks.same(`${who}: cs, ss`, [seen.cs, seen.ss], [BigInt(cpu.cs), BigInt(cpu.ss)]);
   }
-  checks.same(`${who}: cr0, cr3, cr4`, [seen.cr0, seen.cr3, seen.cr4], [cpu.cr0, cpu.cr3, cpu.cr4]);
+  const control = c.elf?.prstatusOnly === null ? [0n, 0n, 0n] : [cpu.cr0, cpu.cr3, cpu.cr4];
+  checks.same(`${who}: cr0, cr3, cr4`, [seen.cr0, seen.cr3, seen.cr4], control);
   checks.same(
     `${who}: gdtr, idtr, tr`,
     [seen.gdtr, seen.gdtl, seen.idtr, seen.idtl, seen.tr],
-    [cpu.gdt.base, BigInt(cpu.gdt.limit), cpu.idt.base, BigInt(cpu.idt.limit), BigInt(cpu.tr)],
+    [
+      cpu.gdt.base,
+      BigInt(cpu.gdt.limit),
+      cpu.idt.base,
+      BigInt(cpu.idt.limit),
+      c.elf?.prstatusOnly === null ? 0n : BigInt(cpu.tr),
+    ],
   );
 }
 

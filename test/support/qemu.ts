@@ -32,6 +32,8 @@ export interface QemuOptions {
   /** Only this physical range. */
   filter?: { begin: number; length: number };
   format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
+  /** Physical memory by `pmemsave`, instead of a dump. */
+  raw?: boolean;
   /** More of QEMU's arguments. */
   arguments?: readonly string[];
   /** For the CPUs to get where they should be. */
@@ -86,18 +88,21 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
       // A triple fault stops the machine and leaves the registers to look at.
       ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
+      ...(guest.vmcoreinfo ? ['-device', 'vmcoreinfo'] : []),
       ...(options.arguments ?? []),
     ]);
     try {
       await qemu.command('qmp_capabilities');
       await parked(qemu, guest, options.timeoutMilliseconds ?? 20_000);
       await qemu.command('stop');
-      await qemu.command('dump-guest-memory', {
-        paging: options.paging ?? false,
-        protocol: `file:${path}`,
-        ...(options.format ? { format: options.format } : {}),
-        ...options.filter,
-      });
+      if (options.raw) await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
+      else
+        await qemu.command('dump-guest-memory', {
+          paging: options.paging ?? false,
+          protocol: `file:${path}`,
+          ...(options.format ? { format: options.format } : {}),
+          ...options.filter,
+        });
       await qemu.quit();
     } finally {
       qemu.kill();
@@ -285,6 +290,10 @@ function buildFirmware(guest: Guest): Buffer {
 
   if (0x3000 + 0x100 * guest.cpus.length > 0xc000) throw new Error(`too many CPUs: ${guest.cpus.length}`);
   firmware.writeUInt32LE(guest.cpus.length, 0xeffc);
+  if (guest.vmcoreinfo) {
+    firmware.writeUInt32LE(guest.vmcoreinfo.note.length, 0xefec);
+    firmware.writeBigUInt64LE(BigInt(guest.vmcoreinfo.physical), 0xeff0);
+  }
   guest.cpus.forEach((cpu, i) => {
     if (!cpu.started) return;
     const record = firmware.subarray(0x3000 + 0x100 * i, 0x3100 + 0x100 * i);

@@ -168,36 +168,47 @@ const KPCR_IDT_BASE = 0x38;
 const GDT_LIMIT = 0x57;
 const IDT_LIMIT = 0xfff;
 
-export function specialRegistersFromKpcr(original: Buffer, kpcr: Buffer): Buffer | undefined {
+/** What the kernel names of its tables; undefined where it can't be its own KPCR. */
+function tablesOfKpcr(kpcr: Buffer) {
   const [gdt, idt] = [kpcr.readBigUInt64LE(KPCR_GDT_BASE), kpcr.readBigUInt64LE(KPCR_IDT_BASE)];
-  if (SpecialRegisters.read(original).GdtrBase === gdt || !isKernelAddress(gdt) || !isKernelAddress(idt))
-    return undefined;
-  const buffer = Buffer.from(original);
-  SpecialRegisters.write(buffer, 0, { GdtrLimit: GDT_LIMIT, GdtrBase: gdt, IdtrLimit: IDT_LIMIT, IdtrBase: idt });
-  return buffer;
+  if (!isKernelAddress(gdt) || !isKernelAddress(idt)) return undefined;
+  return { GdtrLimit: GDT_LIMIT, GdtrBase: gdt, IdtrLimit: IDT_LIMIT, IdtrBase: idt };
 }
 
-/**
- * Sets what the input tells in a copy of the PRCB's KSPECIAL_REGISTERS and leaves the rest (debug
- * registers, MSRs) as the guest had it.
- *
- * @param original as many bytes as the structure has in this build (0xd8 or 0xf0, at the least 0xd8)
- */
-export function patchSpecialRegisters(original: Buffer, r: X64Registers): Buffer {
+/** Values that a running kernel saved at some time in the past are not to pass for current ones. */
+const UNKNOWN_CONTROL = { Cr0: 0n, Cr2: 0n, Cr3: 0n, Cr4: 0n };
+
+/** See `Machine.patchSpecialRegisters`. */
+export function patchSpecialRegisters(
+  original: Buffer,
+  r: X64Registers | undefined,
+  kpcr: Buffer | undefined,
+  saved: boolean,
+): Buffer {
   const buffer = Buffer.from(original);
-  const { control, tables } = r;
+  const { control, tables } = r ?? {};
+  const kernelTables = kpcr && tablesOfKpcr(kpcr);
+  const savedTables = saved && SpecialRegisters.read(original).GdtrBase === kernelTables?.GdtrBase;
   SpecialRegisters.write(buffer, 0, {
-    ...(control && { Cr0: control.cr0, Cr2: control.cr2, Cr3: control.cr3, Cr4: control.cr4 }),
-    ...(tables && {
-      GdtrLimit: tables.gdt.limit & 0xffff,
-      GdtrBase: tables.gdt.base,
-      IdtrLimit: tables.idt.limit & 0xffff,
-      IdtrBase: tables.idt.base,
-      Tr: tables.tr.selector & 0xffff,
-      Ldtr: tables.ldt.selector & 0xffff,
-    }),
-    MsrGsBase: r.gs.base,
-    ...(r.kernelGsBase === undefined ? {} : { MsrGsSwap: r.kernelGsBase }),
+    ...(control
+      ? { Cr0: control.cr0, Cr2: control.cr2, Cr3: control.cr3, Cr4: control.cr4 }
+      : saved
+        ? {}
+        : UNKNOWN_CONTROL),
+    ...(tables
+      ? {
+          GdtrLimit: tables.gdt.limit & 0xffff,
+          GdtrBase: tables.gdt.base,
+          IdtrLimit: tables.idt.limit & 0xffff,
+          IdtrBase: tables.idt.base,
+          Tr: tables.tr.selector & 0xffff,
+          Ldtr: tables.ldt.selector & 0xffff,
+        }
+      : savedTables
+        ? {}
+        : { ...(saved ? {} : { Tr: 0, Ldtr: 0 }), ...kernelTables }),
+    ...(r && { MsrGsBase: r.gs.base }),
+    ...(r?.kernelGsBase !== undefined && { MsrGsSwap: r.kernelGsBase }),
   });
   return buffer;
 }

@@ -11,7 +11,6 @@ import {
   looksLikeContext,
   patchSpecialRegisters,
   SpecialRegisters,
-  specialRegistersFromKpcr,
   viewContext,
 } from './context.ts';
 import { pageClues } from './page-clues.ts';
@@ -83,5 +82,4 @@ export const X64: Machine = {
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,
-  specialRegistersFromKpcr,
 };
