@@ -21,7 +21,9 @@ async function main(): Promise<void> {
       r.inputBytes > 0
         ? `${(r.bytesRead / 1024).toFixed(0)} KiB (${((100 * r.bytesRead) / r.inputBytes).toFixed(1)}%) | ${r.locateMilliseconds} ms`
         : '| ';
-    rows.push(`| ${c.name} | ${c.elf ? 'test/guest' : 'QEMU'} | ${outcome} | ${effort} |`);
+    rows.push(
+      `| ${c.name} | ${c.elf || /raw|lzo|snappy/.test(c.format ?? '') ? 'test/guest' : 'QEMU'} | ${outcome} | ${effort} |`,
+    );
     console.log(rows.at(-1));
     for (const problem of r.problems) console.log(`    ${problem}`);
     if (r.problems.length > 0) failed++;

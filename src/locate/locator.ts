@@ -314,7 +314,10 @@ function notFound(
   }
   return failure(image, evidence, ROOT_STEP, {
     code: 'windows-not-found',
-    message: 'no Windows was found in this dump: no page tables lead to SharedUserData',
+    message:
+      image.format === 'raw'
+        ? 'taken as raw memory (it has no header that elf2dmp knows), it shows no Windows: no page tables lead to SharedUserData'
+        : 'no Windows was found in this dump: no page tables lead to SharedUserData',
   });
 }
 

@@ -10,6 +10,8 @@ export interface GuestOptions {
   build?: BuildName;
   seed?: number;
   ramMiB?: number;
+  /** So much RAM from 4 GiB on, half of what the guest uses in it, and low memory up to 2 GiB (as QEMU's q35). */
+  highMiB?: number;
   /** Windows processors. */
   processors?: number;
   /** order[i] is the processor that QEMU's CPU i runs. Default: reversed. */
@@ -126,6 +128,7 @@ export interface Guest {
   options: GuestOptions;
   build: Build;
   memory: PhysicalMemory;
+  /** All of it, without holes. */
   ramBytes: number;
   pages: ReadonlyMap<number, Buffer>;
   /** The kernel's address space. */
@@ -242,13 +245,20 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   const word = () => (BigInt(Math.floor(next() * 2 ** 32)) << 32n) | BigInt(Math.floor(next() * 2 ** 32));
   const count = options.processors ?? 2;
   const order = options.order ?? Array.from({ length: count }, (_, i) => count - 1 - i);
-  const ramBytes = (options.ramMiB ?? 16) << 20;
+  const highBytes = (options.highMiB ?? 0) * 2 ** 20;
+  const lowBytes = highBytes > 0 ? 2 ** 31 : (options.ramMiB ?? 16) * 2 ** 20;
+  const ramBytes = lowBytes + highBytes;
   const kernelPages = options.kernelPages ?? '4k';
   const crashed = options.crash !== undefined;
 
   // Memory and the kernel's address space.
   const large = { from: 0x600000, to: 0x800000 };
-  const memory = new PhysicalMemory(ramBytes, seed, kernelPages === '4k' ? undefined : large);
+  const memory = new PhysicalMemory(
+    highBytes > 0 ? 2 ** 24 : lowBytes,
+    seed,
+    kernelPages === '4k' ? undefined : large,
+    highBytes,
+  );
   const kernel = new PageTables(memory, options.la57 ? 5 : 4);
   // Page aligned only, as kernels before Windows 10 2004 can be; else aligned as the mapping needs it.
   const kernelBase =
@@ -592,7 +602,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   kernel.u64(k(RVA.MmPfnDatabase), 0xffffe000_00000000n);
   const physicalMemory = [
     { basePage: 0x1, pageCount: 0x9f - 1 },
-    { basePage: 0x100, pageCount: ramBytes / PAGE - 0x100 },
+    { basePage: 0x100, pageCount: lowBytes / PAGE - 0x100 },
+    ...(highBytes > 0 ? [{ basePage: 2 ** 32 / PAGE, pageCount: highBytes / PAGE }] : []),
   ];
   const descriptor = pool(PAGE);
   kernel.u64(k(RVA.MmPhysicalMemoryBlock), descriptor);

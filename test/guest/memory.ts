@@ -20,13 +20,17 @@ export class PhysicalMemory {
   readonly bytes: number;
   readonly #free: number[] = [];
 
-  /** @param reserved frames that `allocate` does not hand out: [from, to) */
-  constructor(bytes: number, seed: number, reserved: { from: number; to: number } = { from: 0, to: 0 }) {
+  /**
+   * @param reserved frames that `allocate` does not hand out: [from, to)
+   * @param high bytes from 4 GiB on, of which every other frame is handed out
+   */
+  constructor(bytes: number, seed: number, reserved: { from: number; to: number } = { from: 0, to: 0 }, high = 0) {
     this.bytes = bytes;
     for (let at = 0x10000; at < bytes; at += PAGE) {
       if (at >= 0xa0000 && at < 0x100000) continue;
       if (at >= reserved.from && at < reserved.to) continue;
       this.#free.push(at);
+      if (at < high) this.#free.push(2 ** 32 + at);
     }
     const next = random(seed);
     // Shuffled within windows, as a system that has run for a while has them.

@@ -11,9 +11,11 @@ export interface MatrixCase {
    * A kdump instead of an ELF: flattened zlib by QEMU; the others, which Debian's QEMU can't write, by our own writer
    * with the real compressors.
    */
-  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'raw';
+  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'pmemsave' | 'backend';
   /** How the file reaches elf2dmp: compressed, through a pipe on standard input, or from QEMU's own hands. */
   via?: 'gzip' | 'zstd' | 'xz' | 'stdin' | 'fifo';
+  /** Takes too long for every test run: `npm run matrix` has it. */
+  slow?: boolean;
   /** All memory has to be searched. */
   searches?: boolean;
   /** Changes the guest before it is dumped: damage. */
@@ -227,7 +229,18 @@ export const CASES: readonly MatrixCase[] = [
     name: 'raw memory (pmemsave)',
     searches: true,
     guest: { seed: 65 },
-    format: 'raw',
+    format: 'pmemsave',
+    exitCode: 3,
+    losses: ['no-cpu-states', 'processor-without-state'],
+    unknown: [0, 1],
+  },
+  {
+    name: 'a memory-backend file of a q35 machine with memory above 4 GiB',
+    searches: true,
+    guest: { seed: 67, highMiB: 1024 },
+    machineType: 'q35',
+    format: 'backend',
+    slow: true,
     exitCode: 3,
     losses: ['no-cpu-states', 'processor-without-state'],
     unknown: [0, 1],

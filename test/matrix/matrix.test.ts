@@ -6,7 +6,7 @@ import { runCase } from './run.ts';
 
 // Each case: a guest in a real QEMU, QEMU's own dump, our conversion, and what the real debugger shows.
 describe.skipIf(!debuggerAvailable() || !qemuAvailable())('guests in the real debugger', () => {
-  it.each(CASES.map((c) => [c.name, c] as const))('%s', async (_, c) => {
+  it.each(CASES.filter((c) => !c.slow).map((c) => [c.name, c] as const))('%s', async (_, c) => {
     const { problems, checks } = await runCase(c);
     expect(problems).toEqual([]);
     // A refusal has little to compare.

@@ -1,6 +1,6 @@
 /** Runs one case of the matrix: guest → ELF → elf2dmp → the real debugger, and says what differs from what went in. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text as readAll } from 'node:stream/consumers';
@@ -60,7 +60,7 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     writeFileSync(path, writeElf(guest, c.elf));
     return;
   }
-  if (c.format !== undefined && c.format !== 'kdump-zlib' && c.format !== 'raw') {
+  if (c.format !== undefined && c.format !== 'kdump-zlib' && c.format !== 'pmemsave' && c.format !== 'backend') {
     const compressors = loadCompressors();
     const [flags, compress] = {
       'kdump-raw-zlib': [1, undefined] as const,
@@ -73,7 +73,7 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     return;
   }
   await dumpWithQemu(guest, path, {
-    ...(c.format === 'raw' ? { raw: true } : c.format ? { format: c.format } : {}),
+    ...(c.format === 'pmemsave' || c.format === 'backend' ? { raw: c.format } : c.format ? { format: c.format } : {}),
     ...(c.paging ? { paging: true } : {}),
     ...(c.machineType ? { machineType: c.machineType } : {}),
   });
@@ -309,7 +309,10 @@ function checkRegisters(
 
 /** What no debugger prints. */
 function checkHeaderBytes(checks: Checks, path: string): void {
-  const header = readFileSync(path).subarray(0, 0x2000);
-  checks.same('RequiredDumpSpace', header.readBigUInt64LE(0xfa0), BigInt(readFileSync(path).length));
+  const header = Buffer.alloc(0x2000);
+  const fd = openSync(path, 'r');
+  readSync(fd, header, 0, header.length, 0);
+  closeSync(fd);
+  checks.same('RequiredDumpSpace', header.readBigUInt64LE(0xfa0), BigInt(statSync(path).size));
   checks.same('header context: MxCsr twice', header.readUInt32LE(0x348 + 0x34), header.readUInt32LE(0x348 + 0x118));
 }

@@ -4,23 +4,23 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {
-  accessSync,
   closeSync,
-  constants,
   ftruncateSync,
   mkdtempSync,
   openSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Guest, GuestCpu } from '../guest/guest.ts';
+import { programsAvailable } from './programs.ts';
 
 const QEMU = 'qemu-system-x86_64';
 const WATCHDOG_MS = 60_000;
@@ -32,8 +32,8 @@ export interface QemuOptions {
   /** Only this physical range. */
   filter?: { begin: number; length: number };
   format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
-  /** Physical memory by `pmemsave`, instead of a dump. */
-  raw?: boolean;
+  /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
+  raw?: 'pmemsave' | 'backend';
   /** More of QEMU's arguments. */
   arguments?: readonly string[];
   /** For the CPUs to get where they should be. */
@@ -41,27 +41,7 @@ export interface QemuOptions {
 }
 
 /** For `describe.skipIf(!qemuAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
-export function qemuAvailable(): boolean {
-  const missing = [QEMU, 'nasm'].filter((program) => !onPath(program));
-  if (missing.length === 0) return true;
-  const message = `${missing.join(' and ')} not found (Debian: apt-get install qemu-system-x86 nasm)`;
-  if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw new Error(message);
-  if (!told) console.warn(`skipping the tests with a real QEMU: ${message}`);
-  told = true;
-  return false;
-}
-let told = false;
-
-function onPath(program: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some((dir) => {
-    try {
-      accessSync(join(dir, program), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
-}
+export const qemuAvailable = (): boolean => programsAvailable({ [QEMU]: 'qemu-system-x86', nasm: 'nasm' });
 
 /** Writes the guest's dump to `path` and returns it. The guest's memory gets the launch code that its CPUs ran. */
 export async function dumpWithQemu(guest: Guest, path: string, options: QemuOptions = {}): Promise<string> {
@@ -84,7 +64,10 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
         `${megabytes}M`,
       ],
       ...['-machine', `${options.machineType ?? 'pc'},memory-backend=ram`],
-      ...['-object', `memory-backend-file,id=ram,size=${megabytes}M,mem-path=${ram},share=off`],
+      ...[
+        '-object',
+        `memory-backend-file,id=ram,size=${megabytes}M,mem-path=${ram},share=${options.raw === 'backend' ? 'on' : 'off'}`,
+      ],
       ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
       // A triple fault stops the machine and leaves the registers to look at.
       ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
@@ -95,18 +78,21 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       await qemu.command('qmp_capabilities');
       await parked(qemu, guest, options.timeoutMilliseconds ?? 20_000);
       await qemu.command('stop');
-      if (options.raw) await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
-      else
+      if (options.raw === 'pmemsave') {
+        await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
+      } else if (options.raw === undefined) {
         await qemu.command('dump-guest-memory', {
           paging: options.paging ?? false,
           protocol: `file:${path}`,
           ...(options.format ? { format: options.format } : {}),
           ...options.filter,
         });
+      }
       await qemu.quit();
     } finally {
       qemu.kill();
     }
+    if (options.raw === 'backend') renameSync(ram, path);
     return path;
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -208,7 +194,8 @@ function writeRam(guest: Guest, path: string): void {
     for (const [at, page] of guest.memory.pages) {
       if (at >= 0xa0000 && at < 0x100000)
         throw new Error(`the guest has memory at 0x${at.toString(16)}, where firmware is`);
-      writeSync(file, page, 0, page.length, at);
+      // RAM above 4 GiB lies behind the low memory, see GuestOptions.highMiB.
+      writeSync(file, page, 0, page.length, at < 2 ** 32 ? at : at - 2 ** 32 + 2 ** 31);
     }
   } finally {
     closeSync(file);

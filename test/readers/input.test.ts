@@ -1,0 +1,515 @@
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/index.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
+import { openInput, type Spooling } from '../../src/readers/input.ts';
+import { openImage } from '../../src/readers/registry.ts';
+import { elfNote, writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
+import { pagesOf } from '../support/dumps.ts';
+import { programsAvailable } from '../support/programs.ts';
+
+const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
+let dir: string;
+let guest: Guest;
+let elf: Buffer;
+/** What a conversion of the plain file gives. */
+let plain: Buffer;
+
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-input-'));
+  guest = buildGuest({ seed: 70 });
+  elf = writeElf(guest);
+  writeFileSync(at('vm.elf'), elf);
+  await convert({ input: at('vm.elf'), output: at('plain.dmp') });
+  plain = readFileSync(at('plain.dmp'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const at = (name: string) => join(dir, name);
+const pack = (program: string, ...args: string[]): Buffer =>
+  execFileSync(program, [...args, '-c', at('vm.elf')], { maxBuffer: 2 ** 28 });
+const flipped = (bytes: Buffer, where: number): Buffer => {
+  const copy = Buffer.from(bytes);
+  copy[where]! ^= 0x55;
+  return copy;
+};
+let made = 0;
+/** Converts bytes under a name of their own; the dump, or the error. */
+async function converted(bytes: Buffer) {
+  const [input, output] = [at(`in${++made}`), at(`out${made}.dmp`)];
+  writeFileSync(input, bytes);
+  try {
+    const report = await convert({ input, output });
+    return {
+      losses: report.diagnostics.filter((d) => d.severity === 'loss').map((d) => d.code),
+      dump: readFileSync(output),
+    };
+  } catch (error) {
+    return { error: error as { code: string; message: string } };
+  }
+}
+
+describe('gzip', () => {
+  it('gives the dump of the file in it, also of two members', async () => {
+    const [whole, two] = [
+      await converted(gzipSync(elf)),
+      await converted(Buffer.concat([gzipSync(elf.subarray(0, 1e6)), gzipSync(elf.subarray(1e6))])),
+    ];
+    expect(whole.losses).toEqual([]);
+    expect(whole.dump?.equals(plain)).toBe(true);
+    expect(two.dump?.equals(plain)).toBe(true);
+    // Nothing of the temporary file is left.
+    expect(readdirSync(dir).filter((name) => /spool|part/.test(name))).toEqual([]);
+  });
+
+  it('keeps what came out of a cut one, and says so', async () => {
+    const packed = gzipSync(elf);
+    const { losses, dump } = await converted(packed.subarray(0, packed.length - 3000));
+    expect(losses).toContain('container-truncated');
+    expect(losses).toContain('input-truncated');
+    const pages = pagesOf(dump!);
+    expect(pages.size).toBeGreaterThan(0);
+    for (const [address, page] of pages) expect(guest.memory.read(address, 0x1000).length).toBe(page.length);
+  });
+
+  it('tells a wrong checksum', async () => {
+    const packed = gzipSync(elf);
+    expect((await converted(flipped(packed, packed.length - 7))).losses).toContain('container-damaged');
+  });
+
+  it('refuses one that gives nothing', async () => {
+    expect((await converted(gzipSync(elf).subarray(0, 12))).error).toMatchObject({ code: 'container-truncated' });
+    expect((await converted(Buffer.from('1f8b08ffffffffff', 'hex'))).error?.code).toMatch(/^container-/);
+  });
+
+  it('does not unpack what is no dump', async () => {
+    const disk = Buffer.alloc(1 << 20);
+    disk.write('QFI\xfb', 0, 'latin1');
+    expect((await converted(gzipSync(disk))).error).toMatchObject({ code: 'qcow2' });
+    expect((await converted(gzipSync(gzipSync(elf)))).error).toMatchObject({ code: 'compressed-gzip' });
+  });
+});
+
+describe.skipIf(!programsAvailable({ zstd: 'zstd', xz: 'xz-utils' }))('zstd and xz', () => {
+  it.each([
+    ['zstd', []],
+    ['zstd', ['-19', '--long=27']],
+    ['zstd', ['--no-check']],
+    ['zstd', ['-T2', '-B100KB']],
+    ['xz', []],
+    ['xz', ['-T2', '--block-size=1MiB']],
+    ['xz', ['--check=none']],
+  ])('%s %j', async (program, args) => {
+    const { losses, dump } = await converted(pack(program, ...args));
+    expect(losses).toEqual([]);
+    expect(dump?.equals(plain)).toBe(true);
+  });
+
+  it('reads frames, skippable ones between them, and streams behind each other', async () => {
+    const halves = [elf.subarray(0, 3e6), elf.subarray(3e6)];
+    const packed = (program: string) =>
+      halves.map((half) => spawnSync(program, ['-c'], { input: half, maxBuffer: 2 ** 28 }).stdout);
+    const skippable = Buffer.from('502a4d180400000061626364', 'hex');
+    const zstd = packed('zstd');
+    expect((await converted(Buffer.concat([zstd[0]!, skippable, zstd[1]!]))).dump?.equals(plain)).toBe(true);
+    expect((await converted(Buffer.concat(packed('xz')))).dump?.equals(plain)).toBe(true);
+  });
+
+  it('keeps what came out of a cut one, and says so', async () => {
+    for (const program of ['zstd', 'xz']) {
+      const packed = pack(program);
+      const { losses } = await converted(packed.subarray(0, packed.length - 2));
+      expect(losses).toContain('container-truncated');
+    }
+  });
+
+  it('tells every flipped byte, or its result is right', async () => {
+    for (const program of ['zstd', 'xz']) {
+      const packed = pack(program);
+      for (let i = 1; i < 8; i++) {
+        const where = Math.floor((packed.length * i) / 8);
+        const { losses = [], error, dump } = await converted(flipped(packed, where));
+        const told = error !== undefined || losses.some((code) => code.startsWith('container-'));
+        expect(told || dump?.equals(plain), `${program}, byte ${where}`).toBe(true);
+      }
+    }
+  });
+
+  it('says what it can not decode', async () => {
+    const { error } = await converted(pack('xz', '--check=sha256'));
+    expect(error).toMatchObject({ code: 'container-damaged' });
+    expect(error?.message).toContain('xz -dc');
+  });
+});
+
+describe('streams', () => {
+  const run = (args: string[], input: Buffer | undefined) =>
+    spawnSync(process.execPath, [BIN, ...args], { encoding: 'utf8', ...(input ? { input } : {}) });
+
+  it('reads standard input, says what it needs first, and leaves nothing', () => {
+    const { status, stderr } = run(['-', at('piped.dmp')], elf);
+    expect(status).toBe(0);
+    expect(stderr).toMatch(
+      /^standard input: written to a temporary file in .* first: 15\.\d MiB; the dump then takes /,
+    );
+    expect(readFileSync(at('piped.dmp')).equals(plain)).toBe(true);
+    expect(readdirSync(dir).filter((name) => /spool|part/.test(name))).toEqual([]);
+  });
+
+  it('reads a file on standard input as it lies there', () => {
+    const fd = openSync(at('vm.elf'), 'r');
+    const { status, stderr } = spawnSync(process.execPath, [BIN, '-', at('redirected.dmp')], {
+      stdio: [fd, 'pipe', 'pipe'],
+      encoding: 'utf8',
+    });
+    closeSync(fd);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(readFileSync(at('redirected.dmp')).equals(plain)).toBe(true);
+  });
+
+  it('keeps an input that is its own output', () => {
+    writeFileSync(at('own.elf'), elf);
+    const fd = openSync(at('own.elf'), 'r');
+    const { status, stderr } = spawnSync(process.execPath, [BIN, '--force', '-', at('own.elf')], {
+      stdio: [fd, 'pipe', 'pipe'],
+      encoding: 'utf8',
+    });
+    closeSync(fd);
+    expect(status).toBe(2);
+    expect(stderr).toContain('the output is the input');
+    expect(readFileSync(at('own.elf')).equals(elf)).toBe(true);
+  });
+
+  it('reads a named pipe, and names that begin with a dash', async () => {
+    execFileSync('mkfifo', [at('-pipe')]);
+    const child = spawn(process.execPath, [BIN, '--quiet', '--', '-pipe', '-out.dmp'], { cwd: dir });
+    const status = new Promise((resolve) => child.on('close', resolve));
+    writeFileSync(at('-pipe'), elf);
+    expect(await status).toBe(0);
+    expect(readFileSync(at('-out.dmp')).equals(plain)).toBe(true);
+  });
+
+  it('says what is wrong with an empty one, one that is no dump, and an output to nowhere', () => {
+    expect(run(['-', at('x.dmp')], Buffer.alloc(0))).toMatchObject({ status: 5 });
+    expect(run(['-', at('x.dmp')], Buffer.from('hello')).stderr).toContain('not a guest memory dump');
+    expect(run([at('vm.elf'), '-'], undefined)).toMatchObject({ status: 2 });
+    expect(run(['--spool', at('nowhere'), '-', at('x.dmp')], elf)).toMatchObject({ status: 6 });
+  });
+
+  it('ends at a signal while it reads, and leaves nothing', async () => {
+    const before = readdirSync(dir).sort();
+    const child = spawn(process.execPath, [BIN, '-', at('never.dmp')], { stdio: ['pipe', 'ignore', 'pipe'] });
+    child.stdin.on('error', () => undefined);
+    child.stdin.write(elf.subarray(0, 2e6));
+    await new Promise((resolve) => child.stderr.once('data', resolve));
+    child.kill('SIGTERM');
+    child.stdin.write(elf.subarray(2e6, 3e6));
+    const status = await new Promise((resolve) => child.on('close', resolve));
+    expect(status).toBe(143);
+    expect(readdirSync(dir).sort()).toEqual(before);
+  });
+
+  it('estimates from the first bytes', async () => {
+    const seen: Spooling[] = [];
+    writeFileSync(at('est.gz'), gzipSync(elf));
+    const image = await openInput(at('est.gz'), { onSpool: (s) => seen.push(s) });
+    image.close();
+    // The section data lies behind the memory.
+    expect(seen[0]).toMatchObject({ container: 'gzip', estimate: { file: elf.length - 11, memory: image.size } });
+  });
+});
+
+describe('raw memory', () => {
+  /** As QEMU's memory-backend-file has it: no hole in the file. */
+  function writeBackend(of: Guest, path: string): void {
+    const fd = openSync(path, 'w');
+    ftruncateSync(fd, of.ramBytes);
+    for (const [address, page] of of.memory.pages) {
+      writeSync(fd, page, 0, page.length, address < 2 ** 31 ? address : address - 2 ** 31);
+    }
+    closeSync(fd);
+  }
+
+  it('is taken for what it is, without registers', async () => {
+    writeBackend(guest, at('backend'));
+    const report = await convert({ input: at('backend'), output: at('backend.dmp') });
+    expect(report.input).toMatchObject({ format: 'raw', cpus: 0 });
+    expect(report.processors.map((p) => p.shown)).toEqual(['unknown', 'unknown']);
+    expect(report.diagnostics.map((d) => d.code)).toContain('taken-as-raw');
+    expect(report.windows.kernelBase).toBe(`0x${guest.truth.kernelBase.toString(16)}`);
+  });
+
+  it('has the hole below 4 GiB where Windows says so', async () => {
+    const high = buildGuest({ seed: 71, highMiB: 64 });
+    writeBackend(high, at('high'));
+    const image = openImage(at('high'));
+    const windows = await locateWindows(image);
+    expect(windows.image.runs.map(({ start, size }) => [start, size])).toEqual([
+      [0, 2 ** 31],
+      [2 ** 32, 64 * 2 ** 20],
+    ]);
+    expect(windows.kernel.base).toBe(high.truth.kernelBase);
+    expect(windows.modules.map((m) => m.name)).toEqual(high.truth.modules.map((m) => m.name));
+    expect(windows.evidence.filter((a) => a.step === 'memory layout' && a.accepted)).toHaveLength(1);
+    image.close();
+    const given = openImage(at('high'), {
+      runs: [
+        { start: 0, size: 2 ** 31 },
+        { start: 2 ** 32, size: undefined },
+      ],
+    });
+    expect(given.alternatives).toEqual([]);
+    expect((await locateWindows(given)).kernel.base).toBe(high.truth.kernelBase);
+    given.close();
+  });
+
+  it.each([
+    [['--runs', '0+1M'], /disjoint ranges of 0x1000000 bytes/],
+    [['--runs', '0+8M,4M+8M'], /two ranges that hold 0x400000/],
+    [['--runs', '0+17M'], /do not fit the file/],
+    [['--runs', '0+x'], /no list of START\+SIZE/],
+    [['--runs', '0,1M+1M'], /no list of START\+SIZE/],
+  ])('refuses ranges that do not fit: %j', (args, message) => {
+    const { status, stderr } = spawnSync(process.execPath, [BIN, ...args, at('backend'), at('y.dmp')], {
+      encoding: 'utf8',
+    });
+    expect(status).toBe(2);
+    expect(stderr).toMatch(message);
+  });
+
+  it('says what a file is not when there is no Windows in it', () => {
+    writeFileSync(at('noise'), Buffer.alloc(1 << 20, 0x41));
+    const { status, stderr } = spawnSync(process.execPath, [BIN, at('noise'), at('y.dmp')], { encoding: 'utf8' });
+    expect(status).toBe(4);
+    expect(stderr).toContain('no header that elf2dmp knows');
+  });
+});
+
+describe('other writers', () => {
+  const open = (bytes: Buffer) => {
+    writeFileSync(at('other'), bytes);
+    return openImage(at('other'));
+  };
+
+  it('knows general registers from NT_PRSTATUS, and gives a lone CPU in user mode to the lone processor', async () => {
+    const of = buildGuest({ seed: 72, processors: 1, user: [0] });
+    const image = open(writeElf(of, { prstatusOnly: null }));
+    const windows = await locateWindows(image);
+    expect(windows.processors[0]!.cpu?.registers?.rip).toBe(of.cpus[0]!.regs.rip);
+    expect(windows.processors[0]!.cpu?.registers?.control).toBeUndefined();
+    image.close();
+  });
+
+  it('has the general registers of a CPU whose own note is too short', () => {
+    const image = open(writeElf(guest, { prstatusOnly: [1] }));
+    expect(image.cpus.map((c) => c.registers?.control !== undefined)).toEqual([true, false]);
+    expect(image.cpus[1]!.registers?.rsp).toBe(guest.cpus[1]!.regs.rsp);
+    expect(image.diagnostics.losses.map((d) => d.code)).toEqual(['cpu-note-short']);
+    image.close();
+  });
+
+  it("reads VirtualBox' CPU notes", async () => {
+    const image = open(writeElf(guest, { withoutNotes: true, extraNotes: guest.cpus.map(virtualBoxNote) }));
+    const windows = await locateWindows(image);
+    expect(image.diagnostics.losses).toEqual([]);
+    guest.cpus.forEach((cpu, i) => {
+      const { registers } = image.cpus[i]!;
+      expect(registers).toMatchObject({ ...cpu.regs, kernelGsBase: cpu.kernelGsBase });
+      expect(registers?.control).toMatchObject({ cr0: cpu.cr0, cr3: cpu.cr3, cr4: cpu.cr4 });
+      expect(registers?.tables?.gdt).toMatchObject(cpu.gdt);
+      expect(registers?.cs).toMatchObject({ selector: cpu.cs, flags: 0x209b00 });
+    });
+    expect(windows.processors.every((p) => p.cpu)).toBe(true);
+    image.close();
+  });
+
+  it('reads Xen core files, by their sections', async () => {
+    const image = open(xenCore(guest));
+    expect(image.format).toBe('xen-core');
+    const windows = await locateWindows(image);
+    expect(windows.root).toBe(guest.truth.root);
+    expect(windows.processors.map((p) => p.cpu?.registers?.rip)).toEqual(
+      guest.truth.processors.map((p) => guest.cpus[p.cpu]!.regs.rip),
+    );
+    for (const [address, page] of guest.memory.pages) expect(image.page(address as never)?.equals(page)).toBe(true);
+    image.close();
+  });
+
+  it('says what a cut Xen core file lacks, and what one of another kind is', () => {
+    const whole = xenCore(guest);
+    const cut = open(whole.subarray(0, whole.length - 0x2800));
+    expect(cut.diagnostics.losses.map((d) => d.code)).toEqual(['input-truncated']);
+    cut.close();
+    const paravirtual = Buffer.from(whole);
+    paravirtual.write('.xen_p2m', paravirtual.indexOf('.xen_pfn'), 'latin1');
+    expect(() => open(paravirtual)).toThrow(/paravirtualised/);
+  });
+});
+
+describe('neighbours', () => {
+  it.each([
+    ['QEVM', 0, 'migration-stream'],
+    ['LibvirtQemudSave', 0, 'libvirt-save'],
+    ['PAGEDU64', 0, 'already-dmp'],
+    ['QFI\xfb', 0, 'qcow2'],
+    ['KDMV', 0, 'disk-image'],
+    ['vhdxfile', 0, 'disk-image'],
+    ['EFI PART', 0x200, 'disk-image'],
+    ['\x55\xaa', 0x1fe, 'disk-image'],
+    ['\xd2\xbe\xd2\xbe', 0, 'vmware-state'],
+    ['\x14\x20\x28\x01', 0, 'hyper-v-state'],
+    ['EMiL', 0, 'lime'],
+    ['HIBR', 0, 'hibernation-file'],
+    ['LinuxGuestRecord', 0, 'xen-save'],
+    ['\x04\x22\x4d\x18', 0, 'compressed-lz4'],
+    ['7z\xbc\xaf\x27\x1c', 0, 'compressed-7z'],
+    ['ustar', 0x101, 'tar'],
+  ])('names %j at %i: %s', async (magic, offset, code) => {
+    const bytes = Buffer.alloc(2 << 20);
+    bytes.write(magic, offset, 'latin1');
+    const { error } = await converted(bytes);
+    expect(error).toMatchObject({ code, kind: 'unsupported' });
+  });
+});
+
+function writeWords(target: Buffer, offset: number, words: readonly bigint[]): void {
+  words.forEach((word, i) => {
+    target.writeBigUInt64LE(word, offset + 8 * i);
+  });
+}
+
+/** DBGFCORECPU by literal offsets. */
+function virtualBoxNote(cpu: Guest['cpus'][number]): Buffer {
+  const desc = Buffer.alloc(0x1000);
+  const names = [
+    'rax',
+    'rbx',
+    'rcx',
+    'rdx',
+    'rsi',
+    'rdi',
+    'r8',
+    'r9',
+    'r10',
+    'r11',
+    'r12',
+    'r13',
+    'r14',
+    'r15',
+  ] as const;
+  writeWords(
+    desc,
+    0,
+    names.map((name) => cpu.regs[name]),
+  );
+  writeWords(desc, 0x70, [cpu.regs.rip, cpu.regs.rsp, cpu.regs.rbp, cpu.regs.rflags | 2n]);
+  const segment = (offset: number, selector: number, base: bigint, attributes: number) => {
+    desc.writeBigUInt64LE(base, offset);
+    desc.writeUInt32LE(attributes, offset + 0xc);
+    desc.writeUInt16LE(selector, offset + 0x10);
+  };
+  segment(0x90, cpu.cs, 0n, 0xa09b & 0x20ff);
+  segment(0xd8, cpu.fs, cpu.fsBase, 0xf3);
+  segment(0xf0, cpu.gs, cpu.gsBase, 0xf3);
+  segment(0x108, cpu.ss, 0n, 0xf3);
+  writeWords(desc, 0x120, [cpu.cr0, 0n, cpu.cr3, cpu.cr4]);
+  desc.writeBigUInt64LE(0x400n, 0x178);
+  desc.writeBigUInt64LE(cpu.gdt.base, 0x180);
+  desc.writeUInt32LE(cpu.gdt.limit, 0x188);
+  desc.writeBigUInt64LE(cpu.idt.base, 0x190);
+  desc.writeUInt32LE(cpu.idt.limit, 0x198);
+  segment(0x1b8, cpu.tr, cpu.trBase, 0x8b);
+  desc.writeBigUInt64LE(cpu.kernelGsBase, 0x218);
+  return elfNote('VBCPU', 0xb01, desc);
+}
+
+/** A core file as `xl dump-core` makes it, by literal offsets. */
+function xenCore(of: Guest): Buffer {
+  const addresses = [...of.memory.pages.keys()].sort((a, b) => a - b);
+  const pfns = Buffer.alloc(8 * addresses.length);
+  writeWords(
+    pfns,
+    0,
+    addresses.map((address) => BigInt(address / 0x1000)),
+  );
+  const vcpus = of.cpus.map((cpu) => {
+    const context = Buffer.alloc(0x1430);
+    const r = cpu.regs;
+    const order = [
+      r.r15,
+      r.r14,
+      r.r13,
+      r.r12,
+      r.rbp,
+      r.rbx,
+      r.r11,
+      r.r10,
+      r.r9,
+      r.r8,
+      r.rax,
+      r.rcx,
+      r.rdx,
+      r.rsi,
+      r.rdi,
+    ];
+    const words = [
+      ...order,
+      0n,
+      r.rip,
+      BigInt(cpu.cs),
+      r.rflags,
+      r.rsp,
+      ...[cpu.ss, cpu.es, cpu.ds, cpu.fs, cpu.gs].map(BigInt),
+    ];
+    writeWords(context, 0x208, words);
+    writeWords(context, 0x1378, [cpu.cr0, 0n, 0n, cpu.cr3, cpu.cr4]);
+    const kernel = (cpu.cs & 3) === 0;
+    writeWords(context, 0x1418, [
+      cpu.fsBase,
+      kernel ? cpu.gsBase : cpu.kernelGsBase,
+      kernel ? cpu.kernelGsBase : cpu.gsBase,
+    ]);
+    return context;
+  });
+  const names = '\0.shstrtab\0.note.Xen\0.xen_prstatus\0.xen_pfn\0.xen_pages\0';
+  const parts: [string, Buffer][] = [
+    ['.shstrtab', Buffer.from(names, 'latin1')],
+    ['.note.Xen', Buffer.alloc(64)],
+    ['.xen_prstatus', Buffer.concat(vcpus)],
+    ['.xen_pfn', pfns],
+    ['.xen_pages', Buffer.concat(addresses.map((a) => of.memory.pages.get(a)!))],
+  ];
+  const header = Buffer.alloc(64 + 64 * (parts.length + 1));
+  Buffer.from('7f454c46020101', 'hex').copy(header);
+  header.writeUInt16LE(4, 0x10);
+  header.writeUInt16LE(62, 0x12);
+  header.writeBigUInt64LE(64n, 0x28);
+  header.writeUInt16LE(64, 0x3a);
+  header.writeUInt16LE(parts.length + 1, 0x3c);
+  header.writeUInt16LE(1, 0x3e);
+  let offset = header.length;
+  parts.forEach(([name, bytes], i) => {
+    const s = 64 + 64 * (i + 1);
+    header.writeUInt32LE(names.indexOf(name), s);
+    header.writeBigUInt64LE(BigInt(offset), s + 0x18);
+    header.writeBigUInt64LE(BigInt(bytes.length), s + 0x20);
+    offset += bytes.length;
+  });
+  return Buffer.concat([header, ...parts.map(([, bytes]) => bytes)]);
+}
