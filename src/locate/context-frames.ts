@@ -1,5 +1,7 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
-import { hex64 } from '../core/units.ts';
+import { hex64, PAGE_SIZE } from '../core/units.ts';
+import { LoaderEntry64 } from '../formats/win-kernel.ts';
+import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
@@ -21,7 +23,7 @@ export function frameDoubt(
   // A frame inside the PRCB is where the KDBG says, not where a pointer does.
   if (context === undefined || !kdbg.fields.OffsetPrcbContext) return undefined;
   if (context % ALIGNMENT !== 0n) return 'it is not aligned to 16 bytes';
-  const taken = structures(kdbg, processors, machine.kpcr.size).find(
+  const taken = structures(machine, kdbg, processors, modules).find(
     ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
   );
   if (taken) return `${taken.what} is there`;
@@ -37,15 +39,21 @@ export function frameDoubt(
 }
 
 /** Kernel structures that a damaged pointer must not lead the writer to. */
-function structures(kdbg: Kdbg, processors: readonly Processor[], kpcrSize: number) {
+function structures(machine: Machine, kdbg: Kdbg, processors: readonly Processor[], modules: readonly Module[]) {
   const { KiBugCheckData, KiProcessorBlock, PsLoadedModuleList, PsActiveProcessHead } = kdbg.fields;
   const list = [
     { what: 'the KDBG', from: kdbg.address as bigint, size: kdbg.size },
+    { what: 'SharedUserData', from: machine.sharedUserData as bigint, size: PAGE_SIZE },
+    ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: LoaderEntry64.size })),
+    ...processors.flatMap(({ number, cpu }) => {
+      const table = cpu?.registers && machine.interruptTable(cpu.registers);
+      return table ? [{ what: `the IDT of processor ${number}`, from: table.base, size: table.size }] : [];
+    }),
     // With the PRCB's first fields.
     ...processors.map((p) => ({
       what: `the KPCR of processor ${p.number}`,
       from: p.kpcr as bigint,
-      size: 2 * kpcrSize,
+      size: 2 * machine.kpcr.size,
     })),
   ];
   const add = (what: string, from: bigint | undefined, size: number) => {

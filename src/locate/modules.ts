@@ -11,6 +11,8 @@ export interface Module {
   base: VirtualAddress;
   /** Bytes. */
   size: number;
+  /** Where its LDR_DATA_TABLE_ENTRY is. */
+  entry: VirtualAddress;
 }
 
 /** Windows loads a few hundred. */
@@ -42,6 +44,7 @@ export function readModules(space: AddressSpace, head: bigint): ModuleList {
         path: readString(space, entry.FullDllName) ?? '',
         base: va(entry.DllBase),
         size: entry.SizeOfImage,
+        entry: va(link),
       });
       link = linkOffset === 0n ? entry.Flink : entry.Blink;
     }

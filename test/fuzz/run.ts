@@ -1,0 +1,90 @@
+/** Gives damaged inputs to the product and says what it did that it must not. */
+import { planConversion } from '../../src/commands/convert.ts';
+import { Elf2dmpError } from '../../src/core/errors.ts';
+import { locateWindows, type Windows } from '../../src/locate/locator.ts';
+import { openSource } from '../../src/readers/registry.ts';
+import { BufferSource } from '../../src/source/buffer.ts';
+import { apply, type Recipe } from './mutate.ts';
+import type { Subject } from './subjects.ts';
+
+export interface Outcome {
+  how: 'good' | 'losses' | 'refused';
+  /** Of the error, or of the diagnostics. */
+  codes: readonly string[];
+}
+
+/** Milliseconds that no input of 16 MiB may take, however busy the machine is. */
+const TOO_LONG = 30_000;
+
+/**
+ * Opens, locates and plans.
+ *
+ * @returns how it ended, or what is wrong with that
+ */
+export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | { problem: string }> {
+  const undo = apply(subject.file, recipe);
+  const started = performance.now();
+  try {
+    const image = openSource(new BufferSource(subject.file.subarray(0, recipe.length), 'fuzzed'));
+    try {
+      const windows = await locateWindows(image);
+      const { plan, shown } = planConversion(windows);
+      for (const { start, size } of plan.extents) {
+        if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
+      }
+      const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
+      if (wrong) return { problem: wrong };
+      const { list, losses } = windows.image.diagnostics;
+      return { how: losses.length > 0 ? 'losses' : 'good', codes: [...new Set(list.map((d) => d.code))] };
+    } finally {
+      image.close();
+    }
+  } catch (error) {
+    if (!(error instanceof Elf2dmpError))
+      return { problem: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there.
+    if (/[\x00-\x08\x0b-\x1f\x7f]/.test(error.message))
+      return { problem: `control characters in: ${JSON.stringify(error.message)}` };
+    return { how: 'refused', codes: [error.code] };
+  } finally {
+    undo();
+    const took = performance.now() - started;
+    // biome-ignore lint/correctness/noUnsafeFinally: a hang matters more than what came of it.
+    if (took > TOO_LONG) return { problem: `it took ${Math.round(took)} ms` };
+  }
+}
+
+type Planned = ReturnType<typeof planConversion>;
+
+/** The guest's word and the notes are whole: a register, address or patch that is shown as sure has to be right. */
+function disagreement(
+  { guest }: Subject,
+  windows: Windows,
+  shown: Planned['shown'],
+  patches: Planned['plan']['patches'],
+): string | undefined {
+  const { truth, cpus } = guest;
+  if (windows.kernel.base !== truth.kernelBase) return `kernel base ${windows.kernel.base.toString(16)}`;
+  if (windows.kdbg.address !== truth.kdbg) return undefined; // damaged beyond use: a stale one may be all there is
+  for (const { processor, source, frame } of shown) {
+    const real = truth.processors[processor.number];
+    if (source !== 'cpu' || !real || processor.prcb !== real.prcb) continue;
+    const cpu = cpus[real.cpu]!;
+    if (frame.readBigUInt64LE(0xf8) !== cpu.regs.rip || frame.readBigUInt64LE(0x98) !== cpu.regs.rsp) {
+      return `processor ${processor.number} shows another CPU's registers`;
+    }
+  }
+  for (const { what, virtual, bytes, original } of patches) {
+    if (/^KDBG/.test(what) && virtual >= truth.kdbg && virtual < truth.kdbg + 0x1000n) continue;
+    const number = Number(/\d+$/.exec(what)?.[0]);
+    const real = truth.processors[number];
+    const homes = real ? [real.context, real.specialRegisters] : [];
+    const inside = homes.some((home) => virtual >= home && virtual + BigInt(bytes.length) <= home + 0x1000n);
+    // Where there was nothing, nothing is lost: the debugger follows the same pointer to the right registers.
+    const costs = original.some((byte) => byte !== 0);
+    if (!inside && costs && windows.image.diagnostics.list.length === 0) {
+      return `${what} would be written to ${virtual.toString(16)}, and nothing says that anything is wrong`;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,156 @@
+/** What is fuzzed: small files of every kind, and where in them the structures are that readers and locator believe. */
+import { gzipSync } from 'node:zlib';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { flatten, kdumpOf } from '../guest/kdump.ts';
+
+/** Bytes of a file that mean something: mutations go here, now and then elsewhere. */
+export interface Place {
+  /** `page table`, `KDBG`, … */
+  what: string;
+  offset: number;
+  length: number;
+  /** Damage here changes what is known, not what is found: the oracle does not hold. */
+  truth?: boolean;
+}
+
+export interface Subject {
+  name: string;
+  file: Buffer;
+  places: readonly Place[];
+  guest: Guest;
+}
+
+const GUESTS: Record<string, GuestOptions> = {
+  live: { seed: 1, processors: 3, user: [1] },
+  shadowed: { seed: 2, user: [0, 1], kernelRootAt: 0x9000 },
+  crashed: {
+    seed: 3,
+    build: 'win11',
+    crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff8042c460004n], processor: 1 },
+    vmcoreinfo: 'good',
+  },
+  old: { seed: 4, build: 'server2003', kdbg: 'plain' },
+};
+
+/** Every subject, made anew each time: tests change them in place. */
+export function subjects(): Subject[] {
+  const made: Subject[] = [];
+  for (const [name, options] of Object.entries(GUESTS)) {
+    const guest = buildGuest(options);
+    const file = writeElf(guest);
+    made.push({
+      name: `ELF, ${name}`,
+      file,
+      guest,
+      places: [...elfPlaces(file), ...memoryPlaces(guest, elfOffset(file))],
+    });
+  }
+  const guest = buildGuest({ seed: 5 });
+  const withoutNotes = writeElf(guest, { withoutNotes: true });
+  made.push({
+    name: 'ELF without notes',
+    file: withoutNotes,
+    guest,
+    places: memoryPlaces(guest, elfOffset(withoutNotes)),
+  });
+  const kdump = kdumpOf(guest);
+  const { bitmap, descriptors, data } = kdump.places;
+  const kdumpPlaces: Place[] = [
+    { what: 'header', offset: 0, length: 0x200 },
+    { what: 'sub header', offset: 0x1000, length: 0x68 },
+    { what: 'notes', offset: 0x1068, length: 0x600, truth: true },
+    { what: 'bitmap', offset: bitmap, length: 0x400, truth: true },
+    { what: 'descriptors', offset: descriptors, length: 24 * 64, truth: true },
+    { what: 'page data', offset: data, length: kdump.file.length - data, truth: true },
+  ];
+  made.push({ name: 'kdump', file: kdump.file, guest, places: kdumpPlaces });
+  const flat = flatten(kdump);
+  made.push({
+    name: 'flattened kdump',
+    file: flat,
+    guest,
+    places: [
+      { what: 'flattened header', offset: 0, length: 0x20 },
+      { what: 'records', offset: 0x1000, length: flat.length - 0x1000, truth: true },
+    ],
+  });
+  return made;
+}
+
+/** Compressed: only their containers are looked at, so any byte may be hit. */
+export function packedSubject(): Subject {
+  const guest = buildGuest({ seed: 6 });
+  const file = gzipSync(writeElf(guest));
+  return { name: 'gzip', file, guest, places: [{ what: 'gzip', offset: 0, length: file.length, truth: true }] };
+}
+
+function elfPlaces(file: Buffer): Place[] {
+  const phoff = Number(file.readBigUInt64LE(0x20));
+  const headers = file.readUInt16LE(0x38);
+  const notes = Number(file.readBigUInt64LE(phoff + 8));
+  return [
+    { what: 'ELF header', offset: 0, length: 64, truth: true },
+    { what: 'program headers', offset: phoff, length: 56 * headers, truth: true },
+    { what: 'notes', offset: notes, length: Number(file.readBigUInt64LE(phoff + 0x20)), truth: true },
+  ];
+}
+
+/** File offset of a physical address, by the program headers. */
+function elfOffset(file: Buffer): (physical: number) => number | undefined {
+  const phoff = Number(file.readBigUInt64LE(0x20));
+  const loads = Array.from({ length: file.readUInt16LE(0x38) }, (_, i) => phoff + 56 * i)
+    .filter((p) => file.readUInt32LE(p) === 1)
+    .map((p) => [8, 0x18, 0x20].map((field) => Number(file.readBigUInt64LE(p + field))) as [number, number, number]);
+  return (physical) => {
+    const load = loads.find(([, start, size]) => physical >= start && physical < start + size);
+    return load && load[0] + physical - load[1];
+  };
+}
+
+function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | undefined): Place[] {
+  const places: Place[] = [];
+  const add = (what: string, physical: number | undefined, length: number, truth?: boolean) => {
+    const offset = physical === undefined ? undefined : offsetOf(physical);
+    if (offset !== undefined) places.push({ what, offset, length, ...(truth ? { truth } : {}) });
+  };
+  const virtual = (what: string, address: bigint, length: number, truth?: boolean) =>
+    add(what, guest.kernel.translate(address), Math.min(length, 0x1000 - Number(address & 0xfffn)), truth);
+  const { truth } = guest;
+  add('root', truth.root, 0x1000);
+  for (const table of pageTables(guest)) add('page table', table, 0x1000);
+  virtual('SharedUserData', 0xfffff780_00000000n, 0x400, true);
+  virtual('kernel header', truth.kernelBase, 0x400);
+  virtual('KDBG', truth.kdbg, truth.kdbgBlock.length);
+  virtual('PsLoadedModuleList', truth.psLoadedModuleList, 16);
+  const first = guest.kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE();
+  virtual('module entry', first, 0xa0);
+  virtual('PsActiveProcessHead', truth.psActiveProcessHead, 16);
+  virtual('KiProcessorBlock', truth.kdbgBlock.readBigUInt64LE(0x218), 8 * truth.processors.length);
+  virtual('KiBugCheckData', truth.kdbgBlock.readBigUInt64LE(0x88), 40, true);
+  virtual('MmPhysicalMemoryBlock', truth.kdbgBlock.readBigUInt64LE(0x270), 8);
+  for (const p of truth.processors) {
+    virtual('KPCR', p.kpcr, 0x180);
+    virtual('PRCB', p.prcb, 0x200);
+    virtual('IDT', p.idt, 0x200);
+    if (guest.build.prcbContext !== undefined) virtual('frame pointer', p.prcb + BigInt(guest.build.prcbContext), 8);
+  }
+  return places;
+}
+
+/** Physical pages of the kernel's page tables below the root. */
+function pageTables(guest: Guest): Set<number> {
+  const tables = new Set<number>();
+  const visit = (table: number, level: number) => {
+    const page = guest.memory.page(table);
+    for (let i = 0; i < 512; i++) {
+      const entry = page.readBigUInt64LE(8 * i);
+      const next = Number(entry & 0x000f_ffff_ffff_f000n);
+      if ((entry & 1n) === 0n || (entry & 0x80n) !== 0n || next === table || tables.has(next)) continue;
+      tables.add(next);
+      if (level > 2) visit(next, level - 1);
+    }
+  };
+  visit(guest.kernel.root, guest.kernel.levels);
+  return tables;
+}
