@@ -2,11 +2,10 @@
  * One pass over all physical memory, for dumps whose CPU states are missing or useless. It collects what
  * looks like Windows: page-table roots, KPCRs, plain KDBGs. Nothing that it finds is believed yet.
  */
-import { setImmediate } from 'node:timers/promises';
 import { isKernelAddress } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
-import type { PageClue } from '../machines/machine.ts';
+import type { PageClue, PageScan } from '../machines/machine.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { SkipSearch } from './skip-search.ts';
 
@@ -26,52 +25,94 @@ const BLOCK = MIB;
 /** Of each kind; a guest has one root per process. */
 const MAX_FOUND = 1024;
 const KDBG_PATTERN = Buffer.from('KDBG', 'latin1');
+const tag = new SkipSearch(KDBG_PATTERN);
 /** Of the tag in its block. */
 const TAG_OFFSET = 0x10;
 
 export interface SearchOptions {
   signal?: AbortSignal | undefined;
   onSearch?: ((done: number, total: number) => void) | undefined;
+  /** The first look at pages; for tests. */
+  scan?: PageScan | undefined;
 }
 
-/** Reads in blocks and lets other work in between them, so that signals and progress get through. */
+/**
+ * Reads a block while it looks through the one before. Pages that can't be read hold nothing to be found;
+ * the reader says which they are.
+ */
 export async function searchMemory(
   image: MemoryImage,
-  { signal, onSearch }: SearchOptions = {},
+  { signal, onSearch, scan = image.machine.createPageScan(BLOCK + PAGE_SIZE) ?? everyPage() }: SearchOptions = {},
 ): Promise<SearchResult> {
   const result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
-  const tag = new SkipSearch(KDBG_PATTERN);
-  // Of its own, so that its words are aligned.
-  const buffer = Buffer.allocUnsafeSlow(BLOCK + PAGE_SIZE);
-  const words = new Uint32Array(buffer.buffer);
-  for (const extent of image.pageExtents().extents) {
-    for (let at = 0; at < extent.size; at += BLOCK) {
-      const start = extent.start + at;
-      // The overlap lets a structure at a block's end be seen whole; what begins in it is the next block's.
-      const length = Math.min(BLOCK, extent.size - at);
-      const block = buffer.subarray(0, Math.min(BLOCK + PAGE_SIZE, extent.size - at));
-      if (!image.readSync(start, block)) continue;
-      result.bytes += length;
-      onSearch?.(result.bytes, image.size);
-      await setImmediate();
-      signal?.throwIfAborted();
-      for (let page = 0; page < length; page += PAGE_SIZE) {
-        for (const clue of image.machine.pageClues(words, page / 4, start + page)) {
+  const words = scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
+  const read = async (block: Block, which: 0 | 1) => {
+    await image.read(block.start, scan.buffers[which].subarray(0, block.extended));
+    return { ...block, which };
+  };
+  const blocks = blocksOf(image);
+  let which: 0 | 1 = 0;
+  const request = () => {
+    const { done, value } = blocks.next();
+    const reading = done ? undefined : read(value, which);
+    which = which === 0 ? 1 : 0;
+    return reading;
+  };
+  for (let reading = request(); reading; ) {
+    const { start, length, extended, which: current } = await reading;
+    signal?.throwIfAborted();
+    reading = request();
+    // A failure is told when it is awaited.
+    reading?.catch(() => undefined);
+    const buffer = scan.buffers[current];
+    for (const page of scan.scan(current, length, extended, start)) {
+      if (page < length) {
+        for (const clue of image.machine.pageClues(words[current]!, page / 4, start + page)) {
           const list: PageClue[] = clue.kind === 'root' ? result.roots : result.kpcrs;
           if (list.length < MAX_FOUND) list.push(clue);
         }
       }
-      for (const hit of tag.all(block)) {
-        const begin = hit - TAG_OFFSET;
+      for (const hit of tag.all(buffer.subarray(page, page + PAGE_SIZE))) {
+        const begin = page + hit - TAG_OFFSET;
         if (begin >= length) break;
-        const kernBase = taggedKernel(block, begin);
+        const kernBase = taggedKernel(buffer.subarray(0, extended), begin);
         if (kernBase !== undefined && result.kdbgs.length < MAX_FOUND) {
           result.kdbgs.push({ physical: pa(start + begin), kernBase });
         }
       }
     }
+    result.bytes += length;
+    onSearch?.(result.bytes, image.size);
   }
   return result;
+}
+
+interface Block {
+  start: PhysicalAddress;
+  /** Bytes. */
+  length: number;
+  /** With the page behind it: a structure at a block's end is seen whole; what begins there is the next block's. */
+  extended: number;
+}
+
+function* blocksOf(image: MemoryImage): Generator<Block, undefined> {
+  for (const extent of image.pageExtents().extents) {
+    for (let at = 0; at < extent.size; at += BLOCK) {
+      yield {
+        start: pa(extent.start + at),
+        length: Math.min(BLOCK, extent.size - at),
+        extended: Math.min(BLOCK + PAGE_SIZE, extent.size - at),
+      };
+    }
+  }
+}
+
+/** In place of a scan: every page is looked at. */
+export function everyPage(): PageScan {
+  const list = Uint32Array.from({ length: BLOCK / PAGE_SIZE + 1 }, (_, i) => i * PAGE_SIZE);
+  // Each of its own, so that its words are aligned.
+  const buffer = () => Buffer.allocUnsafeSlow(BLOCK + PAGE_SIZE);
+  return { buffers: [buffer(), buffer()], scan: (_, _length, extended) => list.subarray(0, extended / PAGE_SIZE) };
 }
 
 /** The kernel base of the block at `at`, if it can be a KDBG. */

@@ -56,6 +56,21 @@ export type PageClue =
   | { kind: 'root'; root: PhysicalAddress; how: 'processor start block' | 'self-map' }
   | { kind: 'kpcr'; virtual: VirtualAddress; idtBase: VirtualAddress };
 
+/** A fast first look at pages in the search of all memory. */
+export interface PageScan {
+  /** To be filled and scanned in turn. */
+  readonly buffers: readonly [Buffer, Buffer];
+  /**
+   * Offsets of the pages in a buffer that can have a clue or a KDBG's tag; valid until the next call.
+   *
+   * @param which buffer
+   * @param length bytes, whole pages
+   * @param extended at least `length`: of the pages behind it only tags are looked for
+   * @param physical address of the buffer's first page
+   */
+  scan(which: 0 | 1, length: number, extended: number, physical: number): Uint32Array;
+}
+
 /** What matters of a CONTEXT that Windows captured. */
 export interface ContextView {
   /** Its flags say that it holds this machine's control and integer registers. */
@@ -93,6 +108,8 @@ export interface Machine {
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
   pageClues(words: Uint32Array, at: number, physical: number): Iterable<PageClue>;
+  /** @param bytes that each of its buffers holds; undefined where this can't be had: then every page has to be looked at */
+  createPageScan(bytes: number): PageScan | undefined;
   isUserMode(registers: Registers): boolean;
   /** The CPU runs this machine's own code, not that of a compatibility mode (WoW64). */
   runsNativeCode(registers: Registers): boolean;

@@ -14,6 +14,7 @@ import {
   viewContext,
 } from './context.ts';
 import { pageClues } from './page-clues.ts';
+import { createPageScan } from './page-scan.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
@@ -68,6 +69,7 @@ export const X64: Machine = {
   },
 
   pageClues,
+  createPageScan,
 
   isUserMode: (r) => privilegeLevel(r) === 3,
   runsNativeCode: is64BitCode,

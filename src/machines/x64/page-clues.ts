@@ -4,7 +4,7 @@ import { MIB, pa, va } from '../../core/units.ts';
 import type { PageClue } from '../machine.ts';
 
 /** Windows puts the start block of its other processors into the first MiB. */
-const LOW_MEMORY = MIB;
+export const LOW_MEMORY = MIB;
 /** Of a page-table entry: present, writable, not large. */
 const TABLE_ENTRY = 0x3;
 const TABLE_ENTRY_MASK = 0x83;

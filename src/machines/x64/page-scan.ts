@@ -1,0 +1,111 @@
+/**
+ * The first look at pages in the search of all memory: which of them can have a clue at all. In
+ * WebAssembly with SIMD, which goes through memory as fast as it comes; `pageClues` and the search for tags
+ * then look at the few that are left. What this leaves out has none (tested against both).
+ */
+import { I32, I64, instantiate, op, V128, wasmModule } from '../../core/wasm.ts';
+import { KDBG_TAG } from '../../formats/win-kernel.ts';
+import type { PageScan } from '../machine.ts';
+import { LOW_MEMORY } from './page-clues.ts';
+
+const PAGE = 4096;
+/** Bytes that one round of a loop takes. */
+const STRIDE = 64;
+/** Present, writable, not large; the address of up to 52 bits. */
+const SELF_MAP_MASK = 0x000f_ffff_ffff_f083n;
+const SELF_MAP_BITS = 0x3n;
+/** A tag is the lower half of an aligned word. */
+const TAG_MASK = 0xffff_ffffn;
+/** Self at +0x18, CurrentPrcb 0x180 above it at +0x20: their lower halves. */
+const KPCR_SELF = 0x18;
+const KPCR_CURRENT_PRCB = 0x20;
+const PRCB_IN_KPCR = 0x180;
+
+const [BASE, END, TAG_END, EXPECTED, OUT] = [0, 1, 2, 3, 4];
+const [AT, WORD, FOUND, WANTED, COUNT] = [5, 6, 7, 8, 9];
+
+const { get, set } = op;
+const advance = (local: number, by: number) => [...get(local), ...op.i32(by), ...op.i32Add, ...set(local)].flat();
+
+/** found |= each pair of words from `WORD` on, masked, that equals `wanted` */
+const compare = (mask: bigint, wanted: readonly number[]) =>
+  Array.from({ length: STRIDE / 16 }, (_, i) => [
+    ...get(FOUND),
+    ...get(WORD),
+    ...op.v128Load(16 * i),
+    ...op.v128Pair(mask),
+    ...op.v128And,
+    ...wanted,
+    ...op.i64x2Equal,
+    ...op.v128Or,
+    ...set(FOUND),
+  ]).flat();
+
+/** Through the rest of the page from `WORD` on. */
+const throughPage = (mask: bigint, wanted: readonly number[]) =>
+  op.repeatWhile(compare(mask, wanted), advance(WORD, STRIDE), [
+    ...get(WORD),
+    ...get(AT),
+    ...op.i32(PAGE),
+    ...op.i32Add,
+    ...op.i32LessUnsigned,
+  ]);
+
+const CODE = [
+  ...get(BASE),
+  ...set(AT),
+  ...op.repeatWhile(
+    [...op.v128Pair(0n), ...set(FOUND), ...get(AT), ...set(WORD)],
+    throughPage(TAG_MASK, op.v128Pair(BigInt(KDBG_TAG))),
+    [...get(AT), ...get(END), ...op.i32LessUnsigned],
+    op.when(
+      // The kernel's half of a table.
+      [...get(AT), ...op.i32(PAGE / 2), ...op.i32Add, ...set(WORD)],
+      [...get(EXPECTED), ...op.i64x2Splat, ...set(WANTED)],
+      throughPage(SELF_MAP_MASK, get(WANTED)),
+      [...get(AT), ...op.i32Load(KPCR_SELF), ...op.i32(PAGE - 1), ...op.i32And, ...op.i32Eqz],
+      [...get(AT), ...op.i32Load(KPCR_CURRENT_PRCB)],
+      [...get(AT), ...op.i32Load(KPCR_SELF), ...op.i32(PRCB_IN_KPCR), ...op.i32Add, ...op.i32Eq, ...op.i32And],
+      op.when([...op.v128Pair(-1n & 0xffff_ffff_ffff_ffffn), ...set(FOUND)]),
+    ),
+    [...get(FOUND), ...op.v128AnyTrue],
+    op.when(
+      [...get(OUT), ...get(AT), ...get(BASE), ...op.i32Sub, ...op.i32Store(0)],
+      advance(OUT, 4),
+      advance(COUNT, 1),
+    ),
+    advance(AT, PAGE),
+    [...get(EXPECTED), ...op.i64(BigInt(PAGE)), ...op.i64Add, ...set(EXPECTED)],
+    [...get(AT), ...get(TAG_END), ...op.i32LessUnsigned],
+  ),
+  ...get(COUNT),
+];
+
+const WASM_PAGE = 65_536;
+
+/** @param bytes that each of two buffers holds; undefined where WebAssembly has no SIMD */
+export function createPageScan(bytes: number): PageScan | undefined {
+  const perBuffer = Math.ceil(bytes / WASM_PAGE);
+  const listPages = Math.ceil(((bytes / PAGE) * 4) / WASM_PAGE);
+  const signature = {
+    parameters: [I32, I32, I32, I64, I32],
+    results: [I32],
+    locals: [I32, I32, V128, V128, I32],
+  };
+  const instance = instantiate(wasmModule(signature, listPages + 2 * perBuffer, CODE));
+  if (!instance) return undefined;
+  const { memory: buffer } = instance;
+  const run = instance.run as (base: number, end: number, tagEnd: number, expected: bigint, out: number) => number;
+  const list = new Uint32Array(buffer, 0, bytes / PAGE);
+  const everyPage = Uint32Array.from({ length: bytes / PAGE }, (_, i) => i * PAGE);
+  const start = (which: number) => (listPages + which * perBuffer) * WASM_PAGE;
+  return {
+    buffers: [0, 1].map((which) => Buffer.from(buffer, start(which), bytes)) as [Buffer, Buffer],
+    scan: (which, length, extended, physical) => {
+      // The start block is known by more than this looks for.
+      if (physical < LOW_MEMORY) return everyPage.subarray(0, extended / PAGE);
+      const base = start(which);
+      return list.subarray(0, run(base, base + length, base + extended, BigInt(physical) | SELF_MAP_BITS, 0));
+    },
+  };
+}

@@ -1,0 +1,80 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { instantiate } from '../../src/core/wasm.ts';
+import { everyPage, searchMemory } from '../../src/locate/memory-search.ts';
+import { X64 } from '../../src/machines/x64/index.ts';
+import { buildGuest } from '../guest/guest.ts';
+import { imageOf } from '../support/images.ts';
+
+const PAGE = 0x1000;
+
+describe('the search of all memory', () => {
+  it('finds the same by its fast scan and by looking at every page', async () => {
+    const guest = buildGuest({ seed: 80, processors: 3, highMiB: 16 });
+    const pieces = [...guest.memory.pages].map(([start, bytes]) => ({ start, bytes }));
+    const [fast, slow] = [
+      await searchMemory(imageOf(pieces)),
+      await searchMemory(imageOf(pieces), { scan: everyPage() }),
+    ];
+    expect(fast).toEqual(slow);
+    expect(fast.kpcrs.map((k) => k.virtual).sort()).toEqual(guest.truth.processors.map((p) => p.kpcr).sort());
+    expect(new Set(fast.roots.map((r) => r.how))).toEqual(new Set(['processor start block', 'self-map']));
+    expect(fast.kdbgs.length).toBeGreaterThan(0);
+  });
+
+  it('leaves out no page that has a clue or a tag', () => {
+    const scan = X64.createPageScan(16 * PAGE)!;
+    const words = scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
+    const at = fc.record({
+      page: fc.nat(15),
+      word: fc.nat(511),
+      what: fc.constantFrom('tag', 'self', 'nearly self', 'kpcr', 'noise'),
+    });
+    fc.assert(
+      fc.property(
+        fc.array(at, { maxLength: 12 }),
+        fc.integer({ min: 0, max: 2 ** 36 }),
+        fc.constantFrom(0 as const, 1 as const),
+        (marks, pfn, which) => {
+          const physical = 2 ** 20 + pfn * PAGE;
+          const buffer = scan.buffers[which].fill(0);
+          for (const { page, word, what } of marks) {
+            const offset = page * PAGE + 8 * word;
+            const self = BigInt(physical + page * PAGE);
+            if (what === 'tag') buffer.write('KDBG', offset, 'latin1');
+            else if (what === 'self') buffer.writeBigUInt64LE(self | 0x8000_0000_0000_0063n, offset);
+            else if (what === 'nearly self') buffer.writeBigUInt64LE(self | 0xe3n, offset);
+            else if (what === 'kpcr') {
+              buffer.writeBigUInt64LE(0xfffff804_00001000n, page * PAGE + 0x18);
+              buffer.writeBigUInt64LE(0xfffff804_00001180n, page * PAGE + 0x20);
+              buffer.writeBigUInt64LE(0xfffff804_00002000n, page * PAGE + 0x38);
+            } else buffer.writeUInt32LE(0x4742444b, offset + 4);
+          }
+          const found = new Set(scan.scan(which, 15 * PAGE, 16 * PAGE, physical));
+          for (let page = 0; page < 16; page++) {
+            const clues = page < 15 ? [...X64.pageClues(words[which]!, (page * PAGE) / 4, physical + page * PAGE)] : [];
+            const tagged = Array.from({ length: 512 }, (_, i) => buffer.readUInt32LE(page * PAGE + 8 * i)).includes(
+              0x4742444b,
+            );
+            expect(found.has(page * PAGE), `page ${page}`).toBe(clues.length > 0 || tagged);
+          }
+        },
+      ),
+      { numRuns: 400 },
+    );
+  });
+
+  it('goes on behind a page that can not be read', async () => {
+    const guest = buildGuest({ seed: 81, processors: 1 });
+    const start = 0;
+    const image = imageOf([{ start, bytes: guest.memory.flat(0, guest.ramBytes) }]);
+    const whole = await searchMemory(image);
+    // As a kdump reader has it: zeros on the way out, and a refusal to those who ask for sound bytes.
+    image.readSync = () => false;
+    expect(await searchMemory(image)).toEqual(whole);
+  });
+
+  it('does without, where an engine lacks the instructions', () => {
+    expect(instantiate(Uint8Array.of(0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 0xff))).toBeUndefined();
+  });
+});
