@@ -29,10 +29,11 @@ export function ensureInstalled() {
 }
 
 export function ensureBuilt() {
-  const entry = join(root, 'dist', 'index.js');
+  // What is made last.
+  const entry = join(root, 'bundle', 'LICENSES.txt');
   const sources = Math.max(
     newest(join(root, 'src')),
-    ...['package.json', 'tsconfig.build.json'].map((f) => newest(join(root, f))),
+    ...['package.json', 'tsconfig.build.json', 'scripts/build.mjs'].map((f) => newest(join(root, f))),
   );
   if (existsSync(entry) && statSync(entry).mtimeMs >= sources) return;
   console.error('building …');

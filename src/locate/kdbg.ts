@@ -44,20 +44,36 @@ const TAG_WORD = 2;
 const KERNBASE_WORD = 3;
 const SIZES = (KDBG_MAX_SIZE - KDBG_MIN_SIZE) / 8 + 1;
 const FILTER_BITS = 1 << 20;
+const HASH_SLOTS = 1 << 14;
 
-/** What neighbouring words 2 and 3 of an encoded block xor to, for every size and rotation, by low half. */
+/**
+ * What neighbouring words 2 and 3 of an encoded block xor to, for every size and rotation: a hash table by
+ * the lower half, in typed arrays, since some 14,000 objects would cost more than the search. Entry i is of
+ * size `KDBG_MIN_SIZE + 8 * (i >> 6)` and rotation `i & 63`.
+ */
 interface PairTable {
   filter: Uint32Array;
-  pairs: Map<number, { high: number; size: number; rotation: number }[]>;
+  low: Uint32Array;
+  high: Uint32Array;
+  /** By hash: the first entry, or -1; by entry: the next of its hash, or -1. */
+  first: Int32Array;
+  next: Int32Array;
 }
 
 const filterIndex = (low: number) => (low ^ (low >>> 12)) & (FILTER_BITS - 1);
+const hash = (low: number) => (low ^ (low >>> 16)) & (HASH_SLOTS - 1);
 
 function buildPairTable(kernBase: bigint): PairTable {
-  const table: PairTable = { filter: new Uint32Array(FILTER_BITS / 32), pairs: new Map() };
+  const count = SIZES * 64;
+  const table: PairTable = {
+    filter: new Uint32Array(FILTER_BITS / 32),
+    low: new Uint32Array(count),
+    high: new Uint32Array(count),
+    first: new Int32Array(HASH_SLOTS).fill(-1),
+    next: new Int32Array(count),
+  };
   for (let i = 0; i < SIZES; i++) {
-    const size = KDBG_MIN_SIZE + 8 * i;
-    const plain = BigInt(KDBG_TAG) | (BigInt(size) << 32n);
+    const plain = BigInt(KDBG_TAG) | (BigInt(KDBG_MIN_SIZE + 8 * i) << 32n);
     const word = bswap64(plain ^ kernBase);
     const wordHigh = Number(word >> 32n);
     const wordLow = Number(word & 0xffff_ffffn);
@@ -67,12 +83,13 @@ function buildPairTable(kernBase: bigint): PairTable {
       const [a, b] = rotation < 32 ? [wordHigh, wordLow] : [wordLow, wordHigh];
       const high = (n === 0 ? a : (a >>> n) | (b << (32 - n))) >>> 0;
       const low = (n === 0 ? b : (b >>> n) | (a << (32 - n))) >>> 0;
+      const entry = 64 * i + rotation;
+      table.low[entry] = low;
+      table.high[entry] = high;
       const index = filterIndex(low);
       table.filter[index >>> 5]! |= 1 << (index & 31);
-      const entry = { high, size, rotation };
-      const known = table.pairs.get(low);
-      if (known) known.push(entry);
-      else table.pairs.set(low, [entry]);
+      table.next[entry] = table.first[hash(low)]!;
+      table.first[hash(low)] = entry;
     }
   }
   return table;
@@ -90,7 +107,7 @@ export class KdbgSearch {
   search(buffer: Buffer): KdbgCandidate[] {
     const found: KdbgCandidate[] = [];
     const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
-    const { filter, pairs } = this.#table;
+    const { filter, low: lows, high: highs, first, next } = this.#table;
     for (let i = 2 * TAG_WORD; i + 3 < words.length && found.length <= MAX_CANDIDATES; i += 2) {
       const thisLow = words[i]!;
       if (thisLow === KDBG_TAG) {
@@ -102,9 +119,9 @@ export class KdbgSearch {
       const index = filterIndex(low);
       if ((filter[index >>> 5]! & (1 << (index & 31))) === 0) continue;
       const high = (words[i + 1]! ^ words[i + 3]!) >>> 0;
-      for (const pair of pairs.get(low) ?? []) {
-        if (pair.high === high)
-          found.push({ offset: (i - 2 * TAG_WORD) * 4, size: pair.size, rotation: pair.rotation });
+      for (let entry = first[hash(low)]!; entry >= 0; entry = next[entry]!) {
+        if (lows[entry] !== low || highs[entry] !== high) continue;
+        found.push({ offset: (i - 2 * TAG_WORD) * 4, size: KDBG_MIN_SIZE + 8 * (entry >> 6), rotation: entry & 63 });
       }
     }
     return found;
