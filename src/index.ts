@@ -2,7 +2,7 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, locate, open } from 'elf2dmp';
+ * import { convert, convertInPlace, locate, open, undoInPlace } from 'elf2dmp';
  *
  * const image = await open('vm.elf');      // physical runs and CPU states
  * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
@@ -10,12 +10,16 @@
  * image.close();
  *
  * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
+ *
+ * await convertInPlace({ file: 'vm.elf' }); // no copy: vm.elf becomes the dump (ext4, XFS)
+ * await undoInPlace({ file: 'vm.elf' });    // and the ELF file again
  * ```
  *
- * All three throw `Elf2dmpError`.
+ * All of them throw `Elf2dmpError`.
  */
 export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
-export type { ConversionReport } from './commands/report.ts';
+export { convertInPlace, type InPlaceOptions, undoInPlace } from './commands/in-place.ts';
+export type { ConversionReport, UndoReport } from './commands/report.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';

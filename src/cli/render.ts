@@ -1,5 +1,5 @@
 /** Text for people. Everything that comes from a guest goes through `printable`. */
-import type { ConversionReport } from '../commands/report.ts';
+import type { ConversionReport, UndoReport } from '../commands/report.ts';
 import { type Diagnostic, type Elf2dmpError, printable } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
 import type { Spooling } from '../readers/input.ts';
@@ -33,6 +33,9 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
       `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}) in ${report.seconds} s`,
     ],
   ];
+  if (dump.undoJournal) {
+    rows.push(['Undo', `elf2dmp --undo ${dump.path} (makes the ELF file again, from ${dump.undoJournal})`]);
+  }
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
   if (verbose) {
     text += 'Evidence:\n';
@@ -66,6 +69,11 @@ function uptime(seconds: number): string {
   const days = Math.floor(s / 86_400);
   return `${days > 0 ? `${plural(days, 'day')} ` : ''}${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
+
+export const renderUndo = ({ path, bytes: size, patches }: UndoReport): string =>
+  printable(`${path} is the ELF file again (${bytes(size)}, ${plural(patches, 'patch', 'patches')} taken back)`).concat(
+    '\n',
+  );
 
 const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
 

@@ -10,6 +10,7 @@ import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import type { RamRange } from '../locate/physical-memory.ts';
 import type { Processor } from '../locate/processors.ts';
+import type { MemoryImage } from '../memory/image.ts';
 import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
 import { VERSION } from '../version.ts';
 import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
@@ -74,34 +75,57 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
   });
   try {
-    onProgress?.({ phase: 'locate' });
-    const beforeLocate = performance.now();
-    const windows = await locateWindows(opened, {
-      ...options,
-      onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
-    });
-    const { image } = windows;
-    const effort = {
-      locateMilliseconds: Math.round(performance.now() - beforeLocate),
-      bytesReadToLocate: image.bytesRead,
-    };
-    options.signal?.throwIfAborted();
-    const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
-    return {
-      tool: TOOL,
-      outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
-      input: reportInput(image),
-      windows: reportWindows(windows),
-      processors: reportProcessors(windows, conversion.shown),
-      dump: reportDump(output, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
-      effort,
-      seconds: Math.round(performance.now() - started) / 1000,
-      diagnostics: image.diagnostics.list,
-      evidence: windows.evidence,
-    };
+    return await convertImage(
+      opened,
+      options,
+      output,
+      started,
+      async (windows) => (await tryShared(windows, options, target)) ?? (await copy(windows, options, target)),
+    );
   } finally {
     opened.close();
   }
+}
+
+/**
+ * Locates Windows, has the dump written, and reports.
+ *
+ * @param path the dump's, for the report
+ * @param started when the conversion began (`performance.now`)
+ */
+export async function convertImage(
+  opened: MemoryImage,
+  options: LocateOptions & Pick<ConvertOptions, 'signal' | 'onProgress'>,
+  path: string,
+  started: number,
+  write: (windows: Windows) => Promise<Conversion>,
+): Promise<ConversionReport> {
+  const { onProgress } = options;
+  onProgress?.({ phase: 'locate' });
+  const beforeLocate = performance.now();
+  const windows = await locateWindows(opened, {
+    ...options,
+    onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
+  });
+  const { image } = windows;
+  const effort = {
+    locateMilliseconds: Math.round(performance.now() - beforeLocate),
+    bytesReadToLocate: image.bytesRead,
+  };
+  options.signal?.throwIfAborted();
+  const conversion = await write(windows);
+  return {
+    tool: TOOL,
+    outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
+    input: reportInput(image),
+    windows: reportWindows(windows),
+    processors: reportProcessors(windows, conversion.shown),
+    dump: reportDump(path, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
+    effort,
+    seconds: Math.round(performance.now() - started) / 1000,
+    diagnostics: image.diagnostics.list,
+    evidence: windows.evidence,
+  };
 }
 
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
@@ -163,6 +187,8 @@ export interface Conversion {
   exceptionAddress: bigint;
   /** Its pages share the input's blocks. */
   sharesInput: boolean;
+  /** The journal of a file converted in place. */
+  journal?: string;
 }
 
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
@@ -305,7 +331,7 @@ function patchProcessor(
   if (!special.equals(original)) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }
 
-function refuseLosses({ image }: Windows): void {
+export function refuseLosses({ image }: Windows): void {
   const { losses } = image.diagnostics;
   if (losses.length === 0) return;
   throw new Elf2dmpError({

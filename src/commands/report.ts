@@ -83,6 +83,8 @@ export interface DumpReport {
   runs: { basePage: string; pageCount: number }[];
   /** The pages share the input's blocks (reflink). */
   sharesInput: boolean;
+  /** The input became the dump, in place: the journal that `--undo` needs. */
+  undoJournal: string | null;
   bugCheckCode: string;
   headerProcessor: number | null;
   /** The header's exception record, and where it comes from; null where no registers are known. */
@@ -102,6 +104,17 @@ export interface ConversionReport {
   effort: { locateMilliseconds: number; bytesReadToLocate: number };
   diagnostics: readonly Diagnostic[];
   evidence: readonly Attempt[];
+}
+
+/** What `--undo` did. */
+export interface UndoReport {
+  tool: { name: 'elf2dmp'; version: string };
+  outcome: 'good';
+  /** The ELF file, and its bytes. */
+  path: string;
+  bytes: number;
+  /** Places in the guest's memory that got their old bytes back. */
+  patches: number;
 }
 
 export function reportInput(image: MemoryImage): InputReport {
@@ -196,7 +209,7 @@ export function reportPatch(patch: Patch): PatchReport {
 
 export function reportDump(
   path: string,
-  { plan, header, exceptionAddress, sharesInput }: Conversion,
+  { plan, header, exceptionAddress, sharesInput, journal }: Conversion,
   bugCheckCode: number,
 ): DumpReport {
   return {
@@ -206,6 +219,7 @@ export function reportDump(
     pages: plan.pages,
     runs: plan.extents.map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
     sharesInput,
+    undoJournal: journal ?? null,
     bugCheckCode: hex(bugCheckCode),
     headerProcessor: header?.processor.number ?? null,
     exception: header

@@ -191,7 +191,7 @@ async function writeAll(file: FileHandle, name: string, bytes: Buffer, position:
   }
 }
 
-async function checkSpace(output: string, size: number): Promise<void> {
+export async function checkSpace(output: string, size: number): Promise<void> {
   const fs = await statfs(dirname(output)).catch(() => undefined);
   if (!fs || fs.blocks === 0) return;
   const free = fs.bavail * fs.bsize;

@@ -55,11 +55,11 @@ export function planDump(
   const prefixSize = DUMP_HEADER64_SIZE + (type === 'bitmap' ? bitmapSize(last.start + last.size) : 0);
   const firstPage = options.firstPage?.(prefixSize) ?? alignUp(prefixSize, PAGE_SIZE);
   const size = firstPage + pages * PAGE_SIZE;
-  if (type === 'bitmap' && prefixSize - DUMP_HEADER64_SIZE > LEECHCORE_BITMAP) {
+  if (type === 'bitmap' && firstPage > LEECHCORE_FIRST_PAGE) {
     diagnostics.add(
       'warning',
       'large-bitmap',
-      `the page map takes ${bytes(prefixSize - DUMP_HEADER64_SIZE)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
+      `the page map takes ${bytes(prefixSize - DUMP_HEADER64_SIZE)}, so the pages begin at ${hex(firstPage)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
     );
   }
   const prefix = Buffer.alloc(prefixSize);
@@ -74,8 +74,8 @@ export function planDump(
   return { type, prefix, firstPage, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
 }
 
-/** LeechCore refuses dumps whose pages begin beyond 16 MiB: a map of 512 GiB. */
-const LEECHCORE_BITMAP = 16 * MIB;
+/** LeechCore refuses dumps whose pages begin beyond it: a map of almost 512 GiB. */
+const LEECHCORE_FIRST_PAGE = 16 * MIB;
 
 function chooseExtents(
   image: MemoryImage,

@@ -1,29 +1,40 @@
-/** `elf2dmp INPUT OUTPUT`: the conversion, which needs no word of its own. */
+/** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
 import type { Argv } from 'yargs';
 import {
   CONTEXT_CHOICES,
-  type ConvertOptions,
   DUMP_TYPE_CHOICES,
+  type Progress,
   RAM_CHOICES,
   REFLINK_CHOICES,
 } from '../../commands/convert.ts';
-import { convert } from '../../index.ts';
+import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
+import { STANDARD_INPUT } from '../../readers/input.ts';
 import { FORMAT_CHOICES } from '../../readers/registry.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
-import { address, inputName, outputName, rawRanges } from '../values.ts';
+import { address, inputName, outputName, rawRanges, usage } from '../values.ts';
+import { undoJob } from './undo.ts';
 
 const options = (y: Argv) =>
   y
     .positional('input', {
       type: 'string',
-      demandOption: true,
       describe:
         'what `virsh dump --memory-only` or `dump-guest-memory` wrote, also compressed (.gz, .zst, .xz); - for standard input; it is only read',
     })
-    .positional('output', { type: 'string', demandOption: true, describe: 'the crash dump (.dmp) to write' })
+    .positional('output', { type: 'string', describe: 'the crash dump (.dmp) to write' })
+    .option('in-place', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'instead of INPUT OUTPUT: this ELF file becomes the dump, without copying (ext4, XFS)',
+    })
+    .option('undo', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'make the ELF file again of a file converted in place',
+    })
     .option('force', { alias: 'f', type: 'boolean', default: false, describe: 'replace OUTPUT if it exists' })
     .option('strict', {
       type: 'boolean',
@@ -92,46 +103,49 @@ const options = (y: Argv) =>
 
 export const addConvert: AddCommand = (yargs, chosen) =>
   yargs.command(
-    '$0 <input> <output>',
+    '$0 [input] [output]',
     "Turns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
     options,
     (args) => {
       const { json, quiet, verbose } = args;
-      const conversion: ConvertOptions = {
-        input: inputName(args.input),
-        output: outputName(args.output),
-        force: args.force,
+      const names = namesOf(args);
+      if ('undo' in names) {
+        chosen(undoJob(names.undo, args));
+        return;
+      }
+      const common: Omit<InPlaceOptions, 'file'> = {
         strict: args.strict,
         patch: args.patch,
         context: args.context,
-        type: args.type,
-        ram: args.ram,
-        reflink: args.reflink,
-        format: args.format,
-        runs: args.runs === undefined ? undefined : rawRanges(args.runs),
-        ...(args.spool === undefined ? {} : { spoolDirectory: args.spool }),
         dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
         kernelBase:
           args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
       };
+      const { force, type, ram, reflink, format, spool } = args;
+      const runs = args.runs === undefined ? undefined : rawRanges(args.runs);
       chosen({
         json,
         verbose,
-        output: args.output,
+        output: 'inPlace' in names ? names.inPlace : names.output,
         run: async (signal) => {
           const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
           try {
-            const report = await convert({
-              ...conversion,
-              signal,
-              onSpool: quiet
-                ? undefined
-                : (spooling) => {
-                    line?.clear();
-                    process.stderr.write(renderSpooling(spooling));
-                  },
-              onProgress: line && ((progress) => line.update(progress)),
-            });
+            const all = { ...common, signal, onProgress: line && ((progress: Progress) => line.update(progress)) };
+            const report =
+              'inPlace' in names
+                ? await convertInPlace({ ...all, file: names.inPlace })
+                : await convert({
+                    ...all,
+                    ...names,
+                    ...{ force, type, ram, reflink, format, runs },
+                    ...(spool === undefined ? {} : { spoolDirectory: spool }),
+                    onSpool: quiet
+                      ? undefined
+                      : (spooling) => {
+                          line?.clear();
+                          process.stderr.write(renderSpooling(spooling));
+                        },
+                  });
             line?.clear();
             writeDiagnostics(report.diagnostics, { quiet, verbose });
             if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
@@ -144,3 +158,43 @@ export const addConvert: AddCommand = (yargs, chosen) =>
       });
     },
   );
+
+interface Given {
+  input?: string | undefined;
+  output?: string | undefined;
+  'in-place'?: string | undefined;
+  undo?: string | undefined;
+  force: boolean;
+  type: string;
+  ram: string;
+  reflink: string;
+  format: string;
+  runs?: string | undefined;
+  spool?: string | undefined;
+}
+
+/** What --in-place and --undo can't honour is refused, not ignored. */
+function namesOf(args: Given): { undo: string } | { inPlace: string } | { input: string; output: string } {
+  const { undo, 'in-place': inPlace, input, output } = args;
+  if (undo === undefined && inPlace === undefined) {
+    if (input === undefined || output === undefined) throw usage('INPUT and OUTPUT are needed');
+    return { input: inputName(input), output: outputName(output) };
+  }
+  const option = undo === undefined ? '--in-place' : '--undo';
+  const refused: [given: boolean, what: string][] = [
+    [undo !== undefined && inPlace !== undefined, '--in-place'],
+    [input !== undefined, 'INPUT and OUTPUT'],
+    [args.force, '--force'],
+    [args.type === 'full', '--type full'],
+    [args.ram === 'windows', '--ram windows'],
+    [args.reflink !== 'never', '--reflink'],
+    [args.format !== 'auto', '--format'],
+    [args.runs !== undefined, '--runs'],
+    [args.spool !== undefined, '--spool'],
+  ];
+  const first = refused.find(([given]) => given);
+  if (first) throw usage(`${option} FILE and ${first[1]} do not go together`);
+  const file = inputName(undo ?? inPlace!);
+  if (file === STANDARD_INPUT) throw usage(`${option} needs a file, not standard input`);
+  return undo === undefined ? { inPlace: file } : { undo: file };
+}

@@ -1,0 +1,28 @@
+/** Calls of the C library that Node does not have, through koffi. */
+
+/** A koffi library; declared here because koffi is an optional dependency. */
+interface Library {
+  // biome-ignore lint/suspicious/noExplicitAny: what a C function takes is in its declaration.
+  func(declaration: string): (...args: any[]) => number;
+}
+
+export interface Libc {
+  library: Library;
+  /** Of the last call. */
+  errno(): number;
+}
+
+let libc: Libc | undefined;
+
+/** @returns the reason, for people, where there is none */
+export async function loadLibc(): Promise<Libc | string> {
+  if (process.platform !== 'linux') return 'it needs Linux';
+  if (libc) return libc;
+  try {
+    const { default: koffi } = await import('koffi');
+    libc = { library: koffi.load(null), errno: () => koffi.errno() };
+    return libc;
+  } catch {
+    return 'the package koffi, an optional dependency, is not installed';
+  }
+}
