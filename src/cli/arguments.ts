@@ -48,9 +48,14 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
         ? 'INPUT and OUTPUT are needed'
         : (message ?? error?.message ?? 'wrong arguments').replace(/\s+/g, ' ');
     });
-  await parser.parseAsync(plainNames(argv), {}, (_error, _args, output) => {
-    printed = output;
-  });
+  try {
+    await parser.parseAsync(plainNames(argv), {}, (_error, _args, output) => {
+      printed = output;
+    });
+  } catch (error) {
+    // A command is called all the same, and may find more wrong: the first problem is the one to tell.
+    if (problem === undefined) throw error;
+  }
   if (problem !== undefined) throw usage(problem);
   return job ? { job } : { print: printed };
 }

@@ -102,6 +102,13 @@ describe('elf2dmp', () => {
     [['--kernel-base', '0x1ffffffffffffffff', 'a', 'b'], '--kernel-base'],
     [['--dtb', 'fffffffffffffff', 'a', 'b'], '--dtb'],
     [['--type', 'mini', 'a', 'b'], 'Invalid values'],
+    [['--in-place'], 'Not enough arguments following: in-place'],
+    [['--in-place', 'a', 'b'], '--in-place FILE and INPUT and OUTPUT do not go together'],
+    [['--in-place', 'a', '--undo', 'a'], '--undo FILE and --in-place do not go together'],
+    [['--in-place', 'a', '--ram', 'windows'], '--in-place FILE and --ram windows'],
+    [['--in-place', 'a', '--type', 'full'], '--in-place FILE and --type full'],
+    [['--in-place', 'a', '--reflink', 'auto'], '--in-place FILE and --reflink'],
+    [['--undo', 'a', '--force'], '--undo FILE and --force'],
   ])('refuses wrong arguments: %j', (args, message) => {
     const { status, stderr, stdout } = run(...args);
     expect([status, stdout]).toEqual([2, '']);
