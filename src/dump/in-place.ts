@@ -72,6 +72,10 @@ export class InPlaceFile {
     return journalPath(this.path);
   }
 
+  get #unfinishedJournal(): string {
+    return `${this.journal}.part`;
+  }
+
   /** Processes that might have the file open for writing, but can't be looked into. */
   get unseenProcesses(): number {
     return this.#unseen;
@@ -202,6 +206,8 @@ export class InPlaceFile {
   async undo(): Promise<UndoJournal> {
     const journal = await this.#readJournal();
     if (!journal) {
+      // Of a run that was killed before it changed anything.
+      await this.#removeIfThere(this.#unfinishedJournal);
       throw new Elf2dmpError({
         code: 'journal-missing',
         kind: 'io-permanent',
@@ -371,7 +377,7 @@ export class InPlaceFile {
 
   /** Under a temporary name first: a journal that has its name is whole and on disk. */
   async #writeJournal(journal: UndoJournal): Promise<void> {
-    const temporary = `${this.journal}.part`;
+    const temporary = this.#unfinishedJournal;
     await this.#removeIfThere(temporary);
     const calls = this.#calls;
     const flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;

@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  appendFileSync,
   chmodSync,
   closeSync,
   copyFileSync,
@@ -8,8 +10,10 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -18,11 +22,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/commands/convert.ts';
 import { convertInPlace, undoInPlace } from '../../src/commands/in-place.ts';
+import type { Elf2dmpError } from '../../src/core/errors.ts';
+import { FILE_CALLS } from '../../src/dump/file-calls.ts';
+import { InPlaceFile } from '../../src/dump/in-place.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
-import { canMount, mountNew } from '../support/loop-mounts.ts';
+import { canMount, type FileSystem, mountNew } from '../support/loop-mounts.ts';
 import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
 
 let dir: string;
@@ -150,4 +157,119 @@ describe('--in-place', () => {
     }
     expectUntouched();
   });
+});
+
+describe.skipIf(!canMount())('in place, on file systems of all kinds', () => {
+  const elf = writeElf(buildGuest());
+  const JOURNAL = '.elf2dmp-undo';
+  const within = async (kind: FileSystem, bytes: number, work: (file: string, path: string) => Promise<void>) => {
+    const place = mkdtempSync(join(dir, 'fs-'));
+    const fs = mountNew(kind, place, bytes);
+    try {
+      const file = join(fs.path, 'vm.elf');
+      writeFileSync(file, elf, { mode: 0o400, flush: true });
+      await work(file, fs.path);
+    } finally {
+      fs.unmount();
+      rmSync(place, { recursive: true, force: true });
+    }
+  };
+  const expectUntouched = (file: string) => {
+    expect(readFileSync(file).equals(elf)).toBe(true);
+    expect(readdirSync(join(file, '..')).filter((name) => name.includes(JOURNAL))).toEqual([]);
+  };
+
+  it('refuses one that can not open room in a file', () =>
+    within('btrfs', 256 << 20, async (file) => {
+      const { mtimeNs } = statSync(file, { bigint: true });
+      await expect(convertInPlace({ file })).rejects.toMatchObject({ code: 'in-place-unsupported' });
+      expectUntouched(file);
+      expect(statSync(file, { bigint: true }).mtimeNs).toBe(mtimeNs);
+    }));
+
+  it.each([
+    ['ext4', 40 << 20],
+    ['xfs', 320 << 20],
+  ] as const)('does all of it or nothing, however little room %s has', (kind, bytes) =>
+    within(kind, bytes, async (file, path) => {
+      const fill = join(path, 'fill');
+      let filled = 0;
+      for (let size = 64 << 20; size >= 4096; size /= 2) {
+        while (spawnSync('fallocate', ['-o', `${filled}`, '-l', `${size}`, fill]).status === 0) filled += size;
+      }
+      const seen = new Set<string>();
+      for (let free = 0; !seen.has('done') && free < 256; free += free < 16 ? 1 : 16) {
+        truncateSync(fill, filled - free * 4096);
+        const error = await convertInPlace({ file }).catch((e) => e);
+        if (error instanceof Error) {
+          expect(error).toMatchObject({ kind: 'io-transient', code: expect.stringMatching(/^(no-space|io-enospc)$/) });
+          seen.add((error as Elf2dmpError).code);
+        } else {
+          seen.add('done');
+          await undoInPlace({ file });
+        }
+        expectUntouched(file);
+      }
+      expect([...seen]).toContain('done');
+      expect(seen.size).toBeGreaterThan(1);
+    }),
+  );
+
+  it('takes symbolic links for what they point to; immutable files, locks and foreign journals for what they are', () =>
+    within('ext4', 128 << 20, async (file, path) => {
+      const link = join(dir, 'link.elf');
+      symlinkSync(file, link);
+      const { dump } = await convertInPlace({ file: link });
+      expect([dump.path, dump.undoJournal]).toEqual([link, `${file}${JOURNAL}`]);
+      rmSync(link);
+
+      // Renamed with its journal, it can be undone; without, or beside another's, it is left alone.
+      const renamed = join(path, 'vm.dmp');
+      renameSync(file, renamed);
+      await expect(undoInPlace({ file: renamed })).rejects.toMatchObject({ code: 'journal-missing' });
+      writeFileSync(file, elf, { mode: 0o400 });
+      for (const run of [convertInPlace, undoInPlace]) {
+        await expect(run({ file })).rejects.toMatchObject({ code: 'journal-of-another-file' });
+      }
+      expect(readFileSync(file).equals(elf)).toBe(true);
+      renameSync(`${file}${JOURNAL}`, `${renamed}${JOURNAL}`);
+      const journal = readFileSync(`${renamed}${JOURNAL}`);
+      const wrong = Buffer.from(journal);
+      wrong.write('x', journal.indexOf('"inserted":') + 11);
+      writeFileSync(`${renamed}${JOURNAL}`, wrong);
+      await expect(undoInPlace({ file: renamed })).rejects.toMatchObject({ code: 'journal-damaged' });
+      writeFileSync(`${renamed}${JOURNAL}`, journal);
+      chmodSync(`${renamed}${JOURNAL}`, 0o666);
+      await expect(undoInPlace({ file: renamed })).rejects.toMatchObject({ code: 'journal-not-trusted' });
+      chmodSync(`${renamed}${JOURNAL}`, 0o600);
+      appendFileSync(renamed, 'x');
+      await expect(undoInPlace({ file: renamed })).rejects.toMatchObject({ code: 'in-place-unknown-state' });
+      truncateSync(renamed, statSync(renamed).size - 1);
+      await undoInPlace({ file: renamed });
+      rmSync(file);
+      renameSync(renamed, file);
+      expectUntouched(file);
+
+      const immutable = (flag: string) => expect(spawnSync('chattr', [flag, file]).status).toBe(0);
+      immutable('+i');
+      await expect(convertInPlace({ file })).rejects.toMatchObject({ code: 'io-eperm', kind: 'io-permanent' });
+      immutable('-i');
+      expectUntouched(file);
+
+      const other = await InPlaceFile.open(file);
+      await expect(convertInPlace({ file })).rejects.toMatchObject({ code: 'in-place-busy' });
+      await other.close();
+      expectUntouched(file);
+
+      // A signal that comes while the file is being changed.
+      const abort = new AbortController();
+      const insertRange = async (fd: number, length: number) => {
+        await FILE_CALLS.insertRange(fd, length);
+        abort.abort(new Error('ended'));
+      };
+      await expect(convertInPlace({ file, signal: abort.signal }, { ...FILE_CALLS, insertRange })).rejects.toThrow(
+        'ended',
+      );
+      expectUntouched(file);
+    }));
 });
