@@ -179,7 +179,7 @@ export class InPlaceFile {
       await attempt('write to disk', this.path, this.#calls.sync(writer));
       signal?.throwIfAborted();
       await this.#insert(writer, inserted);
-      await attempt('reserve room in', this.path, this.#calls.reserve(writer, inserted));
+      await attempt('reserve room', this.path, this.#calls.reserve(writer, inserted));
       for (const { at, bytes } of patched) await this.#write(bytes, at);
       await this.#write(plan.prefix.subarray(DUMP_SIGNATURE.length), DUMP_SIGNATURE.length);
       await attempt('write to disk', this.path, this.#calls.sync(writer));
@@ -237,7 +237,7 @@ export class InPlaceFile {
         if (!(await this.#holds(at, original))) await this.#write(original, at);
       }
       await attempt('write to disk', this.path, this.#calls.sync(writer));
-      await attempt('take the room out of', this.path, this.#calls.collapseRange(writer, journal.inserted));
+      await attempt('take the room at its front out', this.path, this.#calls.collapseRange(writer, journal.inserted));
     } else if (placement === 'lengthened') {
       const writer = await this.#openWriter(journal.mode);
       await attempt('shorten', this.path, this.#calls.truncate(writer, journal.size));
@@ -247,10 +247,10 @@ export class InPlaceFile {
     }
     const { mode, mtimeNs } = await this.#examine();
     if (Number(mode & 0o7777n) !== journal.mode) {
-      await attempt('set the mode of', this.path, this.#calls.chmod(this.#reader, journal.mode));
+      await attempt('set its mode', this.path, this.#calls.chmod(this.#reader, journal.mode));
     }
     if (mtimeNs !== journal.modified) {
-      await attempt('set the time of', this.path, this.#calls.setModified(this.#reader, journal.modified));
+      await attempt('set its time', this.path, this.#calls.setModified(this.#reader, journal.modified));
     }
     await attempt('write to disk', this.path, this.#calls.sync(this.#reader));
     await attempt('remove', this.journal, this.#calls.unlink(this.journal));
@@ -301,7 +301,7 @@ export class InPlaceFile {
       await this.#calls.insertRange(writer, length);
     } catch (cause) {
       if (!NO_SUCH_OPERATION.has((cause as NodeJS.ErrnoException).code ?? '')) {
-        throw cause instanceof Elf2dmpError ? cause : ioError('open room at the front of', this.path, cause);
+        throw cause instanceof Elf2dmpError ? cause : ioError('open room at its front', this.path, cause);
       }
       throw new Elf2dmpError({
         code: 'in-place-unsupported',
