@@ -4,6 +4,7 @@ import type { SharedPages } from '../dump/emit.ts';
 import { FILE_CALLS } from '../dump/file-calls.ts';
 import { InPlaceFile, inPlaceFirstPage } from '../dump/in-place.ts';
 import { sharedPages } from '../dump/shared-pages.ts';
+import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions, Windows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { openImage } from '../readers/registry.ts';
@@ -76,7 +77,8 @@ function pagesInPlace(image: MemoryImage): SharedPages {
   const cut = image.diagnostics.list.find(({ code }) => MISSING_BYTES.has(code));
   if (cut)
     throw refuse(`the dump is not complete: ${cut.message}`, 'make a new one, or name an OUTPUT for what there is');
-  const pages = image.format === 'elf-core' ? sharedPages(image) : `it is no ELF core file (${image.format})`;
+  let pages = image.format === 'elf-core' ? sharedPages(image) : `it is no ELF core file (${image.format})`;
+  if (typeof pages !== 'string' && pages.offset < Elf64Header.size) pages = 'its memory begins within its header';
   if (typeof pages !== 'string') return pages;
   throw refuse(`the file can not become the dump: ${pages}`, 'name an OUTPUT: then the dump is a file of its own');
 }

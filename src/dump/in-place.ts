@@ -5,8 +5,8 @@
  * The order makes every moment safe to be killed at:
  *  1. the journal, with everything that will be overwritten, is written beside the file and synced;
  *  2. room is opened at the front. The file's size tells from now on whether that was done;
- *  3. pages are patched, header and page map written and synced, all but the dump's signature;
- *  4. the signature is written: only now is the file a dump, and the journal what can undo it.
+ *  3. pages are patched, header and page map written and synced, with another signature than a dump's;
+ *  4. the dump's signature is written: only now is the file a dump, and the journal what can undo it.
  * Going back does the same in reverse, starting with the signature. Whoever finds a journal beside a file
  * without a signature goes back first.
  */
@@ -15,7 +15,7 @@ import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
-import { DUMP_SIGNATURE } from '../formats/win-dump.ts';
+import { DUMP_SIGNATURE, UNFINISHED_SIGNATURE } from '../formats/win-dump.ts';
 import { checkSpace, positionOf, type SharedPages } from './emit.ts';
 import { FILE_CALLS, type FileCalls } from './file-calls.ts';
 import { findWriters } from './open-elsewhere.ts';
@@ -180,6 +180,7 @@ export class InPlaceFile {
       signal?.throwIfAborted();
       await this.#insert(writer, inserted);
       await attempt('reserve room', this.path, this.#calls.reserve(writer, inserted));
+      await this.#write(UNFINISHED_SIGNATURE, 0);
       for (const { at, bytes } of patched) await this.#write(bytes, at);
       await this.#write(plan.prefix.subarray(DUMP_SIGNATURE.length), DUMP_SIGNATURE.length);
       await attempt('write to disk', this.path, this.#calls.sync(writer));
@@ -228,7 +229,7 @@ export class InPlaceFile {
       const writer = await this.#openWriter(journal.mode);
       if (await this.#hasSignature()) {
         // From now on it is no dump, whose pages would not be what it claims.
-        await this.#write(Buffer.alloc(DUMP_SIGNATURE.length), 0);
+        await this.#write(UNFINISHED_SIGNATURE, 0);
         await attempt('write to disk', this.path, this.#calls.sync(writer));
       }
       for (const { offset, original } of journal.patched) {

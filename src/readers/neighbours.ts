@@ -33,6 +33,12 @@ const SIGNATURES: readonly Signature[] = [
     hint: 'open it in WinDbg as it is',
   },
   {
+    magic: 'elf2dmp?',
+    code: 'in-place-begun',
+    what: 'a dump whose conversion in place was ended half-way',
+    hint: 'elf2dmp --undo FILE makes the ELF file again, --in-place FILE the dump',
+  },
+  {
     magic: 'PAGEDUMP',
     code: 'already-dmp-32',
     what: 'a Windows 32-bit crash dump already',

@@ -186,6 +186,18 @@ describe('runs', () => {
     expect(diagnostics.losses.map((d) => d.code)).toEqual(['partial-pages']);
     expect(diagnostics.losses[0]!.message).toContain('0x1800+0x800, 0x3000+0x800');
   });
+
+  it.each([
+    [0x1000000, []],
+    [0x1000001, ['large-bitmap']],
+  ])('warns where LeechCore would refuse: pages from 0x%x', (firstPage, codes) => {
+    const diagnostics = new Diagnostics();
+    plan(imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }]), [], diagnostics, {
+      type: 'bitmap',
+      firstPage: () => firstPage,
+    });
+    expect(diagnostics.list.map((d) => d.code)).toEqual(codes);
+  });
 });
 
 describe('patches', () => {
