@@ -92,6 +92,14 @@ export class InPlaceFile {
     const refuse = (code: string, message: string, hint: string) =>
       new Elf2dmpError({ code, kind: 'io-permanent', message, file: this.path, hint });
     if (!this.#stat.isFile()) throw refuse('io-not-a-file', 'not a regular file', 'name the dump file itself');
+    const user = process.geteuid?.();
+    if (user !== 0 && BigInt(user ?? -1) !== this.#stat.uid) {
+      throw refuse(
+        'in-place-not-owner',
+        `the file belongs to user ${this.#stat.uid}, and only its owner and root can give it back its mode and time`,
+        'run as that user or root, or name an OUTPUT: then the dump is a file of its own',
+      );
+    }
     if (this.#stat.nlink > 1n) {
       throw refuse(
         'in-place-hard-links',

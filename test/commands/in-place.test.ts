@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/commands/convert.ts';
 import { convertInPlace, undoInPlace } from '../../src/commands/in-place.ts';
@@ -214,6 +215,30 @@ describe.skipIf(!canMount())('in place, on file systems of all kinds', () => {
       expect(seen.size).toBeGreaterThan(1);
     }),
   );
+
+  it('is an option of the command, and another', () =>
+    within('ext4', 128 << 20, async (file) => {
+      const bin = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
+      const run = (...args: string[]) => {
+        const { status, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
+        expect([args, status, stderr]).toEqual([args, 0, '']);
+        return stdout;
+      };
+      expect(JSON.parse(run('--in-place', file, '--json', '--strict'))).toMatchObject({
+        outcome: 'good',
+        input: { path: file, format: 'elf-core' },
+        dump: { path: file, type: 'bitmap', undoJournal: `${file}${JOURNAL}` },
+      });
+      expect(JSON.parse(run('--undo', file, '--json'))).toMatchObject({
+        outcome: 'good',
+        path: file,
+        bytes: elf.length,
+      });
+      expectUntouched(file);
+      expect(run('--in-place', file)).toMatch(/^Undo: +elf2dmp --undo .*vm\.elf \(makes the ELF file again/m);
+      expect(run('--undo', file)).toMatch(/^\/.*vm\.elf is the ELF file again \(15\.6 MiB, \d patches taken back\)\n$/);
+      expectUntouched(file);
+    }));
 
   it('takes symbolic links for what they point to; immutable files, locks and foreign journals for what they are', () =>
     within('ext4', 128 << 20, async (file, path) => {

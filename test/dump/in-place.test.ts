@@ -126,7 +126,7 @@ describe.skipIf(!canMount()).each(['ext4', 'xfs'] as const)('in place on %s', (k
     chmodSync(file, 0o444);
     process.seteuid!(NOBODY);
     try {
-      await expect(convert()).rejects.toMatchObject({ code: 'io-eacces', kind: 'io-permanent' });
+      await expect(convert()).rejects.toMatchObject({ code: 'in-place-not-owner', kind: 'io-permanent' });
     } finally {
       process.seteuid!(0);
       chmodSync(file, 0o400);
@@ -178,7 +178,9 @@ describe.skipIf(!canMount()).each(['ext4', 'xfs'] as const)('in place on %s', (k
     expectElf('stuck half-way');
   });
 
-  it.each(['fails', 'fails-late'] as const)('leaves the ELF file whichever call of a conversion %s', async (fault) => {
+  // What the file system does of it is the same: so each on one of them is enough.
+  const fault = kind === 'ext4' ? 'fails' : 'fails-late';
+  it(`leaves the ELF file whichever call of a conversion ${fault}`, async () => {
     const all = faultyCalls();
     await convert(all);
     await undo();
@@ -196,21 +198,18 @@ describe.skipIf(!canMount()).each(['ext4', 'xfs'] as const)('in place on %s', (k
     }
   });
 
-  it.each(['fails', 'fails-late', 'dies'] as const)(
-    'undoes, whichever call of an earlier undoing %s',
-    async (fault) => {
-      const all = faultyCalls();
+  it.each([fault, 'dies'] as const)('undoes, whichever call of an earlier undoing %s', async (fault) => {
+    const all = faultyCalls();
+    await convert();
+    await undo(all);
+    for (const [at, name] of all.made.entries()) {
+      const what = `${name} (${at}) ${fault}`;
       await convert();
-      await undo(all);
-      for (const [at, name] of all.made.entries()) {
-        const what = `${name} (${at}) ${fault}`;
-        await convert();
-        await interrupted(undo, at, fault);
-        await undoIfBegun();
-        expectElf(what);
-      }
-    },
-  );
+      await interrupted(undo, at, fault);
+      await undoIfBegun();
+      expectElf(what);
+    }
+  });
 
   it('undoes, and converts, whichever call an earlier conversion was at when its process died', async () => {
     const all = faultyCalls();
@@ -236,7 +235,7 @@ describe.skipIf(!canMount()).each(['ext4', 'xfs'] as const)('in place on %s', (k
     await calls.bury();
   }
 
-  // What the file system does of it was shown above: so each job on one of them is enough.
+  // Here too.
   const job = kind === 'ext4' ? 'convert' : 'undo';
   it(`survives SIGKILL at every call of ${job} that changes something`, async () => {
     const ready = () => (job === 'undo' ? convert() : undefined);
