@@ -32,7 +32,7 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
   }
   parser = parser
     .usage(
-      "$0 INPUT OUTPUT [options]\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
+      "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
     )
     .version(VERSION)
     .help()

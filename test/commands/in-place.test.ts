@@ -30,6 +30,7 @@ import { askDebugger, complaints, debuggerAvailable, modules, registers, stack }
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
+import { faultyCalls } from '../support/faults.ts';
 import { canMount, type FileSystem, mountNew } from '../support/loop-mounts.ts';
 import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
 
@@ -284,6 +285,16 @@ describe.skipIf(!canMount())('in place, on file systems of all kinds', () => {
       const other = await InPlaceFile.open(file);
       await expect(convertInPlace({ file })).rejects.toMatchObject({ code: 'in-place-busy' });
       await other.close();
+      expectUntouched(file);
+
+      // A run that died half-way is taken back by the next, which says so.
+      const dead = faultyCalls(20, 'dies');
+      await expect(convertInPlace({ file }, dead)).rejects.toThrow();
+      await dead.bury();
+      expect(dead.made).toContain('insertRange');
+      const { diagnostics } = await convertInPlace({ file });
+      expect(diagnostics.map((d) => d.code)).toEqual(['in-place-resumed']);
+      await undoInPlace({ file });
       expectUntouched(file);
 
       // A signal that comes while the file is being changed.
