@@ -1,6 +1,6 @@
 /** FICLONERANGE (linux/fs.h): makes a range of one file share the blocks of another, on XFS and Btrfs. */
 import { Elf2dmpError } from '../core/errors.ts';
-import { loadLibc } from './libc.ts';
+import { loadLibc } from '../core/libc.ts';
 
 const FICLONERANGE = 0x4020940d;
 

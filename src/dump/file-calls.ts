@@ -5,7 +5,7 @@
 import { type BigIntStats, close, fchmod, fstat, fsync, ftruncate, open, read, rename, unlink, write } from 'node:fs';
 import { getSystemErrorMap, promisify } from 'node:util';
 import { Elf2dmpError } from '../core/errors.ts';
-import { loadLibc } from './libc.ts';
+import { loadLibc } from '../core/libc.ts';
 
 /** File descriptors; errors are Node's (`code: 'ENOSPC'`). */
 export interface FileCalls {
