@@ -6,6 +6,7 @@ import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../dump/emi
 import { PatchSet } from '../dump/patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from '../dump/plan.ts';
 import { sharedPages } from '../dump/shared-pages.ts';
+import type { SparseChoice } from '../dump/sparse.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import type { RamRange } from '../locate/physical-memory.ts';
@@ -36,6 +37,8 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
    * `auto` copies where that can't be done, and says why; `always` fails. Default `never`.
    */
   reflink?: ReflinkChoice | undefined;
+  /** Holes in a copied dump, as `cp --sparse` has them. Default `auto`: those of the input. */
+  sparse?: SparseChoice | undefined;
   /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
   ram?: RamChoice | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
@@ -52,6 +55,8 @@ export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
 
 export const REFLINK_CHOICES = ['never', 'auto', 'always'] as const;
 export type ReflinkChoice = (typeof REFLINK_CHOICES)[number];
+
+export { SPARSE_CHOICES } from '../dump/sparse.ts';
 
 export const RAM_CHOICES = ['all', 'windows'] as const;
 export type RamChoice = (typeof RAM_CHOICES)[number];
@@ -134,6 +139,7 @@ async function copy(windows: Windows, options: ConvertOptions, target: string): 
   if (options.strict) refuseLosses(windows);
   await emitCopy(conversion.plan, windows.image, target, {
     force: options.force,
+    sparse: options.sparse,
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
     beforePublish: () => options.strict && refuseLosses(windows),

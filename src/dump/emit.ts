@@ -7,11 +7,15 @@ import { alignUp } from '../core/bits.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes, MIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { HoleMap } from '../source/holes.ts';
 import { cloneRange } from './clone-range.ts';
 import type { Patch } from './patches.ts';
 import type { DumpPlan } from './plan.ts';
+import { type Span, type SparseChoice, withoutHoles, withoutZeros } from './sparse.ts';
 
 export interface EmitOptions {
+  /** Default `auto`. */
+  sparse?: SparseChoice | undefined;
   /** Replace an existing file. */
   force?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -84,7 +88,8 @@ export async function emitCopy(
   output: string,
   options: EmitOptions = {},
 ): Promise<void> {
-  await checkSpace(output, plan.size);
+  const needed = spaceNeeded(plan, image, options.sparse);
+  if (needed !== undefined) await checkSpace(output, needed);
   await writeThenPublish(output, options, (file, name) => copyAll(plan, image, file, name, options));
 }
 
@@ -191,6 +196,13 @@ async function writeAll(file: FileHandle, name: string, bytes: Buffer, position:
   }
 }
 
+/** Bytes on disk, at most; undefined where only writing tells. */
+function spaceNeeded(plan: DumpPlan, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
+  if (sparse === 'always') return undefined;
+  if (sparse === 'never' || image.fd === undefined) return plan.size;
+  return Math.min(plan.size, plan.firstPage + fstatSync(image.fd).blocks * 512);
+}
+
 export async function checkSpace(output: string, size: number): Promise<void> {
   const fs = await statfs(dirname(output)).catch(() => undefined);
   if (!fs || fs.blocks === 0) return;
@@ -213,23 +225,29 @@ async function copyAll(
   options: EmitOptions,
 ): Promise<void> {
   const { signal, onProgress } = options;
-  let done = 0;
-  const write = async (bytes: Buffer, position: number) => {
-    await writeAll(file, name, bytes, position);
-    done += bytes.length;
-    onProgress?.(done, plan.size);
-  };
-  await write(plan.prefix, 0);
-
+  await writeAll(file, name, plan.prefix, 0);
+  let done = plan.firstPage;
+  const { sparse = 'auto' } = options;
+  const holes = sparse === 'never' || image.fd === undefined ? undefined : await HoleMap.open(image.fd);
   const chunks = chunksOf(plan);
   const lane = async () => {
     const buffer = Buffer.allocUnsafeSlow(CHUNK);
-    for (const chunk of chunks) {
+    for (const { physical, size, position } of chunks) {
       signal?.throwIfAborted();
-      const piece = buffer.subarray(0, chunk.size);
-      await image.read(chunk.physical, piece);
-      applyPatches(plan.patches, chunk.physical, piece);
-      await write(piece, chunk.position);
+      const spans = holes
+        ? withoutHoles(physical, physical + size, holesIn(image, holes, physical, size), plan.patches)
+        : [{ from: physical, to: physical + size }];
+      for (const { from, to } of spans) {
+        const piece = buffer.subarray(0, to - from);
+        await image.read(from, piece);
+        applyPatches(plan.patches, from, piece);
+        const start = position + from - physical;
+        if (sparse === 'always') {
+          for (const { at, bytes } of withoutZeros(piece, start)) await writeAll(file, name, bytes, start + at);
+        } else await writeAll(file, name, piece, start);
+      }
+      done += size;
+      onProgress?.(done, plan.size);
     }
   };
   // The lanes share one iterator; when one fails the others stop at their next chunk.
@@ -237,6 +255,19 @@ async function copyAll(
   const results = await Promise.allSettled(lanes);
   const failed = results.find((r): r is PromiseRejectedResult => r.status === 'rejected');
   if (failed) throw failed.reason;
+  // Where it ends with a hole.
+  await file.truncate(plan.size).catch((cause) => {
+    throw ioError('write', name, cause);
+  });
+}
+
+/** Physical addresses whose bytes are in holes of the input's file. */
+function* holesIn(image: MemoryImage, holes: HoleMap, physical: number, size: number): Generator<Span> {
+  for (const { from, to, fileOffset } of image.filePieces(physical, size)) {
+    for (const hole of holes.within(fileOffset, fileOffset + to - from)) {
+      yield { from: from + hole.from - fileOffset, to: from + hole.to - fileOffset };
+    }
+  }
 }
 
 function* chunksOf(plan: DumpPlan): Generator<{ physical: number; size: number; position: number }> {

@@ -122,6 +122,13 @@ export class MemoryImage {
     }
   }
 
+  /** The pieces of a range that lie in the input's file as they are, in order. */
+  *filePieces(address: number, length: number): Generator<{ from: number; to: number; fileOffset: number }> {
+    for (const { run, from, to } of this.#pieces(address, length)) {
+      if (run.fileOffset !== undefined) yield { from, to, fileOffset: run.fileOffset + from - run.start };
+    }
+  }
+
   /** Whether every byte of the range is present. */
   has(address: number, length = 1): boolean {
     let next = address;

@@ -6,6 +6,7 @@ import {
   type Progress,
   RAM_CHOICES,
   REFLINK_CHOICES,
+  SPARSE_CHOICES,
 } from '../../commands/convert.ts';
 import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
 import { STANDARD_INPUT } from '../../readers/input.ts';
@@ -50,6 +51,12 @@ const options = (y: Argv) =>
       choices: DUMP_TYPE_CHOICES,
       default: 'auto' as const,
       describe: 'auto: a full dump, or a bitmap dump if there are more than 42 runs',
+    })
+    .option('sparse', {
+      choices: SPARSE_CHOICES,
+      default: 'auto' as const,
+      describe:
+        "holes in OUTPUT: the input's stay holes (auto), long runs of zeros too (always), or everything is written",
     })
     .option('reflink', {
       choices: REFLINK_CHOICES,
@@ -121,7 +128,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         kernelBase:
           args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
       };
-      const { force, type, ram, reflink, format, spool } = args;
+      const { force, type, ram, reflink, sparse, format, spool } = args;
       const runs = args.runs === undefined ? undefined : rawRanges(args.runs);
       chosen({
         json,
@@ -137,7 +144,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                 : await convert({
                     ...all,
                     ...names,
-                    ...{ force, type, ram, reflink, format, runs },
+                    ...{ force, type, ram, reflink, sparse, format, runs },
                     ...(spool === undefined ? {} : { spoolDirectory: spool }),
                     onSpool: quiet
                       ? undefined
@@ -168,6 +175,7 @@ interface Given {
   type: string;
   ram: string;
   reflink: string;
+  sparse: string;
   format: string;
   runs?: string | undefined;
   spool?: string | undefined;
@@ -188,6 +196,7 @@ function namesOf(args: Given): { undo: string } | { inPlace: string } | { input:
     [args.type === 'full', '--type full'],
     [args.ram === 'windows', '--ram windows'],
     [args.reflink !== 'never', '--reflink'],
+    [args.sparse !== 'auto', '--sparse'],
     [args.format !== 'auto', '--format'],
     [args.runs !== undefined, '--runs'],
     [args.spool !== undefined, '--spool'],
