@@ -1,13 +1,16 @@
-// `npm run bench`: ratios side by side, alternating, medians and ranges of several runs; writes benchmarks/results.md
-// and results.json. Figures of other machines and file systems differ: measure again.
+// `npm run bench [PART…]`: ratios side by side, alternating, medians and ranges of several runs. Writes
+// benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other machines and
+// file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting.
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdtempSync,
   openSync,
   readFileSync,
   rmSync,
+  statfsSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -15,14 +18,23 @@ import {
 import { cpus, release, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { pa } from '../src/core/units.ts';
+import { everyPage, searchMemory } from '../src/locate/memory-search.ts';
+import { SkipSearch } from '../src/locate/skip-search.ts';
+import { PAGING_4_LEVELS } from '../src/machines/x64/paging.ts';
+import { AddressSpace } from '../src/memory/address-space.ts';
+import { openImage } from '../src/readers/registry.ts';
 import { writeElf } from '../test/guest/elf.ts';
 import { buildGuest, type GuestOptions } from '../test/guest/guest.ts';
+import { random } from '../test/guest/memory.ts';
+import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
 
-const BIN = fileURLToPath(new URL('../bin/elf2dmp.js', import.meta.url));
-const MIB = 1 << 20;
+const target = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const BIN = target('../bin/elf2dmp.js');
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
 const RUNS = 5;
-/** Bigger by the command line: `npm run bench -- 4096`. */
-const COPY_MIB = Number(process.argv[2] ?? 1024);
+const COPY_MIB = Number(process.env.ELF2DMP_BENCH_COPY_MIB ?? 4096);
 
 /** A guest's ELF file with `bytes` of further memory at 4 GiB: sparse, or filled with bytes that do not compress. */
 function bigElf(path: string, bytes: number, filled: boolean, guest: GuestOptions = {}, withoutNotes = false): void {
@@ -58,7 +70,8 @@ interface Measured {
   peakMib: number;
 }
 
-function run(command: string, args: string[]): Measured {
+function run(command: string, ...args: string[]): Measured {
+  // Where set, it adds some 45 ms to every start of node.
   const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
   // GNU time would tell as much, but need not be there: the shell waits, and Linux keeps the children's peak.
   const script =
@@ -69,77 +82,261 @@ function run(command: string, args: string[]): Measured {
   return { seconds: seconds!, peakMib: peakMib! };
 }
 
-const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
-const spread = (values: number[], digits = 2): string =>
+const elf2dmp = (...args: string[]): Measured => run(process.execPath, BIN, ...args);
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+const spread = (values: readonly number[], digits = 2): string =>
   `${median(values).toFixed(digits)} (${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})`;
 
-function main(): void {
-  const dir = mkdtempSync(join(process.env.ELF2DMP_BENCH_DIR ?? tmpdir(), 'elf2dmp-bench-'));
-  const rows: [what: string, figure: string][] = [];
-  const results: Record<string, unknown> = {};
-  const add = (what: string, figure: string, data: unknown) => {
-    rows.push([what, figure]);
-    results[what] = data;
-    console.log(`${what}: ${figure}`);
-  };
+/** Runs each in turn, `rounds` times; the results by name. */
+async function alternating<T>(
+  rounds: number,
+  ways: Record<string, () => T | Promise<T>>,
+): Promise<Record<string, T[]>> {
+  const results = Object.fromEntries(Object.keys(ways).map((name) => [name, [] as T[]]));
+  for (let i = 0; i < rounds; i++) for (const [name, way] of Object.entries(ways)) results[name]!.push(await way());
+  return results;
+}
+
+type Row = [what: string, figure: string];
+
+const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
+  copying,
+  sharing,
+  memory,
+  searching,
+  translating,
+  starting,
+};
+
+async function copying(dir: string): Promise<Row[]> {
   const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
-  try {
-    bigElf(input, COPY_MIB * MIB, true);
-    const [ours, cp]: [number[], number[]] = [[], []];
-    for (let i = 0; i < RUNS; i++) {
-      rmSync(output, { force: true });
-      cp.push(run('sh', ['-c', `cp "${input}" "${output}" && sync "${output}"`]).seconds);
-      rmSync(output, { force: true });
-      ours.push(run(process.execPath, [BIN, '-q', input, output]).seconds);
-    }
+  bigElf(input, COPY_MIB * MIB, true);
+  const fresh = (way: () => Measured) => () => {
     rmSync(output, { force: true });
-    const ratios = ours.map((s, i) => s / cp[i]!);
-    add(`converting ${COPY_MIB} MiB ÷ cp and fsync of the same`, spread(ratios), { ours, cp, ratios });
+    return way().seconds;
+  };
+  const c = process.env.ELF2DMP_QEMU_ELF2DMP;
+  const times = await alternating(RUNS, {
+    cp: fresh(() => run('sh', '-c', `cp "${input}" "${output}" && sync "${output}"`)),
+    elf2dmp: fresh(() => elf2dmp('-q', input, output)),
+    ...(c ? { c: fresh(() => run('sh', '-c', `"${c}" "${input}" "${output}" && sync "${output}"`)) } : {}),
+  });
+  rmSync(output, { force: true });
+  rmSync(input);
+  const ratio = (of: string, to: string) => spread(times[of]!.map((s, i) => s / times[to]![i]!));
+  return [
+    [`converting ${COPY_MIB} MiB ÷ cp and fsync of the same`, ratio('elf2dmp', 'cp')],
+    [`… in seconds`, spread(times.elf2dmp!, 1)],
+    c
+      ? ["converting ÷ QEMU's C elf2dmp and fsync", ratio('elf2dmp', 'c')]
+      : ["converting ÷ QEMU's C elf2dmp", 'not measured: name it in ELF2DMP_QEMU_ELF2DMP'],
+  ];
+}
 
-    for (const mib of [64, 4096]) {
-      bigElf(input, mib * MIB, false);
-      const peaks = Array.from({ length: 3 }, () => {
+/** Without copying: what it costs does not grow with the guest. */
+async function sharing(dir: string): Promise<Row[]> {
+  if (!canMount()) return [['without copying', 'not measured: mounting needs root and the mkfs programs']];
+  const rows: Row[] = [];
+  const ways: [FileSystem, string][] = [
+    ['xfs', '--reflink=always'],
+    ['btrfs', '--reflink=always'],
+    ['ext4', '--in-place'],
+    ['xfs', '--in-place'],
+  ];
+  for (const [kind, option] of ways) {
+    const mount = mountNew(kind, dir, 256 * GIB);
+    try {
+      const sizes = [1, 8, 64];
+      const written: Record<string, number> = {};
+      const input = (gib: number) => join(mount.path, `${gib}.elf`);
+      for (const gib of sizes) bigElf(input(gib), gib * GIB, false);
+      const once = (gib: number) => () => {
+        spawnSync('sync');
+        const before = statfsSync(mount.path).bfree;
+        const output = join(mount.path, 'out.dmp');
+        const { seconds } =
+          option === '--in-place' ? elf2dmp('-q', option, input(gib)) : elf2dmp('-q', option, input(gib), output);
+        spawnSync('sync');
+        written[gib] = ((before - statfsSync(mount.path).bfree) * statfsSync(mount.path).bsize) / MIB;
+        if (option === '--in-place') elf2dmp('-q', '--undo', input(gib));
+        else rmSync(output);
+        return seconds;
+      };
+      const times = await alternating(RUNS, Object.fromEntries(sizes.map((gib) => [gib, once(gib)])));
+      for (const gib of sizes) {
+        const ratios = times[gib]!.map((s, i) => s / times[1]![i]!);
+        rows.push([
+          `${option} on ${kind}, ${gib} GiB ÷ 1 GiB`,
+          `${spread(ratios)}; ${spread(times[gib]!)} s; ${written[gib]!.toFixed(1)} MiB taken`,
+        ]);
+      }
+    } finally {
+      mount.unmount();
+      rmSync(join(dir, `${kind}.img`));
+      rmSync(mount.path, { recursive: true });
+    }
+  }
+  return rows;
+}
+
+async function memory(dir: string): Promise<Row[]> {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
+  const rows: Row[] = [];
+  for (const gib of [1, 64]) {
+    bigElf(input, gib * GIB, false);
+    const peaks = await alternating(3, {
+      copy: () => {
         rmSync(output, { force: true });
-        return run(process.execPath, [BIN, '-q', input, output]).peakMib;
-      });
-      rmSync(output, { force: true });
-      add(`peak memory with a guest of ${mib} MiB, MiB`, spread(peaks, 0), peaks);
-    }
-    add('peak memory of node alone, MiB', spread([run(process.execPath, ['-e', '0']).peakMib], 0), null);
-
-    bigElf(input, 1024 * MIB, false, {}, true);
-    const rates = Array.from({ length: 3 }, () => {
-      rmSync(output, { force: true });
-      const { stdout } = spawnSync(process.execPath, [BIN, '--json', input, output], {
-        encoding: 'utf8',
-        maxBuffer: 1 << 26,
-      });
-      const report = JSON.parse(stdout);
-      return report.input.memoryBytes / MIB / (report.effort.locateMilliseconds / 1000);
+        return elf2dmp('-q', input, output).peakMib;
+      },
     });
-    add('searching all memory (no CPU states, sparse file in the page cache), MiB/s', spread(rates, 0), rates);
+    rows.push([`peak memory, a sparse guest of ${gib} GiB, MiB`, spread(peaks.copy!, 0)]);
+  }
+  bigElf(input, GIB, true);
+  const peaks = await alternating(3, {
+    copy: () => {
+      rmSync(output, { force: true });
+      return elf2dmp('-q', input, output).peakMib;
+    },
+    node: () => run(process.execPath, '-e', '0').peakMib,
+  });
+  rmSync(output);
+  rmSync(input);
+  return [
+    ...rows,
+    ['peak memory, a guest of 1 GiB without holes, MiB', spread(peaks.copy!, 0)],
+    ['peak memory of node alone, MiB', spread(peaks.node!, 0)],
+  ];
+}
 
-    const starts: [number[], number[]] = [[], []];
-    for (let i = 0; i < 2 * RUNS; i++) {
-      starts[0].push(run(process.execPath, ['-e', '0']).seconds);
-      starts[1].push(run(process.execPath, [BIN, '--version']).seconds);
+/** Two GiB in the page cache; reading alone is 1. */
+async function searching(dir: string): Promise<Row[]> {
+  const path = join(dir, 'vm.elf');
+  const size = 2 * GIB;
+  bigElf(path, size, true, {}, true);
+  const tag = Buffer.from('KDBG');
+  const eachBlock = (look: (block: Buffer) => void) => () => {
+    const image = openImage(path);
+    const block = Buffer.allocUnsafeSlow(MIB);
+    const started = performance.now();
+    for (const { start, size: bytes } of image.pageExtents().extents) {
+      for (let at = 0; at < bytes; at += MIB) {
+        const part = block.subarray(0, Math.min(MIB, bytes - at));
+        image.readSync(start + at, part);
+        look(part);
+      }
     }
-    add('elf2dmp --version ÷ node -e 0', spread(starts[1].map((s, i) => s / starts[0][i]!)), starts);
+    image.close();
+    return (performance.now() - started) / 1000;
+  };
+  const search = (scan?: ReturnType<typeof everyPage>) => async () => {
+    const image = openImage(path);
+    const started = performance.now();
+    await searchMemory(image, { scan });
+    image.close();
+    return (performance.now() - started) / 1000;
+  };
+  const skip = new SkipSearch(tag);
+  const times = await alternating(RUNS, {
+    'reading only': eachBlock(() => undefined),
+    'the search: WebAssembly SIMD, reading ahead': search(),
+    'the same by looking at every page in JavaScript': search(everyPage()),
+    'one pattern of 4 bytes: Boyer-Moore-Horspool': eachBlock((block) => void [...skip.all(block)]),
+    'one pattern of 4 bytes: Buffer.indexOf': eachBlock((block) => {
+      for (let at = block.indexOf(tag); at >= 0; at = block.indexOf(tag, at + 1));
+    }),
+  });
+  rmSync(path);
+  return Object.entries(times).map(([name, seconds]) => [
+    `searching 2 GiB: ${name} ÷ reading`,
+    `${spread(seconds.map((s, i) => s / times['reading only']![i]!))}; ${spread(
+      seconds.map((s) => size / MIB / s),
+      0,
+    )} MiB/s`,
+  ]);
+}
+
+async function translating(dir: string): Promise<Row[]> {
+  const path = join(dir, 'vm.elf');
+  const guest = buildGuest({ ramMiB: 24, processors: 16 });
+  writeFileSync(path, writeElf(guest));
+  const image = openImage(path);
+  const next = random(1);
+  const addresses = Array.from(
+    { length: 100_000 },
+    () => guest.truth.kernelBase + BigInt(Math.floor(next() * guest.truth.kernelSize)),
+  );
+  const rates = await alternating(RUNS, {
+    walks: () => {
+      const space = new AddressSpace(image, pa(guest.truth.root), PAGING_4_LEVELS);
+      const started = performance.now();
+      for (const address of addresses) space.translate(address);
+      return ((performance.now() - started) * 1e6) / addresses.length;
+    },
+  });
+  image.close();
+  rmSync(path);
+  return [['one translation of a kernel address, ns', spread(rates.walks!, 0)]];
+}
+
+async function starting(dir: string): Promise<Row[]> {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
+  writeFileSync(input, writeElf(buildGuest()));
+  const effort: { locate: number; all: number }[] = [];
+  const times = await alternating(3 * RUNS, {
+    node: () => run(process.execPath, '-e', '0').seconds,
+    version: () => elf2dmp('--version').seconds,
+    sample: () => {
+      rmSync(output, { force: true });
+      return elf2dmp('-q', input, output).seconds;
+    },
+    effort: () => {
+      rmSync(output, { force: true });
+      const { stdout } = spawnSync(process.execPath, [BIN, '--json', input, output], { encoding: 'utf8' });
+      const report = JSON.parse(stdout);
+      effort.push({ locate: report.effort.locateMilliseconds, all: 1000 * report.seconds });
+      return 0;
+    },
+  });
+  const ms = (seconds: number) => `${(1000 * seconds).toFixed(0)} ms`;
+  const [node, version, sample] = [times.node!, times.version!, times.sample!].map(median) as [number, number, number];
+  return [
+    ['elf2dmp --version ÷ node -e 0', spread(times.version!.map((s, i) => s / times.node![i]!))],
+    ['converting a guest of 16 MiB ÷ node -e 0', spread(times.sample!.map((s, i) => s / times.node![i]!))],
+    ['… of that: node itself', ms(node)],
+    ['… loading the command and parsing its arguments', ms(version - node)],
+    ['… locating Windows', `${median(effort.map((e) => e.locate)).toFixed(0)} ms`],
+    ['… opening, planning, writing, fsync', `${median(effort.map((e) => e.all - e.locate)).toFixed(0)} ms`],
+    ['… in all', ms(sample)],
+  ];
+}
+
+async function main(): Promise<void> {
+  const wanted = process.argv.slice(2);
+  const unknown = wanted.find((part) => !(part in PARTS));
+  if (unknown) throw new Error(`no part "${unknown}": ${Object.keys(PARTS).join(', ')}`);
+  const { version } = JSON.parse(readFileSync(target('../package.json'), 'utf8'));
+  const machine = `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, ${Math.round(totalmem() / GIB)} GiB`;
+  const kept: Record<string, { machine: string; version: string; rows: Row[] }> = existsSync(target('results.json'))
+    ? JSON.parse(readFileSync(target('results.json'), 'utf8')).parts
+    : {};
+  const dir = mkdtempSync(join(process.env.ELF2DMP_BENCH_DIR ?? tmpdir(), 'elf2dmp-bench-'));
+  try {
+    for (const part of wanted.length > 0 ? wanted : Object.keys(PARTS)) {
+      const rows = await PARTS[part]!(dir);
+      for (const [what, figure] of rows) console.log(`${what}: ${figure}`);
+      kept[part] = { machine, version, rows };
+    }
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
-  const machine = `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
-  const table = [
-    '| what | median (range) |',
-    '| --- | --- |',
-    ...rows.map(([what, figure]) => `| ${what} | ${figure} |`),
-  ];
-  const target = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-  writeFileSync(target('results.md'), `# Measurements\n\nBy \`npm run bench\` on ${machine}.\n\n${table.join('\n')}\n`);
-  writeFileSync(
-    target('results.json'),
-    `${JSON.stringify({ machine, version: JSON.parse(readFileSync(target('../package.json'), 'utf8')).version, results }, null, 2)}\n`,
+  writeFileSync(target('results.json'), `${JSON.stringify({ parts: kept }, null, 2)}\n`);
+  const tables = Object.entries(kept).map(
+    ([part, p]) =>
+      `## ${part[0]!.toUpperCase()}${part.slice(1)}\n\n${p.machine}; elf2dmp ${p.version}.\n\n| what | median (range) |\n| --- | --- |\n${p.rows.map(([what, figure]) => `| ${what} | ${figure} |`).join('\n')}\n`,
   );
+  writeFileSync(target('results.md'), `# Measurements\n\nBy \`npm run bench\`.\n\n${tables.join('\n')}`);
 }
 
-main();
+void main();
