@@ -12,10 +12,26 @@ const INPUTS = 250;
 const all: Subject[] = subjects();
 const subjectOf = (recipe: Recipe) => all.find((s) => s.name === recipe.subject)!;
 
+/** Around the edges of the headers, at those of what lies in memory, and here and there. */
+function cuts({ file, places }: Subject): Set<number> {
+  const edges = places.flatMap(({ offset, length }) => [offset, offset + length]);
+  const headers = places.filter((p) => p.offset < 0x2000).flatMap(({ offset, length }) => [offset, offset + length]);
+  const some = [...new Set(edges)].filter((_, i, unique) => i % Math.ceil(unique.length / 24) === 0);
+  const near = headers.flatMap((edge) => [edge - 1, edge, edge + 1]);
+  return new Set([...near, ...some].filter((length) => length >= 0 && length < file.length));
+}
+
 describe('damaged inputs', () => {
   it.each(all.map((s) => [s.name, s] as const))('%s: the undamaged one is right', async (_, subject) => {
     const outcome = await run(subject, { subject: subject.name, mutations: [], oracle: true });
     expect(outcome).toMatchObject({ how: subject.name === 'ELF without notes' ? 'losses' : 'good' });
+  });
+
+  it.each(all.map((s) => [s.name, s] as const))('%s: cut at the edges of its structures', async (_, subject) => {
+    for (const length of cuts(subject)) {
+      const outcome = await run(subject, { subject: subject.name, mutations: [], length, oracle: false });
+      expect(outcome, `${length} bytes`).not.toHaveProperty('problem');
+    }
   });
 
   // Named after the error or the diagnostic that they lead to.
