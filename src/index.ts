@@ -20,6 +20,14 @@
 export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
 export { convertInPlace, type InPlaceOptions, undoInPlace } from './commands/in-place.ts';
 export type { ConversionReport, UndoReport } from './commands/report.ts';
+export {
+  type FrameReport,
+  type ProcessorStackReport,
+  type StackOptions,
+  type StackReport,
+  stacks,
+  stacksOf,
+} from './commands/stack.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';

@@ -204,7 +204,7 @@ export function planConversion(
 ): Conversion {
   const { image, space, kdbg, version, shared, bugCheck } = windows;
   const { machine, diagnostics } = image;
-  const shown = windows.processors.map((processor) => chooseContext(windows, processor, options.context ?? 'auto'));
+  const shown = showContexts(windows, options.context ?? 'auto');
   const patches = new PatchSet(space, diagnostics);
   if (options.patch ?? true) {
     if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
@@ -278,6 +278,10 @@ function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
     hint: 'convert without --ram windows: then everything in the input is kept',
   });
 }
+
+/** The registers that each processor shows. */
+export const showContexts = (windows: Windows, choice: ContextChoice): ShownContext[] =>
+  windows.processors.map((processor) => chooseContext(windows, processor, choice));
 
 /** Decides whose registers a processor shows. */
 function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {

@@ -146,3 +146,9 @@ export const PhysicalMemoryDescriptor64 = struct({
 
 /** KiProcessorBlock's length on the largest x64 systems; far more than QEMU's 4096 CPUs never run. */
 export const MAX_PROCESSORS = 4096;
+
+/** The thread's and process's blocks of a 64-bit process (winternl.h, public symbols), up to the list of its modules. */
+export const TEB_PEB = 0x60;
+export const PEB_LDR = 0x18;
+/** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */
+export const LDR_LOAD_ORDER_LIST = 0x10;

@@ -2,7 +2,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
-import type { AddressSpace } from '../memory/address-space.ts';
+import type { AddressSpace, VirtualMemory } from '../memory/address-space.ts';
 
 export interface Module {
   /** As the guest has it: may hold any character. */
@@ -25,23 +25,32 @@ export interface ModuleList {
   broken: string | undefined;
 }
 
-/** Follows the list from its head, forward until it comes back or breaks, then backward for what lies behind the break. */
-export function readModules(space: AddressSpace, head: bigint): ModuleList {
+/**
+ * Follows the list from its head, forward until it comes back or breaks, then backward for what lies behind the break.
+ *
+ * @param inRange whether an address can be that of an entry or a module; a process's list lies in user memory
+ */
+export function readModules(
+  space: VirtualMemory,
+  head: bigint,
+  inRange: (address: bigint) => boolean = isKernelAddress,
+): ModuleList {
   const seen = new Set<bigint>([head]);
+  const readU64 = (at: bigint) => space.read(at, 8)?.readBigUInt64LE();
   const walk = (linkOffset: bigint): { modules: Module[]; broken: string | undefined } => {
     const modules: Module[] = [];
-    let link = space.readU64(head + linkOffset);
+    let link = readU64(head + linkOffset);
     while (link !== undefined && link !== head && !seen.has(link) && seen.size <= MAX_MODULES) {
       seen.add(link);
-      const bytes = isKernelAddress(link) ? space.read(link, LoaderEntry64.size) : undefined;
+      const bytes = inRange(link) ? space.read(link, LoaderEntry64.size) : undefined;
       if (!bytes) return { modules, broken: `the entry at ${hex64(link)} is not present` };
       const entry = LoaderEntry64.read(bytes);
-      if (!isKernelAddress(entry.DllBase) || entry.DllBase % 0x1000n !== 0n) {
+      if (!inRange(entry.DllBase) || entry.DllBase % 0x1000n !== 0n) {
         return { modules, broken: `the entry at ${hex64(link)} names ${hex64(entry.DllBase)} as a module's base` };
       }
       modules.push({
-        name: readString(space, entry.BaseDllName) ?? '',
-        path: readString(space, entry.FullDllName) ?? '',
+        name: readString(space, entry.BaseDllName, inRange) ?? '',
+        path: readString(space, entry.FullDllName, inRange) ?? '',
         base: va(entry.DllBase),
         size: entry.SizeOfImage,
         entry: va(link),
@@ -67,8 +76,12 @@ export function firstModule(space: AddressSpace, head: bigint): { base: bigint; 
   return { base, size };
 }
 
-function readString(space: AddressSpace, s: { Length: number; Buffer: bigint }): string | undefined {
-  if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !isKernelAddress(s.Buffer)) return undefined;
+function readString(
+  space: VirtualMemory,
+  s: { Length: number; Buffer: bigint },
+  inRange: (address: bigint) => boolean,
+): string | undefined {
+  if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !inRange(s.Buffer)) return undefined;
   return space.read(s.Buffer, s.Length)?.toString('utf16le');
 }
 

@@ -79,6 +79,39 @@ export interface ContextView {
   stackPointer: VirtualAddress;
 }
 
+/** The registers of one frame of a stack. */
+export interface FrameState {
+  instructionPointer: bigint;
+  stackPointer: bigint;
+  /** By the numbers that the machine's instructions encode; undefined where a register is not known. */
+  integers: readonly (bigint | undefined)[];
+}
+
+/** An entry of an image's exception directory: RVAs. */
+export interface FunctionEntry {
+  begin: number;
+  end: number;
+  unwindInfo: number;
+}
+
+/** An image as unwinding needs it. */
+export interface CodeImage {
+  base: bigint;
+  /** Bytes. */
+  size: number;
+  /** Bytes at an RVA; undefined outside the image and where memory is missing. */
+  read(rva: number, length: number): Buffer | undefined;
+  /** The entry for an RVA; undefined: there is none; `missing`: the directory is not in memory. */
+  functionAt(rva: number): FunctionEntry | 'missing' | undefined;
+}
+
+export type UnwindStep =
+  | { how: 'unwound' | 'leaf'; state: FrameState }
+  /** An interrupt, exception or system call; `native`: into the machine's own code, not that of WoW64. */
+  | { how: 'trap'; native: boolean; state: FrameState }
+  /** It can't be done: why, without final stop. */
+  | { stopped: string };
+
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;
@@ -142,4 +175,15 @@ export interface Machine {
     kpcr: Buffer | undefined,
     saved: boolean,
   ): Buffer;
+
+  /** @param frame a CONTEXT with control and integer registers */
+  frameState(frame: Buffer): FrameState;
+  /** From a function to its caller. @param image that the instruction pointer lies in */
+  unwind(from: FrameState, image: CodeImage, read: ReadVirtual): UnwindStep;
+  /** Whether a call ends where `before` ends: what precedes a return address. */
+  endsWithCall(before: Buffer): boolean;
+  /** Bytes of the longest call. */
+  readonly longestCall: number;
+  /** The TEB of the thread that a CPU runs, in user mode or entered from there; undefined where that is unknown. */
+  teb(registers: Registers): VirtualAddress | undefined;
 }

@@ -40,7 +40,13 @@ export function describeFault(fault: Fault): string {
 /** Translations kept; dropped all at once when full. */
 const TLB_ENTRIES = 1 << 16;
 
-export class AddressSpace {
+/** Memory by virtual address. */
+export interface VirtualMemory {
+  /** undefined unless all bytes are mapped and present. */
+  read(virtual: bigint, length: number): Buffer | undefined;
+}
+
+export class AddressSpace implements VirtualMemory {
   readonly image: MemoryImage;
   readonly root: PhysicalAddress;
   readonly mode: PagingMode;

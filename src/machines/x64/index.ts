@@ -19,6 +19,7 @@ import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, is64BitCode, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
+import { endsWithCall, frameState, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
@@ -84,4 +85,13 @@ export const X64: Machine = {
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,
+
+  frameState,
+  unwind,
+  endsWithCall,
+  longestCall: LONGEST_CALL,
+  teb: (r) => {
+    const base = privilegeLevel(r) === 3 ? r.gs.base : r.kernelGsBase;
+    return base === undefined || base === 0n || isKernelAddress(base) ? undefined : va(base);
+  },
 };

@@ -1,0 +1,252 @@
+/**
+ * Stacks without symbols: frame by frame through the unwind data of the modules that lie in memory, from
+ * the kernel into user mode. What can't be unwound is searched for return addresses; those are guesses, and say so.
+ */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
+import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
+import type { CodeImage, FrameState, UnwindStep } from '../machines/machine.ts';
+import { AddressSpace, type VirtualMemory } from '../memory/address-space.ts';
+import type { Windows } from './locator.ts';
+import { type Module, moduleOf, readModules } from './modules.ts';
+import { ExportsByAddress, exportName, functionEntry, readPeImage, readRva } from './pe-image.ts';
+import type { Processor } from './processors.ts';
+
+export interface StackFrame {
+  instructionPointer: VirtualAddress;
+  /** RSP while that instruction runs (the debugger's Child-SP). */
+  stackPointer: VirtualAddress;
+  /** Where the function returns to: the next frame's instruction pointer, if there is one; undefined if unknown. */
+  returnAddress: VirtualAddress | undefined;
+  module: Module | undefined;
+  /** The module's export at or nearest below the instruction. The function that runs may well be another one. */
+  nearestExport: { name: string; offset: number } | undefined;
+  /**
+   * How the frame was come by: from the processor's registers; by the unwind data of the frame before; because that
+   * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
+   * the stack for what looks like a return address.
+   */
+  how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'guess';
+  /** false from the first guess on. */
+  certain: boolean;
+}
+
+export interface Stack {
+  processor: Processor;
+  /** From the innermost. */
+  frames: readonly StackFrame[];
+  /** Why it goes no further, without final stop. */
+  end: string;
+  /** Why frames were guessed, from the innermost. */
+  doubts: readonly string[];
+}
+
+export const MAX_FRAMES = 256;
+/** Of a stack, searched for return addresses: as much as a kernel stack has (KERNEL_LARGE_STACK_SIZE). */
+const MAX_GUESS_BYTES = 72 * KIB;
+/** Images of user mode begin at multiples of this. */
+const IMAGE_STEP = 0x1_0000n;
+/** How far below code its image is searched for, where no list names it. */
+const MAX_IMAGE_SEARCH = BigInt(64 * MIB);
+const MAX_USER_ADDRESS = 1n << 47n;
+
+const isUserAddress = (address: bigint): boolean => address >= IMAGE_STEP && address < MAX_USER_ADDRESS;
+
+/** A module with what unwinding asks of it. */
+interface Code {
+  module: Module;
+  /** Why its header can't be had, instead of the image. */
+  image: CodeImage | string;
+  exports: ExportsByAddress | undefined;
+}
+
+/**
+ * The stack of a processor.
+ *
+ * @param context the registers that it shows, as a CONTEXT
+ */
+export function walkStack(windows: Windows, processor: Processor, context: Buffer): Stack {
+  return new Walk(windows, processor).run(context);
+}
+
+class Walk implements VirtualMemory {
+  readonly #windows: Windows;
+  readonly #processor: Processor;
+  /** The CPU's own address space: user memory, and the session's part of the kernel's. */
+  readonly #own: AddressSpace | undefined;
+  readonly #code = new Map<Module, Code>();
+  #userModules: Module[] | undefined;
+  /** What is left of the search for return addresses. */
+  #guessBytes = MAX_GUESS_BYTES;
+
+  constructor(windows: Windows, processor: Processor) {
+    this.#windows = windows;
+    this.#processor = processor;
+    const { image } = windows;
+    const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
+    this.#own = tables && new AddressSpace(image, pa(tables.root), tables.mode);
+  }
+
+  read(address: bigint, length: number): Buffer | undefined {
+    return this.#own?.read(address, length) ?? this.#windows.space.read(address, length);
+  }
+
+  run(context: Buffer): Stack {
+    const { machine } = this.#windows.image;
+    const registers = this.#processor.cpu?.registers;
+    const frames: StackFrame[] = [];
+    const doubts: string[] = [];
+    const seen = new Set<string>();
+    let state = machine.frameState(context);
+    let native = !registers || isKernelAddress(state.instructionPointer) || machine.runsNativeCode(registers);
+    let how: StackFrame['how'] = 'registers';
+    let certain = true;
+    const stack = (end: string): Stack => ({ processor: this.#processor, frames, end, doubts });
+    while (frames.length < MAX_FRAMES) {
+      const place = `${state.instructionPointer} ${state.stackPointer}`;
+      if (seen.has(place)) return stack('it comes back to a frame that was there before');
+      seen.add(place);
+      const code = this.#codeAt(state.instructionPointer);
+      const step: UnwindStep | undefined = native ? this.#step(state, code, how) : undefined;
+      const next = step && 'state' in step ? step.state : undefined;
+      frames.push(this.#frame(state, code, how, certain, next));
+      if (!step) return stack('it is in 32-bit code (WoW64)');
+      if ('state' in step) {
+        ({ how, state } = step);
+        if (step.how === 'trap') native = step.native;
+        if (state.instructionPointer === 0n)
+          return stack('the return address is 0, as in the first function of a thread');
+        continue;
+      }
+      const guess = this.#guess(state.stackPointer);
+      if (!guess) return stack(step.stopped);
+      doubts.push(step.stopped);
+      state = guess;
+      how = 'guess';
+      certain = false;
+    }
+    return stack(`there are more than ${MAX_FRAMES} frames`);
+  }
+
+  #frame(
+    { instructionPointer, stackPointer }: FrameState,
+    code: Code | undefined,
+    how: StackFrame['how'],
+    certain: boolean,
+    next: FrameState | undefined,
+  ): StackFrame {
+    return {
+      instructionPointer: va(instructionPointer),
+      stackPointer: va(stackPointer),
+      returnAddress: next && va(next.instructionPointer),
+      module: code?.module,
+      nearestExport: code?.exports?.nearest(Number(instructionPointer - code.module.base)),
+      how,
+      certain,
+    };
+  }
+
+  #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {
+    const { machine } = this.#windows.image;
+    const { instructionPointer } = state;
+    if (!code) return { stopped: `${hex64(instructionPointer)} lies in no module` };
+    const { image, module } = code;
+    if (typeof image === 'string') return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
+    const step = machine.unwind(state, image, (address, length) => this.read(address, length));
+    if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
+    if (step.how !== 'leaf') return step;
+    // A function that calls is no leaf.
+    if (how !== 'registers' && how !== 'trap') {
+      return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
+    }
+    const to = step.state.instructionPointer;
+    if (to === 0n || this.#isReturnAddress(to)) return step;
+    return {
+      stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
+    };
+  }
+
+  /** The next word up the stack that looks like a return address. All other registers are unknown then. */
+  #guess(from: bigint): FrameState | undefined {
+    for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
+      const word = this.read(at, 8)?.readBigUInt64LE();
+      if (word === undefined) return undefined;
+      if (isKernelAddress(word) !== isKernelAddress(from) || !this.#isReturnAddress(word)) continue;
+      return { instructionPointer: word, stackPointer: at + 8n, integers: [] };
+    }
+    return undefined;
+  }
+
+  /** In a module, behind a call, and in a function that its exception directory has, if that is in memory. */
+  #isReturnAddress(address: bigint): boolean {
+    const module = moduleOf(this.#modules(address), address);
+    if (!module) return false;
+    const { image } = this.#codeOf(module);
+    const { machine } = this.#windows.image;
+    const before = BigInt(machine.longestCall);
+    const bytes = address - module.base > before ? this.read(address - before, machine.longestCall) : undefined;
+    if (!bytes || !machine.endsWithCall(bytes)) return false;
+    return typeof image === 'string' || image.functionAt(Number(address - module.base)) !== undefined;
+  }
+
+  #codeAt(address: bigint): Code | undefined {
+    const known = moduleOf(this.#modules(address), address);
+    const module = known ?? (isUserAddress(address) ? this.#imageBelow(address) : undefined);
+    return module && this.#codeOf(module);
+  }
+
+  #codeOf(module: Module): Code {
+    const known = this.#code.get(module);
+    if (known) return known;
+    const pe = readPeImage(this, module.base, this.#windows.image.machine.imageFileMachine);
+    const code: Code =
+      typeof pe === 'string'
+        ? { module, image: pe, exports: undefined }
+        : {
+            module,
+            image: {
+              base: pe.base,
+              size: Math.min(pe.size, module.size),
+              read: (rva, length) => readRva(this, pe, rva, length),
+              functionAt: (rva) => functionEntry(this, pe, rva),
+            },
+            exports: new ExportsByAddress(this, pe),
+          };
+    this.#code.set(module, code);
+    return code;
+  }
+
+  #modules(address: bigint): readonly Module[] {
+    if (isKernelAddress(address)) return this.#windows.modules;
+    this.#userModules ??= this.#readUserModules();
+    return this.#userModules;
+  }
+
+  /** Those that the process's loader lists, as far as its pages are there. */
+  #readUserModules(): Module[] {
+    const registers = this.#processor.cpu?.registers;
+    const teb = registers && this.#windows.image.machine.teb(registers);
+    const pointer = (at: bigint | undefined, offset: number) => {
+      const value = at === undefined ? undefined : this.read(at + BigInt(offset), 8)?.readBigUInt64LE();
+      return value !== undefined && isUserAddress(value) ? value : undefined;
+    };
+    const loader = pointer(pointer(teb, TEB_PEB), PEB_LDR);
+    return loader === undefined ? [] : readModules(this, loader + BigInt(LDR_LOAD_ORDER_LIST), isUserAddress).modules;
+  }
+
+  /** An image of user mode that no list names. */
+  #imageBelow(address: bigint): Module | undefined {
+    const { imageFileMachine } = this.#windows.image.machine;
+    const top = address - (address % IMAGE_STEP);
+    for (let base = top; base > 0n && top - base <= MAX_IMAGE_SEARCH; base -= IMAGE_STEP) {
+      const pe = readPeImage(this, base, imageFileMachine);
+      if (typeof pe === 'string') continue;
+      if (address >= base + BigInt(pe.size)) return undefined;
+      const name = exportName(this, pe) ?? '';
+      const module = { name, path: '', base: pe.base, size: pe.size };
+      this.#userModules?.push(module);
+      return module;
+    }
+    return undefined;
+  }
+}
