@@ -137,7 +137,7 @@ const MAX_FUNCTIONS = 0x4_0000;
 
 /**
  * The entry of the exception directory (.pdata) that an RVA lies in, by binary search; undefined: there is none.
- * `missing`: the image has no such directory, or it is not in memory.
+ * `missing`: the directory is not in memory.
  */
 export function functionEntry(
   space: VirtualMemory,
@@ -145,7 +145,7 @@ export function functionEntry(
   rva: number,
 ): FunctionEntry | 'missing' | undefined {
   const directory = image.directories[DIRECTORY_EXCEPTION];
-  if (!directory || directory.size < RuntimeFunction.size) return 'missing';
+  if (!directory) return undefined;
   let low = 0;
   let high = Math.min(Math.floor(directory.size / RuntimeFunction.size), MAX_FUNCTIONS) - 1;
   while (low <= high) {

@@ -3,6 +3,7 @@
  * public headers and symbols, in memory that a real QEMU can run. Nothing here comes from src/.
  */
 import { BUILDS, type Build, type BuildName } from './builds.ts';
+import type { CompiledImages } from './compiled.ts';
 import { PAGE, PageTables, PhysicalMemory, random } from './memory.ts';
 import { AFTER_CALL, AFTER_HLT, buildPe, callingFunction, idleFunction, type PeFunction } from './pe.ts';
 
@@ -45,6 +46,12 @@ export interface GuestOptions {
   neverStarted?: number;
   /** Processors whose CPU is caught outside Windows (a hypervisor's address space). */
   foreign?: readonly number[];
+  /**
+   * Kernel, driver and program from a real compiler, in place of the handmade ones. Then CPUs begin at a thread's
+   * first function (of the program for those in `user`), run, and end where the code takes them: only a real QEMU
+   * can dump that.
+   */
+  compiled?: CompiledImages;
 }
 
 export interface GuestSegment {
@@ -81,6 +88,8 @@ type Gpr = (typeof GPRS)[number];
 /** A CPU as QEMU is to have it. */
 export interface GuestCpu {
   started: boolean;
+  /** It begins with `regs`, runs, and is dumped when its RIP is here: [from, to). */
+  ends?: { from: bigint; to: bigint };
   regs: Record<Gpr, bigint>;
   cs: number;
   ss: number;
@@ -261,9 +270,12 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   );
   const kernel = new PageTables(memory, options.la57 ? 5 : 4);
   // Page aligned only, as kernels before Windows 10 2004 can be; else aligned as the mapping needs it.
+  const { compiled } = options;
   const kernelBase =
-    kernelPages === '4k' ? 0xfffff804_1a2b7000n : kernelPages === '2m' ? 0xfffff804_1a200000n : 0xfffff804_40600000n;
-  if (kernelPages === '4k') kernel.mapNew(kernelBase, IMAGE_SIZE);
+    compiled?.kernel.base ??
+    (kernelPages === '4k' ? 0xfffff804_1a2b7000n : kernelPages === '2m' ? 0xfffff804_1a200000n : 0xfffff804_40600000n);
+  const kernelSize = compiled?.kernel.bytes.length ?? IMAGE_SIZE;
+  if (kernelPages === '4k') kernel.mapNew(kernelBase, kernelSize);
   else if (kernelPages === '2m') kernel.mapLarge(kernelBase, large.from, 2);
   else kernel.mapLarge(kernelBase - BigInt(large.from), 0, 3);
   const selfMapSlot = 256 + Math.floor(next() * 128) + 1;
@@ -283,43 +295,47 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   // Images.
   const guid = Buffer.from('a1b2c3d4e5f60718293a4b5c6d7e8f90', 'hex');
   const functions = kernelFunctions();
-  const exportsByName = new Map(functions.map((f) => [f.name, k(f.rva)]));
+  const exportsByName = compiled?.kernel.exports ?? new Map(functions.map((f) => [f.name, k(f.rva)]));
   kernel.write(
     kernelBase,
-    buildPe({
-      name: 'ntoskrnl.exe',
-      pdb: 'ntkrnlmp.pdb',
-      guid,
-      age: 1,
-      size: IMAGE_SIZE,
-      imageBase: 0x140000000n,
-      timeDateStamp: 0x5e0f1a2b,
-      functions,
-      data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
-    }),
+    compiled?.kernel.bytes ??
+      buildPe({
+        name: 'ntoskrnl.exe',
+        pdb: 'ntkrnlmp.pdb',
+        guid,
+        age: 1,
+        size: IMAGE_SIZE,
+        imageBase: 0x140000000n,
+        timeDateStamp: 0x5e0f1a2b,
+        functions,
+        data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
+      }),
   );
   for (let vector = 0; vector < 256; vector++) {
     // push VECTOR; hlt; jmp $-1: a CPU that faults stays to be looked at.
     kernel.write(k(RVA.handlers + 8 * vector), Buffer.from([0x6a, vector, 0xf4, 0xeb, 0xfd, 0xcc, 0xcc, 0xcc]));
   }
-  const drivers = [
-    { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
-    { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },
-  ];
+  const drivers: { name: string; base: bigint; export: string; image?: Buffer }[] = compiled
+    ? compiled.drivers.map((d) => ({ name: d.name, base: d.base, export: '', image: d.bytes }))
+    : [
+        { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
+        { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },
+      ];
   for (const driver of drivers) {
-    kernel.mapNew(driver.base, DRIVER_SIZE);
+    kernel.mapNew(driver.base, driver.image?.length ?? DRIVER_SIZE);
     kernel.write(
       driver.base,
-      buildPe({
-        name: driver.name,
-        pdb: driver.name.replace(/\..*/, '.pdb'),
-        guid: Buffer.from(guid).fill(driver.name.length, 0, 2),
-        age: 2,
-        size: DRIVER_SIZE,
-        imageBase: driver.base,
-        timeDateStamp: 0x5e0f1a2c,
-        functions: [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
-      }),
+      driver.image ??
+        buildPe({
+          name: driver.name,
+          pdb: driver.name.replace(/\..*/, '.pdb'),
+          guid: Buffer.from(guid).fill(driver.name.length, 0, 2),
+          age: 2,
+          size: DRIVER_SIZE,
+          imageBase: driver.base,
+          timeDateStamp: 0x5e0f1a2c,
+          functions: [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
+        }),
     );
   }
   const asGuid = (b: Buffer) =>
@@ -330,24 +346,18 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       b.toString('hex', 8)
     ).toUpperCase();
   const modules: GuestModule[] = [
-    { name: 'ntoskrnl.exe', base: kernelBase, size: IMAGE_SIZE, pdb: 'ntkrnlmp.pdb', guid: asGuid(guid) },
+    { name: 'ntoskrnl.exe', base: kernelBase, size: kernelSize, pdb: 'ntkrnlmp.pdb', guid: asGuid(guid) },
     ...drivers.map((d) => ({
       name: d.name,
       base: d.base,
-      size: DRIVER_SIZE,
+      size: d.image?.length ?? DRIVER_SIZE,
       pdb: d.name.replace(/\..*/, '.pdb'),
       guid: asGuid(Buffer.from(guid).fill(d.name.length, 0, 2)),
     })),
   ];
 
   // Lists.
-  const linkAll = (head: bigint, entries: readonly bigint[]) => {
-    const ring = [head, ...entries];
-    ring.forEach((entry, i) => {
-      kernel.u64(entry, ring[(i + 1) % ring.length]!);
-      kernel.u64(entry + 8n, ring[(i + ring.length - 1) % ring.length]!);
-    });
-  };
+  const linkAll = (head: bigint, entries: readonly bigint[]) => linkIn(kernel, head, entries);
   const ldrPages = pool(modules.length * PAGE);
   const ldr = modules.map((_, i) => ldrPages + BigInt(i * PAGE));
   linkAll(k(RVA.PsLoadedModuleList), ldr);
@@ -389,8 +399,9 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   const USER_CODE = 0x00007ff6_12340000n;
   const USER_STACK = 0x000000d5_43210000n;
   const TEB = 0x000000d5_40000000n;
-  for (const at of [USER_CODE, USER_STACK, TEB]) userRoot.mapNew(at, PAGE, true);
-  userRoot.write(USER_CODE, Buffer.from('90ebfe90', 'hex'));
+  for (const at of [USER_STACK, TEB, ...(compiled ? [] : [USER_CODE])]) userRoot.mapNew(at, PAGE, true);
+  if (compiled) placeProgram(userRoot, compiled, TEB);
+  else userRoot.write(USER_CODE, Buffer.from('90ebfe90', 'hex'));
   // What a 32-bit process has below 4 GiB.
   const CODE_32 = 0x0040_1000n;
   const STACK_32 = 0x0019_f000n;
@@ -435,11 +446,11 @@ export function buildGuest(options: GuestOptions = {}): Guest {
         : pool(PAGE) + 0x300n + BigInt(number * 0x10);
 
     for (let vector = 0; vector < 256; vector++) {
-      const handler = k(RVA.handlers + vector * 8);
+      const handler = compiled?.handlers.get(vector) ?? k(RVA.handlers + vector * 8);
       const gate = Buffer.alloc(16);
       gate.writeUInt16LE(Number(handler & 0xffffn), 0);
       gate.writeUInt16LE(0x10, 2);
-      gate.writeUInt8(vector === 3 ? 0xee : 0x8e, 5);
+      gate.writeUInt8(vector === 3 || vector === 0x2e ? 0xee : 0x8e, 5);
       gate.writeUInt16LE(Number((handler >> 16n) & 0xffffn), 6);
       gate.writeUInt32LE(Number(handler >> 32n), 8);
       kernel.write(idt + BigInt(16 * vector), gate);
@@ -504,7 +515,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       : ['PoIdle', 'KiIdleLoop', 'KeWaitForSingleObject', 'NtWaitForSingleObject'];
     const depth = path.length;
     const rsp = stackTop - BigInt(0x30 * depth);
-    const returns = path.slice(1).map((name) => functionAt(name, AFTER_CALL));
+    const returns = compiled ? [] : path.slice(1).map((name) => functionAt(name, AFTER_CALL));
     returns.forEach((address, i) => {
       kernel.u64(rsp + BigInt(0x28 + 0x30 * i), address);
     });
@@ -535,12 +546,22 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const regs = Object.fromEntries(GPRS.map((name) => [name, word()])) as Record<Gpr, bigint>;
     const userRip = (in32 ? CODE_32 : USER_CODE) + 1n;
     const userRsp = (in32 ? STACK_32 : USER_STACK) + 0xe00n;
-    regs.rip = inUser ? userRip : functionAt(path[0]!, AFTER_HLT);
+    regs.rip = inUser ? userRip : compiled ? 0n : functionAt(path[0]!, AFTER_HLT);
     regs.rsp = inUser ? userRsp : rsp;
     // Kernel CPUs sleep with interrupts off, so that nothing wakes them.
     regs.rflags = inUser ? 0x246n : 0x46n;
+    let ends: GuestCpu['ends'];
+    if (compiled) {
+      // As if called: a return address of 0 on an aligned stack.
+      const top = inUser ? USER_STACK + BigInt(0x10000 * number) + 0x1f00n : stackTop;
+      if (inUser && number > 0) userRoot.mapNew(top & ~0xffffn, 2 * PAGE, true);
+      const start = inUser ? compiled.userThread(number) : compiled.kernelThread(number);
+      Object.assign(regs, { ...start.regs, rsp: top - 0x28n });
+      ends = start.ends;
+    }
     const cpu: GuestCpu = {
       started: true,
+      ...(ends ? { ends } : {}),
       regs,
       cs: in32 ? 0x23 : inUser ? 0x33 : 0x10,
       ss: inUser ? 0x2b : 0x18,
@@ -597,7 +618,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   kernel.u64(k(RVA.KdVersionBlock) + 0x18n, k(RVA.PsLoadedModuleList));
   kernel.u64(k(RVA.KdVersionBlock) + 0x20n, k(RVA.DebuggerDataListEntry));
   kernel.u64(k(RVA.DebuggerDataListEntry), k(RVA.KdDebuggerDataBlock));
-  kernel.u32(k(RVA.NtBuildNumber), 0xf0000000 + build.build);
+  kernel.u32(compiled?.kernel.exports.get('NtBuildNumber') ?? k(RVA.NtBuildNumber), 0xf0000000 + build.build);
   kernel.write(k(RVA.NtBuildLab), Buffer.from(`${build.lab}\0`, 'latin1'));
   kernel.u64(k(RVA.MmPfnDatabase), 0xffffe000_00000000n);
   const physicalMemory = [
@@ -777,7 +798,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     truth: {
       root: kernel.root,
       kernelBase,
-      kernelSize: IMAGE_SIZE,
+      kernelSize,
       exports: exportsByName,
       kdbg,
       kdbgBlock: block,
@@ -796,7 +817,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       suiteMask: 0x110,
       samples: [
         { virtual: sample + 0xfe0n, bytes: marker },
-        { virtual: functionAt('PoIdle'), bytes: idleFunction() },
+        ...(compiled ? [] : [{ virtual: functionAt('PoIdle'), bytes: idleFunction() }]),
         { virtual: SHARED_USER_DATA + 0x30n, bytes: Buffer.from('C:\\Windows', 'utf16le') },
       ],
     },
@@ -840,6 +861,42 @@ function vmcoreinfoNote(v: {
   });
   header.writeUInt32LE(1, 0xf98);
   return note;
+}
+
+/** A doubly linked list. */
+function linkIn(root: PageTables, head: bigint, entries: readonly bigint[]): void {
+  const ring = [head, ...entries];
+  ring.forEach((entry, i) => {
+    root.u64(entry, ring[(i + 1) % ring.length]!);
+    root.u64(entry + 8n, ring[(i + ring.length - 1) % ring.length]!);
+  });
+}
+
+/** The process's images and the loader's list of them, in its memory. */
+function placeProgram(root: PageTables, { program }: CompiledImages, teb: bigint): void {
+  const [peb, loader] = [teb + 0x10000n, teb + 0x20000n];
+  root.mapNew(peb, PAGE, true);
+  root.mapNew(loader, PAGE, true);
+  root.u64(teb + 0x30n, teb);
+  root.u64(teb + 0x60n, peb);
+  root.u64(peb + 0x10n, program[0]!.base);
+  root.u64(peb + 0x18n, loader);
+  const entries = program.map((_, i) => loader + BigInt(0x200 * (i + 1)));
+  linkIn(root, loader + 0x10n, entries);
+  program.forEach((image, i) => {
+    const entry = entries[i]!;
+    root.mapNew(image.base, image.bytes.length, true);
+    root.write(image.base, image.bytes);
+    root.u64(entry + 0x30n, image.base);
+    root.u32(entry + 0x40n, image.bytes.length);
+    const name = Buffer.from(image.name, 'utf16le');
+    root.write(entry + 0x120n, name);
+    for (const offset of [0x48n, 0x58n]) {
+      root.u16(entry + offset, name.length);
+      root.u16(entry + offset + 2n, name.length);
+      root.u64(entry + offset + 8n, entry + 0x120n);
+    }
+  });
 }
 
 /** A CPU that waits for its start: real mode at the reset vector. */

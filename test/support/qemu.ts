@@ -155,7 +155,7 @@ class Qemu {
   }
 }
 
-/** Waits until every started CPU is at its RIP, in its address space, asleep if it is in the kernel. */
+/** Waits until every started CPU is where it should be, in its address space, asleep if it is in the kernel. */
 async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<void> {
   const until = Date.now() + milliseconds;
   for (;;) {
@@ -168,7 +168,7 @@ async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<v
     if (status !== 'running' || Date.now() > until) {
       const states = late.map((i) => {
         const { regs, cr3 } = guest.cpus[i]!;
-        const [rip, root] = [regs.rip, cr3].map((value) => `0x${value.toString(16)}`);
+        const [rip, root] = [guest.cpus[i]!.ends?.from ?? regs.rip, cr3].map((value) => `0x${value.toString(16)}`);
         return `CPU ${i} should be at ${rip} with CR3 ${root}, but is:\n${seen[i]?.trim()}`;
       });
       const why =
@@ -182,6 +182,11 @@ async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<v
 function isParked(cpu: GuestCpu, registers: string): boolean {
   if (!cpu.started) return true;
   const value = (name: string) => BigInt(`0x${new RegExp(`\\b${name}=([0-9a-f]+)`).exec(registers)?.[1] ?? '0'}`);
+  if (cpu.ends) {
+    const rip = value('RIP');
+    const user = /\bCPL=3\b/.test(registers);
+    return rip >= cpu.ends.from && rip < cpu.ends.to && (user || value('HLT') === 1n);
+  }
   // In 32-bit code the monitor shows EIP and ESP.
   if (value('[RE]IP') !== cpu.regs.rip || value('CR3') !== cpu.cr3 || value('[RE]SP') !== cpu.regs.rsp) return false;
   return (cpu.cs & 3) === 3 || value('HLT') === 1n;

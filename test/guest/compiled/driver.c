@@ -1,0 +1,21 @@
+// A driver that the kernel calls through a pointer, and that calls the kernel through its import table.
+#include "guest.h"
+
+__declspec(dllimport) void HalHaltProcessor(u64 why);
+
+EXPORT NOINLINE u64 DemoWork(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h) {
+  HalHaltProcessor(a + b);
+  return a * b + c * d + e * f + g * h;
+}
+
+EXPORT NOINLINE u64 DemoTransfer(u64 processor) {
+  u64 sum = 0;
+  for (u64 i = 0; i < 4; i++) sum += DemoWork(processor, i, sum, 3, 4, 5, 6, 7) ^ DemoWork(i, sum, 1, 2, 3, 4, 5, 6);
+  return sum;
+}
+
+EXPORT void DemoDispatch(u64 processor) {
+  u64 results[32];
+  USED(results);
+  results[processor & 31] = DemoTransfer(processor) + 1;
+}
