@@ -46,9 +46,7 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
     .fail((message, error) => {
       if (error instanceof Elf2dmpError) throw error;
       problem = message?.startsWith('Not enough non-option')
-        ? argv[0] === 'stack'
-          ? 'FILE is needed'
-          : 'INPUT and OUTPUT are needed'
+        ? 'INPUT and OUTPUT are needed'
         : (message ?? error?.message ?? 'wrong arguments').replace(/\s+/g, ' ');
     });
   try {

@@ -93,12 +93,10 @@ class Walk implements VirtualMemory {
 
   run(context: Buffer): Stack {
     const { machine } = this.#windows.image;
-    const registers = this.#processor.cpu?.registers;
     const frames: StackFrame[] = [];
     const doubts: string[] = [];
     const seen = new Set<string>();
     let state = machine.frameState(context);
-    let native = !registers || isKernelAddress(state.instructionPointer) || machine.runsNativeCode(registers);
     let how: StackFrame['how'] = 'registers';
     let certain = true;
     const stack = (end: string): Stack => ({ processor: this.#processor, frames, end, doubts });
@@ -107,13 +105,12 @@ class Walk implements VirtualMemory {
       if (seen.has(place)) return stack('it comes back to a frame that was there before');
       seen.add(place);
       const code = this.#codeAt(state.instructionPointer);
-      const step: UnwindStep | undefined = native ? this.#step(state, code, how) : undefined;
+      const step: UnwindStep | undefined = state.native ? this.#step(state, code, how) : undefined;
       const next = step && 'state' in step ? step.state : undefined;
       frames.push(this.#frame(state, code, how, certain, next));
       if (!step) return stack('it is in 32-bit code (WoW64)');
       if ('state' in step) {
         ({ how, state } = step);
-        if (step.how === 'trap') native = step.native;
         if (state.instructionPointer === 0n)
           return stack('the return address is 0, as in the first function of a thread');
         continue;
@@ -159,8 +156,7 @@ class Walk implements VirtualMemory {
     if (how !== 'registers' && how !== 'trap') {
       return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
     }
-    const to = step.state.instructionPointer;
-    if (to === 0n || this.#isReturnAddress(to)) return step;
+    if (this.#isReturnAddress(step.state.instructionPointer)) return step;
     return {
       stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
     };
@@ -172,7 +168,7 @@ class Walk implements VirtualMemory {
       const word = this.read(at, 8)?.readBigUInt64LE();
       if (word === undefined) return undefined;
       if (isKernelAddress(word) !== isKernelAddress(from) || !this.#isReturnAddress(word)) continue;
-      return { instructionPointer: word, stackPointer: at + 8n, integers: [] };
+      return { instructionPointer: word, stackPointer: at + 8n, integers: [], native: true };
     }
     return undefined;
   }

@@ -85,6 +85,8 @@ export interface FrameState {
   stackPointer: bigint;
   /** By the numbers that the machine's instructions encode; undefined where a register is not known. */
   integers: readonly (bigint | undefined)[];
+  /** It runs the machine's own code, not that of WoW64. */
+  native: boolean;
 }
 
 /** An entry of an image's exception directory: RVAs. */
@@ -106,9 +108,8 @@ export interface CodeImage {
 }
 
 export type UnwindStep =
-  | { how: 'unwound' | 'leaf'; state: FrameState }
-  /** An interrupt, exception or system call; `native`: into the machine's own code, not that of WoW64. */
-  | { how: 'trap'; native: boolean; state: FrameState }
+  /** `trap`: through an interrupt, exception or system call. */
+  | { how: 'unwound' | 'leaf' | 'trap'; state: FrameState }
   /** It can't be done: why, without final stop. */
   | { stopped: string };
 

@@ -35,7 +35,7 @@ export interface CompiledImages {
 
 const TARGET = 'x86_64-pc-windows-msvc';
 const IMAGES = [
-  { name: 'ntoskrnl.exe', base: 0xfffff804_1a2b0000n, sources: ['kernel.c', 'kernel.s', 'chkstk.s'] },
+  { name: 'ntoskrnl.exe', base: 0xfffff804_1a2b0000n, sources: ['kernel.c', 'kernel.s', 'shapes.s', 'chkstk.s'] },
   { name: 'demo.sys', base: 0xfffff804_2c450000n, sources: ['driver.c'], imports: 'ntoskrnl.exe' },
   { name: 'ntdll.dll', base: 0x00007ffa_10000000n, sources: ['ntdll.c', 'ntdll.s'] },
   { name: 'app.exe', base: 0x00007ff6_12340000n, sources: ['app.c', 'chkstk.s'], imports: 'ntdll.dll' },

@@ -50,6 +50,7 @@ function step(recipe: Recipe): UnwindStep {
     instructionPointer: BASE + BigInt(recipe.at ?? 0x1080),
     stackPointer: STACK,
     integers,
+    native: true,
   };
   return unwind(state, image, (address, length) => {
     const bytes = Buffer.alloc(8 * words.length);
@@ -136,14 +137,13 @@ describe('prologues', () => {
     const stack = words(8, { [skip]: 0x7ff6_00001234n, [skip + 1]: 0x33n, [skip + 3]: 0xd5_0000e000n });
     expect(step({ info, stack })).toMatchObject({
       how: 'trap',
-      native: true,
-      state: { instructionPointer: 0x7ff6_00001234n, stackPointer: 0xd5_0000e000n },
+      state: { instructionPointer: 0x7ff6_00001234n, stackPointer: 0xd5_0000e000n, native: true },
     });
   });
 
   it('a machine frame of 32-bit code', () => {
     const stack = words(8, { 0: 0x401001n, 1: 0x23n, 3: 0x19f000n });
-    expect(step({ info: '01 00 01 00 00 0a 0000', stack })).toMatchObject({ how: 'trap', native: false });
+    expect(step({ info: '01 00 01 00 00 0a 0000', stack })).toMatchObject({ how: 'trap', state: { native: false } });
   });
 
   it('chained data, whose prologue was run to its end', () => {

@@ -232,7 +232,8 @@ class Unwinder {
     for (const register of pops) {
       const value = this.#pop();
       // Volatile ones too: `pop rcx` is how 8 bytes are given back.
-      if (register !== RSP) this.#integers[register] = value;
+      if (register === RSP) this.#rsp = value;
+      else this.#integers[register] = value;
     }
     return this.#return('unwound');
   }
@@ -314,15 +315,14 @@ class Unwinder {
       this.#word(frame + BigInt(MachineFrame.stackPointer)),
     ];
     this.#rsp = stackPointer;
-    const native = (selector & 0xffffn) !== BigInt(WOW64_CODE_SELECTOR);
-    return { how: 'trap', native, state: this.#state(instructionPointer) };
+    return { how: 'trap', state: this.#state(instructionPointer, isNative(Number(selector & 0xffffn))) };
   }
 
-  #state(instructionPointer: bigint): FrameState {
+  #state(instructionPointer: bigint, native = this.#from.native): FrameState {
     const integers = [...this.#integers];
     for (const register of VOLATILE) integers[register] = undefined;
     integers[RSP] = this.#rsp;
-    return { instructionPointer, stackPointer: this.#rsp, integers };
+    return { instructionPointer, stackPointer: this.#rsp, integers, native };
   }
 
   #restore(register: number, value: bigint): void {
@@ -348,6 +348,8 @@ class Unwinder {
     return bytes.readBigUInt64LE();
   }
 }
+
+const isNative = (codeSelector: number) => codeSelector !== WOW64_CODE_SELECTOR;
 
 const startsWith = (code: Buffer, ...bytes: number[]) => bytes.every((byte, i) => code[i] === byte);
 
@@ -424,6 +426,7 @@ export function frameState(frame: Buffer): FrameState {
     instructionPointer: context.Rip,
     stackPointer: context.Rsp,
     integers: INTEGER_ORDER.map((name) => context[name]),
+    native: isNative(context.SegCs),
   };
 }
 
