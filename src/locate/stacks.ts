@@ -156,7 +156,8 @@ class Walk implements VirtualMemory {
     if (how !== 'registers' && how !== 'trap') {
       return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
     }
-    if (this.#isReturnAddress(step.state.instructionPointer)) return step;
+    const to = step.state.instructionPointer;
+    if (this.#isReturnAddress(to, this.#codeAt(to))) return step;
     return {
       stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
     };
@@ -167,17 +168,19 @@ class Walk implements VirtualMemory {
     for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
       const word = this.read(at, 8)?.readBigUInt64LE();
       if (word === undefined) return undefined;
-      if (isKernelAddress(word) !== isKernelAddress(from) || !this.#isReturnAddress(word)) continue;
+      if (isKernelAddress(word) !== isKernelAddress(from)) continue;
+      // Of listed modules only: a search for images below each word would take too long.
+      const module = moduleOf(this.#modules(word), word);
+      if (!module || !this.#isReturnAddress(word, this.#codeOf(module))) continue;
       return { instructionPointer: word, stackPointer: at + 8n, integers: [], native: true };
     }
     return undefined;
   }
 
   /** In a module, behind a call, and in a function that its exception directory has, if that is in memory. */
-  #isReturnAddress(address: bigint): boolean {
-    const module = moduleOf(this.#modules(address), address);
-    if (!module) return false;
-    const { image } = this.#codeOf(module);
+  #isReturnAddress(address: bigint, code: Code | undefined): boolean {
+    if (!code) return false;
+    const { module, image } = code;
     const { machine } = this.#windows.image;
     const before = BigInt(machine.longestCall);
     const bytes = address - module.base > before ? this.read(address - before, machine.longestCall) : undefined;

@@ -45,7 +45,7 @@ EXPORT NOINLINE u64 KiRecurse(u64 depth, u64 processor) {
   return KiRecurse(depth - 1, processor) * 3 + depth;
 }
 
-EXPORT void KiIdleLoop(u64 processor) {
+EXPORT NOINLINE void KiIdleLoop(u64 processor) {
   for (;;) KiRecurse(3 + processor, processor);
 }
 
@@ -55,7 +55,7 @@ EXPORT NOINLINE u64 KiDebugBreak(u64 processor) {
   return processor + 1;
 }
 
-EXPORT void KiTrapLoop(u64 processor) {
+EXPORT NOINLINE void KiTrapLoop(u64 processor) {
   for (;;) KiRecurse(KiDebugBreak(processor), processor);
 }
 

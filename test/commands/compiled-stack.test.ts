@@ -1,0 +1,203 @@
+// Stacks of code from a real compiler that ran in a real QEMU, against what went in and what the real debugger shows.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert, showContexts } from '../../src/commands/convert.ts';
+import { type ProcessorStackReport, stacks } from '../../src/commands/stack.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
+import { functionEntry, readRva } from '../../src/locate/pe-image.ts';
+import type { CodeImage } from '../../src/machines/machine.ts';
+import { openImage } from '../../src/readers/registry.ts';
+import {
+  askDebugger,
+  attempt,
+  complaints,
+  debuggerAvailable,
+  openInDebugger,
+  stack,
+  text,
+} from '../debugger/debugger.ts';
+import { compileImages, compilerAvailable } from '../guest/compiled.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
+import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
+
+const RECURSION = 'ntoskrnl.exe!KiRecurse';
+const DRIVER = ['demo.sys!DemoWork', 'demo.sys!DemoTransfer', 'demo.sys!DemoDispatch'];
+const TO_DRIVER = [
+  'ntoskrnl.exe!HalHaltProcessor',
+  ...DRIVER,
+  'ntoskrnl.exe!KeDelayExecutionThread',
+  'ntoskrnl.exe!IoCallDriver',
+];
+const PROGRAM = [
+  'app.exe!AppWait',
+  ...Array(4).fill('app.exe!AppWork'),
+  'app.exe!AppMain',
+  'ntdll.dll!RtlUserThreadStart',
+];
+/** By processor; those behind `~` were interrupted. */
+const CALLS = [
+  [
+    ...TO_DRIVER,
+    'ntoskrnl.exe!KeFloatingWork',
+    ...Array(4).fill(RECURSION),
+    'ntoskrnl.exe!KiIdleLoop',
+    'ntoskrnl.exe!KiThreadStartup',
+  ],
+  [
+    ...['HalHaltProcessor', 'KiChainedWait', 'MmAccessFault', 'KiPageFault'].map((name) => `ntoskrnl.exe!${name}`),
+    '~ntoskrnl.exe!KdReadMissing',
+    'ntoskrnl.exe!KdTrap',
+    'ntoskrnl.exe!KiBreakpointTrap',
+    '~ntoskrnl.exe!KiDebugBreak',
+    'ntoskrnl.exe!KiTrapLoop',
+    'ntoskrnl.exe!KiThreadStartup',
+  ],
+  [
+    ...TO_DRIVER,
+    'ntoskrnl.exe!NtDelayExecution',
+    'ntoskrnl.exe!KiSystemService',
+    '~ntdll.dll!NtDelayExecution',
+    ...PROGRAM,
+  ],
+  ['app.exe!AppSpin', ...PROGRAM],
+];
+
+/** Where the builder has words that look like return addresses, for stacks in code that never ran. */
+const WORDS = 0x40000n;
+const TEXT = 0x1000;
+
+const calls = ({ frames }: ProcessorStackReport) =>
+  frames.map((f) => `${f.how === 'trap' ? '~' : ''}${f.module}!${f.nearestExport?.name}`);
+
+describe.skipIf(!compilerAvailable() || !qemuAvailable())('stacks of compiled code', () => {
+  let dir: string;
+  let input: string;
+  let guest: Guest;
+  let code: Buffer;
+  beforeAll(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'elf2dmp-compiled-stack-'));
+    input = join(dir, 'vm.elf');
+    guest = buildGuest({ compiled: compileImages(), processors: 4, user: [2, 3] });
+    const { kernelBase } = guest.truth;
+    // Up to the section behind the code.
+    code = guest.kernel.read(kernelBase + BigInt(TEXT), 0x1000);
+    code = code.subarray(0, code.findLastIndex((byte) => byte !== 0) + 1);
+    const returns: bigint[] = [];
+    for (let at = 5; at < code.length; at++) {
+      const target = at + code.readInt32LE(at - 4);
+      if (code[at - 5] === 0xe8 && target >= 0 && target < code.length) returns.push(kernelBase + BigInt(TEXT + at));
+    }
+    for (let i = 0; i < 0x800; i++) guest.kernel.u64(kernelBase + WORDS + BigInt(8 * i), returns[i % returns.length]!);
+    await dumpWithQemu(guest, input);
+  });
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+  it('are the calls that were made, through traps and into user mode', async () => {
+    const report = await stacks({ input });
+    expect(report.stacks.map(calls)).toEqual(CALLS);
+    for (const { frames, end, doubts } of report.stacks) {
+      expect(frames.every((f) => f.certain)).toBe(true);
+      expect(frames.at(-1)?.returnAddress).toBe('0x0000000000000000');
+      expect([end, doubts]).toEqual(['the return address is 0, as in the first function of a thread', []]);
+    }
+  });
+
+  it("are the same where the process's list of modules is missing", async () => {
+    const elf = readFileSync(input);
+    const [image, list] = [guest.options.compiled!.program[0]!.base, 0xd5_40020000n];
+    const peb = Buffer.alloc(16);
+    peb.writeBigUInt64LE(image, 0);
+    peb.writeBigUInt64LE(list, 8);
+    const at = elf.indexOf(peb);
+    expect(at).toBeGreaterThan(0);
+    elf.fill(0, at, at + 16);
+    const changed = join(dir, 'no-list.elf');
+    writeFileSync(changed, elf);
+    expect((await stacks({ input: changed })).stacks.map(calls)).toEqual(CALLS);
+  });
+
+  describe.skipIf(!debuggerAvailable())('in the debugger', () => {
+    let dump: string;
+    beforeAll(async () => {
+      dump = join(dir, 'out.dmp');
+      await convert({ input, output: dump });
+    });
+
+    it("are the debugger's, frame by frame", async () => {
+      const { program } = guest.options.compiled!;
+      const load = ({ name, base, bytes }: (typeof program)[number]) =>
+        attempt(`.reload /f ${name}=0x${base.toString(16)},0x${bytes.length.toString(16)}`, 2);
+      const seen = await askDebugger(dump, {
+        complaints: complaints(),
+        // Without symbols of its kernel the debugger doesn't find a process's modules.
+        app: load(program[0]!),
+        ntdll: load(program[1]!),
+        // `k` is what makes it read the exports.
+        ...Object.fromEntries(CALLS.map((_, number) => [`k${number}`, text('k', number)])),
+        ...Object.fromEntries(CALLS.map((_, number) => [`stack${number}`, stack(number)])),
+      });
+      expect(seen.complaints).toEqual([]);
+      const ours = (await stacks({ input })).stacks;
+      ours.forEach(({ processor, frames }) => {
+        const theirs = (seen as unknown as Record<string, Awaited<ReturnType<ReturnType<typeof stack>['read']>>>)[
+          `stack${processor}`
+        ]!;
+        const name = (module: string) => module.replace('ntoskrnl.exe', 'nt').replace(/\.\w+$/, '');
+        expect(
+          frames.map((f) => [
+            f.stackPointer,
+            f.returnAddress,
+            `${name(f.module!)}!${f.nearestExport!.name}`,
+            f.nearestExport!.offset,
+          ]),
+        ).toEqual(theirs.map((f) => [hex(f.stack), hex(f.return), f.symbol, Number(f.offset)]));
+        expect(frames.length).toBeGreaterThan(7);
+      });
+    });
+
+    it("take the debugger's step from every byte of the kernel's code", async () => {
+      const image = openImage(input);
+      try {
+        const windows = await locateWindows(image);
+        const { kernel, space } = windows;
+        const { processor, frame } = showContexts(windows, 'cpu')[1]!;
+        const [rsp, rbp] = [kernel.base + WORDS + 0x800n, kernel.base + WORDS + 0x1000n];
+        const places = Array.from(code, (_, i) => kernel.base + BigInt(TEXT + i));
+        const session = await openInDebugger(dump, [
+          `!cpu ${processor.number}`,
+          `r rbp=${rbp.toString(16)}`,
+          ...places.map((rip) => `k = ${rsp.toString(16)} ${rip.toString(16)} 2`),
+        ]);
+        const kernelCode: CodeImage = {
+          ...kernel,
+          read: (rva, length) => readRva(space, kernel, rva, length),
+          functionAt: (rva) => functionEntry(space, kernel, rva),
+        };
+        const different = places.flatMap((rip, i) => {
+          // Lines of RSP and return address, behind a heading.
+          const lines = session.results[i + 2]!.output.replaceAll('`', '').split('\n').slice(1);
+          const [[, returns], [next]] = lines.map((line) => line.split(' ')) as [string[], string[]];
+          const context = Buffer.from(frame);
+          context.writeBigUInt64LE(rsp, 0x98);
+          context.writeBigUInt64LE(rbp, 0xa0);
+          context.writeBigUInt64LE(rip, 0xf8);
+          const step = image.machine.unwind(image.machine.frameState(context), kernelCode, (at, n) =>
+            space.read(at, n),
+          );
+          // Between instructions there is `pop rsp`, after which we know of no caller.
+          if ('stopped' in step) return code[i] === 0x5c ? [] : `${hex(rip)}: ${step.stopped}`;
+          const ours = `${hex(step.state.instructionPointer)} ${hex(step.state.stackPointer)}`;
+          return ours === `0x${returns} 0x${next}` ? [] : `${hex(rip)}: ${ours}, not ${returns} ${next}`;
+        });
+        expect(different).toEqual([]);
+        expect(places.length).toBeGreaterThan(1000);
+      } finally {
+        image.close();
+      }
+    });
+  });
+});
+
+const hex = (value: bigint) => `0x${value.toString(16).padStart(16, '0')}`;
