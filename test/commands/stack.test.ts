@@ -96,6 +96,9 @@ describe('stacks', () => {
     ],
   ])('are guessed, and say so, where %s', async (_, change, doubt) => {
     const guest = buildGuest();
+    const { rsp } = guest.cpus[1]!.regs;
+    // In a function, but behind no call.
+    guest.kernel.u64(rsp + 8n, guest.truth.exports.get('KeBugCheck')! + 4n);
     change(guest);
     const [stack] = await stacksOf(guest, { processor: 0 });
     if (/sorted/.test(_)) {
@@ -120,6 +123,24 @@ describe('stacks', () => {
     ]);
     expect(stack?.frames[0]).toMatchObject({ module: null, nearestExport: null });
     expect(stack?.doubts).toEqual(expect.arrayContaining(['0xfffff80490000000 lies in no module']));
+  });
+
+  it('are named after the nearest export below, which no forwarder is', async () => {
+    const guest = buildGuest();
+    const { kernelBase, exports } = guest.truth;
+    const { regs } = guest.cpus[1]!;
+    // At the very beginning of a function, and its return address on top.
+    regs.rip = exports.get('PoIdle')!;
+    regs.rsp += 0x28n;
+    const [stack] = await stacksOf(guest, { processor: 0 });
+    expect(calls(stack)).toEqual(['registers ntoskrnl.exe!PoIdle+0', ...WAITING.slice(1)]);
+    // Below all functions; the first export's "address" is text in the export directory.
+    regs.rip = kernelBase + 0x9000n;
+    guest.kernel.u32(kernelBase + 0x2000n, 0x4800);
+    expect((await stacksOf(guest, { processor: 0 }))[0]?.frames[0]).toMatchObject({
+      module: 'ntoskrnl.exe',
+      nearestExport: null,
+    });
   });
 
   it('end at 256 frames, and where they come back to a frame', async () => {

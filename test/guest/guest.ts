@@ -889,7 +889,8 @@ function placeProgram(root: PageTables, { program }: CompiledImages, teb: bigint
     root.write(image.base, image.bytes);
     root.u64(entry + 0x30n, image.base);
     root.u32(entry + 0x40n, image.bytes.length);
-    const name = Buffer.from(image.name, 'utf16le');
+    // In capitals: who has the name from here shows it.
+    const name = Buffer.from(image.name.toUpperCase(), 'utf16le');
     root.write(entry + 0x120n, name);
     for (const offset of [0x48n, 0x58n]) {
       root.u16(entry + offset, name.length);

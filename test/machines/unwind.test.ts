@@ -115,6 +115,17 @@ describe('prologues', () => {
     expect(seen(step({ info, stack }), 6, 7)).toEqual(['unwound', RETURN, 96, 0x51n, 0xd1n]);
   });
 
+  it('a register saved beyond 64 KiB', () => {
+    // sub rsp, 10018h; mov [rsp+10008h], rsi
+    const info = '01 10 06 00 10 65 0800 0100 07 11 1800 0100';
+    expect(seen(step({ info, stack: words(0x2004, { 8193: 0x51n, 8195: RETURN }) }), 6)).toEqual([
+      'unwound',
+      RETURN,
+      0x10020,
+      0x51n,
+    ]);
+  });
+
   it('a frame pointer with an offset, where RSP has moved on', () => {
     // push rbp; sub rsp, 30h; lea rbp, [rsp+20h]; registers saved count from RBP - 20h
     const info = '01 0a 05 25 0f 64 0100 0a 03 05 52 01 50 0000';
@@ -162,6 +173,23 @@ describe('prologues', () => {
       0xb3n,
       0x51n,
     ]);
+    // A part has no frame to establish: it is there from its first byte on.
+    const framed = { 8256: '01 05 03 05 05 03 02 32 01 50 0000' };
+    const infoFramed = '21 05 02 05 00 64 0300 00100000 80100000 40200000';
+    expect(
+      seen(
+        step({
+          info: infoFramed,
+          more: framed,
+          functions,
+          at: 0x1080,
+          stack: words(12, { 6: 0x51n, 7: 0xb5n, 8: RETURN }),
+          integers: { 5: STACK + 0x18n },
+        }),
+        5,
+        6,
+      ),
+    ).toEqual(['unwound', RETURN, 72, 0xb5n, 0x51n]);
     // Also if the part lies below its parent.
     const below = functions.map((f, i) => (i === 0 ? f : { ...f, begin: 0x1180, end: 0x1200 }));
     const infoBelow = '21 00 00 00 80110000 00120000 40200000';
@@ -270,6 +298,16 @@ describe('epilogues of version 2, by the epilog codes', () => {
     ['outside', 0x10e4, { 5: 0xe14n, 6: 0xb3n, 7: RETURN }, 64, [0xb3n, 0xe14n]],
   ])('%s', (_, at, stack, moved, registers) => {
     expect(seen(step({ info, at, stack: words(9, stack) }), 3, 14)).toEqual(['unwound', RETURN, moved, ...registers]);
+  });
+
+  it('not at the end, where the first code does not say so', () => {
+    const elsewhere = info.replace('04 16', '04 06');
+    expect(seen(step({ info: elsewhere, at: 0x10fc, stack: words(8, { 7: RETURN }) }))).toEqual([
+      'unwound',
+      RETURN,
+      64,
+    ]);
+    expect(seen(step({ info: elsewhere, at: 0x10e3, stack: [RETURN] }))).toEqual(['unwound', RETURN, 8]);
   });
 
   it('code that looks like an epilogue does not count', () => {
