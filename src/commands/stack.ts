@@ -4,17 +4,17 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import { type Stack, type StackFrame, walkStack } from '../locate/stacks.ts';
-import { openImage } from '../readers/registry.ts';
+import { type OpenOptions, openInput } from '../readers/input.ts';
 import { type ContextChoice, showContexts } from './convert.ts';
 import { type InputReport, reportInput, reportWindows, TOOL, type WindowsReport } from './report.ts';
 
-export interface StackOptions extends LocateOptions {
+export interface StackOptions extends LocateOptions, OpenOptions {
+  /** A file's path, or `-` for standard input. */
   input: string;
   /** Of this processor only, by Windows' number. */
   processor?: number | undefined;
   /** Whose registers a crashed guest's stacks begin at, as for a conversion. */
   context?: ContextChoice | undefined;
-  signal?: AbortSignal | undefined;
 }
 
 export interface FrameReport {
@@ -58,9 +58,10 @@ export interface StackReport {
 
 /** Throws `Elf2dmpError`. */
 export async function stacks(options: StackOptions): Promise<StackReport> {
-  const image = openImage(options.input);
+  const opened = await openInput(options.input, options);
   try {
-    const windows = await locateWindows(image, options);
+    const windows = await locateWindows(opened, options);
+    const { image } = windows;
     const all = stacksOf(windows, options.context ?? 'auto');
     const wanted = options.processor === undefined ? all : all.filter((s) => s.processor === options.processor);
     if (wanted.length === 0 && options.processor !== undefined) {
@@ -81,7 +82,7 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
       diagnostics: image.diagnostics.list,
     };
   } finally {
-    image.close();
+    opened.close();
   }
 }
 

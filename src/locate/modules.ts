@@ -2,7 +2,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
-import type { AddressSpace, VirtualMemory } from '../memory/address-space.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
 
 export interface Module {
   /** As the guest has it: may hold any character. */
@@ -30,16 +30,11 @@ export interface ModuleList {
  *
  * @param inRange whether an address can be that of an entry or a module; a process's list lies in user memory
  */
-export function readModules(
-  space: VirtualMemory,
-  head: bigint,
-  inRange: (address: bigint) => boolean = isKernelAddress,
-): ModuleList {
+export function readModules(space: AddressSpace, head: bigint, inRange = isKernelAddress): ModuleList {
   const seen = new Set<bigint>([head]);
-  const readU64 = (at: bigint) => space.read(at, 8)?.readBigUInt64LE();
   const walk = (linkOffset: bigint): { modules: Module[]; broken: string | undefined } => {
     const modules: Module[] = [];
-    let link = readU64(head + linkOffset);
+    let link = space.readU64(head + linkOffset);
     while (link !== undefined && link !== head && !seen.has(link) && seen.size <= MAX_MODULES) {
       seen.add(link);
       const bytes = inRange(link) ? space.read(link, LoaderEntry64.size) : undefined;
@@ -77,7 +72,7 @@ export function firstModule(space: AddressSpace, head: bigint): { base: bigint; 
 }
 
 function readString(
-  space: VirtualMemory,
+  space: AddressSpace,
   s: { Length: number; Buffer: bigint },
   inRange: (address: bigint) => boolean,
 ): string | undefined {
@@ -86,5 +81,7 @@ function readString(
 }
 
 /** The module that an address lies in. */
-export const moduleOf = (modules: readonly Module[], address: bigint): Module | undefined =>
-  modules.find((m) => address >= m.base && address < m.base + BigInt(m.size));
+export const moduleOf = <M extends Pick<Module, 'base' | 'size'>>(
+  modules: readonly M[],
+  address: bigint,
+): M | undefined => modules.find((m) => address >= m.base && address < m.base + BigInt(m.size));

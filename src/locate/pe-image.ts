@@ -17,7 +17,7 @@ import {
   RuntimeFunction,
 } from '../formats/pe.ts';
 import type { FunctionEntry } from '../machines/machine.ts';
-import type { VirtualMemory } from '../memory/address-space.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
 
 /** The largest kernels (checked builds) have some 32 MiB. */
 export const MAX_IMAGE_SIZE = 256 * MIB;
@@ -42,7 +42,7 @@ export interface PeImage {
 }
 
 /** The image whose DOS header is at `base`, or the reason why there is none. */
-export function readPeImage(space: VirtualMemory, base: bigint, imageFileMachine: number): PeImage | string {
+export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine: number): PeImage | string {
   const dos = space.read(base, DosHeader.size);
   if (!dos) return 'its first page is not present';
   const { e_magic, e_lfanew } = DosHeader.read(dos);
@@ -76,12 +76,12 @@ export function readPeImage(space: VirtualMemory, base: bigint, imageFileMachine
 }
 
 /** Bytes at an RVA; undefined outside the image and where memory is missing. */
-export function readRva(space: VirtualMemory, image: PeImage, rva: number, length: number): Buffer | undefined {
+export function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
   if (rva === 0 || rva + length > image.size) return undefined;
   return space.read(image.base + BigInt(rva), length);
 }
 
-function readName(space: VirtualMemory, image: PeImage, rva: number, limit = 256): string | undefined {
+function readName(space: AddressSpace, image: PeImage, rva: number, limit = 256): string | undefined {
   let text = '';
   // By pieces that do not cross a page: the next page may be missing without need.
   for (let at = rva; text.length < limit; ) {
@@ -96,7 +96,7 @@ function readName(space: VirtualMemory, image: PeImage, rva: number, limit = 256
   return undefined;
 }
 
-function readExportDirectory(space: VirtualMemory, image: PeImage) {
+function readExportDirectory(space: AddressSpace, image: PeImage) {
   const directory = image.directories[DIRECTORY_EXPORT];
   if (!directory || directory.size < ExportDirectory.size) return undefined;
   const bytes = readRva(space, image, directory.rva, ExportDirectory.size);
@@ -104,13 +104,13 @@ function readExportDirectory(space: VirtualMemory, image: PeImage) {
 }
 
 /** The image's own name in its export directory. */
-export function exportName(space: VirtualMemory, image: PeImage): string | undefined {
+export function exportName(space: AddressSpace, image: PeImage): string | undefined {
   const directory = readExportDirectory(space, image);
   return directory && readName(space, image, directory.Name);
 }
 
 /** Address of an exported symbol, by binary search in the sorted name table. */
-export function findExport(space: VirtualMemory, image: PeImage, name: string): VirtualAddress | undefined {
+export function findExport(space: AddressSpace, image: PeImage, name: string): VirtualAddress | undefined {
   const directory = readExportDirectory(space, image);
   if (!directory) return undefined;
   let low = 0;
@@ -132,6 +132,55 @@ export function findExport(space: VirtualMemory, image: PeImage, name: string): 
   return undefined;
 }
 
+/** The named exports that are code or data of the image itself, by RVA. */
+export interface ExportTable {
+  image: PeImage;
+  /** Sorted. */
+  entries: readonly { rva: number; nameRva: number }[];
+}
+
+/** undefined where there is none, or not all of it is present. */
+export function readExports(space: AddressSpace, image: PeImage): ExportTable | undefined {
+  const directory = readExportDirectory(space, image);
+  const range = image.directories[DIRECTORY_EXPORT];
+  if (!directory || !range) return undefined;
+  const { NumberOfFunctions: functions, NumberOfNames: names } = directory;
+  if (names === 0 || names > MAX_NAMES || functions > MAX_NAMES) return undefined;
+  const rvas = readRva(space, image, directory.AddressOfFunctions, 4 * functions);
+  const nameRvas = readRva(space, image, directory.AddressOfNames, 4 * names);
+  const ordinals = readRva(space, image, directory.AddressOfNameOrdinals, 2 * names);
+  if (!rvas || !nameRvas || !ordinals) return undefined;
+  const entries: { rva: number; nameRva: number }[] = [];
+  for (let i = 0; i < names; i++) {
+    const ordinal = ordinals.readUInt16LE(2 * i);
+    const rva = ordinal < functions ? rvas.readUInt32LE(4 * ordinal) : 0;
+    // What points into the directory is the name of another image's export.
+    const forwarded = rva >= range.rva && rva < range.rva + range.size;
+    if (rva !== 0 && rva < image.size && !forwarded) entries.push({ rva, nameRva: nameRvas.readUInt32LE(4 * i) });
+  }
+  entries.sort((a, b) => a.rva - b.rva);
+  return { image, entries };
+}
+
+/** The last export at or below an address of the image, and how far below. */
+export function nearestExport(
+  space: AddressSpace,
+  { image, entries }: ExportTable,
+  address: bigint,
+): { name: string; offset: number } | undefined {
+  const rva = Number(address - image.base);
+  let low = 0;
+  let high = entries.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (entries[middle]!.rva <= rva) low = middle + 1;
+    else high = middle;
+  }
+  const entry = entries[low - 1];
+  const name = entry && readName(space, image, entry.nameRva);
+  return entry && name ? { name, offset: rva - entry.rva } : undefined;
+}
+
 /** Entries of the exception directory: the largest kernels have some 60,000. */
 const MAX_FUNCTIONS = 0x4_0000;
 
@@ -139,11 +188,7 @@ const MAX_FUNCTIONS = 0x4_0000;
  * The entry of the exception directory (.pdata) that an RVA lies in, by binary search; undefined: there is none.
  * `missing`: the directory is not in memory.
  */
-export function functionEntry(
-  space: VirtualMemory,
-  image: PeImage,
-  rva: number,
-): FunctionEntry | 'missing' | undefined {
+export function functionEntry(space: AddressSpace, image: PeImage, rva: number): FunctionEntry | 'missing' | undefined {
   const directory = image.directories[DIRECTORY_EXCEPTION];
   if (!directory) return undefined;
   let low = 0;
@@ -162,7 +207,7 @@ export function functionEntry(
 
 /** Bounds of the function (or the part of one) that an address lies in. */
 export function functionAt(
-  space: VirtualMemory,
+  space: AddressSpace,
   image: PeImage,
   address: bigint,
 ): { from: bigint; to: bigint } | undefined {
@@ -172,64 +217,8 @@ export function functionAt(
   return { from: image.base + BigInt(entry.begin), to: image.base + BigInt(entry.end) };
 }
 
-/** Exported functions by address: what an image's code can be named after. */
-export class ExportsByAddress {
-  /** In ascending order. */
-  readonly #rvas: number[] = [];
-  readonly #names = new Map<number, number>();
-  readonly #space: VirtualMemory;
-  readonly #image: PeImage;
-
-  constructor(space: VirtualMemory, image: PeImage) {
-    this.#space = space;
-    this.#image = image;
-    const directory = readExportDirectory(space, image);
-    const bounds = image.directories[DIRECTORY_EXPORT];
-    if (!directory || !bounds) return;
-    const functions = this.#table(directory.AddressOfFunctions, 4, directory.NumberOfFunctions);
-    const ordinals = this.#table(directory.AddressOfNameOrdinals, 2, directory.NumberOfNames);
-    const names = this.#table(directory.AddressOfNames, 4, directory.NumberOfNames);
-    ordinals.forEach((ordinal, i) => {
-      const rva = ordinal === undefined ? undefined : functions[ordinal];
-      const name = names[i];
-      if (!rva || !name || rva >= image.size) return;
-      // A forwarder's RVA points to text within the directory.
-      if (rva >= bounds.rva && rva < bounds.rva + bounds.size) return;
-      if (!this.#names.has(rva)) this.#names.set(rva, name);
-    });
-    this.#rvas = [...this.#names.keys()].sort((a, b) => a - b);
-  }
-
-  /** The export at or nearest below an RVA, whose code need not be that export's. */
-  nearest(rva: number): { name: string; offset: number } | undefined {
-    let [low, high] = [0, this.#rvas.length];
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#rvas[middle]! <= rva) low = middle + 1;
-      else high = middle;
-    }
-    const found = this.#rvas[low - 1];
-    if (found === undefined) return undefined;
-    const name = readName(this.#space, this.#image, this.#names.get(found)!);
-    return name === undefined ? undefined : { name, offset: rva - found };
-  }
-
-  /** Numbers of `width` bytes; undefined where their page is missing. */
-  #table(rva: number, width: 2 | 4, length: number): (number | undefined)[] {
-    const values: (number | undefined)[] = [];
-    const count = Math.min(length, MAX_NAMES);
-    while (values.length < count) {
-      const at = rva + width * values.length;
-      const here = Math.min(count - values.length, Math.max(1, Math.floor((PAGE_SIZE - (at % PAGE_SIZE)) / width)));
-      const bytes = readRva(this.#space, this.#image, at, width * here);
-      for (let i = 0; i < here; i++) values.push(bytes?.readUIntLE(width * i, width));
-    }
-    return values;
-  }
-}
-
 /** From the CodeView entry of the debug directory. */
-export function pdbIdentity(space: VirtualMemory, image: PeImage): PdbIdentity | undefined {
+export function pdbIdentity(space: AddressSpace, image: PeImage): PdbIdentity | undefined {
   const directory = image.directories[DIRECTORY_DEBUG];
   if (!directory) return undefined;
   const count = Math.min(Math.floor(directory.size / DebugDirectory.size), MAX_DEBUG_ENTRIES);

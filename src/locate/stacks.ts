@@ -6,11 +6,23 @@ import { isKernelAddress } from '../core/bits.ts';
 import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/machine.ts';
-import { AddressSpace, type VirtualMemory } from '../memory/address-space.ts';
+import { AddressSpace } from '../memory/address-space.ts';
 import type { Windows } from './locator.ts';
 import { type Module, moduleOf, readModules } from './modules.ts';
-import { ExportsByAddress, exportName, functionEntry, readPeImage, readRva } from './pe-image.ts';
+import {
+  type ExportTable,
+  exportName,
+  functionEntry,
+  nearestExport,
+  type PeImage,
+  readExports,
+  readPeImage,
+  readRva,
+} from './pe-image.ts';
 import type { Processor } from './processors.ts';
+
+/** Of the kernel's list, of a process's, or found in its memory. */
+type CodeModule = Pick<Module, 'name' | 'base' | 'size'>;
 
 export interface StackFrame {
   instructionPointer: VirtualAddress;
@@ -18,7 +30,7 @@ export interface StackFrame {
   stackPointer: VirtualAddress;
   /** Where the function returns to: the next frame's instruction pointer, if there is one; undefined if unknown. */
   returnAddress: VirtualAddress | undefined;
-  module: Module | undefined;
+  module: CodeModule | undefined;
   /** The module's export at or nearest below the instruction. The function that runs may well be another one. */
   nearestExport: { name: string; offset: number } | undefined;
   /**
@@ -54,10 +66,12 @@ const isUserAddress = (address: bigint): boolean => address >= IMAGE_STEP && add
 
 /** A module with what unwinding asks of it. */
 interface Code {
-  module: Module;
+  module: CodeModule;
   /** Why its header can't be had, instead of the image. */
   image: CodeImage | string;
-  exports: ExportsByAddress | undefined;
+  /** Where it was read. */
+  space: AddressSpace;
+  exports: ExportTable | undefined;
 }
 
 /**
@@ -69,13 +83,13 @@ export function walkStack(windows: Windows, processor: Processor, context: Buffe
   return new Walk(windows, processor).run(context);
 }
 
-class Walk implements VirtualMemory {
+class Walk {
   readonly #windows: Windows;
   readonly #processor: Processor;
-  /** The CPU's own address space: user memory, and the session's part of the kernel's. */
-  readonly #own: AddressSpace | undefined;
-  readonly #code = new Map<Module, Code>();
-  #userModules: Module[] | undefined;
+  /** The CPU's own address space (user memory, and the session's part of the kernel's), and the kernel's. */
+  readonly #spaces: readonly AddressSpace[];
+  readonly #code = new Map<CodeModule, Code>();
+  #userModules: CodeModule[] | undefined;
   /** What is left of the search for return addresses. */
   #guessBytes = MAX_GUESS_BYTES;
 
@@ -84,11 +98,15 @@ class Walk implements VirtualMemory {
     this.#processor = processor;
     const { image } = windows;
     const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
-    this.#own = tables && new AddressSpace(image, pa(tables.root), tables.mode);
+    this.#spaces = [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), windows.space];
   }
 
-  read(address: bigint, length: number): Buffer | undefined {
-    return this.#own?.read(address, length) ?? this.#windows.space.read(address, length);
+  #read(address: bigint, length: number): Buffer | undefined {
+    for (const space of this.#spaces) {
+      const bytes = space.read(address, length);
+      if (bytes) return bytes;
+    }
+    return undefined;
   }
 
   run(context: Buffer): Stack {
@@ -137,7 +155,7 @@ class Walk implements VirtualMemory {
       stackPointer: va(stackPointer),
       returnAddress: next && va(next.instructionPointer),
       module: code?.module,
-      nearestExport: code?.exports?.nearest(Number(instructionPointer - code.module.base)),
+      nearestExport: code?.exports && nearestExport(code.space, code.exports, instructionPointer),
       how,
       certain,
     };
@@ -149,7 +167,7 @@ class Walk implements VirtualMemory {
     if (!code) return { stopped: `${hex64(instructionPointer)} lies in no module` };
     const { image, module } = code;
     if (typeof image === 'string') return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
-    const step = machine.unwind(state, image, (address, length) => this.read(address, length));
+    const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
     if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
     if (step.how !== 'leaf') return step;
     // A function that calls is no leaf.
@@ -166,7 +184,7 @@ class Walk implements VirtualMemory {
   /** The next word up the stack that looks like a return address. All other registers are unknown then. */
   #guess(from: bigint): FrameState | undefined {
     for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
-      const word = this.read(at, 8)?.readBigUInt64LE();
+      const word = this.#read(at, 8)?.readBigUInt64LE();
       if (word === undefined) return undefined;
       if (isKernelAddress(word) !== isKernelAddress(from)) continue;
       // Of listed modules only: a search for images below each word would take too long.
@@ -183,7 +201,7 @@ class Walk implements VirtualMemory {
     const { module, image } = code;
     const { machine } = this.#windows.image;
     const before = BigInt(machine.longestCall);
-    const bytes = address - module.base > before ? this.read(address - before, machine.longestCall) : undefined;
+    const bytes = address - module.base > before ? this.#read(address - before, machine.longestCall) : undefined;
     if (!bytes || !machine.endsWithCall(bytes)) return false;
     return typeof image === 'string' || image.functionAt(Number(address - module.base)) !== undefined;
   }
@@ -194,55 +212,62 @@ class Walk implements VirtualMemory {
     return module && this.#codeOf(module);
   }
 
-  #codeOf(module: Module): Code {
+  #codeOf(module: CodeModule): Code {
     const known = this.#code.get(module);
     if (known) return known;
-    const pe = readPeImage(this, module.base, this.#windows.image.machine.imageFileMachine);
+    const { space, image: pe } = this.#peImage(module.base);
     const code: Code =
       typeof pe === 'string'
-        ? { module, image: pe, exports: undefined }
+        ? { module, image: pe, space, exports: undefined }
         : {
             module,
             image: {
               base: pe.base,
               size: Math.min(pe.size, module.size),
-              read: (rva, length) => readRva(this, pe, rva, length),
-              functionAt: (rva) => functionEntry(this, pe, rva),
+              read: (rva, length) => readRva(space, pe, rva, length),
+              functionAt: (rva) => functionEntry(space, pe, rva),
             },
-            exports: new ExportsByAddress(this, pe),
+            space,
+            exports: readExports(space, pe),
           };
     this.#code.set(module, code);
     return code;
   }
 
-  #modules(address: bigint): readonly Module[] {
+  /** The image at `base`, or why there is none, in the first address space that has it. */
+  #peImage(base: bigint): { space: AddressSpace; image: PeImage | string } {
+    const { imageFileMachine } = this.#windows.image.machine;
+    const found = this.#spaces.map((space) => ({ space, image: readPeImage(space, base, imageFileMachine) }));
+    return found.find(({ image }) => typeof image !== 'string') ?? found[0]!;
+  }
+
+  #modules(address: bigint): readonly CodeModule[] {
     if (isKernelAddress(address)) return this.#windows.modules;
     this.#userModules ??= this.#readUserModules();
     return this.#userModules;
   }
 
   /** Those that the process's loader lists, as far as its pages are there. */
-  #readUserModules(): Module[] {
+  #readUserModules(): CodeModule[] {
     const registers = this.#processor.cpu?.registers;
     const teb = registers && this.#windows.image.machine.teb(registers);
     const pointer = (at: bigint | undefined, offset: number) => {
-      const value = at === undefined ? undefined : this.read(at + BigInt(offset), 8)?.readBigUInt64LE();
+      const value = at === undefined ? undefined : this.#read(at + BigInt(offset), 8)?.readBigUInt64LE();
       return value !== undefined && isUserAddress(value) ? value : undefined;
     };
     const loader = pointer(pointer(teb, TEB_PEB), PEB_LDR);
-    return loader === undefined ? [] : readModules(this, loader + BigInt(LDR_LOAD_ORDER_LIST), isUserAddress).modules;
+    if (loader === undefined) return [];
+    return readModules(this.#spaces[0]!, loader + BigInt(LDR_LOAD_ORDER_LIST), isUserAddress).modules;
   }
 
   /** An image of user mode that no list names. */
-  #imageBelow(address: bigint): Module | undefined {
-    const { imageFileMachine } = this.#windows.image.machine;
+  #imageBelow(address: bigint): CodeModule | undefined {
     const top = address - (address % IMAGE_STEP);
     for (let base = top; base > 0n && top - base <= MAX_IMAGE_SEARCH; base -= IMAGE_STEP) {
-      const pe = readPeImage(this, base, imageFileMachine);
-      if (typeof pe === 'string') continue;
-      if (address >= base + BigInt(pe.size)) return undefined;
-      const name = exportName(this, pe) ?? '';
-      const module = { name, path: '', base: pe.base, size: pe.size };
+      const { space, image } = this.#peImage(base);
+      if (typeof image === 'string') continue;
+      if (address >= base + BigInt(image.size)) return undefined;
+      const module = { name: exportName(space, image) ?? '', base: image.base, size: image.size };
       this.#userModules?.push(module);
       return module;
     }

@@ -40,13 +40,7 @@ export function describeFault(fault: Fault): string {
 /** Translations kept; dropped all at once when full. */
 const TLB_ENTRIES = 1 << 16;
 
-/** Memory by virtual address. */
-export interface VirtualMemory {
-  /** undefined unless all bytes are mapped and present. */
-  read(virtual: bigint, length: number): Buffer | undefined;
-}
-
-export class AddressSpace implements VirtualMemory {
+export class AddressSpace {
   readonly image: MemoryImage;
   readonly root: PhysicalAddress;
   readonly mode: PagingMode;

@@ -5,13 +5,19 @@ import type { FrameReport, StackReport } from '../../commands/stack.ts';
 import { printable } from '../../core/errors.ts';
 import { stacks } from '../../index.ts';
 import { EXIT } from '../exit-codes.ts';
+import { inputFrom, inputOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
-import { writeDiagnostics } from '../render.ts';
-import { usage } from '../values.ts';
+import { renderSpooling, writeDiagnostics } from '../render.ts';
+import { inputName, usage } from '../values.ts';
 
 const options = (y: Argv) =>
-  y
-    .positional('file', { type: 'string', demandOption: true, describe: "the guest's memory; it is only read" })
+  inputOptions(
+    y.positional('file', {
+      type: 'string',
+      demandOption: true,
+      describe: "the guest's memory, in any form that a conversion takes; it is only read",
+    }),
+  )
     .option('cpu', { type: 'string', requiresArg: true, describe: "one processor only, by Windows' number" })
     .option('context', {
       choices: CONTEXT_CHOICES,
@@ -25,16 +31,19 @@ const options = (y: Argv) =>
 export const addStack: AddCommand = (yargs, chosen) =>
   yargs.command('stack <file>', 'Shows the stack of each processor, without symbols.', options, (args) => {
     const { json, quiet, verbose } = args;
+    const input = inputFrom(args);
     if (args.cpu !== undefined && !/^\d{1,5}$/.test(args.cpu)) throw usage(`--cpu: "${args.cpu}" is not a number`);
     chosen({
       json,
       verbose,
       run: async (signal) => {
         const report = await stacks({
-          input: args.file,
+          ...input,
+          input: inputName(args.file),
           processor: args.cpu === undefined ? undefined : Number(args.cpu),
           context: args.context,
           signal,
+          onSpool: quiet ? undefined : (spooling) => process.stderr.write(renderSpooling(spooling)),
         });
         writeDiagnostics(report.diagnostics, { quiet, verbose });
         process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderStacks(report, verbose));
