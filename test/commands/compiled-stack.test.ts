@@ -41,6 +41,7 @@ const PROGRAM = [
 const CALLS: readonly (readonly string[])[] = [
   [
     ...TO_DRIVER,
+    'ntoskrnl.exe!KiSwitchStack',
     'ntoskrnl.exe!KeFloatingWork',
     ...Array(4).fill(RECURSION),
     'ntoskrnl.exe!KiIdleLoop',
@@ -194,8 +195,7 @@ describe.skipIf(!compilerAvailable() || !qemuAvailable())('stacks of compiled co
           const step = image.machine.unwind(image.machine.frameState(context), kernelCode, (at, n) =>
             space.read(at, n),
           );
-          // Between instructions there is `pop rsp`, after which we know of no caller.
-          if ('stopped' in step) return code[i] === 0x5c ? [] : `${hex(rip)}: ${step.stopped}`;
+          if ('stopped' in step) return `${hex(rip)}: ${step.stopped}`;
           const ours = `${hex(step.state.instructionPointer)} ${hex(step.state.stackPointer)}`;
           return ours === `0x${returns} 0x${next}` ? [] : `${hex(rip)}: ${ours}, not ${returns} ${next}`;
         });

@@ -21,6 +21,8 @@ interface Recipe {
   functions?: FunctionEntry[] | 'missing';
   /** Words on the stack from RSP up. */
   stack?: readonly bigint[];
+  /** Words of the stack below RSP. */
+  below?: number;
   integers?: Record<number, bigint>;
 }
 
@@ -45,10 +47,11 @@ function step(recipe: Recipe): UnwindStep {
   };
   const words = recipe.stack ?? [];
   const integers = Array.from({ length: 16 }, (_, i) => recipe.integers?.[i] ?? BigInt(0x1000 + i));
-  integers[4] = STACK;
+  const rsp = STACK + BigInt(8 * (recipe.below ?? 0));
+  integers[4] = rsp;
   const state: FrameState = {
     instructionPointer: BASE + BigInt(recipe.at ?? 0x1080),
-    stackPointer: STACK,
+    stackPointer: rsp,
     integers,
     native: true,
   };
@@ -139,6 +142,12 @@ describe('prologues', () => {
       64,
       0xb5n,
     ]);
+  });
+
+  it('a frame pointer that leads to another stack, which may lie below', () => {
+    // push rbp; mov rbp, rsp; mov rsp, rcx
+    const recipe = { info: '01 04 02 05 04 03 01 50', stack: words(40, { 2: 0xb5n, 3: RETURN }), below: 32 };
+    expect(seen(step({ ...recipe, integers: { 5: STACK + 0x10n } }), 5)).toEqual(['unwound', RETURN, 0x20, 0xb5n]);
   });
 
   it.each([

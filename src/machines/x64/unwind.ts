@@ -75,6 +75,8 @@ class Unwinder {
   readonly #integers: (bigint | undefined)[];
   readonly #rva: number;
   #rsp: bigint;
+  /** RSP came out of a register, which can lead to another stack: a DPC's, an interrupt's. */
+  #switched = false;
 
   constructor(from: FrameState, image: CodeImage, read: ReadVirtual) {
     this.#from = from;
@@ -162,6 +164,7 @@ class Unwinder {
             break;
           case UWOP.SET_FPREG:
             this.#rsp = wrap(this.#integer(each.frameRegister) - BigInt(each.frameOffset));
+            this.#switched = true;
             break;
           case UWOP.SAVE_NONVOL:
             this.#restore(detail, this.#word(base + BigInt(operand * 8)));
@@ -216,6 +219,7 @@ class Unwinder {
       if (register !== 0 && register === info.frameRegister && (form === 0x60 || form === 0xa0)) {
         const displacement = form === 0x60 ? code.readInt8(3) : code.readInt32LE(3);
         adjust = () => this.#integer(register) + BigInt(displacement);
+        this.#switched = true;
         at = form === 0x60 ? 4 : 7;
       }
     }
@@ -232,8 +236,12 @@ class Unwinder {
     for (const register of pops) {
       const value = this.#pop();
       // Volatile ones too: `pop rcx` is how 8 bytes are given back.
-      if (register === RSP) this.#rsp = value;
-      else this.#integers[register] = value;
+      if (register !== RSP) this.#integers[register] = value;
+      else {
+        // As Windows' unwinder has it. No compiler pops RSP.
+        this.#rsp = wrap(value + 8n);
+        this.#switched = true;
+      }
     }
     return this.#return('unwound');
   }
@@ -303,7 +311,8 @@ class Unwinder {
 
   #return(how: 'unwound' | 'leaf'): UnwindStep {
     const instructionPointer = this.#pop();
-    if (this.#rsp <= this.#from.stackPointer) throw new Stop('its unwind data does not lead up the stack');
+    if (!this.#switched && this.#rsp <= this.#from.stackPointer)
+      throw new Stop('its unwind data does not lead up the stack');
     return { how, state: this.#state(instructionPointer) };
   }
 

@@ -13,6 +13,7 @@ EXPORT char KiBuilderData[0x60000];
 
 EXPORT void HalHaltProcessor(u64 why);
 EXPORT void KiChainedWait(u64 depth);
+EXPORT u64 KiSwitchStack(char *top, u64 (*function)(u64), u64 argument);
 EXPORT void KeBugCheckEx(u64 code) { HalHaltProcessor(code); }
 
 // An array whose size only the caller knows: a frame pointer.
@@ -34,7 +35,8 @@ EXPORT NOINLINE u64 IoCallDriver(u64 processor) {
 // Values in non-volatile XMM registers over calls.
 EXPORT NOINLINE double KeFloatingWork(u64 processor, double x) {
   double a = x * 1.5, b = x + 2.5, c = x / 3.5;
-  IoCallDriver(processor);
+  // Of what the builder leaves alone, the end.
+  KiSwitchStack(KiBuilderData + 0x50000 + 0x4000 * processor, IoCallDriver, processor);
   double d = a * b;
   IoCallDriver(processor);
   return a + b * c + d;

@@ -74,29 +74,62 @@ KiSystemService:
     int3
     .seh_endproc
 
-# Unwind data in two parts: the second saves a register in the frame of the first.
+# A function in three parts, of which the last two are chained to the first: the second saves a register in its frame.
+# By hand, since the assembler's own chained parts overlap their parent, and then finding one depends on luck.
     .globl KiChainedWait
-    .seh_proc KiChainedWait
 KiChainedWait:
     push rbx
-    .seh_pushreg rbx
     push r12
-    .seh_pushreg r12
     sub rsp, 0x48
-    .seh_stackalloc 0x48
-    .seh_endprologue
     mov rbx, rcx
-    .seh_startchained
+KiChainedSecond:
     mov [rsp + 0x30], rsi
-    .seh_savereg rsi, 0x30
-    .seh_endprologue
     mov rsi, rcx
     call HalHaltProcessor
     nop
     mov rsi, [rsp + 0x30]
-    .seh_endchained
+KiChainedThird:
     add rsp, 0x48
     pop r12
     pop rbx
+    ret
+KiChainedEnd:
+
+    .section .xdata, "dr"
+    .p2align 2
+KiChainedWaitInfo:
+    .byte 1, 7, 3, 0
+    .byte 7, 0x82, 3, 0xc0, 1, 0x30
+    .p2align 2
+KiChainedSecondInfo:
+    .byte 0x21, 5, 2, 0
+    .byte 5, 0x64
+    .short 6
+    .long KiChainedWait@IMGREL, KiChainedSecond@IMGREL, KiChainedWaitInfo@IMGREL
+KiChainedThirdInfo:
+    .byte 0x21, 0, 0, 0
+    .long KiChainedWait@IMGREL, KiChainedSecond@IMGREL, KiChainedWaitInfo@IMGREL
+
+    .section .pdata, "dr"
+    .long KiChainedWait@IMGREL, KiChainedSecond@IMGREL, KiChainedWaitInfo@IMGREL
+    .long KiChainedSecond@IMGREL, KiChainedThird@IMGREL, KiChainedSecondInfo@IMGREL
+    .long KiChainedThird@IMGREL, KiChainedEnd@IMGREL, KiChainedThirdInfo@IMGREL
+    .text
+
+# Calls a function on another stack, as Windows does for DPCs and interrupts.
+    .globl KiSwitchStack
+    .seh_proc KiSwitchStack
+KiSwitchStack:
+    push rbp
+    .seh_pushreg rbp
+    mov rbp, rsp
+    .seh_setframe rbp, 0
+    .seh_endprologue
+    mov rsp, rcx
+    sub rsp, 0x20
+    mov rcx, r8
+    call rdx
+    mov rsp, rbp
+    pop rbp
     ret
     .seh_endproc
