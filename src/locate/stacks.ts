@@ -71,7 +71,9 @@ interface Code {
   image: CodeImage | string;
   /** Where it was read. */
   space: AddressSpace;
-  exports: ExportTable | undefined;
+  pe: PeImage | undefined;
+  /** Read when a frame is to be named. */
+  exports?: ExportTable | undefined;
 }
 
 /**
@@ -155,10 +157,16 @@ class Walk {
       stackPointer: va(stackPointer),
       returnAddress: next && va(next.instructionPointer),
       module: code?.module,
-      nearestExport: code?.exports && nearestExport(code.space, code.exports, instructionPointer),
+      nearestExport: code && this.#nearestExport(code, instructionPointer),
       how,
       certain,
     };
+  }
+
+  #nearestExport(code: Code, address: bigint): StackFrame['nearestExport'] {
+    const { space, pe } = code;
+    if (pe) code.exports ??= readExports(space, pe);
+    return code.exports && nearestExport(space, code.exports, address);
   }
 
   #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {
@@ -218,7 +226,7 @@ class Walk {
     const { space, image: pe } = this.#peImage(module.base);
     const code: Code =
       typeof pe === 'string'
-        ? { module, image: pe, space, exports: undefined }
+        ? { module, image: pe, space, pe: undefined }
         : {
             module,
             image: {
@@ -228,7 +236,7 @@ class Walk {
               functionAt: (rva) => functionEntry(space, pe, rva),
             },
             space,
-            exports: readExports(space, pe),
+            pe,
           };
     this.#code.set(module, code);
     return code;
