@@ -1,6 +1,8 @@
-// Builds dist/, the library with its types (tsc), and bundle/, the command in one piece (esbuild), which starts faster.
+// Builds dist/, the library with its types (tsc) and the manual page, and bundle/, the command in one piece (esbuild),
+// which starts faster.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { build } from 'esbuild';
 import { root, run } from './setup.mjs';
 
@@ -65,3 +67,8 @@ function licences(inputs) {
   });
   return `The command holds code of these packages.\n\n${texts.join('\n----\n\n')}`;
 }
+
+const built = (file) => import(pathToFileURL(join(root, 'dist', 'cli', file)).href);
+const { commandHelp } = await built('arguments.js');
+const { renderManual } = await built('manual.js');
+writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(await commandHelp()));

@@ -2,19 +2,51 @@
 import yargs, { type Argv } from 'yargs';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
+import { addCompletion } from './commands/completion.ts';
 import { addConvert } from './commands/convert.ts';
 import { addStack } from './commands/stack.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { type CommandHelp, commandNames, parseHelp } from './help-text.ts';
 import type { AddCommand, Job } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
-const COMMANDS: readonly AddCommand[] = [addConvert, addStack];
+const COMMANDS: readonly AddCommand[] = [addConvert, addStack, addCompletion(commandHelp)];
 
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
   let job: Job | undefined;
-  let printed = '';
   let problem: string | undefined;
+  const parser = makeParser((chosen) => {
+    job = chosen;
+  })
+    .wrap(100)
+    .fail((message, error) => {
+      if (error instanceof Elf2dmpError) throw error;
+      problem = message?.startsWith('Not enough non-option')
+        ? 'INPUT and OUTPUT are needed'
+        : (message ?? error?.message ?? 'wrong arguments').replace(/\s+/g, ' ');
+    });
+  let print = '';
+  try {
+    print = await parse(parser, plainNames(argv));
+  } catch (error) {
+    // A command is called all the same, and may find more wrong: the first problem is the one to tell.
+    if (problem === undefined) throw error;
+  }
+  if (problem !== undefined) throw usage(problem);
+  return job ? { job } : { print };
+}
+
+/** The help of every command, the default one first. */
+export async function commandHelp(): Promise<CommandHelp[]> {
+  const help = (...words: string[]) => parse(makeParser(() => undefined).wrap(null), [...words, '--help']);
+  const standard = await help();
+  const commands = [parseHelp('', standard)];
+  for (const name of commandNames(standard)) commands.push(parseHelp(name, await help(name)));
+  return commands;
+}
+
+function makeParser(chosen: (job: Job) => void): Argv {
   let parser: Argv = yargs()
     .scriptName('elf2dmp')
     // Messages in one language, whatever the environment: scripts read them too.
@@ -26,12 +58,8 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
       'duplicate-arguments-array': false,
       'camel-case-expansion': false,
     });
-  for (const add of COMMANDS) {
-    parser = add(parser, (chosen) => {
-      job = chosen;
-    });
-  }
-  parser = parser
+  for (const add of COMMANDS) parser = add(parser, chosen);
+  return parser
     .usage(
       "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
     )
@@ -40,25 +68,17 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
     .alias({ help: 'h' })
     .strict()
     .epilogue(EXIT_CODE_HELP)
-    .wrap(100)
     .exitProcess(false)
-    .showHelpOnFail(false)
-    .fail((message, error) => {
-      if (error instanceof Elf2dmpError) throw error;
-      problem = message?.startsWith('Not enough non-option')
-        ? 'INPUT and OUTPUT are needed'
-        : (message ?? error?.message ?? 'wrong arguments').replace(/\s+/g, ' ');
-    });
-  try {
-    await parser.parseAsync(plainNames(argv), {}, (_error, _args, output) => {
-      printed = output;
-    });
-  } catch (error) {
-    // A command is called all the same, and may find more wrong: the first problem is the one to tell.
-    if (problem === undefined) throw error;
-  }
-  if (problem !== undefined) throw usage(problem);
-  return job ? { job } : { print: printed };
+    .showHelpOnFail(false);
+}
+
+/** What yargs prints. */
+async function parse(parser: Argv, words: string[]): Promise<string> {
+  let printed = '';
+  await parser.parseAsync(words, {}, (_error, _args, output) => {
+    printed = output;
+  });
+  return printed;
 }
 
 /**
