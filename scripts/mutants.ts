@@ -193,6 +193,55 @@ const MUTANTS: readonly Mutant[] = [
     replace: '',
     tests: 'test/dump',
   },
+  {
+    what: 'a large allocation in the unscaled form scaled',
+    file: 'machines/x64/unwind.ts',
+    find: 'detail === 0 ? operand * 8 : operand',
+    replace: 'operand * 8',
+    tests: 'test/machines',
+  },
+  {
+    what: "a frame pointer's offset forgotten",
+    file: 'machines/x64/unwind.ts',
+    find: '- BigInt(each.frameOffset)',
+    replace: '- 0n',
+    tests: 'test/machines',
+  },
+  {
+    what: "the prologue of a chained part's parent never run",
+    file: 'machines/x64/unwind.ts',
+    find: ': 2 ** 32',
+    replace: ': 0',
+    tests: 'test/machines',
+  },
+  {
+    what: 'volatile registers known in the caller',
+    file: 'machines/x64/unwind.ts',
+    find: 'for (const register of VOLATILE) integers[register] = undefined;',
+    replace: '',
+    tests: 'test/machines',
+  },
+  {
+    what: 'stacks without end',
+    file: 'locate/stacks.ts',
+    find: 'if (seen.has(place)) return',
+    replace: 'if (false) return',
+    tests: 'test/commands/stack.test.ts',
+  },
+  {
+    what: "guesses that don't say so",
+    file: 'locate/stacks.ts',
+    find: 'certain = false;',
+    replace: '',
+    tests: 'test/commands/stack.test.ts',
+  },
+  {
+    what: 'any word a return address',
+    file: 'locate/stacks.ts',
+    find: '!bytes || !machine.endsWithCall(bytes)',
+    replace: '!bytes',
+    tests: 'test/commands/stack.test.ts',
+  },
 ];
 
 function main(): void {

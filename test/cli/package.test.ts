@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,6 +29,7 @@ describe('the package', () => {
     run('npm', ['install', '--global', '--prefix', prefix, '--no-audit', '--no-fund', join(dir, tarball!)]);
     const command = join(prefix, 'bin', 'elf2dmp');
     expect(run(command, ['--version'])).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect(readFileSync(join(prefix, 'share', 'man', 'man1', 'elf2dmp.1'), 'utf8')).toMatch(/^\.TH ELF2DMP 1/);
     writeFileSync(join(dir, 'vm.elf'), writeElf(buildGuest()));
     expect(run(command, ['vm.elf', 'vm.dmp'])).toContain('build 19041');
 

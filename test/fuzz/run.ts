@@ -2,6 +2,7 @@
 import { planConversion } from '../../src/commands/convert.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows, type Windows } from '../../src/locate/locator.ts';
+import { walkStack } from '../../src/locate/stacks.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { apply, type Recipe } from './mutate.ts';
@@ -17,7 +18,7 @@ export interface Outcome {
 const TOO_LONG = 30_000;
 
 /**
- * Opens, locates and plans.
+ * Opens, locates, plans, and walks the stacks.
  *
  * @returns how it ended, or what is wrong with that
  */
@@ -31,6 +32,13 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
       const { plan, shown } = planConversion(windows);
       for (const { start, size } of plan.extents) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
+      }
+      for (const { processor, source, frame } of shown) {
+        if (source === 'unknown') continue;
+        const { frames, end } = walkStack(windows, processor, frame);
+        if (frames.length === 0 || frames.length > 256 || !end) return { problem: 'a stack without frames or end' };
+        const [first] = frames;
+        if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
       const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
       if (wrong) return { problem: wrong };

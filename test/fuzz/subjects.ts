@@ -121,6 +121,10 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
   for (const table of pageTables(guest)) add('page table', table, 0x1000);
   virtual('SharedUserData', 0xfffff780_00000000n, 0x400, true);
   virtual('kernel header', truth.kernelBase, 0x400);
+  virtual('exports', truth.kernelBase + 0x1000n, 40);
+  virtual('export tables', truth.kernelBase + 0x2000n, 0x1000);
+  virtual('unwind data', truth.kernelBase + 0x7200n, 8);
+  virtual('exception directory', truth.kernelBase + 0x8000n, 12 * 19);
   virtual('KDBG', truth.kdbg, truth.kdbgBlock.length);
   virtual('PsLoadedModuleList', truth.psLoadedModuleList, 16);
   const first = guest.kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE();
@@ -131,6 +135,8 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
   virtual('MmPhysicalMemoryBlock', truth.kdbgBlock.readBigUInt64LE(0x270), 8);
   for (const p of truth.processors) {
     virtual('KPCR', p.kpcr, 0x180);
+    const { rsp } = guest.cpus[p.cpu]!.regs;
+    if (p.returns.length > 0) virtual('stack', rsp, 0xc0);
     virtual('PRCB', p.prcb, 0x200);
     virtual('IDT', p.idt, 0x200);
     if (guest.build.prcbContext !== undefined) virtual('frame pointer', p.prcb + BigInt(guest.build.prcbContext), 8);
