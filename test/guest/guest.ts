@@ -450,7 +450,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       const gate = Buffer.alloc(16);
       gate.writeUInt16LE(Number(handler & 0xffffn), 0);
       gate.writeUInt16LE(0x10, 2);
-      gate.writeUInt8(vector === 3 || vector === 0x2e ? 0xee : 0x8e, 5);
+      gate.writeUInt8(vector === 3 || (compiled && vector === 0x2e) ? 0xee : 0x8e, 5);
       gate.writeUInt16LE(Number((handler >> 16n) & 0xffffn), 6);
       gate.writeUInt32LE(Number(handler >> 32n), 8);
       kernel.write(idt + BigInt(16 * vector), gate);
