@@ -2,7 +2,7 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, convertInPlace, locate, open, undoInPlace } from 'elf2dmp';
+ * import { convert, convertInPlace, locate, open, stacks, undoInPlace } from 'elf2dmp';
  *
  * const image = await open('vm.elf');      // physical runs and CPU states
  * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
@@ -11,6 +11,7 @@
  *
  * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
  *
+ * await stacks({ input: 'vm.elf' });        // each processor's stack, without symbols
  * await convertInPlace({ file: 'vm.elf' }); // no copy: vm.elf becomes the dump (ext4, XFS)
  * await undoInPlace({ file: 'vm.elf' });    // and the ELF file again
  * ```
@@ -26,7 +27,6 @@ export {
   type StackOptions,
   type StackReport,
   stacks,
-  stacksOf,
 } from './commands/stack.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';

@@ -5,7 +5,7 @@ import { hex64 } from '../core/units.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import { type Stack, type StackFrame, walkStack } from '../locate/stacks.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
-import { type ContextChoice, showContexts } from './convert.ts';
+import { type ContextChoice, type ShownContext, showContexts } from './convert.ts';
 import { type InputReport, reportInput, reportWindows, TOOL, type WindowsReport } from './report.ts';
 
 export interface StackOptions extends LocateOptions, OpenOptions {
@@ -62,7 +62,7 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
   try {
     const windows = await locateWindows(opened, options);
     const { image } = windows;
-    const all = stacksOf(windows, options.context ?? 'auto');
+    const all = stacksOf(windows, showContexts(windows, options.context ?? 'auto'));
     const wanted = options.processor === undefined ? all : all.filter((s) => s.processor === options.processor);
     if (wanted.length === 0 && options.processor !== undefined) {
       throw new Elf2dmpError({
@@ -86,9 +86,9 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
   }
 }
 
-/** The stack of each processor, from the registers that a conversion shows. */
-export function stacksOf(windows: Windows, context: ContextChoice): ProcessorStackReport[] {
-  return showContexts(windows, context).map(({ processor, source, frame }) => {
+/** The stack of each processor, from the registers that it shows. */
+export function stacksOf(windows: Windows, shown: readonly ShownContext[]): ProcessorStackReport[] {
+  return shown.map(({ processor, source, frame }) => {
     const stack: Pick<Stack, 'frames' | 'end' | 'doubts'> =
       source === 'unknown'
         ? { frames: [], end: 'its registers are unknown', doubts: [] }
