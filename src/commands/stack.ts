@@ -49,7 +49,8 @@ export interface ProcessorStackReport {
 
 export interface StackReport {
   tool: typeof TOOL;
-  outcome: 'good';
+  /** `losses`: registers or memory are missing, and the diagnostics say which. */
+  outcome: 'good' | 'losses';
   input: InputReport;
   windows: WindowsReport;
   stacks: ProcessorStackReport[];
@@ -75,7 +76,7 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
     }
     return {
       tool: TOOL,
-      outcome: 'good',
+      outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
       input: reportInput(image),
       windows: reportWindows(windows),
       stacks: wanted,

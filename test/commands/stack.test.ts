@@ -212,6 +212,14 @@ describe('elf2dmp stack', () => {
     expect(stdout).toMatch(/^ +guessed: 0x\w+ in ntoskrnl\.exe: its exception directory is not in memory$/m);
   });
 
+  it('says by its exit code that something is missing', () => {
+    writeFileSync(input, writeElf(buildGuest(), { withoutNote: [0] }));
+    const { status, stdout, stderr } = run(input);
+    expect(status).toBe(3);
+    expect(stdout).toContain('Processor 1, registers: unknown\n     end: its registers are unknown\n');
+    expect(stderr).toMatch(/^loss: /);
+  });
+
   it('prints JSON, and says what is wrong with its arguments', () => {
     writeFileSync(input, writeElf(buildGuest()));
     const report = JSON.parse(run('--json', input).stdout);

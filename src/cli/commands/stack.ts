@@ -47,7 +47,7 @@ export const addStack: AddCommand = (yargs, chosen) =>
         });
         writeDiagnostics(report.diagnostics, { quiet, verbose });
         process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderStacks(report, verbose));
-        return EXIT.good;
+        return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
       },
     });
   });
