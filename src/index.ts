@@ -2,7 +2,7 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, convertInPlace, locate, open, undoInPlace } from 'elf2dmp';
+ * import { convert, convertInPlace, inspect, locate, open, undoInPlace } from 'elf2dmp';
  *
  * const image = await open('vm.elf');      // physical runs and CPU states
  * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
@@ -10,6 +10,7 @@
  * image.close();
  *
  * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
+ * const { windows: found } = await inspect({ input: 'vm.elf' }); // as `elf2dmp info`: plain data
  *
  * await convertInPlace({ file: 'vm.elf' }); // no copy: vm.elf becomes the dump (ext4, XFS)
  * await undoInPlace({ file: 'vm.elf' });    // and the ELF file again
@@ -19,6 +20,7 @@
  */
 export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
 export { convertInPlace, type InPlaceOptions, undoInPlace } from './commands/in-place.ts';
+export { type InfoReport, type InspectOptions, inspect } from './commands/info.ts';
 export type { ConversionReport, UndoReport } from './commands/report.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';

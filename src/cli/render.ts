@@ -61,9 +61,9 @@ function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
 }
 
-const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
+export const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
 
-function uptime(seconds: number): string {
+export function uptime(seconds: number): string {
   const s = Math.floor(seconds);
   const two = (n: number) => String(n).padStart(2, '0');
   const days = Math.floor(s / 86_400);

@@ -3,13 +3,14 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
 import { STANDARD_INPUT } from '../readers/input.ts';
 import type { RawRange } from '../readers/raw.ts';
+import { FORMAT_CHOICES } from '../readers/registry.ts';
 
 export function usage(message: string, hint = 'see elf2dmp --help'): Elf2dmpError {
   return new Elf2dmpError({ code: 'usage', kind: 'usage', message, hint });
 }
 
 /** Hexadecimal as people copy it: 0x1ad000, 1ad000, fffff800`12345000. Throws `Elf2dmpError` (kind `usage`). */
-export function address(option: string, text: string, limit: bigint): bigint {
+function address(option: string, text: string, limit: bigint): bigint {
   const digits = text.replaceAll('`', '').replace(/^0x/i, '');
   const value = /^[0-9a-f]{1,16}$/i.test(digits) ? BigInt(`0x${digits}`) : undefined;
   if (value === undefined || value >= limit) {
@@ -41,7 +42,7 @@ function amount(text: string): number | undefined {
 }
 
 /** `0+3G,4G`: physical address and bytes of each range in the file's order; the last may leave out its bytes. */
-export function rawRanges(text: string): RawRange[] {
+function rawRanges(text: string): RawRange[] {
   const parts = text.split(',');
   return parts.map((part, i) => {
     const [first = '', second, ...more] = part.split('+');
@@ -54,3 +55,52 @@ export function rawRanges(text: string): RawRange[] {
     return { start, size };
   });
 }
+/** `--dtb` and `--kernel-base`, for every command that locates Windows. */
+export const dtbOption = {
+  type: 'string',
+  requiresArg: true,
+  describe: 'page-table root (physical address, hex), instead of searching',
+} as const;
+export const kernelBaseOption = {
+  type: 'string',
+  requiresArg: true,
+  describe: "the kernel's base (virtual address, hex), instead of searching",
+} as const;
+
+/** `--format`, `--runs` and `--spool`, for every command that opens an input. */
+export const sourceDescriptions = (spoolDefault: string) =>
+  ({
+    format: {
+      choices: FORMAT_CHOICES,
+      default: 'auto' as const,
+      describe: 'raw: physical memory without a header, whatever it looks like',
+    },
+    runs: {
+      type: 'string',
+      requiresArg: true,
+      describe: 'of raw memory: START+SIZE of each range in the file, as 0+3G,4G; else it is found',
+    },
+    spool: {
+      type: 'string',
+      requiresArg: true,
+      describe: `directory for the temporary file that a compressed or piped input needs (default: ${spoolDefault})`,
+    },
+  }) as const;
+
+export const sourceOptions = (args: {
+  format: (typeof FORMAT_CHOICES)[number];
+  runs: string | undefined;
+  spool: string | undefined;
+}) => ({
+  format: args.format,
+  runs: args.runs === undefined ? undefined : rawRanges(args.runs),
+  ...(args.spool === undefined ? {} : { spoolDirectory: args.spool }),
+});
+
+export const locateOptions = (args: {
+  dtb: string | undefined;
+  'kernel-base': string | undefined;
+}): { dtb: number | undefined; kernelBase: bigint | undefined } => ({
+  dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
+  kernelBase: args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
+});

@@ -280,7 +280,7 @@ function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
 }
 
 /** Decides whose registers a processor shows. */
-function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
+export function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
   const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const captured = crash?.captured.get(processor);

@@ -67,7 +67,8 @@ export function firstModule(space: AddressSpace, head: bigint): { base: bigint; 
   return { base, size };
 }
 
-function readString(space: AddressSpace, s: { Length: number; Buffer: bigint }): string | undefined {
+/** A UNICODE_STRING's text; undefined where it is not present or impossible. */
+export function readString(space: AddressSpace, s: { Length: number; Buffer: bigint }): string | undefined {
   if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !isKernelAddress(s.Buffer)) return undefined;
   return space.read(s.Buffer, s.Length)?.toString('utf16le');
 }

@@ -75,7 +75,7 @@ export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine:
 }
 
 /** Bytes at an RVA; undefined outside the image and where memory is missing. */
-function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
+export function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
   if (rva === 0 || rva + length > image.size) return undefined;
   return space.read(image.base + BigInt(rva), length);
 }
@@ -129,6 +129,55 @@ export function findExport(space: AddressSpace, image: PeImage, name: string): V
     else high = middle - 1;
   }
   return undefined;
+}
+
+/** The named exports that are code or data of the image itself, by RVA. */
+export interface ExportTable {
+  image: PeImage;
+  /** Sorted. */
+  entries: readonly { rva: number; nameRva: number }[];
+}
+
+/** undefined where there is none, or not all of it is present. */
+export function readExports(space: AddressSpace, image: PeImage): ExportTable | undefined {
+  const directory = readExportDirectory(space, image);
+  const range = image.directories[DIRECTORY_EXPORT];
+  if (!directory || !range) return undefined;
+  const { NumberOfFunctions: functions, NumberOfNames: names } = directory;
+  if (names === 0 || names > MAX_NAMES || functions > MAX_NAMES) return undefined;
+  const rvas = readRva(space, image, directory.AddressOfFunctions, 4 * functions);
+  const nameRvas = readRva(space, image, directory.AddressOfNames, 4 * names);
+  const ordinals = readRva(space, image, directory.AddressOfNameOrdinals, 2 * names);
+  if (!rvas || !nameRvas || !ordinals) return undefined;
+  const entries: { rva: number; nameRva: number }[] = [];
+  for (let i = 0; i < names; i++) {
+    const ordinal = ordinals.readUInt16LE(2 * i);
+    const rva = ordinal < functions ? rvas.readUInt32LE(4 * ordinal) : 0;
+    // What points into the directory is the name of another image's export.
+    const forwarded = rva >= range.rva && rva < range.rva + range.size;
+    if (rva !== 0 && rva < image.size && !forwarded) entries.push({ rva, nameRva: nameRvas.readUInt32LE(4 * i) });
+  }
+  entries.sort((a, b) => a.rva - b.rva);
+  return { image, entries };
+}
+
+/** The last export at or below an address of the image, and how far below. */
+export function nearestExport(
+  space: AddressSpace,
+  { image, entries }: ExportTable,
+  address: bigint,
+): { name: string; offset: number } | undefined {
+  const rva = Number(address - image.base);
+  let low = 0;
+  let high = entries.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (entries[middle]!.rva <= rva) low = middle + 1;
+    else high = middle;
+  }
+  const entry = entries[low - 1];
+  const name = entry && readName(space, image, entry.nameRva);
+  return entry && name ? { name, offset: rva - entry.rva } : undefined;
 }
 
 /** Entries of the exception directory: the largest kernels have some 60,000. */

@@ -10,12 +10,20 @@ import {
 } from '../../commands/convert.ts';
 import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
 import { STANDARD_INPUT } from '../../readers/input.ts';
-import { FORMAT_CHOICES } from '../../readers/registry.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
-import { address, inputName, outputName, rawRanges, usage } from '../values.ts';
+import {
+  dtbOption,
+  inputName,
+  kernelBaseOption,
+  locateOptions,
+  outputName,
+  sourceDescriptions,
+  sourceOptions,
+  usage,
+} from '../values.ts';
 import { undoJob } from './undo.ts';
 
 const options = (y: Argv) =>
@@ -74,31 +82,9 @@ const options = (y: Argv) =>
       describe:
         'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
     })
-    .option('format', {
-      choices: FORMAT_CHOICES,
-      default: 'auto' as const,
-      describe: 'raw: physical memory without a header, whatever it looks like',
-    })
-    .option('runs', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'of raw memory: START+SIZE of each range in the file, as 0+3G,4G; else it is found',
-    })
-    .option('spool', {
-      type: 'string',
-      requiresArg: true,
-      describe: "directory for the temporary file that a compressed or piped input needs (default: OUTPUT's)",
-    })
-    .option('dtb', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'page-table root (physical address, hex), instead of searching',
-    })
-    .option('kernel-base', {
-      type: 'string',
-      requiresArg: true,
-      describe: "the kernel's base (virtual address, hex), instead of searching",
-    })
+    .options(sourceDescriptions("OUTPUT's"))
+    .option('dtb', dtbOption)
+    .option('kernel-base', kernelBaseOption)
     .option('json', { type: 'boolean', default: false, describe: 'print the report as JSON' })
     .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'print errors and losses only' })
     .option('verbose', {
@@ -124,12 +110,10 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         strict: args.strict,
         patch: args.patch,
         context: args.context,
-        dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
-        kernelBase:
-          args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
+        ...locateOptions(args),
       };
-      const { force, type, ram, reflink, sparse, format, spool } = args;
-      const runs = args.runs === undefined ? undefined : rawRanges(args.runs);
+      const { force, type, ram, reflink, sparse } = args;
+      const source = sourceOptions(args);
       chosen({
         json,
         verbose,
@@ -144,8 +128,8 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                 : await convert({
                     ...all,
                     ...names,
-                    ...{ force, type, ram, reflink, sparse, format, runs },
-                    ...(spool === undefined ? {} : { spoolDirectory: spool }),
+                    ...{ force, type, ram, reflink, sparse },
+                    ...source,
                     onSpool: quiet
                       ? undefined
                       : (spooling) => {
