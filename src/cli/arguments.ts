@@ -4,11 +4,12 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { addConvert } from './commands/convert.ts';
 import { addInfo } from './commands/info.ts';
+import { addVerify } from './commands/verify.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import type { AddCommand, Job } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
-const COMMANDS: readonly AddCommand[] = [addConvert, addInfo];
+const COMMANDS: readonly AddCommand[] = [addConvert, addInfo, addVerify];
 
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/commands/convert.ts';
 import { inspect } from '../../src/commands/info.ts';
+import { verify } from '../../src/commands/verify.ts';
 import {
   askDebugger,
   bugCheck,
@@ -33,6 +34,7 @@ describe.skipIf(!debuggerAvailable() || !qemuAvailable())('info and the real deb
     const [input, output] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
     await dumpWithQemu(buildGuest(options), input);
     await convert({ input, output, force: true });
+    expect(await verify({ dump: output, against: input })).toMatchObject({ outcome: 'sound', findings: [] });
     const before = (await inspect({ input })).windows!;
     const { windows, input: file } = await inspect({ input: output });
     const after = windows!;

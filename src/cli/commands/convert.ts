@@ -14,6 +14,7 @@ import { EXIT } from '../exit-codes.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
+import { writeFindings } from '../render-verify.ts';
 import {
   dtbOption,
   inputName,
@@ -82,6 +83,17 @@ const options = (y: Argv) =>
       describe:
         'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
     })
+    .option('verify', {
+      type: 'boolean',
+      default: false,
+      describe: 'read the finished dump back and compare it with the input (exit 8 if it is not as it should be)',
+    })
+    .option('hash', { type: 'boolean', default: false, describe: 'put the SHA-256 of input and output in the report' })
+    .option('patches', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'save what was changed in memory, with the original bytes, to this file (JSON)',
+    })
     .options(sourceDescriptions("OUTPUT's"))
     .option('dtb', dtbOption)
     .option('kernel-base', kernelBaseOption)
@@ -112,7 +124,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         context: args.context,
         ...locateOptions(args),
       };
-      const { force, type, ram, reflink, sparse } = args;
+      const { force, type, ram, reflink, sparse, verify, hash, patches } = args;
       const source = sourceOptions(args);
       chosen({
         json,
@@ -128,7 +140,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                 : await convert({
                     ...all,
                     ...names,
-                    ...{ force, type, ram, reflink, sparse },
+                    ...{ force, type, ram, reflink, sparse, verify, hash, patches },
                     ...source,
                     onSpool: quiet
                       ? undefined
@@ -139,8 +151,10 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                   });
             line?.clear();
             writeDiagnostics(report.diagnostics, { quiet, verbose });
+            if (report.verification) writeFindings(report.verification, quiet);
             if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
             else if (!quiet) process.stdout.write(renderReport(report, verbose));
+            if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
             return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
           } finally {
             line?.clear();
@@ -160,6 +174,9 @@ interface Given {
   ram: string;
   reflink: string;
   sparse: string;
+  verify: boolean;
+  hash: boolean;
+  patches?: string | undefined;
   format: string;
   runs?: string | undefined;
   spool?: string | undefined;
@@ -181,6 +198,10 @@ function namesOf(args: Given): { undo: string } | { inPlace: string } | { input:
     [args.ram === 'windows', '--ram windows'],
     [args.reflink !== 'never', '--reflink'],
     [args.sparse !== 'auto', '--sparse'],
+    // The input is no more: what there is to verify, `verify` does.
+    [args.verify, '--verify'],
+    [args.hash, '--hash'],
+    [args.patches !== undefined, '--patches'],
     [args.format !== 'auto', '--format'],
     [args.runs !== undefined, '--runs'],
     [args.spool !== undefined, '--spool'],
