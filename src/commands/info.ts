@@ -277,7 +277,8 @@ function modeOf({ machine }: MemoryImage, registers: Registers): CpuMode {
   return machine.runsNativeCode(registers) ? 'user' : 'user, 32-bit code';
 }
 
-function describeWindows(w: Windows): WindowsInfo {
+/** What `info` tells of a Windows. */
+export function describeWindows(w: Windows): WindowsInfo {
   const { build, checked, buildLab, ntVersion, productType, systemRoot, ...found } = reportWindows(w);
   const { space, kdbg } = w;
   const doubts: string[] = [];

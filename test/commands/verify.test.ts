@@ -20,6 +20,7 @@ import { verify } from '../../src/commands/verify.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';
+import { writeWinDump } from '../guest/win-dump.ts';
 
 let dir: string;
 let guest: Guest;
@@ -255,18 +256,20 @@ describe('verify', () => {
 
   it("leaves to other writers what they may fill as they like, but not what the dump's memory tells", async () => {
     const foreign = join(dir, 'foreign.dmp');
-    const bytes = readFileSync(dumps.bitmap);
-    bytes.fill('PAGE', 0x60, 0x80);
-    bytes.fill('PAGE', 0x348, 0xf98);
-    bytes.fill('PAGE', 0xfb0, 0x1030);
-    bytes.writeUInt32LE(6, 0xf98);
-    bytes.write('SDMP', 0x2000, 'latin1');
-    writeFileSync(foreign, bytes);
-    expect(await verify({ dump: foreign })).toMatchObject({ outcome: 'sound', findings: [] });
-    for (const at of [0xd, 0x11, 0x20, 0x28, 0x34, 0x80, 0x2028]) {
-      await withDamage(foreign, at, async () => {
-        expect((await verify({ dump: foreign })).outcome).toBe('unsound');
-      });
+    for (const type of [1, 5] as const) {
+      const bytes = writeWinDump(buildGuest({ ramMiB: 8, kdbg: 'plain', processors: 3, user: [2] }), type);
+      if (type === 5) {
+        // Of kernel memory.
+        bytes.writeUInt32LE(6, 0xf98);
+        bytes.write('SDMP', 0x2000, 'latin1');
+      }
+      writeFileSync(foreign, bytes);
+      expect(await verify({ dump: foreign })).toMatchObject({ outcome: 'sound', findings: [] });
+      for (const at of [0xd, 0x11, 0x20, 0x28, 0x34, 0x80, type === 5 ? 0x2028 : 0x90]) {
+        await withDamage(foreign, at, async () => {
+          expect((await verify({ dump: foreign })).outcome).toBe('unsound');
+        });
+      }
     }
   });
 

@@ -1,5 +1,6 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
 import { planConversion } from '../../src/commands/convert.ts';
+import { describeWindows } from '../../src/commands/info.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows, type Windows } from '../../src/locate/locator.ts';
 import { openSource } from '../../src/readers/registry.ts';
@@ -17,7 +18,7 @@ export interface Outcome {
 const TOO_LONG = 30_000;
 
 /**
- * Opens, locates and plans.
+ * Opens, locates, plans, and says what `info` does.
  *
  * @returns how it ended, or what is wrong with that
  */
@@ -25,13 +26,16 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
   const undo = apply(subject.file, recipe);
   const started = performance.now();
   try {
-    const image = openSource(new BufferSource(subject.file.subarray(0, recipe.length), 'fuzzed'));
+    const image = openSource(new BufferSource(subject.file.subarray(0, recipe.length), 'fuzzed'), {
+      crashDumps: true,
+    });
     try {
       const windows = await locateWindows(image);
       const { plan, shown } = planConversion(windows);
       for (const { start, size } of plan.extents) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
       }
+      JSON.stringify(describeWindows(windows));
       const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
       if (wrong) return { problem: wrong };
       const { list, losses } = windows.image.diagnostics;

@@ -8,6 +8,7 @@ import { openImage, openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
+import { writeWinDump } from '../guest/win-dump.ts';
 import { pagesOf } from '../support/dumps.ts';
 
 let dir: string;
@@ -102,6 +103,23 @@ describe('crash dumps as input', () => {
     const image = open(full.subarray(0, full.length - 0x800));
     expect(image.diagnostics.losses.map((d) => d.code)).toEqual(['input-truncated']);
     expect(image.size).toBe(0xfa0000 - 0x800);
+  });
+
+  it.each([
+    ['full', 1, {}],
+    ['bitmap', 5, { crash: { code: 0xd1, parameters: [1n, 2n, 3n, 4n], processor: 0 } }],
+  ] as const)('reads a %s dump as Windows writes it, not by elf2dmp', async (_, type, options) => {
+    const made = buildGuest({ processors: 3, user: [1], kdbg: 'plain', seed: 9, ...options });
+    const windows = await locateWindows(open(writeWinDump(made, type)));
+    expect(windows.kernel.base).toBe(made.truth.kernelBase);
+    expect(windows.crash?.processor?.number).toBe(type === 5 ? 0 : undefined);
+    expect(windows.processors.map((p) => p.cpu?.registers?.rip)).toEqual(
+      made.truth.processors.map((p) =>
+        made.truth.captured?.processor === p.number ? made.truth.captured.rip : made.cpus[p.cpu]!.regs.rip,
+      ),
+    );
+    for (const { virtual, bytes } of made.truth.samples)
+      expect(windows.space.read(virtual, bytes.length)).toEqual(bytes);
   });
 
   it('is no input of a conversion', async () => {
