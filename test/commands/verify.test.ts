@@ -87,6 +87,7 @@ const HEADER_FIELDS: readonly (readonly [name: string, offset: number])[] = [
   ['Run[1].BasePage', 0xa8],
   ['Run[1].PageCount', 0xb0],
   ['an unused run', 0xb8],
+  ['between runs and context', 0x340],
   ['ContextRecord: flags', 0x348 + 0x30],
   ['ContextRecord: MxCsr', 0x348 + 0x34],
   ['ContextRecord: Rsp', 0x348 + 0x98],
@@ -118,6 +119,7 @@ const HEADER_FIELDS: readonly (readonly [name: string, offset: number])[] = [
 const BITMAP_FIELDS: readonly (readonly [name: string, offset: number])[] = [
   ['Signature', 0x2000],
   ['ValidDump', 0x2004],
+  ['unused bytes', 0x2010],
   ['FirstPage', 0x2020],
   ['TotalPresentPages', 0x2028],
   ['Pages', 0x2030],
