@@ -166,7 +166,8 @@ function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: F
   const end = firstPageOf(prefix) + image.size;
   if (!truncated && size === end) return;
   findings.add({
-    severity: 'error',
+    // What was an ELF file, converted in place, keeps its last bytes.
+    severity: truncated || prefix.length === DUMP_HEADER64_SIZE ? 'error' : 'warning',
     code: 'file-size',
     message: truncated?.message ?? 'the file goes on behind the last page that it lists',
     offset: hex(truncated ? size : end),
