@@ -245,7 +245,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'a page that differs not reported',
     file: 'commands/verify-dump.ts',
-    find: 'findings.add(pageFinding(start + at + page, a, b, patches), true);',
+    find: 'findings.add(pageFinding(physical + page, a, b, patches), true);',
     replace: '',
     tests: 'test/commands/verify.test.ts',
   },

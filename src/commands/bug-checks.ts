@@ -192,7 +192,7 @@ const PARAMETERS: ReadonlyMap<number, Meanings> = new Map<number, Meanings>([
     0x50,
     [
       'address that was referenced',
-      '0 read, 1 or 2 write, 10 or 16 execute',
+      '0 read, 1 or 2 write, 0x10 execute',
       'address of the instruction, if it is known',
       'kind of page fault',
     ],
@@ -341,7 +341,6 @@ const PARAMETERS: ReadonlyMap<number, Meanings> = new Map<number, Meanings>([
       'depends on the kind',
     ],
   ],
-  [0xde, ['file object', 'address of the page whose contents changed', 'checksum found', 'checksum expected']],
   [
     0xe2,
     [

@@ -330,6 +330,8 @@ function expectedProcessor<T extends { processor: Processor }>(windows: Windows,
 }
 
 const CHUNK = MIB;
+/** Chunks of both files in memory. */
+const IN_FLIGHT = 4;
 
 /** Every page of the dump against the input's with the changes made; and which are missing or too many. */
 async function comparePages(
@@ -358,29 +360,50 @@ async function comparePages(
 
   const common = without(extents, without(extents, present));
   const total = common.reduce((sum, e) => sum + e.size, 0);
-  const [wanted, found] = [Buffer.allocUnsafe(CHUNK), Buffer.allocUnsafe(CHUNK)];
   let done = 0;
   let pagesDifferent = 0;
-  for (const { start, size } of common) {
-    for (let at = 0; at < size; at += CHUNK) {
+  // Some chunks are read ahead; they are compared in their order, so that findings are.
+  const chunks = chunksOf(common);
+  const reading: { physical: number; wanted: Buffer; found: Buffer; buffers: Buffer; ready: Promise<unknown> }[] = [];
+  const readNext = (buffers: Buffer) => {
+    const chunk = chunks.next();
+    if (chunk.done) return;
+    const { physical, size } = chunk.value;
+    const [wanted, found] = [buffers.subarray(0, size), buffers.subarray(CHUNK, CHUNK + size)];
+    const ready = Promise.all([image.read(physical, wanted), dump.read(physical, found)]);
+    // It is awaited, but maybe after another one has failed.
+    ready.catch(() => undefined);
+    reading.push({ physical, wanted, found, buffers, ready });
+  };
+  for (let i = 0; i < IN_FLIGHT; i++) readNext(Buffer.allocUnsafeSlow(2 * CHUNK));
+  try {
+    for (let next = reading.shift(); next; next = reading.shift()) {
       signal?.throwIfAborted();
-      const length = Math.min(CHUNK, size - at);
-      const [w, f] = [wanted.subarray(0, length), found.subarray(0, length)];
-      await Promise.all([image.read(start + at, w), dump.read(start + at, f)]);
-      applyPatches(patches, start + at, w);
-      if (!w.equals(f)) {
-        for (let page = 0; page < length; page += PAGE_SIZE) {
-          const [a, b] = [w.subarray(page, page + PAGE_SIZE), f.subarray(page, page + PAGE_SIZE)];
+      await next.ready;
+      const { physical, wanted, found } = next;
+      applyPatches(patches, physical, wanted);
+      if (!wanted.equals(found)) {
+        for (let page = 0; page < wanted.length; page += PAGE_SIZE) {
+          const [a, b] = [wanted.subarray(page, page + PAGE_SIZE), found.subarray(page, page + PAGE_SIZE)];
           if (a.equals(b)) continue;
           pagesDifferent++;
-          findings.add(pageFinding(start + at + page, a, b, patches), true);
+          findings.add(pageFinding(physical + page, a, b, patches), true);
         }
       }
-      done += length;
+      done += wanted.length;
       onProgress?.(done, total);
+      readNext(next.buffers);
     }
+  } finally {
+    await Promise.allSettled(reading.map(({ ready }) => ready));
   }
   return { pagesCompared: total / PAGE_SIZE, pagesDifferent };
+}
+
+function* chunksOf(extents: readonly Extent[]): Generator<{ physical: number; size: number }> {
+  for (const { start, size } of extents) {
+    for (let at = 0; at < size; at += CHUNK) yield { physical: start + at, size: Math.min(CHUNK, size - at) };
+  }
 }
 
 function pageFinding(physical: number, wanted: Buffer, found: Buffer, patches: readonly Patch[]): Finding {
