@@ -2,7 +2,7 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, convertInPlace, locate, open, stacks, undoInPlace } from 'elf2dmp';
+ * import { convert, convertInPlace, inspect, locate, open, stacks, undoInPlace, verify } from 'elf2dmp';
  *
  * const image = await open('vm.elf');      // physical runs and CPU states
  * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
@@ -10,6 +10,8 @@
  * image.close();
  *
  * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
+ * const { windows: found } = await inspect({ input: 'vm.elf' }); // as `elf2dmp info`: plain data
+ * const { outcome } = await verify({ dump: 'out.dmp', against: 'vm.elf' }); // 'sound', 'unsound' or 'differs'
  *
  * await stacks({ input: 'vm.elf' });        // each processor's stack, without symbols
  * await convertInPlace({ file: 'vm.elf' }); // no copy: vm.elf becomes the dump (ext4, XFS)
@@ -20,6 +22,7 @@
  */
 export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
 export { convertInPlace, type InPlaceOptions, undoInPlace } from './commands/in-place.ts';
+export { type InfoReport, type InspectOptions, inspect } from './commands/info.ts';
 export type { ConversionReport, UndoReport } from './commands/report.ts';
 export {
   type FrameReport,
@@ -28,6 +31,7 @@ export {
   type StackReport,
   stacks,
 } from './commands/stack.ts';
+export { type VerifyOptions, type VerifyReport, verify } from './commands/verify.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';

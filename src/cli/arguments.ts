@@ -4,13 +4,15 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addConvert } from './commands/convert.ts';
+import { addInfo } from './commands/info.ts';
 import { addStack } from './commands/stack.ts';
+import { addVerify } from './commands/verify.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { type CommandHelp, commandNames, parseHelp } from './help-text.ts';
 import type { AddCommand, Job } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
-const COMMANDS: readonly AddCommand[] = [addConvert, addStack, addCompletion(commandHelp)];
+const COMMANDS: readonly AddCommand[] = [addConvert, addInfo, addVerify, addStack, addCompletion(commandHelp)];
 
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {

@@ -26,7 +26,7 @@ export const EXIT_OF_KIND: Record<ErrorKind, number> = {
 };
 
 export const EXIT_CODE_HELP = `Exit codes:
-    0  the dump was written and nothing was lost
+    0  done: the dump was written and nothing was lost; verify: it is sound
     1  internal error: a bug in elf2dmp
     2  wrong arguments
     3  the dump was written, with losses (each is listed)
@@ -34,5 +34,5 @@ export const EXIT_CODE_HELP = `Exit codes:
     5  the input is corrupt or truncated; with --strict also: there would be losses
     6  input or output that will not work when tried again (missing, denied, exists)
     7  input or output that may work when tried again (disk full, I/O error)
-    8  verify: differs or unsound
+    8  verify, --verify: the dump is unsound, or differs from its input
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; nothing is left behind`;

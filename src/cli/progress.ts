@@ -3,7 +3,7 @@ import type { Progress } from '../commands/convert.ts';
 import { bytes } from '../core/units.ts';
 
 const INTERVAL_MS = 100;
-const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing' } as const;
+const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;
 
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;

@@ -3,6 +3,7 @@ import type { ConversionReport, UndoReport } from '../commands/report.ts';
 import { type Diagnostic, type Elf2dmpError, printable } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
 import type { Spooling } from '../readers/input.ts';
+import { describeVerification } from './render-verify.ts';
 
 /** Attempts shown with an error unless --verbose. */
 const SHOWN_ATTEMPTS = 6;
@@ -37,6 +38,9 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     rows.push(['Undo', `elf2dmp --undo ${dump.path} (makes the ELF file again, from ${dump.undoJournal})`]);
   }
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
+  if (report.verification) text += describeVerification(report.verification);
+  if (report.sha256)
+    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read once only'}\n               output ${report.sha256.output}\n`;
   if (verbose) {
     text += 'Evidence:\n';
     for (const a of report.evidence)
@@ -61,9 +65,9 @@ function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
 }
 
-const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
+export const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
 
-function uptime(seconds: number): string {
+export function uptime(seconds: number): string {
   const s = Math.floor(seconds);
   const two = (n: number) => String(n).padStart(2, '0');
   const days = Math.floor(s / 86_400);

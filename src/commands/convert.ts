@@ -13,8 +13,11 @@ import type { RamRange } from '../locate/physical-memory.ts';
 import type { Processor } from '../locate/processors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
-import { VERSION } from '../version.ts';
+import { sha256OfFile, sha256OfInput } from './hash.ts';
+import { headerValues } from './header-values.ts';
+import { writePatchFile } from './patch-file.ts';
 import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
+import { verifyDump } from './verify-dump.ts';
 
 export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
   /** A file, a compressed file, a pipe, or `-` for standard input. */
@@ -41,6 +44,12 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
   sparse?: SparseChoice | undefined;
   /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
   ram?: RamChoice | undefined;
+  /** Read the finished dump back and compare it with the input: `verification` in the report. */
+  verify?: boolean | undefined;
+  /** SHA-256 of input and output in the report. */
+  hash?: boolean | undefined;
+  /** Save what was changed, with the original bytes, as JSON in this file; `force` goes for it too. */
+  patches?: string | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
   patch?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -63,8 +72,11 @@ export type RamChoice = (typeof RAM_CHOICES)[number];
 
 export type Progress =
   | { phase: 'open' | 'locate' }
-  /** Writing the input to a temporary file (a total of 0 is unknown), searching all memory, or writing the dump: bytes. */
-  | { phase: 'spool' | 'search' | 'write'; done: number; total: number };
+  /**
+   * Writing the input to a temporary file (a total of 0 is unknown), searching all memory, writing the dump, or
+   * comparing it: bytes.
+   */
+  | { phase: 'spool' | 'search' | 'write' | 'verify'; done: number; total: number };
 
 /** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
@@ -72,6 +84,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
   const { input, output, force = false, onProgress } = options;
   checkInput(input);
   const target = await checkOutput(output, input, force);
+  const patchTarget = await checkPatchFile(options, target);
   onProgress?.({ phase: 'open' });
   const opened = await openInput(input, {
     // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
@@ -80,13 +93,14 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
   });
   try {
-    return await convertImage(
-      opened,
-      options,
-      output,
-      started,
-      async (windows) => (await tryShared(windows, options, target)) ?? (await copy(windows, options, target)),
-    );
+    let extra: Pick<ConversionReport, 'verification' | 'sha256'> = {};
+    const report = await convertImage(opened, options, output, started, async (windows) => {
+      const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
+      if (patchTarget !== undefined) await writePatchFile(patchTarget, conversion.plan, { input, output }, force);
+      extra = await checkWritten(windows, conversion, options);
+      return conversion;
+    });
+    return { ...report, ...extra };
   } finally {
     opened.close();
   }
@@ -131,6 +145,40 @@ export async function convertImage(
     diagnostics: image.diagnostics.list,
     evidence: windows.evidence,
   };
+}
+
+/** The path of the patch file with links resolved, if one is wanted. */
+async function checkPatchFile({ patches, input, force = false }: ConvertOptions, target: string) {
+  if (patches === undefined) return undefined;
+  const resolved = await checkOutput(patches, input, force);
+  if (resolved !== target) return resolved;
+  throw new Elf2dmpError({
+    code: 'patches-is-output',
+    kind: 'usage',
+    message: 'the file for the patches is the output',
+    file: patches,
+    hint: 'name another file for the patches',
+  });
+}
+
+/** What is asked of the finished dump. */
+async function checkWritten(
+  windows: Windows,
+  { plan: { extents, patches, prefix } }: Conversion,
+  { input, output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
+): Promise<Pick<ConversionReport, 'verification' | 'sha256'>> {
+  const { image } = windows;
+  const verification = verify
+    ? await verifyDump(
+        output,
+        { image, windows, extents, patches, prefix, patched: patch },
+        { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
+      )
+    : undefined;
+  const sha256 = hash
+    ? { input: await sha256OfInput(input, signal), output: await sha256OfFile(output, signal) }
+    : undefined;
+  return { ...(verification ? { verification } : {}), ...(sha256 ? { sha256 } : {}) };
 }
 
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
@@ -202,7 +250,7 @@ export function planConversion(
   windows: Windows,
   options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & { firstPage?: PlanOptions['firstPage'] } = {},
 ): Conversion {
-  const { image, space, kdbg, version, shared, bugCheck } = windows;
+  const { image, space, kdbg, shared } = windows;
   const { machine, diagnostics } = image;
   const shown = showContexts(windows, options.context ?? 'auto');
   const patches = new PatchSet(space, diagnostics);
@@ -234,29 +282,9 @@ export function planConversion(
     diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
   }
   const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
-  const lastNumber = windows.processors.reduce((last, p) => Math.max(last, p.number), -1);
   const plan = planDump(
     image,
-    {
-      majorVersion: version.majorVersion,
-      build: version.build,
-      directoryTableBase: windows.headerRoot,
-      pfnDatabase: kdbg.fields.MmPfnDatabase ?? 0n,
-      psLoadedModuleList: kdbg.fields.PsLoadedModuleList ?? 0n,
-      psActiveProcessHead: kdbg.fields.PsActiveProcessHead ?? 0n,
-      machine: machine.imageFileMachine,
-      processors: lastNumber + 1,
-      bugCheck: bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
-      kdDebuggerDataBlock: kdbg.address,
-      context: header?.frame,
-      exceptionAddress,
-      systemTime: shared.systemTime ?? 0n,
-      systemUpTime: shared.interruptTime ?? 0n,
-      productType: shared.productType,
-      suiteMask: shared.suiteMask,
-      kdSecondaryVersion: version.kdSecondaryVersion,
-      comment: `Converted by elf2dmp ${VERSION} from a QEMU guest memory dump`,
-    },
+    headerValues(windows, header?.frame),
     patches.list,
     {
       type: options.type ?? 'auto',
@@ -284,7 +312,7 @@ export const showContexts = (windows: Windows, choice: ContextChoice): ShownCont
   windows.processors.map((processor) => chooseContext(windows, processor, choice));
 
 /** Decides whose registers a processor shows. */
-function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
+export function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
   const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const captured = crash?.captured.get(processor);

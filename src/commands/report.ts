@@ -10,6 +10,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import { VERSION } from '../version.ts';
 import { bugCheckName } from './bug-checks.ts';
 import type { Conversion, ShownContext } from './convert.ts';
+import type { VerificationReport } from './verify-dump.ts';
 
 export interface InputReport {
   path: string;
@@ -99,6 +100,10 @@ export interface ConversionReport {
   windows: WindowsReport;
   processors: ProcessorReport[];
   dump: DumpReport;
+  /** With `verify`: what reading the dump back showed. */
+  verification?: VerificationReport;
+  /** With `hash`; of the input as it lies there, compressed or not, and null for what can be read once only. */
+  sha256?: { input: string | null; output: string };
   seconds: number;
   /** What it took to find Windows. */
   effort: { locateMilliseconds: number; bytesReadToLocate: number };

@@ -126,6 +126,15 @@ async function writeThenPublish(
   }
 }
 
+/**
+ * Writes a small file as a dump is written: whole or not at all, and never over another one without `force`.
+ *
+ * @param output as `checkOutput` returned it
+ */
+export async function writeNewFile(output: string, content: Buffer, options: EmitOptions = {}): Promise<void> {
+  await writeThenPublish(output, options, (file, name) => writeAll(file, name, content, 0));
+}
+
 /** The part of the input that becomes the dump's pages as it lies there. */
 export interface SharedPages {
   /** Opened for reading. */

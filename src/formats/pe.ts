@@ -1,5 +1,5 @@
 /** PE32+ images (Microsoft PE and COFF specification), as mapped in memory. */
-import { struct, u16, u32, u64 } from '../core/struct.ts';
+import { raw, struct, u16, u32, u64 } from '../core/struct.ts';
 
 export const IMAGE_FILE_MACHINE_AMD64 = 0x8664;
 export const MZ = 0x5a4d;
@@ -34,6 +34,7 @@ export const PeHeader = struct({
 });
 
 export const DIRECTORY_EXPORT = 0;
+export const DIRECTORY_RESOURCE = 2;
 export const DIRECTORY_EXCEPTION = 3;
 export const DIRECTORY_DEBUG = 6;
 
@@ -73,3 +74,43 @@ export const RuntimeFunction = struct({
   size: 12,
   fields: { BeginAddress: u32(0), EndAddress: u32(4), UnwindInfo: u32(8) },
 });
+
+/** IMAGE_RESOURCE_DIRECTORY; its entries follow, those with names first. */
+export const ResourceDirectory = struct({
+  name: 'IMAGE_RESOURCE_DIRECTORY',
+  size: 16,
+  fields: { NumberOfNamedEntries: u16(0xc), NumberOfIdEntries: u16(0xe) },
+});
+/** Offsets count from the start of the resources; with bit 31 set they lead to another directory. */
+export const ResourceDirectoryEntry = struct({
+  name: 'IMAGE_RESOURCE_DIRECTORY_ENTRY',
+  size: 8,
+  fields: { Name: u32(0), OffsetToData: u32(4) },
+});
+export const RESOURCE_SUBDIRECTORY = 0x8000_0000;
+/** OffsetToData is an RVA. */
+export const ResourceDataEntry = struct({
+  name: 'IMAGE_RESOURCE_DATA_ENTRY',
+  size: 16,
+  fields: { OffsetToData: u32(0), Size: u32(4) },
+});
+export const RT_VERSION = 16;
+
+/** VS_VERSIONINFO with the VS_FIXEDFILEINFO that is its value (verrsrc.h). */
+export const VersionInfo = struct({
+  name: 'VS_VERSIONINFO',
+  size: 0x5c,
+  fields: {
+    wLength: u16(0),
+    wValueLength: u16(2),
+    szKey: raw(6, 32),
+    dwSignature: u32(0x28),
+    dwFileVersionMS: u32(0x30),
+    dwFileVersionLS: u32(0x34),
+    dwProductVersionMS: u32(0x38),
+    dwProductVersionLS: u32(0x3c),
+  },
+});
+export const VERSION_INFO_KEY = Buffer.from('VS_VERSION_INFO\0', 'utf16le');
+export const FIXED_FILE_INFO_SIGNATURE = 0xfeef04bd;
+export const FIXED_FILE_INFO_SIZE = 0x34;

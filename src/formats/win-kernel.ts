@@ -78,7 +78,10 @@ export const DebuggerData = struct({
     MmLastUnloadedDriver: u64(0x228),
     CmNtCSDVersion: u64(0x268),
     MmPhysicalMemoryBlock: u64(0x270),
+    OffsetKThreadApcProcess: u16(0x2a0),
     SizeEProcess: u16(0x2a8),
+    OffsetEprocessPeb: u16(0x2aa),
+    OffsetEprocessParentCID: u16(0x2ac),
     OffsetEprocessDirectoryTableBase: u16(0x2ae),
     SizePrcb: u16(0x2b0),
     OffsetPrcbCurrentThread: u16(0x2b4),
@@ -136,6 +139,21 @@ export const LoaderEntry64 = struct({
     TimeDateStamp: u32(0x9c),
   },
 });
+
+/** UNLOADED_DRIVERS of a 64-bit system: an entry of MmUnloadedDrivers (types in public symbols). */
+export const UnloadedDriver64 = struct({
+  name: 'UNLOADED_DRIVERS',
+  size: 0x28,
+  fields: {
+    Name: nested(0, UnicodeString64),
+    StartAddress: u64(0x10),
+    EndAddress: u64(0x18),
+    /** FILETIME, UTC. */
+    CurrentTime: u64(0x20),
+  },
+});
+/** MI_UNLOADED_DRIVERS: a ring; MmLastUnloadedDriver is the index of the entry that is used next, or this. */
+export const MAX_UNLOADED_DRIVERS = 50;
 
 /** Head of PHYSICAL_MEMORY_DESCRIPTOR of a 64-bit system; runs of {BasePage, PageCount} follow. */
 export const PhysicalMemoryDescriptor64 = struct({

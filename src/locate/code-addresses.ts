@@ -15,9 +15,13 @@ export interface CodeAddress {
 /** Bytes of a stack that are looked through. */
 const STACK_BYTES = 0x800;
 
-/** What the CPUs tell: interrupt handlers, those of CPUs in this address space first; RIPs; words on kernel stacks. */
+/** What a crash dump's header tells; and the CPUs: interrupt handlers, those of CPUs in this address space first; RIPs; words on kernel stacks. */
 export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Generator<CodeAddress> {
-  const { machine, cpus } = space.image;
+  const { machine, cpus, dumpHeader } = space.image;
+  if (dumpHeader) {
+    yield { address: va(dumpHeader.KdDebuggerDataBlock), why: "the KDBG's address in the dump's header" };
+    yield { address: va(dumpHeader.PsLoadedModuleList), why: "the module list's address in the dump's header" };
+  }
   const running = cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));
   const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === space.root);
   const ordered = [...own, ...running.filter((r) => !own.includes(r))];

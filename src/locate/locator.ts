@@ -16,9 +16,10 @@ import { type SearchResult, searchMemory } from './memory-search.ts';
 import { type Module, readModules } from './modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
-import { type BadProcessor, findProcessors, matchProcessors, type Processor } from './processors.ts';
+import { type BadProcessor, findProcessors, matchProcessors, type Processor, readDumpedCpus } from './processors.ts';
 import { recoverKernel } from './recover-kernel.ts';
 import {
+  dumpHeaderRoot,
   foundRoots,
   givenRoot,
   headerRoot,
@@ -121,7 +122,9 @@ async function locateIn(
   }
   const { processors, bad } = findProcessors(space, kdbg.fields);
   const strayCpus = matchProcessors(processors, image.cpus, space);
-  reportProcessors(image.machine, processors, bad, strayCpus, image.cpus.length, kdbg, evidence, diagnostics);
+  if (image.dumpHeader) readDumpedCpus(space, processors);
+  const cpuCount = image.dumpHeader ? processors.filter((p) => p.cpu).length : image.cpus.length;
+  reportProcessors(image.machine, processors, bad, strayCpus, cpuCount, kdbg, evidence, diagnostics);
   const version = findVersion(space, kernel, kdbg, processors, shared, evidence, diagnostics);
   if (!version) {
     throw failure(image, evidence, 'Windows version', {
@@ -239,6 +242,7 @@ function nearRoots(
   evidence: Evidence,
 ): Iterable<RootCandidate> {
   if (options.dtb !== undefined) return givenRoot(image, options.dtb);
+  if (image.dumpHeader) return dumpHeaderRoot(image);
   return (function* () {
     yield* loadedRoots(image, evidence);
     yield* shadowedRoots(image, evidence);

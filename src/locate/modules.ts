@@ -71,10 +71,11 @@ export function firstModule(space: AddressSpace, head: bigint): { base: bigint; 
   return { base, size };
 }
 
-function readString(
+/** A UNICODE_STRING's text; undefined where it is not present or impossible. */
+export function readString(
   space: AddressSpace,
   s: { Length: number; Buffer: bigint },
-  inRange: (address: bigint) => boolean,
+  inRange: (address: bigint) => boolean = isKernelAddress,
 ): string | undefined {
   if (s.Length > MAX_NAME_BYTES || s.Length % 2 !== 0 || !inRange(s.Buffer)) return undefined;
   return space.read(s.Buffer, s.Length)?.toString('utf16le');

@@ -56,7 +56,7 @@ export function findProcessors(
     if (entry === 0n || known.has(entry)) continue;
     const kpcr = entry - BigInt(pcrOffsets(space, fields).prcb);
     const doubt = checkPrcb(space, fields, entry);
-    const reason = loaded.has(kpcr) ? undefined : doubt;
+    const reason = loaded.has(kpcr) || dumpedKpcrs(space, fields, i, entry).includes(va(kpcr)) ? undefined : doubt;
     if (reason === undefined) {
       known.add(entry);
       last = i;
@@ -155,3 +155,27 @@ export function matchProcessors(processors: Processor[], cpus: readonly CpuState
 
 const isHidden = (machine: Machine, registers: Registers): boolean =>
   machine.isUserMode(registers) && machine.kpcrCandidates(registers).length === 0;
+/** Where the registers that a crash dump holds for a processor say that its KPCR is. */
+function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number, prcb: bigint): VirtualAddress[] {
+  if (!space.image.dumpHeader || !isKernelAddress(prcb)) return [];
+  const registers = dumpedRegisters(space, describeProcessor(space, fields, number, va(prcb)));
+  return registers ? space.image.machine.kpcrCandidates(registers) : [];
+}
+
+/** A crash dump holds the CPUs' states where the debugger takes them from: in the PRCBs. */
+export function readDumpedCpus(space: AddressSpace, processors: readonly Processor[]): void {
+  for (const processor of processors) {
+    const registers = dumpedRegisters(space, processor);
+    if (registers) {
+      processor.cpu = { index: processor.number, registers, crashed: undefined, origin: 'PRCB in the dump' };
+    }
+  }
+}
+
+function dumpedRegisters(space: AddressSpace, { context, specialRegisters }: Processor): Registers | undefined {
+  const { machine } = space.image;
+  const frame = context === undefined ? undefined : space.read(context, machine.contextSize);
+  const special =
+    specialRegisters === undefined ? undefined : space.read(specialRegisters, machine.specialRegistersSize);
+  return frame && special && machine.decodeContext(frame, special, (address, length) => space.read(address, length));
+}

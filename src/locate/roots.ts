@@ -50,6 +50,13 @@ export function* givenRoot(image: MemoryImage, dtb: number): Generator<RootCandi
   }
 }
 
+/** The root that a crash dump's header names, in each paging mode: it does not tell which. */
+export function* dumpHeaderRoot({ dumpHeader, machine }: MemoryImage): Generator<RootCandidate> {
+  if (!dumpHeader) return;
+  const root = Number(dumpHeader.DirectoryTableBase & ROOT_ADDRESS);
+  for (const mode of machine.pagingModes) yield { tables: { root, mode }, method: "the dump header's root" };
+}
+
 /** The root that each CPU has loaded. */
 export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<RootCandidate> {
   const seen = new Set<number>();

@@ -158,6 +158,14 @@ export interface Machine {
   areContextFlags(flags: number): boolean;
   /** A frame that Windows has filled, or not used yet. */
   looksLikeContext(frame: Buffer): boolean;
+  /**
+   * The registers that a crash dump holds for a processor: `encodeContext` and `patchSpecialRegisters` backwards.
+   *
+   * @param frame `contextSize` bytes
+   * @param special at least `specialRegistersSize` bytes
+   * @returns undefined where the frame holds no registers
+   */
+  decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual): Registers | undefined;
   /** A frame that claims no register yet keeps the debugger on this machine. */
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */

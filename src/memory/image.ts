@@ -1,6 +1,8 @@
 /** Guest physical memory: sorted runs over whatever a reader opened, read on demand. */
 import type { Diagnostics } from '../core/errors.ts';
+import type { StructOf } from '../core/struct.ts';
 import { PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import type { DumpHeader64 } from '../formats/win-dump.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 
 /** Physically contiguous bytes that the input holds. Runs are sorted, disjoint and not empty. */
@@ -42,6 +44,8 @@ export interface MemoryImageSpec {
   cpus: readonly CpuState[];
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
+  /** Of a crash dump: what its header says, none of it believed yet. */
+  dumpHeader?: StructOf<typeof DumpHeader64> | undefined;
   reader: RunReader;
   /** Other layouts of the same bytes, where the input doesn't say which is right. They are closed with this one. */
   alternatives?: readonly MemoryImage[] | undefined;
@@ -61,6 +65,7 @@ export class MemoryImage {
   readonly cpus: readonly CpuState[];
   readonly notes: readonly ImageNote[];
   readonly diagnostics: Diagnostics;
+  readonly dumpHeader: StructOf<typeof DumpHeader64> | undefined;
   readonly close: () => void;
   readonly fd: number | undefined;
   readonly alternatives: readonly MemoryImage[];
@@ -79,6 +84,7 @@ export class MemoryImage {
     this.cpus = spec.cpus;
     this.notes = spec.notes;
     this.diagnostics = spec.diagnostics;
+    this.dumpHeader = spec.dumpHeader;
     this.close = spec.close;
     this.fd = spec.fd;
     this.alternatives = spec.alternatives ?? [];

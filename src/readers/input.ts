@@ -127,7 +127,7 @@ async function openStream(
   const inner = container ? await peek(container.unpack(outer.all)) : outer;
   const label = container ? `${name} (decompressed)` : name;
   // Before a disk image's worth of it is written for nothing.
-  const other = options.format === 'raw' ? undefined : identify(inner.head, label);
+  const other = options.format === 'raw' ? undefined : identify(inner.head, label, options.crashDumps);
   if (other) throw other;
   const directory = options.spoolDirectory ?? tmpdir();
   const { bavail, bsize } = await statfs(directory).catch((cause) => {

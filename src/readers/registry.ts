@@ -8,9 +8,13 @@ import { kdump } from './kdump.ts';
 import { identifyNeighbour } from './neighbours.ts';
 import { MIN_RAW_SIZE, openRaw, type RawRange } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
+import { readDumpHeader, winDump } from './win-dump.ts';
 import { xenCore } from './xen-core.ts';
 
 const READERS: readonly Reader[] = [xenCore, elfCore, kdump];
+
+const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
+  [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));
 
 export const FORMAT_CHOICES = ['auto', 'raw'] as const;
 
@@ -20,6 +24,21 @@ export interface SourceFormat {
   format?: (typeof FORMAT_CHOICES)[number] | undefined;
   /** Of raw memory: which addresses its bytes are of, in the file's order. */
   runs?: readonly RawRange[] | undefined;
+  /** Open Windows crash dumps too. Default false: then they are refused as what a conversion makes. */
+  crashDumps?: boolean | undefined;
+}
+
+/** Opens a file as a crash dump, whatever its signature says. Throws `Elf2dmpError`. The image has to be closed. */
+export const openCrashDump = (path: string): MemoryImage => winDump.open(FileSource.open(path));
+
+/** The header of a 64-bit crash dump of any kind. Throws `Elf2dmpError`. */
+export function openDumpHeader(path: string): ReturnType<typeof readDumpHeader> {
+  const source = FileSource.open(path);
+  try {
+    return readDumpHeader(source);
+  } finally {
+    source.close();
+  }
 }
 
 /** Opens a file that can be read as it lies there. Throws `Elf2dmpError`. The image has to be closed. */
@@ -28,7 +47,10 @@ export function openImage(path: string, format?: SourceFormat): MemoryImage {
 }
 
 /** As `openImage`, for any source; takes it over. */
-export function openSource(source: ByteSource, { format = 'auto', runs }: SourceFormat = {}): MemoryImage {
+export function openSource(
+  source: ByteSource,
+  { format = 'auto', runs, crashDumps = false }: SourceFormat = {},
+): MemoryImage {
   let head: Buffer;
   try {
     head = readUpTo(source, 0, PROBE_SIZE);
@@ -36,9 +58,9 @@ export function openSource(source: ByteSource, { format = 'auto', runs }: Source
     source.close();
     throw error;
   }
-  const reader = format === 'raw' || runs ? undefined : READERS.find((r) => r.probe(head));
+  const reader = format === 'raw' || runs ? undefined : readerOf(head, crashDumps);
   if (reader) return reader.open(source);
-  const unknown = format === 'raw' || runs ? undefined : identify(head, source.name);
+  const unknown = format === 'raw' || runs ? undefined : identify(head, source.name, crashDumps);
   if (!unknown && source.size >= MIN_RAW_SIZE) {
     const image = openRaw(source, runs);
     if (format === 'auto' && !runs) {
@@ -51,11 +73,11 @@ export function openSource(source: ByteSource, { format = 'auto', runs }: Source
 }
 
 /** As far as its first bytes tell: how much a dump holds. */
-export const estimate = (head: Buffer): Estimate | undefined => READERS.find((r) => r.probe(head))?.estimate(head);
+export const estimate = (head: Buffer): Estimate | undefined => readerOf(head, true)?.estimate(head);
 
 /** The error for an input that is something else, as far as its first bytes tell. */
-export function identify(head: Buffer, name: string): Elf2dmpError | undefined {
-  const neighbour = READERS.some((r) => r.probe(head)) ? undefined : identifyNeighbour(head);
+export function identify(head: Buffer, name: string, crashDumps = false): Elf2dmpError | undefined {
+  const neighbour = readerOf(head, crashDumps) ? undefined : identifyNeighbour(head);
   return neighbour && inputError(neighbour.code, 'unsupported', neighbour.what, head, name, neighbour.hint);
 }
 

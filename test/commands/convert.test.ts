@@ -53,6 +53,7 @@ describe('conversion without a debugger', () => {
       context: option('--context') as 'cpu' | undefined,
       type: option('--type') as 'bitmap' | undefined,
       ram: option('--ram') as 'windows' | undefined,
+      verify: true,
     });
     if (c.exitCode === 5) {
       await expect(conversion).rejects.toMatchObject({ kind: 'corrupt' });
@@ -64,6 +65,9 @@ describe('conversion without a debugger', () => {
     expect([...new Set(report.diagnostics.filter((d) => d.severity === 'loss').map((d) => d.code))].sort()).toEqual(
       [...(c.losses ?? [])].sort(),
     );
+    // Read back and compared with the input: what is damaged there is no fault of the dump.
+    expect(report.verification?.findings.filter((f) => f.severity === 'error')).toEqual([]);
+    expect(report.verification?.against).toMatchObject({ pagesCompared: report.dump.pages, pagesDifferent: 0 });
     expect(report.windows.kdbg).toEqual({
       address: `0x${truth.kdbg.toString(16)}`,
       size: truth.kdbgBlock.length,

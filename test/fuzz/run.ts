@@ -1,5 +1,6 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
 import { planConversion } from '../../src/commands/convert.ts';
+import { describeWindows } from '../../src/commands/info.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows, type Windows } from '../../src/locate/locator.ts';
 import { walkStack } from '../../src/locate/stacks.ts';
@@ -18,7 +19,7 @@ export interface Outcome {
 const TOO_LONG = 30_000;
 
 /**
- * Opens, locates, plans, and walks the stacks.
+ * Opens, locates, plans, walks the stacks, and says what `info` does.
  *
  * @returns how it ended, or what is wrong with that
  */
@@ -26,7 +27,9 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
   const undo = apply(subject.file, recipe);
   const started = performance.now();
   try {
-    const image = openSource(new BufferSource(subject.file.subarray(0, recipe.length), 'fuzzed'));
+    const image = openSource(new BufferSource(subject.file.subarray(0, recipe.length), 'fuzzed'), {
+      crashDumps: true,
+    });
     try {
       const windows = await locateWindows(image);
       const { plan, shown } = planConversion(windows);
@@ -40,6 +43,7 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
         const [first] = frames;
         if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
+      JSON.stringify(describeWindows(windows));
       const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
       if (wrong) return { problem: wrong };
       const { list, losses } = windows.image.diagnostics;

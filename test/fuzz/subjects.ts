@@ -3,6 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
+import { writeWinDump } from '../guest/win-dump.ts';
 
 /** Bytes of a file that mean something: mutations go here, now and then elsewhere. */
 export interface Place {
@@ -75,6 +76,30 @@ export function subjects(): Subject[] {
       { what: 'records', offset: 0x1000, length: flat.length - 0x1000, truth: true },
     ],
   });
+  for (const [type, name] of [
+    [1, 'full crash dump'],
+    [5, 'bitmap crash dump'],
+  ] as const) {
+    const dumped = buildGuest({ seed: 6, kdbg: 'plain' });
+    const file = writeWinDump(dumped, type);
+    const pages = type === 1 ? 0x2000 : 0x5000;
+    made.push({
+      name,
+      file,
+      guest: dumped,
+      places: [
+        { what: 'dump header', offset: 0, length: 0x1060, truth: true },
+        ...(type === 5 ? [{ what: 'bitmap', offset: 0x2000, length: 0x238, truth: true }] : []),
+        ...memoryPlaces(dumped, (physical) =>
+          physical >= 0x1000 && physical < 0xa0000
+            ? pages + physical - 0x1000
+            : physical >= 0x100000
+              ? pages + physical - 0x61000
+              : undefined,
+        ),
+      ],
+    });
+  }
   return made;
 }
 
@@ -130,6 +155,11 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
   const first = guest.kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE();
   virtual('module entry', first, 0xa0);
   virtual('PsActiveProcessHead', truth.psActiveProcessHead, 16);
+  for (const p of truth.processes) virtual('EPROCESS', p.address, guest.build.eprocess.size);
+  const unloaded = guest.kernel.read(truth.kdbgBlock.readBigUInt64LE(0x220), 8).readBigUInt64LE();
+  virtual('unloaded drivers', unloaded, 0x28 * 50);
+  virtual('exports', truth.kernelBase + 0x1000n, 0x28);
+  virtual('resources', truth.kernelBase + 0x7400n, 0x100);
   virtual('KiProcessorBlock', truth.kdbgBlock.readBigUInt64LE(0x218), 8 * truth.processors.length);
   virtual('KiBugCheckData', truth.kdbgBlock.readBigUInt64LE(0x88), 40, true);
   virtual('MmPhysicalMemoryBlock', truth.kdbgBlock.readBigUInt64LE(0x270), 8);

@@ -19,12 +19,12 @@ export interface Build {
   /** KDBG is kept encoded while the system runs. */
   encoded: boolean;
   lab: string;
-  eprocess: { size: number; links: number; pid: number; name: number };
+  eprocess: { size: number; links: number; pid: number; name: number; parent: number; peb: number };
 }
 
-const OLD = { size: 0x400, links: 0xe0, pid: 0xd8, name: 0x268 };
-const WIN7 = { size: 0x4d0, links: 0x188, pid: 0x180, name: 0x2e0 };
-const WIN10 = { size: 0xa40, links: 0x448, pid: 0x440, name: 0x5a8 };
+const OLD = { size: 0x400, links: 0xe0, pid: 0xd8, name: 0x268, parent: 0x1e0, peb: 0x2c0 };
+const WIN7 = { size: 0x4d0, links: 0x188, pid: 0x180, name: 0x2e0, parent: 0x290, peb: 0x338 };
+const WIN10 = { size: 0xa40, links: 0x448, pid: 0x440, name: 0x5a8, parent: 0x540, peb: 0x550 };
 
 export const BUILDS = {
   server2003: {

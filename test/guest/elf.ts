@@ -49,7 +49,9 @@ export function cpuNote(cpu: GuestCpu, size = 440, crashed = false): Buffer {
   };
   if (cpu.started) {
     const user = (cpu.cs & 3) === 3;
-    segment(0x98, cpu.cs, 0, user ? 0x20fb00 : 0x209b00, 0n);
+    // 0x23: the code segment of compatibility mode.
+    if (cpu.cs === 0x23) segment(0x98, cpu.cs, 0xffffffff, 0xcffb00, 0n);
+    else segment(0x98, cpu.cs, 0, user ? 0x20fb00 : 0x209b00, 0n);
     segment(0xb0, cpu.ds, 0xffffffff, 0xcff300, 0n);
     segment(0xc8, cpu.es, 0xffffffff, 0xcff300, 0n);
     segment(0xe0, cpu.fs, 0x3c00, 0x40f300, cpu.fsBase);

@@ -161,6 +161,17 @@ export interface Guest {
     physicalMemory: readonly { basePage: number; pageCount: number }[];
     modules: readonly GuestModule[];
     processors: readonly GuestProcessor[];
+    processes: readonly {
+      name: string;
+      pid: number;
+      parent: number;
+      /** 0: none. */
+      peb: bigint;
+      address: bigint;
+      root: number;
+    }[];
+    /** The last one first. */
+    unloaded: readonly { name: string; from: bigint; to: bigint; time: bigint }[];
     bugCheck: { code: number; parameters: readonly bigint[] } | undefined;
     /** RIP and RSP of the captured frame of the crashing processor. */
     captured: { processor: number; rip: bigint; rsp: bigint; rax: bigint } | undefined;
@@ -191,6 +202,8 @@ const RVA = {
   KiProcessorBlock: 0x35000,
   MmPfnDatabase: 0x36008,
   MmPhysicalMemoryBlock: 0x36010,
+  MmUnloadedDrivers: 0x36018,
+  MmLastUnloadedDriver: 0x36020,
   NtBuildLab: 0x36100,
   NtBuildNumber: 0x36200,
   KiWaitNever: 0x37000,
@@ -308,6 +321,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
         imageBase: 0x140000000n,
         timeDateStamp: 0x5e0f1a2b,
         functions,
+        version: {
+          file: [build.ntMajor, build.ntMinor, build.build, 1],
+          product: [build.ntMajor, build.ntMinor, build.build, 7],
+        },
         data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
       }),
   );
@@ -315,12 +332,13 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     // push VECTOR; hlt; jmp $-1: a CPU that faults stays to be looked at.
     kernel.write(k(RVA.handlers + 8 * vector), Buffer.from([0x6a, vector, 0xf4, 0xeb, 0xfd, 0xcc, 0xcc, 0xcc]));
   }
-  const drivers: { name: string; base: bigint; export: string; image?: Buffer }[] = compiled
-    ? compiled.drivers.map((d) => ({ name: d.name, base: d.base, export: '', image: d.bytes }))
-    : [
-        { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
-        { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch' },
-      ];
+  const drivers: { name: string; base: bigint; export: string; image?: Buffer; version?: readonly number[] }[] =
+    compiled
+      ? compiled.drivers.map((d) => ({ name: d.name, base: d.base, export: '', image: d.bytes }))
+      : [
+          { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
+          { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch', version: [1, 2, 65535, 4] },
+        ];
   for (const driver of drivers) {
     kernel.mapNew(driver.base, driver.image?.length ?? DRIVER_SIZE);
     kernel.write(
@@ -334,6 +352,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
           size: DRIVER_SIZE,
           imageBase: driver.base,
           timeDateStamp: 0x5e0f1a2c,
+          ...(driver.version ? { version: { file: driver.version, product: [1, 2, 0, 0] } } : {}),
           functions: [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
         }),
     );
@@ -383,9 +402,9 @@ export function buildGuest(options: GuestOptions = {}): Guest {
 
   const { eprocess } = build;
   const processes = [
-    { name: 'System', pid: 4 },
-    { name: 'smss.exe', pid: 0x198 },
-    { name: 'notepad.exe', pid: 0x1a2c },
+    { name: 'System', pid: 4, parent: 0, peb: 0n },
+    { name: 'smss.exe', pid: 0x198, parent: 4, peb: 0xd5_3fff_e000n },
+    { name: 'notepad.exe', pid: 0x1a2c, parent: 0x198, peb: 0xd5_3fff_f000n },
   ].map((p) => ({ ...p, address: pool(eprocess.size) }));
   linkAll(
     k(RVA.PsActiveProcessHead),
@@ -419,6 +438,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     shadow(k(RVA.launch), LAUNCH_PAGES * PAGE);
   }
   processes.forEach((p) => {
+    // DISPATCHER_HEADER: a process.
+    kernel.u8(p.address, 3);
+    kernel.u64(p.address + BigInt(eprocess.parent), BigInt(p.parent));
+    kernel.u64(p.address + BigInt(eprocess.peb), p.peb);
     kernel.u64(p.address + 0x28n, BigInt(p.name === 'notepad.exe' ? userRoot.root : kernel.root));
     kernel.u64(p.address + BigInt(eprocess.pid), BigInt(p.pid));
     kernel.write(p.address + BigInt(eprocess.name), Buffer.from(`${p.name}\0`, 'latin1'));
@@ -700,9 +723,13 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   set64(0x1d8, 0x7fff_ffff_0000n);
   set64(0x208, k(RVA.NtBuildLab));
   set64(0x218, k(RVA.KiProcessorBlock));
+  set64(0x220, k(RVA.MmUnloadedDrivers));
+  set64(0x228, k(RVA.MmLastUnloadedDriver));
   set64(0x270, k(RVA.MmPhysicalMemoryBlock));
   set16(0x2a0, 0xb8);
   set16(0x2a8, eprocess.size);
+  set16(0x2aa, eprocess.peb);
+  set16(0x2ac, eprocess.parent);
   set16(0x2ae, 0x28);
   set16(0x2b0, 0xb000);
   set16(0x2b4, 8);
@@ -757,6 +784,29 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.write(elsewhere + 0x100n, stale);
   }
 
+  // UNLOADED_DRIVERS[50] and its next index: the ring has gone around once.
+  const unloadedAt = (n: number) => ({
+    name: `dump_${n}.sys`,
+    from: 0xfffff804_30000000n + BigInt(n) * 0x100000n,
+    to: 0xfffff804_30000000n + BigInt(n) * 0x100000n + 0x9000n,
+    time: 0x01d9_4fff_0000_0000n + BigInt(n) * 10_000_000n,
+  });
+  const unloaded = Array.from({ length: 52 }, (_, n) => unloadedAt(n)).slice(2);
+  const ring = pool(0x28 * 50);
+  const unloadedNames = pool(50 * 0x40);
+  unloaded.forEach((driver, i) => {
+    const at = ring + BigInt(0x28 * ((i + 2) % 50));
+    const text = unloadedNames + BigInt(0x40 * i);
+    kernel.write(text, Buffer.from(driver.name, 'utf16le'));
+    kernel.u16(at, 2 * driver.name.length);
+    kernel.u16(at + 2n, 2 * driver.name.length);
+    kernel.u64(at + 8n, text);
+    kernel.u64(at + 0x10n, driver.from);
+    kernel.u64(at + 0x18n, driver.to);
+    kernel.u64(at + 0x20n, driver.time);
+  });
+  kernel.u64(k(RVA.MmUnloadedDrivers), ring);
+  kernel.u32(k(RVA.MmLastUnloadedDriver), 2);
   let vmcoreinfo: Guest['vmcoreinfo'];
   if (options.vmcoreinfo) {
     const copy = pool(PAGE);
@@ -809,6 +859,15 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       physicalMemory,
       modules,
       processors,
+      processes: processes.map(({ name, pid, parent, peb, address }) => ({
+        name,
+        pid,
+        parent,
+        peb,
+        address,
+        root: name === 'notepad.exe' ? userRoot.root : kernel.root,
+      })),
+      unloaded: unloaded.reverse(),
       bugCheck: options.crash && { code: options.crash.code, parameters: options.crash.parameters },
       captured,
       systemTime,

@@ -17,6 +17,8 @@ export interface PeSpec {
   imageBase: bigint;
   timeDateStamp: number;
   functions: readonly PeFunction[];
+  /** Of the version resource, four numbers each; none without. */
+  version?: { file: readonly number[]; product: readonly number[] };
   /** Exported data. */
   data?: readonly { name: string; rva: number }[];
 }
@@ -101,6 +103,37 @@ export function buildPe(spec: PeSpec): Buffer {
   image.writeUInt32LE(spec.age, 0x7114);
   image.write(`${spec.pdb}\0`, 0x7118, 'latin1');
   directory(6, 0x7000, 28);
+
+  // Resources: an icon group before the version, as the types are sorted.
+  if (spec.version) {
+    const resource = 0x7400;
+    const node = (at: number, entries: readonly [id: number, offset: number][]) => {
+      image.writeUInt16LE(entries.length, resource + at + 0xe);
+      entries.forEach(([id, offset], i) => {
+        image.writeUInt32LE(id, resource + at + 0x10 + 8 * i);
+        image.writeUInt32LE(offset, resource + at + 0x14 + 8 * i);
+      });
+    };
+    node(0, [
+      [14, 0x80000000 + 0x100],
+      [16, 0x80000000 + 0x40],
+    ]);
+    node(0x40, [[1, 0x80000000 + 0x60]]);
+    node(0x60, [[0x409, 0x80]]);
+    image.writeUInt32LE(resource + 0xa0, resource + 0x80);
+    image.writeUInt32LE(0x5c, resource + 0x84);
+    const info = resource + 0xa0;
+    image.writeUInt16LE(0x5c, info);
+    image.writeUInt16LE(0x34, info + 2);
+    image.write('VS_VERSION_INFO\0', info + 6, 'utf16le');
+    image.writeUInt32LE(0xfeef04bd, info + 0x28);
+    image.writeUInt32LE(0x10000, info + 0x2c);
+    [...spec.version.file, ...spec.version.product].forEach((part, i) => {
+      // The more significant half of each word comes behind.
+      image.writeUInt16LE(part, info + 0x30 + 2 * (i ^ 1));
+    });
+    directory(2, resource, 0x200);
+  }
 
   // Unwind data: all functions share "allocates 0x28 bytes in a prologue of 4".
   image.set([0x01, 0x04, 0x01, 0x00, 0x04, 0x42, 0x00, 0x00], 0x7200);

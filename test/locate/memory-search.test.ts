@@ -56,7 +56,9 @@ describe('the search of all memory', () => {
             const tagged = Array.from({ length: 512 }, (_, i) => buffer.readUInt32LE(page * PAGE + 8 * i)).includes(
               0x4742444b,
             );
-            expect(found.has(page * PAGE), `page ${page}`).toBe(clues.length > 0 || tagged);
+            // More may be looked at than has a clue: a KPCR's lower halves are enough. Never where nothing is.
+            if (clues.length > 0 || tagged) expect(found.has(page * PAGE), `page ${page}`).toBe(true);
+            else if (!marks.some((mark) => mark.page === page)) expect(found.has(page * PAGE)).toBe(false);
           }
         },
       ),

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text as readAll } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { inspect } from '../../src/commands/info.ts';
 import {
   askDebugger,
   attempt,
@@ -271,6 +272,55 @@ async function checkInDebugger(checks: Checks, c: MatrixCase, guest: Guest, dump
     checks.same(`memory at 0x${s.virtual.toString(16)}`, seen[`sample${i}`], s.bytes);
   });
   checks.same('KDBG in memory', seen.kdbg, truth.kdbgBlock);
+  await checkInfo(checks, c, dump, seen);
+}
+
+/** What `info` says of the dump is what the debugger shows of it. */
+// biome-ignore lint/suspicious/noExplicitAny: answers by the names of their questions.
+async function checkInfo(checks: Checks, c: MatrixCase, dump: string, seen: any): Promise<void> {
+  const { windows, input, problem } = await inspect({ input: dump });
+  if (!windows) {
+    checks.problems.push(`info of the dump: ${problem?.message}`);
+    return;
+  }
+  const header = input.dumpHeader!;
+  checks.same(
+    'info: bug check',
+    [Number(header.bugCheck.code), ...header.bugCheck.parameters.map((p) => BigInt(p.value))],
+    [seen.bugCheck.code, ...seen.bugCheck.parameters],
+  );
+  checks.same(
+    'info: build, processors',
+    [windows.build, header.processors],
+    [seen.system.build, seen.system.processors],
+  );
+  checks.same(
+    'info: time, uptime',
+    [Math.floor(Date.parse(windows.systemTime ?? '') / 1000), Math.floor(windows.uptimeSeconds ?? 0)],
+    [seen.system.time, seen.system.uptimeSeconds],
+  );
+  checks.same('info: DTB, KDBG', [windows.directoryTableBase, windows.kdbg.address].map(BigInt), [
+    seen.header.header.DirectoryTableBase,
+    seen.header.header.KdDebuggerDataBlock,
+  ]);
+  const listed = seen.modules as { base: bigint; size: number; timestamp: number }[];
+  for (const m of c.headless ? [] : windows.modules) {
+    const module = listed.find((other) => other.base === BigInt(m.base));
+    checks.same(`info: ${m.name}`, [m.size, Number(m.timeDateStamp)], [module?.size, module?.timestamp]);
+  }
+  for (const p of windows.processors) {
+    const registers = seen[`registers${p.number}`] as Record<string, bigint> | undefined;
+    if (!registers) {
+      checks.same(`info: registers of processor ${p.number}`, p.registers, 'unknown');
+      continue;
+    }
+    checks.same(
+      `info: registers of processor ${p.number}`,
+      // Control registers that nobody knows are zeros in a dump.
+      [p.rip, p.rsp, p.cr3 ?? '0'].map((value) => value && BigInt(value)),
+      [registers.rip, registers.rsp, registers.cr3],
+    );
+  }
 }
 
 function checkRegisters(

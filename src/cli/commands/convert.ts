@@ -10,12 +10,13 @@ import {
 } from '../../commands/convert.ts';
 import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
 import { STANDARD_INPUT } from '../../readers/input.ts';
-import { FORMAT_CHOICES } from '../../readers/registry.ts';
 import { EXIT } from '../exit-codes.ts';
+import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
-import { address, inputName, outputName, rawRanges, usage } from '../values.ts';
+import { writeFindings } from '../render-verify.ts';
+import { inputName, outputName, usage } from '../values.ts';
 import { undoJob } from './undo.ts';
 
 const options = (y: Argv) =>
@@ -74,31 +75,19 @@ const options = (y: Argv) =>
       describe:
         'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
     })
-    .option('format', {
-      choices: FORMAT_CHOICES,
-      default: 'auto' as const,
-      describe: 'raw: physical memory without a header, whatever it looks like',
+    .option('verify', {
+      type: 'boolean',
+      default: false,
+      describe: 'read the finished dump back and compare it with the input (exit 8 if it is not as it should be)',
     })
-    .option('runs', {
+    .option('hash', { type: 'boolean', default: false, describe: 'put the SHA-256 of input and output in the report' })
+    .option('patches', {
       type: 'string',
       requiresArg: true,
-      describe: 'of raw memory: START+SIZE of each range in the file, as 0+3G,4G; else it is found',
+      describe: 'save what was changed in memory, with the original bytes, to this file (JSON)',
     })
-    .option('spool', {
-      type: 'string',
-      requiresArg: true,
-      describe: "directory for the temporary file that a compressed or piped input needs (default: OUTPUT's)",
-    })
-    .option('dtb', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'page-table root (physical address, hex), instead of searching',
-    })
-    .option('kernel-base', {
-      type: 'string',
-      requiresArg: true,
-      describe: "the kernel's base (virtual address, hex), instead of searching",
-    })
+    .options(sourceDescriptions("OUTPUT's"))
+    .options(locateDescriptions)
     .option('json', { type: 'boolean', default: false, describe: 'print the report as JSON' })
     .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'print errors and losses only' })
     .option('verbose', {
@@ -124,12 +113,10 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         strict: args.strict,
         patch: args.patch,
         context: args.context,
-        dtb: args.dtb === undefined ? undefined : Number(address('--dtb', args.dtb, 2n ** 52n)),
-        kernelBase:
-          args['kernel-base'] === undefined ? undefined : address('--kernel-base', args['kernel-base'], 2n ** 64n),
+        ...locateOptions(args),
       };
-      const { force, type, ram, reflink, sparse, format, spool } = args;
-      const runs = args.runs === undefined ? undefined : rawRanges(args.runs);
+      const { force, type, ram, reflink, sparse, verify, hash, patches } = args;
+      const source = sourceOptions(args);
       chosen({
         json,
         verbose,
@@ -144,8 +131,8 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                 : await convert({
                     ...all,
                     ...names,
-                    ...{ force, type, ram, reflink, sparse, format, runs },
-                    ...(spool === undefined ? {} : { spoolDirectory: spool }),
+                    ...{ force, type, ram, reflink, sparse, verify, hash, patches },
+                    ...source,
                     onSpool: quiet
                       ? undefined
                       : (spooling) => {
@@ -155,8 +142,10 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                   });
             line?.clear();
             writeDiagnostics(report.diagnostics, { quiet, verbose });
+            if (report.verification) writeFindings(report.verification, quiet);
             if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
             else if (!quiet) process.stdout.write(renderReport(report, verbose));
+            if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
             return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
           } finally {
             line?.clear();
@@ -176,6 +165,9 @@ interface Given {
   ram: string;
   reflink: string;
   sparse: string;
+  verify: boolean;
+  hash: boolean;
+  patches?: string | undefined;
   format: string;
   runs?: string | undefined;
   spool?: string | undefined;
@@ -197,6 +189,10 @@ function namesOf(args: Given): { undo: string } | { inPlace: string } | { input:
     [args.ram === 'windows', '--ram windows'],
     [args.reflink !== 'never', '--reflink'],
     [args.sparse !== 'auto', '--sparse'],
+    // The input is no more: what there is to verify, `verify` does.
+    [args.verify, '--verify'],
+    [args.hash, '--hash'],
+    [args.patches !== undefined, '--patches'],
     [args.format !== 'auto', '--format'],
     [args.runs !== undefined, '--runs'],
     [args.spool !== undefined, '--spool'],

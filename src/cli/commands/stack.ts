@@ -5,19 +5,20 @@ import type { FrameReport, StackReport } from '../../commands/stack.ts';
 import { printable } from '../../core/errors.ts';
 import { stacks } from '../../index.ts';
 import { EXIT } from '../exit-codes.ts';
-import { inputFrom, inputOptions } from '../input-options.ts';
+import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
 import { renderSpooling, writeDiagnostics } from '../render.ts';
 import { inputName, usage } from '../values.ts';
 
 const options = (y: Argv) =>
-  inputOptions(
-    y.positional('file', {
+  y
+    .positional('file', {
       type: 'string',
       demandOption: true,
       describe: "the guest's memory, in any form that a conversion takes; it is only read",
-    }),
-  )
+    })
+    .options(sourceDescriptions("the system's for temporary files"))
+    .options(locateDescriptions)
     .option('cpu', { type: 'string', requiresArg: true, describe: "one processor only, by Windows' number" })
     .option('context', {
       choices: CONTEXT_CHOICES,
@@ -31,7 +32,7 @@ const options = (y: Argv) =>
 export const addStack: AddCommand = (yargs, chosen) =>
   yargs.command('stack <file>', 'Shows the stack of each processor, without symbols.', options, (args) => {
     const { json, quiet, verbose } = args;
-    const input = inputFrom(args);
+    const input = { ...sourceOptions(args), ...locateOptions(args) };
     if (args.cpu !== undefined && !/^\d{1,5}$/.test(args.cpu)) throw usage(`--cpu: "${args.cpu}" is not a number`);
     chosen({
       json,

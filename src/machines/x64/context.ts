@@ -1,8 +1,9 @@
 /** CONTEXT and KSPECIAL_REGISTERS of x64 Windows (ntddk.h, and ntos types in public symbols). */
-import { isKernelAddress } from '../../core/bits.ts';
+import { isCanonical, isKernelAddress } from '../../core/bits.ts';
 import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
 import { va } from '../../core/units.ts';
-import type { ContextView } from '../machine.ts';
+import type { ContextView, ReadVirtual } from '../machine.ts';
+import { bareSegment } from './prstatus.ts';
 import type { Segment, X64Registers } from './registers.ts';
 
 export const CONTEXT_AMD64 = 0x100000;
@@ -141,6 +142,65 @@ export function viewContext(frame: Buffer): ContextView {
     complete: areContextFlags(flags) && (flags & 3) === 3,
     instructionPointer: va(Rip),
     stackPointer: va(Rsp),
+  };
+}
+
+/** Of a descriptor's high dword: all but the bits of base and limit. */
+const DESCRIPTOR_FLAGS = 0x00f0_ff00;
+
+/**
+ * @param frame at least `Context.size` bytes
+ * @param special at least `SpecialRegisters.size` bytes
+ * @param read for the descriptors that the selectors name, in the GDT
+ */
+export function decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual): X64Registers | undefined {
+  const c = Context.read(frame);
+  // What is written for a CPU whose registers are unknown has no RIP.
+  if (!viewContext(frame).complete || c.Rip === 0n || !isCanonical(c.Rip, 57)) return undefined;
+  const s = SpecialRegisters.read(special);
+  const table = (limit: number, base: bigint): Segment => ({ selector: 0, limit, flags: 0, base });
+  const segment = (selector: number, base = 0n): Segment => {
+    const descriptor = isKernelAddress(s.GdtrBase) ? read(s.GdtrBase + BigInt(selector & ~7), 8) : undefined;
+    if (!descriptor) return bareSegment(BigInt(selector), base);
+    return { selector, limit: 0, flags: descriptor.readUInt32LE(4) & DESCRIPTOR_FLAGS, base };
+  };
+  return {
+    rax: c.Rax,
+    rbx: c.Rbx,
+    rcx: c.Rcx,
+    rdx: c.Rdx,
+    rsi: c.Rsi,
+    rdi: c.Rdi,
+    rsp: c.Rsp,
+    rbp: c.Rbp,
+    r8: c.R8,
+    r9: c.R9,
+    r10: c.R10,
+    r11: c.R11,
+    r12: c.R12,
+    r13: c.R13,
+    r14: c.R14,
+    r15: c.R15,
+    rip: c.Rip,
+    rflags: BigInt(c.EFlags),
+    cs: segment(c.SegCs),
+    ds: segment(c.SegDs),
+    es: segment(c.SegEs),
+    fs: segment(c.SegFs),
+    gs: segment(c.SegGs, s.MsrGsBase),
+    ss: segment(c.SegSs),
+    // Zeros stand for what was not known.
+    control: s.Cr3 === 0n ? undefined : { cr0: s.Cr0, cr2: s.Cr2, cr3: s.Cr3, cr4: s.Cr4 },
+    tables:
+      s.GdtrBase === 0n
+        ? undefined
+        : {
+            ldt: segment(s.Ldtr),
+            tr: segment(s.Tr),
+            gdt: table(s.GdtrLimit, s.GdtrBase),
+            idt: table(s.IdtrLimit, s.IdtrBase),
+          },
+    kernelGsBase: s.MsrGsSwap,
   };
 }
 

@@ -6,6 +6,7 @@ import type { Machine } from '../machine.ts';
 import {
   areContextFlags,
   Context,
+  decodeContext,
   encodeContext,
   encodeUnknownContext,
   looksLikeContext,
@@ -82,6 +83,7 @@ export const X64: Machine = {
   viewContext,
   areContextFlags,
   looksLikeContext,
+  decodeContext,
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   patchSpecialRegisters,

@@ -1,0 +1,310 @@
+/** Windows 64-bit crash dumps of x64 machines that hold pages of all memory: full ones and bitmap ones. */
+import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import type { StructOf } from '../core/struct.ts';
+import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
+import {
+  BITMAP_SIGNATURE_FULL,
+  BITMAP_SIGNATURE_KERNEL,
+  BITMAP_VALID,
+  BitmapDumpHeader,
+  DUMP_HEADER64_SIZE,
+  DUMP_SIGNATURE,
+  DumpHeader64,
+  DumpType,
+  MAX_HEADER_RUNS,
+  PhysicalMemoryRun64,
+} from '../formats/win-dump.ts';
+import { X64 } from '../machines/x64/index.ts';
+import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { type ByteSource, readUpTo } from '../source/source.ts';
+import { runReader } from './file-runs.ts';
+import type { Estimate, Reader } from './reader.ts';
+
+/** 8 TiB of pages of 4 KiB. */
+const MAX_BITMAP_BYTES = 256 * MIB;
+/** A run costs about 100 bytes. */
+const MAX_RUNS = 1 << 20;
+const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
+
+/** A run whose bytes lie in the file as they are. */
+type FileRun = PhysicalRun & { fileOffset: number };
+type Header = StructOf<typeof DumpHeader64>;
+/** One error of this file: `corrupt` unless said otherwise. */
+type Fail = (details: Omit<ErrorDetails, 'kind' | 'file'> & { kind?: ErrorDetails['kind'] }) => Elf2dmpError;
+
+export const winDump: Reader = {
+  format: 'windows-dump',
+  probe: (head) => head.subarray(0, DUMP_SIGNATURE.length).equals(DUMP_SIGNATURE),
+  estimate(head): Estimate | undefined {
+    if (head.length < DUMP_HEADER64_SIZE) return undefined;
+    const { RequiredDumpSpace: file, NumberOfPages: pages } = DumpHeader64.read(head);
+    const limit = BigInt(PHYSICAL_ADDRESS_LIMIT);
+    if (file > limit || pages * BigInt(PAGE_SIZE) > limit) return undefined;
+    return { file: Number(file), memory: Number(pages) * PAGE_SIZE };
+  },
+  open(source) {
+    try {
+      return open(source);
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  },
+};
+
+/**
+ * The header alone, also of kinds of dumps whose memory is not read (triage, kernel memory). Throws
+ * `Elf2dmpError` where there is no whole header of a 64-bit dump.
+ */
+export function readDumpHeader(source: ByteSource): Header {
+  return readHeader(source, failure(source));
+}
+
+const failure =
+  (source: ByteSource): Fail =>
+  (details) =>
+    new Elf2dmpError({ kind: 'corrupt', file: source.name, ...details });
+
+function open(source: ByteSource): MemoryImage {
+  const diagnostics = new Diagnostics();
+  const fail = failure(source);
+  const header = readHeader(source, fail);
+  checkKind(header, fail);
+  const full = header.DumpType === DumpType.full;
+  const listed = full ? headerRuns(header, fail) : bitmapRuns(source, fail);
+  const runs = listed.flatMap((run) => {
+    const size = Math.min(run.size, source.size - run.fileOffset);
+    return size > 0 ? [{ ...run, size }] : [];
+  });
+  const missing = listed.reduce((sum, run) => sum + run.size, 0) - runs.reduce((sum, run) => sum + run.size, 0);
+  if (missing > 0) {
+    diagnostics.add('loss', 'input-truncated', `the file ends ${bytes(missing)} before the memory that it lists does`, {
+      offset: hex(source.size),
+    });
+  }
+  if (runs.length === 0) {
+    throw fail({ code: 'dmp-no-memory', message: 'none of the memory that the header lists is in the file' });
+  }
+  return new MemoryImage({
+    file: source.name,
+    format: full ? 'windows-full-dump' : 'windows-bitmap-dump',
+    machine: X64,
+    runs,
+    cpus: [],
+    notes: [],
+    diagnostics,
+    dumpHeader: header,
+    reader: runReader(source),
+    fd: source.fd,
+    close: () => source.close(),
+  });
+}
+
+/** Dumps that hold something else than pages of all memory. */
+const OTHER_TYPES: Record<number, string> = {
+  2: 'a kernel memory (summary) dump',
+  4: 'a small memory (triage) dump',
+  8: 'a kernel memory dump of the newer kind',
+  9: 'a kernel and user memory dump',
+  10: 'a complete memory dump of the newer kind',
+};
+
+const at = (field: keyof Header) => ({
+  structure: DumpHeader64.name,
+  field,
+  offset: DumpHeader64.offsetOf(field),
+});
+
+function readHeader(source: ByteSource, fail: Fail): Header {
+  const head = readUpTo(source, 0, DUMP_HEADER64_SIZE);
+  if (head.length < DUMP_HEADER64_SIZE) {
+    throw fail({
+      code: 'dmp-truncated-header',
+      message: 'the file ends within its header',
+      structure: DumpHeader64.name,
+      offset: head.length,
+      expected: `${DUMP_HEADER64_SIZE} bytes`,
+      actual: `${head.length}`,
+    });
+  }
+  const header = DumpHeader64.read(head);
+  if (!header.Signature.equals(DUMP_SIGNATURE)) {
+    throw fail({
+      code: 'dmp-signature',
+      message: 'not a Windows 64-bit crash dump',
+      ...at('Signature'),
+      expected: '"PAGEDU64"',
+      actual: header.Signature.toString('hex'),
+    });
+  }
+  return header;
+}
+
+function checkKind(header: Header, fail: Fail): void {
+  if (header.MachineImageType !== X64.imageFileMachine) {
+    throw fail({
+      kind: 'unsupported',
+      code: 'dmp-machine',
+      message: 'a crash dump of another machine than x64',
+      ...at('MachineImageType'),
+      expected: hex(X64.imageFileMachine),
+      actual: hex(header.MachineImageType),
+    });
+  }
+  const known: readonly number[] = [DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel];
+  if (!known.includes(header.DumpType)) {
+    throw fail({
+      kind: 'unsupported',
+      code: 'dmp-type',
+      message: `${OTHER_TYPES[header.DumpType] ?? 'a crash dump of an unknown kind'}: only full and bitmap dumps are read`,
+      ...at('DumpType'),
+      expected: known.join(', '),
+      actual: `${header.DumpType}`,
+    });
+  }
+}
+
+/** The runs of a full dump: their pages follow each other right behind the header. */
+function headerRuns(header: Header, fail: Fail): FileRun[] {
+  const bad = (field: 'NumberOfRuns' | 'Runs' | 'NumberOfPages', message: string, expected: string, actual: string) =>
+    fail({
+      code: 'dmp-runs',
+      message,
+      structure: DumpHeader64.name,
+      field,
+      offset: DumpHeader64.offsetOf(field),
+      expected,
+      actual,
+    });
+  const { NumberOfRuns: count } = header;
+  if (count === 0 || count > MAX_HEADER_RUNS) {
+    throw bad('NumberOfRuns', 'an impossible number of runs', `1 to ${MAX_HEADER_RUNS}`, `${count}`);
+  }
+  const runs: FileRun[] = [];
+  let pages = 0n;
+  for (let i = 0; i < count; i++) {
+    const { BasePage, PageCount } = PhysicalMemoryRun64.read(header.Runs, i * PhysicalMemoryRun64.size);
+    if (BasePage + PageCount > BigInt(MAX_PAGES)) {
+      throw bad(
+        'Runs',
+        `run ${i} lies beyond what a machine can address`,
+        `pages below ${hex(MAX_PAGES)}`,
+        `${hex(PageCount)} pages from ${hex(BasePage)} on`,
+      );
+    }
+    const fileOffset = DUMP_HEADER64_SIZE + Number(pages) * PAGE_SIZE;
+    if (PageCount > 0n) {
+      runs.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE, fileOffset });
+    }
+    pages += PageCount;
+  }
+  if (pages !== header.NumberOfPages) {
+    throw bad(
+      'NumberOfPages',
+      'the number of pages is not that of the runs',
+      `${pages} pages`,
+      `${header.NumberOfPages}`,
+    );
+  }
+  runs.sort((a, b) => a.start - b.start);
+  runs.forEach((run, i) => {
+    const before = runs[i - 1];
+    if (before && before.start + before.size > run.start) {
+      throw bad('Runs', 'runs overlap', `none below ${hex(before.start + before.size)}`, hex(run.start));
+    }
+  });
+  return runs;
+}
+
+/** The runs of set bits; their pages follow each other from FirstPage on. */
+function bitmapRuns(source: ByteSource, fail: Fail): FileRun[] {
+  const head = readUpTo(source, DUMP_HEADER64_SIZE, BitmapDumpHeader.size);
+  const bad = (
+    field: keyof StructOf<typeof BitmapDumpHeader>,
+    message: string,
+    expected: string,
+    actual: string | bigint,
+  ) =>
+    fail({
+      code: 'dmp-bitmap',
+      message,
+      structure: BitmapDumpHeader.name,
+      field,
+      offset: DUMP_HEADER64_SIZE + BitmapDumpHeader.offsetOf(field),
+      expected,
+      actual: typeof actual === 'bigint' ? hex(actual) : actual,
+    });
+  if (head.length < BitmapDumpHeader.size) {
+    throw bad(
+      'Signature',
+      'the file ends within the bitmap header',
+      `${BitmapDumpHeader.size} bytes`,
+      `${head.length}`,
+    );
+  }
+  const bitmap = BitmapDumpHeader.read(head);
+  if (!bitmap.Signature.equals(BITMAP_SIGNATURE_FULL) && !bitmap.Signature.equals(BITMAP_SIGNATURE_KERNEL)) {
+    throw bad('Signature', 'no bitmap header', '"FDMP" or "SDMP"', bitmap.Signature.toString('hex'));
+  }
+  if (!bitmap.ValidDump.equals(BITMAP_VALID)) {
+    throw bad('ValidDump', 'the bitmap was not completed', '"DUMP"', bitmap.ValidDump.toString('hex'));
+  }
+  const mapAt = DUMP_HEADER64_SIZE + BitmapDumpHeader.size;
+  const limit = Math.min(MAX_BITMAP_BYTES, source.size - mapAt) * 8;
+  if (bitmap.Pages === 0n || bitmap.Pages > BigInt(Math.min(limit, MAX_PAGES))) {
+    throw bad(
+      'Pages',
+      'the bitmap does not fit the file',
+      `1 to ${hex(Math.min(limit, MAX_PAGES))} bits`,
+      bitmap.Pages,
+    );
+  }
+  const bits = Number(bitmap.Pages);
+  const mapEnd = mapAt + Math.ceil(bits / 8);
+  if (bitmap.FirstPage < BigInt(mapEnd) || bitmap.FirstPage > BigInt(source.size)) {
+    throw bad(
+      'FirstPage',
+      'the pages do not begin behind the bitmap in the file',
+      `${hex(mapEnd)} to ${hex(source.size)}`,
+      bitmap.FirstPage,
+    );
+  }
+  const map = readUpTo(source, mapAt, mapEnd - mapAt);
+  const runs: FileRun[] = [];
+  let fileOffset = Number(bitmap.FirstPage);
+  let pages = 0;
+  for (const { from, to } of setBits(map, bits)) {
+    if (runs.length === MAX_RUNS) {
+      throw bad('Pages', 'the bitmap has more runs than any machine', `at most ${MAX_RUNS}`, 'more');
+    }
+    const size = (to - from) * PAGE_SIZE;
+    runs.push({ start: pa(from * PAGE_SIZE), size, fileOffset });
+    fileOffset += size;
+    pages += to - from;
+  }
+  if (bitmap.TotalPresentPages !== BigInt(pages)) {
+    throw bad('TotalPresentPages', "the number of pages is not the bitmap's", hex(pages), bitmap.TotalPresentPages);
+  }
+  return runs;
+}
+
+/** Runs of set bits [from, to), least significant first. */
+function* setBits(map: Buffer, bits: number): Generator<{ from: number; to: number }> {
+  let from = -1;
+  for (let bit = 0; bit < bits; ) {
+    const byte = map[bit >>> 3]!;
+    // Whole bytes that change nothing, which are nearly all.
+    if (bit % 8 === 0 && byte === (from < 0 ? 0 : 0xff) && bit + 8 <= bits) {
+      bit += 8;
+      continue;
+    }
+    const set = ((byte >>> (bit & 7)) & 1) === 1;
+    if (set && from < 0) from = bit;
+    if (!set && from >= 0) {
+      yield { from, to: bit };
+      from = -1;
+    }
+    bit++;
+  }
+  if (from >= 0) yield { from, to: bits };
+}

@@ -1,0 +1,95 @@
+/** Writes a guest as Windows' own crash dump writer leaves it: by literal offsets, never by the product. */
+import type { Guest, GuestCpu } from './guest.ts';
+
+const RUNS = (guest: Guest): [from: number, to: number][] => [
+  [0x1000, 0xa0000],
+  [0x100000, guest.ramBytes],
+];
+
+/**
+ * A full (type 1) or bitmap (type 5) dump. The guest's KDBG has to be plain; its CPUs' registers are put into the PRCBs.
+ */
+export function writeWinDump(guest: Guest, type: 1 | 5 = 1): Buffer {
+  const { truth, kernel, build } = guest;
+  for (const p of truth.processors) {
+    const cpu = guest.cpus[p.cpu]!;
+    if (truth.captured?.processor !== p.number) kernel.write(p.context, context(cpu));
+    kernel.write(p.specialRegisters, special(cpu));
+  }
+  const runs = RUNS(guest);
+  const pages = runs.reduce((sum, [from, to]) => sum + (to - from) / 0x1000, 0);
+  const header = Buffer.alloc(0x2000, 'PAGE');
+  const u32 = (at: number, value: number) => header.writeUInt32LE(value, at);
+  const u64 = (at: number, value: bigint | number) => header.writeBigUInt64LE(BigInt(value), at);
+  header.write('PAGEDU64', 0, 'latin1');
+  u32(0x8, 0xf);
+  u32(0xc, build.build);
+  u64(0x10, truth.root);
+  u64(0x18, truth.pfnDatabaseVariable);
+  u64(0x20, truth.psLoadedModuleList);
+  u64(0x28, truth.psActiveProcessHead);
+  u32(0x30, 0x8664);
+  u32(0x34, truth.processors.length);
+  u32(0x38, truth.bugCheck?.code ?? 0x161);
+  for (let i = 0; i < 4; i++) u64(0x40 + 8 * i, truth.bugCheck?.parameters[i] ?? 0n);
+  u64(0x80, truth.kdbg);
+  u32(0x88, runs.length);
+  u64(0x90, pages);
+  runs.forEach(([from, to], i) => {
+    u64(0x98 + 16 * i, from / 0x1000);
+    u64(0xa0 + 16 * i, (to - from) / 0x1000);
+  });
+  u32(0xf98, type);
+  u64(0xfa8, truth.systemTime);
+  u64(0x1030, truth.upTime);
+  u32(0x1040, truth.productType);
+  u32(0x1044, truth.suiteMask);
+  const memory = runs.map(([from, to]) => guest.memory.flat(from, to));
+  if (type === 1) {
+    u64(0xfa0, 0x2000 + pages * 0x1000);
+    return Buffer.concat([header, ...memory]);
+  }
+  const bits = guest.ramBytes / 0x1000;
+  // Windows begins the pages at a page of the file, some way behind the map.
+  const map = Buffer.alloc(0x3000);
+  map.write('FDMPDUMP', 0, 'latin1');
+  map.writeBigUInt64LE(0x5000n, 0x20);
+  map.writeBigUInt64LE(BigInt(pages), 0x28);
+  map.writeBigUInt64LE(BigInt(bits), 0x30);
+  for (const [from, to] of runs) {
+    for (let pfn = from / 0x1000; pfn < to / 0x1000; pfn++) map[0x38 + (pfn >> 3)]! |= 1 << (pfn & 7);
+  }
+  u64(0xfa0, 0x5000 + pages * 0x1000);
+  return Buffer.concat([header, map, ...memory]);
+}
+
+function context({ regs, cs, ss, ds, es, fs, gs }: GuestCpu): Buffer {
+  const frame = Buffer.alloc(0x4d0);
+  frame.writeUInt32LE(0x10001f, 0x30);
+  frame.writeUInt32LE(0x1f80, 0x34);
+  [cs, ds, es, fs, gs, ss].forEach((selector, i) => {
+    frame.writeUInt16LE(selector, 0x38 + 2 * i);
+  });
+  frame.writeUInt32LE(Number(regs.rflags & 0xffffffffn), 0x44);
+  const names = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11'] as const;
+  [...names, ...(['r12', 'r13', 'r14', 'r15', 'rip'] as const)].forEach((name, i) => {
+    frame.writeBigUInt64LE(regs[name], 0x78 + 8 * i);
+  });
+  frame.writeUInt32LE(0x1f80, 0x118);
+  return frame;
+}
+
+function special(cpu: GuestCpu): Buffer {
+  const registers = Buffer.alloc(0xd8);
+  registers.writeBigUInt64LE(cpu.cr0, 0);
+  registers.writeBigUInt64LE(cpu.cr3, 0x10);
+  registers.writeBigUInt64LE(cpu.cr4, 0x18);
+  registers.writeUInt16LE(cpu.gdt.limit, 0x56);
+  registers.writeBigUInt64LE(cpu.gdt.base, 0x58);
+  registers.writeUInt16LE(cpu.idt.limit, 0x66);
+  registers.writeBigUInt64LE(cpu.idt.base, 0x68);
+  registers.writeUInt16LE(cpu.tr, 0x70);
+  registers.writeBigUInt64LE(cpu.gsBase, 0xa8);
+  registers.writeBigUInt64LE(cpu.kernelGsBase, 0xb0);
+  return registers;
+}

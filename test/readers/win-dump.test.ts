@@ -1,0 +1,130 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/commands/convert.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
+import { openImage, openSource } from '../../src/readers/registry.ts';
+import { BufferSource } from '../../src/source/buffer.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
+import { writeWinDump } from '../guest/win-dump.ts';
+import { pagesOf } from '../support/dumps.ts';
+
+let dir: string;
+let guest: Guest;
+let full: Buffer;
+let bitmap: Buffer;
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-win-dump-'));
+  guest = buildGuest({ processors: 3, user: [1], seed: 5 });
+  const input = join(dir, 'vm.elf');
+  writeFileSync(input, writeElf(guest));
+  await convert({ input, output: join(dir, 'full.dmp') });
+  await convert({ input, output: join(dir, 'bitmap.dmp'), type: 'bitmap' });
+  full = readFileSync(join(dir, 'full.dmp'));
+  bitmap = readFileSync(join(dir, 'bitmap.dmp'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const open = (bytes: Buffer) => openSource(new BufferSource(bytes, 'test.dmp'), { crashDumps: true });
+
+describe('crash dumps as input', () => {
+  it.each(['full', 'bitmap'] as const)('gives the pages of a %s dump', (kind) => {
+    const bytes = kind === 'full' ? full : bitmap;
+    const image = open(bytes);
+    expect(image.format).toBe(`windows-${kind}-dump`);
+    expect(image.runs.map((r) => [r.start, r.size])).toEqual([
+      [0, 0xa0000],
+      [0x100000, 0xf00000],
+    ]);
+    for (const [address, page] of pagesOf(bytes)) {
+      const read = Buffer.alloc(0x1000);
+      expect(image.readSync(address, read)).toBe(true);
+      if (!read.equals(page)) throw new Error(`page 0x${address.toString(16)} differs`);
+    }
+  });
+
+  it('leads to the same Windows and registers as the input of the conversion', async () => {
+    for (const name of ['full.dmp', 'bitmap.dmp']) {
+      const image = openImage(join(dir, name), { crashDumps: true });
+      const windows = await locateWindows(image);
+      image.close();
+      expect(image.diagnostics.list).toEqual([]);
+      expect(windows.kernel.base).toBe(guest.truth.kernelBase);
+      expect([windows.kdbg.address, windows.kdbg.encoded]).toEqual([guest.truth.kdbg, false]);
+      expect(windows.version.build).toBe(guest.build.build);
+      for (const p of guest.truth.processors) {
+        const registers = windows.processors[p.number]!.cpu!.registers!;
+        const { regs, cr3, cs } = guest.cpus[p.cpu]!;
+        expect(registers).toMatchObject({
+          rip: regs.rip,
+          rsp: regs.rsp,
+          r15: regs.r15,
+          rax: regs.rax,
+          control: { cr3 },
+        });
+        expect([registers.cs.selector, registers.cs.flags]).toEqual([cs, cs === 0x10 ? 0x209b00 : 0x20fb00]);
+      }
+    }
+  });
+
+  it('finds Windows by search when the root in the header leads nowhere', async () => {
+    const bytes = Buffer.from(full);
+    bytes.writeBigUInt64LE(0x5000n, 0x10);
+    const windows = await locateWindows(open(bytes));
+    expect(windows.kernel.base).toBe(guest.truth.kernelBase);
+  });
+
+  it.each([
+    ['machine', 'full', 0x30, 0x14c, 'dmp-machine'],
+    ['kind', 'full', 0xf98, 4, 'dmp-type'],
+    ['no runs', 'full', 0x88, 0, 'dmp-runs'],
+    ['more runs than the header has room for', 'full', 0x88, 43, 'dmp-runs'],
+    ['other number of pages', 'full', 0x90, 7, 'dmp-runs'],
+    ['runs that overlap', 'full', 0xa8, 0x9f, 'dmp-runs'],
+    ['a run beyond all addresses', 'full', 0x9e, 0x1000_0000, 'dmp-runs'],
+    ['bitmap signature', 'bitmap', 0x2000, 0, 'dmp-bitmap'],
+    ['unfinished bitmap', 'bitmap', 0x2004, 0, 'dmp-bitmap'],
+    ['pages within the bitmap', 'bitmap', 0x2020, 0x2040, 'dmp-bitmap'],
+    ['pages behind the end', 'bitmap', 0x2020, 0x7fff_ffff, 'dmp-bitmap'],
+    ['other number of set bits', 'bitmap', 0x2028, 1, 'dmp-bitmap'],
+    ['no bits', 'bitmap', 0x2030, 0, 'dmp-bitmap'],
+    ['more bits than the file has', 'bitmap', 0x2030, 0x7fff_ffff, 'dmp-bitmap'],
+  ] as const)('refuses a header with a wrong field: %s', (_, kind, at, value, code) => {
+    const bytes = Buffer.from(kind === 'full' ? full : bitmap);
+    bytes.writeUInt32LE(value, at);
+    expect(() => open(bytes)).toThrow(expect.objectContaining({ code }));
+  });
+
+  it('refuses a file that ends in its header, and says what a cut one lacks', () => {
+    expect(() => open(full.subarray(0, 0x1fff))).toThrow(expect.objectContaining({ code: 'dmp-truncated-header' }));
+    expect(() => open(full.subarray(0, 0x2000))).toThrow(expect.objectContaining({ code: 'dmp-no-memory' }));
+    const image = open(full.subarray(0, full.length - 0x800));
+    expect(image.diagnostics.losses.map((d) => d.code)).toEqual(['input-truncated']);
+    expect(image.size).toBe(0xfa0000 - 0x800);
+  });
+
+  it.each([
+    ['full', 1, {}],
+    ['bitmap', 5, { crash: { code: 0xd1, parameters: [1n, 2n, 3n, 4n], processor: 0 } }],
+  ] as const)('reads a %s dump as Windows writes it, not by elf2dmp', async (_, type, options) => {
+    const made = buildGuest({ processors: 3, user: [1], kdbg: 'plain', seed: 9, ...options });
+    const windows = await locateWindows(open(writeWinDump(made, type)));
+    expect(windows.kernel.base).toBe(made.truth.kernelBase);
+    expect(windows.crash?.processor?.number).toBe(type === 5 ? 0 : undefined);
+    expect(windows.processors.map((p) => p.cpu?.registers?.rip)).toEqual(
+      made.truth.processors.map((p) =>
+        made.truth.captured?.processor === p.number ? made.truth.captured.rip : made.cpus[p.cpu]!.regs.rip,
+      ),
+    );
+    for (const { virtual, bytes } of made.truth.samples)
+      expect(windows.space.read(virtual, bytes.length)).toEqual(bytes);
+  });
+
+  it('is no input of a conversion', async () => {
+    await expect(convert({ input: join(dir, 'full.dmp'), output: join(dir, 'again.dmp') })).rejects.toMatchObject({
+      code: 'already-dmp',
+    });
+  });
+});
