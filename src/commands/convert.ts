@@ -15,6 +15,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
 import { sha256OfFile, sha256OfInput } from './hash.ts';
 import { headerValues } from './header-values.ts';
+import { describePage, type PageData } from './page.ts';
 import { writePatchFile } from './patch-file.ts';
 import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
 import { verifyDump } from './verify-dump.ts';
@@ -52,6 +53,8 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
   patches?: string | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
   patch?: boolean | undefined;
+  /** Called with what a report for people shows, when the dump is there. */
+  onPage?: ((page: PageData) => void) | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
@@ -114,7 +117,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
  */
 export async function convertImage(
   opened: MemoryImage,
-  options: LocateOptions & Pick<ConvertOptions, 'signal' | 'onProgress'>,
+  options: LocateOptions & Pick<ConvertOptions, 'signal' | 'onProgress' | 'onPage'>,
   path: string,
   started: number,
   write: (windows: Windows) => Promise<Conversion>,
@@ -133,7 +136,7 @@ export async function convertImage(
   };
   options.signal?.throwIfAborted();
   const conversion = await write(windows);
-  return {
+  const report: ConversionReport = {
     tool: TOOL,
     outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
     input: reportInput(image),
@@ -145,6 +148,8 @@ export async function convertImage(
     diagnostics: image.diagnostics.list,
     evidence: windows.evidence,
   };
+  if (options.onPage) options.onPage({ ...(await describePage(windows, conversion)), conversion: report });
+  return report;
 }
 
 /** The path of the patch file with links resolved, if one is wanted. */

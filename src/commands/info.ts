@@ -25,12 +25,15 @@ import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
 import { bugCheckName, parameterMeanings } from './bug-checks.ts';
 import { chooseContext } from './convert.ts';
+import { describePage, type PageData } from './page.ts';
 import { releaseName, suiteNames } from './releases.ts';
 import { filetimeToIso, reportInput, reportWindows, TOOL } from './report.ts';
 
 export interface InspectOptions extends LocateOptions, OpenOptions {
   /** A file, a compressed file, a pipe, or `-` for standard input. */
   input: string;
+  /** Called with what a report for people shows. */
+  onPage?: ((page: PageData) => void) | undefined;
 }
 
 export interface BugCheckInfo {
@@ -182,6 +185,7 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
   }
   try {
     const windows = await locateWindows(image, options);
+    if (options.onPage) options.onPage({ ...(await describePage(windows)), conversion: undefined });
     return report({
       input: describeInput(windows.image),
       windows: describeWindows(windows),
@@ -189,11 +193,15 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
     });
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || (error.kind !== 'unsupported' && error.kind !== 'corrupt')) throw error;
-    return report({ input: describeInput(image), problem: asProblem(error), diagnostics: image.diagnostics.list });
+    const found = { input: describeInput(image), problem: asProblem(error), diagnostics: image.diagnostics.list };
+    options.onPage?.({ ...found, ...NOTHING_FOUND });
+    return report(found);
   } finally {
     image.close();
   }
 }
+
+const NOTHING_FOUND = { windows: null, evidence: [], stacks: [], memory: undefined, conversion: undefined } as const;
 
 const asProblem = ({ details: { code, kind, message, hint } }: Elf2dmpError): InfoReport['problem'] => ({
   code,
@@ -221,7 +229,7 @@ function describeHeaderOnly(path: string): InfoReport['input'] | undefined {
   };
 }
 
-function describeInput(image: MemoryImage): InfoReport['input'] {
+export function describeInput(image: MemoryImage): InfoReport['input'] {
   const { path, format, machine, memoryBytes } = reportInput(image);
   const header = image.dumpHeader;
   return {

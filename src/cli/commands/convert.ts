@@ -1,4 +1,5 @@
 /** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
+import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import {
   CONTEXT_CHOICES,
@@ -11,6 +12,7 @@ import {
 import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
 import { STANDARD_INPUT } from '../../readers/input.ts';
 import { EXIT } from '../exit-codes.ts';
+import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
@@ -86,6 +88,11 @@ const options = (y: Argv) =>
       requiresArg: true,
       describe: 'save what was changed in memory, with the original bytes, to this file (JSON)',
     })
+    .option('report', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'write a report for people, with stacks and a picture of memory, to this file (HTML)',
+    })
     .options(sourceDescriptions("OUTPUT's"))
     .options(locateDescriptions)
     .option('json', { type: 'boolean', default: false, describe: 'print the report as JSON' })
@@ -124,7 +131,19 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         run: async (signal) => {
           const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
           try {
-            const all = { ...common, signal, onProgress: line && ((progress: Progress) => line.update(progress)) };
+            const page =
+              args.report === undefined
+                ? undefined
+                : await pageWriter(args.report, 'inPlace' in names ? names.inPlace : names.input, force);
+            if (page && 'output' in names && resolve(args.report!) === resolve(names.output)) {
+              throw usage('--report and OUTPUT name the same file');
+            }
+            const all = {
+              ...common,
+              onPage: page?.take,
+              signal,
+              onProgress: line && ((progress: Progress) => line.update(progress)),
+            };
             const report =
               'inPlace' in names
                 ? await convertInPlace({ ...all, file: names.inPlace })
@@ -140,6 +159,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                           process.stderr.write(renderSpooling(spooling));
                         },
                   });
+            await page?.write();
             line?.clear();
             writeDiagnostics(report.diagnostics, { quiet, verbose });
             if (report.verification) writeFindings(report.verification, quiet);

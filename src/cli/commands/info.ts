@@ -3,6 +3,7 @@ import type { Argv } from 'yargs';
 import type { InspectOptions } from '../../commands/info.ts';
 import { inspect } from '../../index.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
+import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
@@ -19,6 +20,12 @@ const options = (y: Argv) =>
     })
     .options(sourceDescriptions("the system's for temporary files"))
     .options(locateDescriptions)
+    .option('report', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'write a report for people, with stacks and a picture of memory, to this file (HTML)',
+    })
+    .option('force', { alias: 'f', type: 'boolean', default: false, describe: 'replace that file if it exists' })
     .option('json', { type: 'boolean', default: false, describe: 'print it as JSON (schema/info.schema.json)' })
     .option('verbose', { alias: 'v', type: 'boolean', default: false, describe: 'print notes too' });
 
@@ -32,8 +39,11 @@ export const addInfo: AddCommand = (yargs, chosen) =>
       run: async (signal) => {
         const line = process.stderr.isTTY ? new ProgressLine(process.stderr) : undefined;
         try {
+          const page =
+            args.report === undefined ? undefined : await pageWriter(args.report, inspection.input, args.force);
           const report = await inspect({
             ...inspection,
+            onPage: page?.take,
             signal,
             onSpool: (spooling) => {
               line?.clear();
@@ -42,6 +52,7 @@ export const addInfo: AddCommand = (yargs, chosen) =>
             onSpooled: line && ((done, total) => line.update({ phase: 'spool', done, total })),
             onSearch: line && ((done, total) => line.update({ phase: 'search', done, total })),
           });
+          await page?.write();
           line?.clear();
           writeDiagnostics(report.diagnostics, { quiet: false, verbose });
           process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report));

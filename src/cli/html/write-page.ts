@@ -1,0 +1,30 @@
+/** `--report FILE`: checked before anything is done, written when it is. */
+import type { PageData } from '../../commands/page.ts';
+import { checkOutput, writeNewFile } from '../../dump/emit.ts';
+
+export interface PageWriter {
+  take(page: PageData): void;
+  /** Writes the page that was taken last, if any. Throws `Elf2dmpError`. */
+  write(): Promise<void>;
+}
+
+/**
+ * Throws `Elf2dmpError` where the file can't become the report.
+ *
+ * @param input what the report is of, which it must not replace
+ */
+export async function pageWriter(path: string, input: string, force: boolean): Promise<PageWriter> {
+  const target = await checkOutput(path, input, force);
+  let page: PageData | undefined;
+  return {
+    take: (taken) => {
+      page = taken;
+    },
+    write: async () => {
+      if (!page) return;
+      // Loaded when it is needed: most runs make none.
+      const { renderPage } = await import('./page.ts');
+      await writeNewFile(target, Buffer.from(renderPage(page)), { force });
+    },
+  };
+}

@@ -1,0 +1,126 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { renderPage } from '../../src/cli/html/page.ts';
+import type { PageData } from '../../src/commands/page.ts';
+import { convert, inspect } from '../../src/index.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest } from '../guest/guest.ts';
+
+const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
+const GUEST = {
+  processors: 3,
+  user: [2],
+  crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff8042c460004n] as const, processor: 1 },
+};
+let dir: string;
+let page: PageData;
+const at = (name: string) => join(dir, name);
+
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-html-'));
+  writeFileSync(at('vm.elf'), writeElf(buildGuest(GUEST)));
+  await convert({
+    input: at('vm.elf'),
+    output: at('out.dmp'),
+    onPage: (taken) => {
+      page = taken;
+    },
+  });
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+/** Every tag with its attributes' names, in order: what a page is, apart from its text. */
+const structure = (markup: string) => markup.match(/<\/?[a-z!][^\s>]*/gi);
+
+describe('the report for people', () => {
+  it('says first what happened, and shows what is known', () => {
+    const text = renderPage(page);
+    expect(text).toMatch(/<h1>The guest crashed: DRIVER_IRQL_NOT_LESS_OR_EQUAL \(0xd1\) on processor 1<\/h1>/);
+    expect(text).toContain('The crash dump lacks nothing.');
+    for (const known of [
+      'demo.sys',
+      'ntkrnlmp.pdb/',
+      'IRQL at that time',
+      'ntoskrnl.exe!KeBugCheckEx+',
+      'CONTEXT of processor 2',
+    ]) {
+      expect(text).toContain(known);
+    }
+    for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero']) expect(text).toContain(`<rect class="${kind}"`);
+  });
+
+  it('needs nothing else, and runs nothing', () => {
+    const text = renderPage(page);
+    expect(text).not.toMatch(/<script|<link|<img|<iframe|<object|<form|\son[a-z]+=|(?:src|href)=|url\(/i);
+    expect(text).toContain("default-src 'none'");
+  });
+
+  it.each([
+    '<script>alert(1)</script>',
+    '"><img src=x onerror=alert(1)>',
+    "'><svg/onload=alert(1)>",
+    '</code></td></table><h1>',
+    '</title><body onload=x>',
+    '<!-- ',
+    '--></style>',
+    '&lt;script&gt;&#60;b>',
+    '\u202egnp.exe\u0007\u001b[31m\u0000\ud800',
+  ])('takes whatever a guest holds for text: %j', (hostile) => {
+    const poisoned = JSON.parse(
+      JSON.stringify(page, (key, value) =>
+        // What the tool itself made: numbers as text, and words that choose a style or a sentence.
+        typeof value === 'string' && !/^0x[0-9a-f]+$/.test(value) && !ours(key, value) ? hostile : value,
+      ),
+    ) as PageData;
+    poisoned.memory = page.memory;
+    const text = renderPage(poisoned);
+    expect(structure(text)).toEqual(structure(renderPage(page)));
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there.
+    expect(text).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]/);
+  });
+
+  it('is written beside the dump, for its owner only, and never over anything', () => {
+    const run = (...args: string[]) => spawnSync(process.execPath, [BIN, '-q', ...args], { encoding: 'utf8' });
+    expect(run('--report', at('r.html'), at('vm.elf'), at('r.dmp')).status).toBe(0);
+    expect(readFileSync(at('r.html'), 'utf8')).toContain('The guest crashed');
+    expect(statSync(at('r.html')).mode & 0o777).toBe(0o600);
+    expect(run('--report', at('r.html'), at('vm.elf'), at('s.dmp'))).toMatchObject({ status: 6 });
+    expect(run('--force', '--report', at('vm.elf'), at('vm.elf'), at('s.dmp'))).toMatchObject({ status: 2 });
+    expect(run('--report', at('t.dmp'), at('vm.elf'), at('t.dmp'))).toMatchObject({ status: 2 });
+  });
+
+  it('is there for what can only be looked at, also where no Windows is found', async () => {
+    let seen: PageData | undefined;
+    const onPage = (taken: PageData) => {
+      seen = taken;
+    };
+    await inspect({ input: at('out.dmp'), onPage });
+    expect(renderPage(seen!)).toContain('The file lacks nothing.');
+    writeFileSync(at('empty.elf'), writeElf(buildGuest(), { withoutNotes: true, runs: [[0xf00000, 0x1000000]] }));
+    await inspect({ input: at('empty.elf'), onPage });
+    expect(renderPage(seen!)).toContain('<h1>No Windows: ');
+  });
+});
+
+/** Choices of ours, which are not the guest's to make. */
+function ours(key: string, value: string): boolean {
+  return (
+    [
+      'severity',
+      'from',
+      'how',
+      'mode',
+      'code',
+      'kind',
+      'schema',
+      'shown',
+      'type',
+      'registers',
+      'originalSha256',
+    ].includes(key) || value === ''
+  );
+}
