@@ -31,7 +31,8 @@ const { metafile } = await build({
   sourcesContent: false,
   legalComments: 'none',
   metafile: true,
-  plugins: [{ name: 'lazy-segmenter', setup: lazySegmenter }],
+  // Help is plain ASCII; what measures other text takes some 30 ms to load, three times over.
+  alias: { 'string-width': './scripts/ascii-width.mjs' },
   // A native module, and one that may be missing.
   external: ['koffi'],
   // What is CommonJS in there asks for Node's own modules.
@@ -41,19 +42,6 @@ const { metafile } = await build({
   logLevel: 'warning',
 });
 writeFileSync(join(outdir, 'LICENSES.txt'), licences(Object.keys(metafile.inputs)));
-
-/**
- * What measures the width of help's text makes an Intl.Segmenter when it loads, three times, at 7 to 11 ms each:
- * a third of what the command takes to start. Here they are made when they are used.
- */
-function lazySegmenter({ onLoad }) {
-  onLoad({ filter: /node_modules\/(string-width|wrap-ansi|cliui)\/.*\.js$/ }, ({ path }) => ({
-    contents: readFileSync(path, 'utf8').replace(
-      /^const segmenter = new Intl\.Segmenter\(\);$/m,
-      'let made; const segmenter = { segment: text => (made ??= new Intl.Segmenter()).segment(text) };',
-    ),
-  }));
-}
 
 /** The licences of the packages that are in the bundle. */
 function licences(inputs) {

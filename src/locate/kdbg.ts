@@ -10,7 +10,7 @@
  */
 import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
 import type { StructOf } from '../core/struct.ts';
-import { hex, hex64, MIB, type VirtualAddress, va } from '../core/units.ts';
+import { hex, hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
@@ -261,12 +261,13 @@ export function checkKdbg(
   return kdbg;
 }
 
-/** Calls back with each present part of a range, in chunks that overlap by the largest block. */
+/** Calls back with each present part of a range, in chunks that overlap by the largest block. The buffer is used again. */
 export function forEachPresentChunk(
   space: AddressSpace,
   kernel: { base: bigint; size: number },
   take: (buffer: Buffer, address: bigint) => void,
 ) {
+  const room = Buffer.allocUnsafeSlow(Math.min(CHUNK + KDBG_MAX_SIZE, kernel.size));
   for (let at = 0; at < kernel.size; at += CHUNK) {
     const length = Math.min(CHUNK + KDBG_MAX_SIZE, kernel.size - at);
     const start = kernel.base + BigInt(at);
@@ -274,7 +275,7 @@ export function forEachPresentChunk(
     let end = -1;
     const flush = () => {
       if (offset < 0) return;
-      const buffer = Buffer.alloc(end - offset);
+      const buffer = room.subarray(0, end - offset);
       readPages(space, start + BigInt(offset), buffer);
       take(buffer, start + BigInt(offset));
     };
@@ -292,11 +293,25 @@ export function forEachPresentChunk(
   }
 }
 
+/** Pages that lie one behind the other in physical memory too are read at once; damaged ones become zeros. */
 function readPages(space: AddressSpace, address: bigint, target: Buffer) {
+  let [physical, from, to] = [0, 0, 0];
+  const flush = () => {
+    if (space.image.readSync(physical, target.subarray(from, to))) return;
+    for (let at = from; at < to; at += PAGE_SIZE) {
+      const page = target.subarray(at, Math.min(to, at + PAGE_SIZE));
+      if (!space.image.readSync(physical + at - from, page)) page.fill(0);
+    }
+  };
   for (const piece of space.pieces(address, target.length)) {
-    if (piece.physical !== undefined)
-      space.image.readSync(piece.physical, target.subarray(piece.offset, piece.offset + piece.length));
+    if (piece.physical === undefined) continue;
+    if (piece.offset === to && piece.physical === physical + to - from) to += piece.length;
+    else {
+      flush();
+      [physical, from, to] = [piece.physical, piece.offset, piece.offset + piece.length];
+    }
   }
+  flush();
 }
 
 /** Whether what a block says of the kernel is so: a reason against it, or a score with reasons for it. */
