@@ -143,7 +143,7 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'CONTEXT_AMD64 | 0x1f',
     tests: CONVERT,
   },
-  { what: 'GDTR not set', file: 'machines/x64/context.ts', find: 'GdtrBase: r.gdt.base,', replace: '', tests: CONVERT },
+  { what: 'GDTR not set', file: 'machines/x64/context.ts', find: 'GdtrBase: tables.gdt.base,', replace: '', tests: CONVERT },
   {
     what: 'captured frame overwritten',
     file: 'commands/convert.ts',
@@ -189,7 +189,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'patches left out',
     file: 'dump/emit.ts',
-    find: 'applyPatches(plan.patches, chunk.physical, piece);',
+    find: 'applyPatches(plan.patches, from, piece);',
     replace: '',
     tests: 'test/dump',
   },
