@@ -1,9 +1,8 @@
 /** Whether a crash dump holds together, and holds what it should: read back from its file by our own reader. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex, hex64, MIB, PAGE_SIZE, pa } from '../core/units.ts';
-import { applyPatches } from '../dump/emit.ts';
 import type { Extent } from '../dump/header.ts';
-import type { Patch } from '../dump/patches.ts';
+import { applyPatches, type Patch } from '../dump/patches.ts';
 import { planDump } from '../dump/plan.ts';
 import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';

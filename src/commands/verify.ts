@@ -1,7 +1,6 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 import { hex, hex64 } from '../core/units.ts';
-import { applyPatches } from '../dump/emit.ts';
-import type { Patch } from '../dump/patches.ts';
+import { applyPatches, type Patch } from '../dump/patches.ts';
 import { DumpHeader64 } from '../formats/win-dump.ts';
 import { locateWindows, type Windows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
