@@ -43,6 +43,13 @@ export interface PlanOptions {
   firstPage?: ((prefix: number) => number) | undefined;
 }
 
+/** The type that `planDump` gave a header like this. */
+export function dumpTypeOf(header: { DumpType: number; Attributes: number }): DumpPlan['type'] {
+  if (header.DumpType === DumpType.full) return 'full';
+  if (header.DumpType === DumpType.bitmapKernel) return 'kernel';
+  return header.Attributes === DUMP_ATTRIBUTE_FILTERED ? 'active' : 'bitmap';
+}
+
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
 export function planDump(
   image: MemoryImage,

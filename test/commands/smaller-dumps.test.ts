@@ -5,6 +5,7 @@ import * as zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ConvertOptions, convert } from '../../src/commands/convert.ts';
 import type { ConversionReport } from '../../src/commands/report.ts';
+import { verify } from '../../src/commands/verify.ts';
 import {
   askDebugger,
   attempt,
@@ -169,6 +170,23 @@ describe('a dump of active memory', () => {
       expect(pages.has(physical)).toBe(true);
     expect(pages.has(added.unmapped.free)).toBe(false);
   });
+});
+
+describe('verifying', () => {
+  it.each(['kernel', 'active', 'bitmap'] as const)(
+    'finds a %s dump sound, by itself and against its input',
+    async (type) => {
+      const { guest } = made();
+      const { report } = await converted(guest, { type, verify: true });
+      expect(report.verification?.findings).toEqual([]);
+      const dump = join(dir, 'out.dmp');
+      for (const against of [undefined, join(dir, 'vm.elf')]) {
+        const verified = await verify({ dump, against });
+        expect(verified.findings).toEqual([]);
+        expect(verified.dump.type).toBe(type);
+      }
+    },
+  );
 });
 
 describe('dropped pages of zeros', () => {
