@@ -86,13 +86,14 @@ async function parse(parser: Argv, words: string[]): Promise<string> {
 /**
  * yargs makes an empty string of `-` and an option of a name that begins with one, also behind `--`:
  * names are spelled so that it takes them for names.
+ * `--compress` alone takes no value, and must not take the next word for one.
  */
 function plainNames(argv: readonly string[]): string[] {
   const end = argv.indexOf('--');
   const options = end < 0 ? argv : argv.slice(0, end);
   const names = end < 0 ? [] : argv.slice(end + 1);
   return [
-    ...options.map((word) => (word === '-' ? STANDARD_INPUT_WORD : word)),
+    ...options.map((word) => (word === '-' ? STANDARD_INPUT_WORD : word === '--compress' ? '--compress=gzip' : word)),
     ...names.map((name) => (name === '-' ? STANDARD_INPUT_WORD : name.startsWith('-') ? `./${name}` : name)),
   ];
 }

@@ -1,5 +1,6 @@
 /** Text for people. Everything that comes from a guest goes through `printable`. */
 import type { ConversionReport, UndoReport } from '../commands/report.ts';
+import type { PageCounts, PageKind } from '../commands/select-pages.ts';
 import { type Diagnostic, type Elf2dmpError, printable } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
 import type { Spooling } from '../readers/input.ts';
@@ -31,12 +32,24 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     ...processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
     [
       'Dump',
-      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runs.length, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}) in ${report.seconds} s`,
+      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runCount, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}${dump.compression ? `, ${dump.compression.format}: ${bytes(dump.compression.bytes)}` : ''}) in ${report.seconds} s`,
     ],
   ];
   if (dump.undoJournal) {
     rows.push(['Undo', `elf2dmp --undo ${dump.path} (makes the ELF file again, from ${dump.undoJournal})`]);
   }
+  if (dump.selection) {
+    const { kept, leftOut, statesFrom, roots, processes } = dump.selection;
+    rows.push(
+      ['Kept', pageCounts(kept)],
+      ['Left out', pageCounts(leftOut)],
+      [
+        'Pages told by',
+        `page tables of ${plural(roots, 'root')} (${plural(processes, 'process', 'processes')})${statesFrom === 'page frame database' ? ' and the page frame database' : ''}`,
+      ],
+    );
+  }
+  if (dump.zeroPagesDropped > 0) rows.push(['Dropped', `${plural(dump.zeroPagesDropped, 'page')} of zeros`]);
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
   if (report.verification) text += describeVerification(report.verification);
   if (report.sha256)
@@ -50,6 +63,31 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
       text += `  ${p.virtual} (physical ${p.physical}) ${p.length} bytes: ${printable(p.what)}\n`;
   }
   return text;
+}
+
+const PAGE_KINDS: Record<PageKind, string> = {
+  kernelPageTables: 'kernel page tables',
+  userPageTables: 'user page tables',
+  kernel: 'kernel',
+  kernelInTransition: 'kernel in transition',
+  user: 'user',
+  userInTransition: 'user in transition',
+  otherInUse: 'in use otherwise',
+  modified: 'modified',
+  standby: 'standby',
+  free: 'free',
+  zeroed: 'zeroed',
+  bad: 'bad',
+  unknown: 'not mapped',
+  notRam: 'not RAM',
+};
+
+function pageCounts(counts: PageCounts): string {
+  const parts = Object.entries(PAGE_KINDS).flatMap(([kind, name]) => {
+    const count = counts[kind as PageKind];
+    return count ? [`${name} ${count}`] : [];
+  });
+  return parts.length > 0 ? `${parts.join(', ')} (pages)` : 'nothing';
 }
 
 function describeProcessor(p: ConversionReport['processors'][number]): string {

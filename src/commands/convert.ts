@@ -3,10 +3,12 @@ import { dirname } from 'node:path';
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
 import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../dump/emit.ts';
+import { type Compression, checkCompression, emitCompressed } from '../dump/emit-compressed.ts';
 import { PatchSet } from '../dump/patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from '../dump/plan.ts';
 import { sharedPages } from '../dump/shared-pages.ts';
 import type { SparseChoice } from '../dump/sparse.ts';
+import { withoutZeroPages } from '../dump/zero-pages.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import type { RamRange } from '../locate/physical-memory.ts';
@@ -18,6 +20,7 @@ import { headerValues } from './header-values.ts';
 import { describePage, type PageData } from './page.ts';
 import { writePatchFile } from './patch-file.ts';
 import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
+import { type PageSelection, selectPages } from './select-pages.ts';
 import { verifyDump } from './verify-dump.ts';
 
 export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
@@ -34,7 +37,10 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
    * captured frames wherever they hold up. A guest that did not crash always shows the CPUs' own.
    */
   context?: ContextChoice | undefined;
-  /** `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. */
+  /**
+   * `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. `kernel`: only
+   * what the kernel's half of the address spaces maps; `active`: only pages in use.
+   */
   type?: DumpTypeChoice | undefined;
   /**
    * Share the input's blocks instead of copying them, on XFS and Btrfs: a bitmap dump, made in no time.
@@ -51,6 +57,10 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
   hash?: boolean | undefined;
   /** Save what was changed, with the original bytes, as JSON in this file; `force` goes for it too. */
   patches?: string | undefined;
+  /** Leave out pages of zeros: a bitmap dump, and a loss, since a dropped page looks like a missing one. */
+  dropZeroPages?: boolean | undefined;
+  /** Compress the dump while it is written. */
+  compress?: Compression | undefined;
   /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
   patch?: boolean | undefined;
   /** Called with what a report for people shows, when the dump is there. */
@@ -62,12 +72,13 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
 export const CONTEXT_CHOICES = ['auto', 'cpu', 'captured'] as const;
 export type ContextChoice = (typeof CONTEXT_CHOICES)[number];
 
-export const DUMP_TYPE_CHOICES = ['auto', 'full', 'bitmap'] as const;
+export const DUMP_TYPE_CHOICES = ['auto', 'full', 'bitmap', 'kernel', 'active'] as const;
 export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
 
 export const REFLINK_CHOICES = ['never', 'auto', 'always'] as const;
 export type ReflinkChoice = (typeof REFLINK_CHOICES)[number];
 
+export { COMPRESSIONS } from '../dump/emit-compressed.ts';
 export { SPARSE_CHOICES } from '../dump/sparse.ts';
 
 export const RAM_CHOICES = ['all', 'windows'] as const;
@@ -85,6 +96,7 @@ export type Progress =
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
   const started = performance.now();
   const { input, output, force = false, onProgress } = options;
+  checkChoices(options);
   checkInput(input);
   const target = await checkOutput(output, input, force);
   const patchTarget = await checkPatchFile(options, target);
@@ -186,19 +198,56 @@ async function checkWritten(
   return { ...(verification ? { verification } : {}), ...(sha256 ? { sha256 } : {}) };
 }
 
+/** What can't be honoured together is refused. */
+function checkChoices(options: ConvertOptions): void {
+  const { compress, reflink = 'never', sparse = 'auto', type, dropZeroPages } = options;
+  const refuse = (one: string, other: string) => {
+    throw new Elf2dmpError({ code: 'usage', kind: 'usage', message: `${one} and ${other} do not go together` });
+  };
+  if (dropZeroPages && type === 'full') refuse('--drop-zero-pages', '--type full');
+  if (compress === undefined) return;
+  if (reflink !== 'never') refuse('--compress', '--reflink');
+  if (sparse === 'always') refuse('--compress', '--sparse always');
+  if (options.verify) refuse('--compress', '--verify');
+  checkCompression(compress);
+}
+
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
-  const { onProgress } = options;
-  const conversion = planConversion(windows, options);
+  const { onProgress, type, compress } = options;
+  const selection =
+    type === 'kernel' || type === 'active' ? selectPages(windows, type, options.ram ?? 'all') : undefined;
+  let conversion: Conversion = planConversion(windows, { ...options, kept: selection?.extents });
+  if (options.dropZeroPages) conversion = await dropZeroPages(windows, options, conversion);
+  if (selection) conversion = { ...conversion, selection };
   if (options.strict) refuseLosses(windows);
-  await emitCopy(conversion.plan, windows.image, target, {
+  const emitOptions = {
     force: options.force,
     sparse: options.sparse,
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
     beforePublish: () => options.strict && refuseLosses(windows),
-    onProgress: onProgress && ((done, total) => onProgress({ phase: 'write', done, total })),
-  });
-  return conversion;
+    onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
+  };
+  const { plan } = conversion;
+  if (compress === undefined) {
+    await emitCopy(plan, windows.image, target, emitOptions);
+    return conversion;
+  }
+  const bytes = await emitCompressed(plan, windows.image, target, compress, emitOptions);
+  return { ...conversion, compression: { format: compress, bytes } };
+}
+
+async function dropZeroPages(windows: Windows, options: ConvertOptions, all: Conversion): Promise<Conversion> {
+  const { image } = windows;
+  const { extents, dropped } = await withoutZeroPages(image, all.plan.extents, all.plan.patches, options.signal);
+  if (dropped > 0) {
+    image.diagnostics.add(
+      'loss',
+      'zero-pages-dropped',
+      `${dropped} pages of zeros were left out: a debugger can't tell them from pages that are missing`,
+    );
+  }
+  return { ...planConversion(windows, { ...options, kept: extents }), zeroPagesDropped: dropped };
 }
 
 /** A dump that shares the input's pages, where that is wanted and can be done; undefined where it has to be copied. */
@@ -209,6 +258,9 @@ async function tryShared(windows: Windows, options: ConvertOptions, target: stri
   let obstacle: string | undefined;
   const pages = sharedPages(image);
   if (options.type === 'full') obstacle = 'a full dump (--type full) has its pages right behind its header';
+  else if (options.type === 'kernel' || options.type === 'active')
+    obstacle = `--type ${options.type} leaves out pages that lie in between`;
+  else if (options.dropZeroPages) obstacle = '--drop-zero-pages leaves out pages that lie in between';
   else if (options.ram === 'windows') obstacle = '--ram windows leaves out pages that lie in between';
   else if (typeof pages === 'string') obstacle = pages;
   else {
@@ -246,6 +298,11 @@ export interface Conversion {
   exceptionAddress: bigint;
   /** Its pages share the input's blocks. */
   sharesInput: boolean;
+  /** Of a kernel dump or one of active memory: what was kept and why. */
+  selection?: PageSelection;
+  zeroPagesDropped?: number;
+  /** `bytes`: of the compressed file. */
+  compression?: { format: Compression; bytes: number };
   /** The journal of a file converted in place. */
   journal?: string;
 }
@@ -253,7 +310,7 @@ export interface Conversion {
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
 export function planConversion(
   windows: Windows,
-  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & { firstPage?: PlanOptions['firstPage'] } = {},
+  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & Pick<PlanOptions, 'firstPage' | 'kept'> = {},
 ): Conversion {
   const { image, space, kdbg, shared } = windows;
   const { machine, diagnostics } = image;
@@ -294,6 +351,7 @@ export function planConversion(
     {
       type: options.type ?? 'auto',
       firstPage: options.firstPage,
+      kept: options.kept,
       ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
     },
     diagnostics,

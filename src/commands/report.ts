@@ -10,6 +10,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import { VERSION } from '../version.ts';
 import { bugCheckName } from './bug-checks.ts';
 import type { Conversion, ShownContext } from './convert.ts';
+import type { PageSelection } from './select-pages.ts';
 import type { VerificationReport } from './verify-dump.ts';
 
 export interface InputReport {
@@ -78,10 +79,18 @@ export interface PatchReport {
 
 export interface DumpReport {
   path: string;
-  type: 'full' | 'bitmap';
+  type: 'full' | 'bitmap' | 'kernel' | 'active';
   bytes: number;
   pages: number;
+  /** The first 4096 where there are more. */
   runs: { basePage: string; pageCount: number }[];
+  runCount: number;
+  /** Of a kernel dump or one of active memory; pages of zeros that were dropped count as kept here. */
+  selection: Omit<PageSelection, 'type' | 'extents'> | null;
+  /** With `--drop-zero-pages`. */
+  zeroPagesDropped: number;
+  /** The format and bytes of the compressed file; `bytes` are those of the dump in it. */
+  compression: { format: string; bytes: number } | null;
   /** The pages share the input's blocks (reflink). */
   sharesInput: boolean;
   /** The input became the dump, in place: the journal that `--undo` needs. */
@@ -212,9 +221,12 @@ export function reportPatch(patch: Patch): PatchReport {
   };
 }
 
+/** A kernel dump of a large guest has runs by the hundred thousand. */
+const MAX_REPORTED_RUNS = 4096;
+
 export function reportDump(
   path: string,
-  { plan, header, exceptionAddress, sharesInput, journal }: Conversion,
+  { plan, header, exceptionAddress, sharesInput, journal, selection, zeroPagesDropped, compression }: Conversion,
   bugCheckCode: number,
 ): DumpReport {
   return {
@@ -222,7 +234,13 @@ export function reportDump(
     type: plan.type,
     bytes: plan.size,
     pages: plan.pages,
-    runs: plan.extents.map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
+    runs: plan.extents
+      .slice(0, MAX_REPORTED_RUNS)
+      .map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
+    runCount: plan.extents.length,
+    selection: selection ? selectionReport(selection) : null,
+    zeroPagesDropped: zeroPagesDropped ?? 0,
+    compression: compression ?? null,
     sharesInput,
     undoJournal: journal ?? null,
     bugCheckCode: hex(bugCheckCode),
@@ -237,5 +255,7 @@ export function reportDump(
     patches: plan.patches.map(reportPatch),
   };
 }
+
+const selectionReport = ({ type: _, extents: __, ...rest }: PageSelection) => rest;
 
 export const TOOL = { name: 'elf2dmp' as const, version: VERSION };

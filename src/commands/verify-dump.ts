@@ -1,10 +1,9 @@
 /** Whether a crash dump holds together, and holds what it should: read back from its file by our own reader. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex, hex64, MIB, PAGE_SIZE, pa } from '../core/units.ts';
-import { applyPatches } from '../dump/emit.ts';
 import type { Extent } from '../dump/header.ts';
-import type { Patch } from '../dump/patches.ts';
-import { planDump } from '../dump/plan.ts';
+import { applyPatches, type Patch } from '../dump/patches.ts';
+import { type DumpPlan, dumpTypeOf, planDump } from '../dump/plan.ts';
 import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import { readProcesses } from '../locate/processes.ts';
@@ -42,7 +41,7 @@ export interface VerifyDumpOptions extends LocateOptions {
 export interface VerificationReport {
   /** `differs`: the comparison with the input found something; `unsound`: the dump alone shows it. */
   outcome: 'sound' | 'unsound' | 'differs';
-  dump: { path: string; bytes: number; type: 'full' | 'bitmap' | null; pages: number };
+  dump: { path: string; bytes: number; type: DumpPlan['type'] | null; pages: number };
   /** The comparison with the input; null without one. */
   against: {
     path: string;
@@ -80,13 +79,12 @@ export async function verifyDump(
       } else if (windows) checkHeader(windows, prefix, expectation?.patched ?? true, findings);
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }
-    const full = image?.dumpHeader?.DumpType === DumpType.full;
     return {
       outcome: findings.outcome,
       dump: {
         path,
         bytes: source.size,
-        type: image ? (full ? 'full' : 'bitmap') : null,
+        type: image?.dumpHeader ? dumpTypeOf(image.dumpHeader) : null,
         pages: image ? Math.floor(image.size / PAGE_SIZE) : 0,
       },
       against: expectation
@@ -307,7 +305,7 @@ function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, finding
       offset: hex(at),
     });
   }
-  const type = prefix.length === DUMP_HEADER64_SIZE ? 'full' : 'bitmap';
+  const type = dumpTypeOf(DumpHeader64.read(prefix));
   // Its losses would be about a conversion of the dump, which nobody asked for.
   const plan = planDump(
     image,

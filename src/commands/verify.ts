@@ -1,7 +1,7 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 import { hex, hex64 } from '../core/units.ts';
-import { applyPatches } from '../dump/emit.ts';
-import type { Patch } from '../dump/patches.ts';
+import { applyPatches, type Patch } from '../dump/patches.ts';
+import { dumpTypeOf } from '../dump/plan.ts';
 import { DumpHeader64 } from '../formats/win-dump.ts';
 import { locateWindows, type Windows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -12,6 +12,7 @@ import type { Finding } from './findings.ts';
 import { sha256OfFile, sha256OfInput } from './hash.ts';
 import { readPatchFile } from './patch-file.ts';
 import { TOOL } from './report.ts';
+import { selectPages } from './select-pages.ts';
 import { type Expectation, type VerificationReport, type VerifyDumpOptions, verifyDump } from './verify-dump.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
@@ -115,11 +116,12 @@ function planAgain(windows: Windows, path: string): Expectation {
   }
   try {
     const bitmap = dump?.format === 'windows-bitmap-dump';
-    const type = dump ? (bitmap ? 'bitmap' : 'full') : 'auto';
+    const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
     const at = bitmap ? dump?.runs[0]?.fileOffset : undefined;
     const plan = (options: (typeof WAYS)[number], ram: ConvertOptions['ram']) =>
-      planConversion(windows, { ...options, ram, type, firstPage: at === undefined ? undefined : () => at });
+      planConversion(windows, { ...options, ram, type, kept, firstPage: at === undefined ? undefined : () => at });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
+    const kept = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram).extents : undefined;
     const plans = WAYS.map((way) => ({ way, conversion: plan(way, ram) }));
     const places = plans.flatMap(({ conversion }) => conversion.plan.patches);
     const ranked = plans.map((p) => ({

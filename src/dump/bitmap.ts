@@ -1,18 +1,18 @@
 /** The page map of bitmap dumps: bit n, least significant first, is PFN n. */
 import { PAGE_SIZE } from '../core/units.ts';
-import { BITMAP_SIGNATURE_FULL, BITMAP_VALID, BitmapDumpHeader } from '../formats/win-dump.ts';
+import { BITMAP_SIGNATURE_FULL, BITMAP_SIGNATURE_KERNEL, BITMAP_VALID, BitmapDumpHeader } from '../formats/win-dump.ts';
 import type { Extent } from './header.ts';
 
 /** Bytes that the bitmap header and map take for memory that ends at `end`. */
 export const bitmapSize = (end: number): number => BitmapDumpHeader.size + Math.ceil(end / PAGE_SIZE / 8);
 
-/** Bitmap header and map; pages begin at file offset `firstPage`. */
-export function encodeBitmap(extents: readonly Extent[], pages: number, firstPage: number): Buffer {
+/** Bitmap header and map; pages begin at file offset `firstPage`. `full`: nothing was left out on purpose. */
+export function encodeBitmap(extents: readonly Extent[], pages: number, firstPage: number, full = true): Buffer {
   const last = extents.at(-1);
   const bits = last ? (last.start + last.size) / PAGE_SIZE : 0;
   const buffer = Buffer.alloc(bitmapSize(bits * PAGE_SIZE));
   BitmapDumpHeader.write(buffer, 0, {
-    Signature: BITMAP_SIGNATURE_FULL,
+    Signature: full ? BITMAP_SIGNATURE_FULL : BITMAP_SIGNATURE_KERNEL,
     ValidDump: BITMAP_VALID,
     FirstPage: BigInt(firstPage),
     TotalPresentPages: BigInt(pages),

@@ -5,11 +5,11 @@ import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unl
 import { basename, dirname, join } from 'node:path';
 import { alignUp } from '../core/bits.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { bytes, MIB } from '../core/units.ts';
+import { bytes } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { HoleMap } from '../source/holes.ts';
+import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 import { cloneRange } from './clone-range.ts';
-import type { Patch } from './patches.ts';
 import type { DumpPlan } from './plan.ts';
 import { type Span, type SparseChoice, withoutHoles, withoutZeros } from './sparse.ts';
 
@@ -25,7 +25,6 @@ export interface EmitOptions {
   beforePublish?: (() => void) | undefined;
 }
 
-const CHUNK = MIB;
 /** Requests in flight: measured in benchmarks/, more give nothing on two cores. */
 const IN_FLIGHT = 4;
 
@@ -94,7 +93,7 @@ export async function emitCopy(
 }
 
 /** Runs `write` on a new temporary file beside the output, which gets the output's name when it is on disk. */
-async function writeThenPublish(
+export async function writeThenPublish(
   output: string,
   options: EmitOptions,
   write: (file: FileHandle, name: string) => Promise<void>,
@@ -196,7 +195,7 @@ export function positionOf(plan: DumpPlan, physical: number): number {
   throw new RangeError(`physical 0x${physical.toString(16)} is not in the plan`);
 }
 
-async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {
+export async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {
   for (let at = 0; at < bytes.length; ) {
     const { bytesWritten } = await file.write(bytes, at, bytes.length - at, position + at).catch((cause) => {
       throw ioError('write', name, cause);
@@ -238,22 +237,31 @@ async function copyAll(
   let done = plan.firstPage;
   const { sparse = 'auto' } = options;
   const holes = sparse === 'never' || image.fd === undefined ? undefined : await HoleMap.open(image.fd);
-  const chunks = chunksOf(plan);
+  const batches = batchesOf(plan);
   const lane = async () => {
-    const buffer = Buffer.allocUnsafeSlow(CHUNK);
-    for (const { physical, size, position } of chunks) {
+    const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);
+    const scratch = Buffer.allocUnsafeSlow(BATCH_BYTES);
+    for (const { size, position, pieces } of batches) {
       signal?.throwIfAborted();
-      const spans = holes
-        ? withoutHoles(physical, physical + size, holesIn(image, holes, physical, size), plan.patches)
-        : [{ from: physical, to: physical + size }];
-      for (const { from, to } of spans) {
-        const piece = buffer.subarray(0, to - from);
-        await image.read(from, piece);
-        applyPatches(plan.patches, from, piece);
-        const start = position + from - physical;
+      const [{ physical } = { physical: 0 }] = pieces;
+      // Pieces that share a batch are too short for holes.
+      const parts =
+        holes && pieces.length === 1
+          ? withoutHoles(physical, physical + size, holesIn(image, holes, physical, size), plan.patches).map(
+              (span) => ({
+                start: position + span.from - physical,
+                size: span.to - span.from,
+                pieces: [{ physical: span.from, size: span.to - span.from }],
+              }),
+            )
+          : [{ start: position, size, pieces }];
+      for (const part of parts) {
+        const piece = buffer.subarray(0, part.size);
+        await readPieces(image, part.pieces, plan.patches, piece, scratch);
         if (sparse === 'always') {
-          for (const { at, bytes } of withoutZeros(piece, start)) await writeAll(file, name, bytes, start + at);
-        } else await writeAll(file, name, piece, start);
+          for (const { at, bytes } of withoutZeros(piece, part.start))
+            await writeAll(file, name, bytes, part.start + at);
+        } else await writeAll(file, name, piece, part.start);
       }
       done += size;
       onProgress?.(done, plan.size);
@@ -276,28 +284,6 @@ function* holesIn(image: MemoryImage, holes: HoleMap, physical: number, size: nu
     for (const hole of holes.within(fileOffset, fileOffset + to - from)) {
       yield { from: from + hole.from - fileOffset, to: from + hole.to - fileOffset };
     }
-  }
-}
-
-function* chunksOf(plan: DumpPlan): Generator<{ physical: number; size: number; position: number }> {
-  let position = plan.firstPage;
-  for (const { start, size } of plan.extents) {
-    for (let at = 0; at < size; at += CHUNK) {
-      const length = Math.min(CHUNK, size - at);
-      yield { physical: start + at, size: length, position };
-      position += length;
-    }
-  }
-}
-
-/** Overwrites the patched bytes in a buffer that holds memory from `physical` on. Patches are sorted. */
-export function applyPatches(patches: readonly Patch[], physical: number, buffer: Buffer): void {
-  const end = physical + buffer.length;
-  for (const patch of patches) {
-    if (patch.physical >= end) return;
-    const from = Math.max(physical, patch.physical);
-    const to = Math.min(end, patch.physical + patch.bytes.length);
-    if (from < to) patch.bytes.copy(buffer, from - physical, from - patch.physical, to - patch.physical);
   }
 }
 

@@ -36,6 +36,8 @@ export interface HeaderValues {
   context: Buffer | undefined;
   exceptionAddress: bigint;
   dumpType: (typeof DumpType)[keyof typeof DumpType];
+  /** undefined: left unset, as Windows leaves it where it has nothing to say. */
+  attributes: number | undefined;
   /** FILETIME; 0 if unknown. */
   systemTime: bigint;
   /** Units of 100 ns; 0 if unknown. */
@@ -97,6 +99,7 @@ export function encodeHeader(v: HeaderValues): Buffer {
     Unused1: 0,
     KdSecondaryVersion: v.kdSecondaryVersion,
   });
+  if (v.attributes !== undefined) DumpHeader64.write(header, 0, { Attributes: v.attributes });
   runs.forEach((extent, i) => {
     PhysicalMemoryRun64.write(header, DumpHeader64.offsetOf('Runs') + i * PhysicalMemoryRun64.size, {
       BasePage: BigInt(pfnOf(extent.start)),

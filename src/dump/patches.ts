@@ -68,4 +68,15 @@ export class PatchSet {
   }
 }
 
+/** Overwrites the patched bytes in a buffer that holds memory from `physical` on. Patches are sorted. */
+export function applyPatches(patches: readonly Patch[], physical: number, buffer: Buffer): void {
+  const end = physical + buffer.length;
+  for (const patch of patches) {
+    if (patch.physical >= end) return;
+    const from = Math.max(physical, patch.physical);
+    const to = Math.min(end, patch.physical + patch.bytes.length);
+    if (from < to) patch.bytes.copy(buffer, from - physical, from - patch.physical, to - patch.physical);
+  }
+}
+
 export const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');

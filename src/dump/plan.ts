@@ -2,14 +2,14 @@
 import { alignUp } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, pa } from '../core/units.ts';
-import { DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
+import { DUMP_ATTRIBUTE_FILTERED, DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
 import { type Extent, encodeHeader, type HeaderValues } from './header.ts';
 import type { Patch } from './patches.ts';
 
 export interface DumpPlan {
-  type: 'full' | 'bitmap';
+  type: 'full' | 'bitmap' | 'kernel' | 'active';
   /** The file's first bytes: header, and bitmap if there is one. */
   prefix: Buffer;
   /** File offset of the first page. */
@@ -22,15 +22,32 @@ export interface DumpPlan {
   patches: readonly Patch[];
 }
 
-export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType'>;
+export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'>;
+
+/** The debugger tells a dump of active memory from a full bitmap dump by its attributes. */
+const DUMP_TYPES = {
+  full: DumpType.full,
+  bitmap: DumpType.bitmapFull,
+  kernel: DumpType.bitmapKernel,
+  active: DumpType.bitmapFull,
+} as const;
 
 export interface PlanOptions {
   /** `auto`: full where the header can list all runs. */
-  type: 'auto' | 'full' | 'bitmap';
+  type: 'auto' | DumpPlan['type'];
   /** Sorted, disjoint ranges of whole pages: only what lies in them is kept. undefined: all. */
   ranges?: readonly Extent[] | undefined;
+  /** Sorted, disjoint: only these pages are kept, which makes a bitmap dump. */
+  kept?: readonly Extent[] | undefined;
   /** Where a bitmap dump's pages begin, given the bytes of header and bitmap. Default: the next page. */
   firstPage?: ((prefix: number) => number) | undefined;
+}
+
+/** The type that `planDump` gave a header like this. */
+export function dumpTypeOf(header: { DumpType: number; Attributes: number }): DumpPlan['type'] {
+  if (header.DumpType === DumpType.full) return 'full';
+  if (header.DumpType === DumpType.bitmapKernel) return 'kernel';
+  return header.Attributes === DUMP_ATTRIBUTE_FILTERED ? 'active' : 'bitmap';
 }
 
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
@@ -52,10 +69,10 @@ export function planDump(
       file: image.file,
     });
   }
-  const prefixSize = DUMP_HEADER64_SIZE + (type === 'bitmap' ? bitmapSize(last.start + last.size) : 0);
+  const prefixSize = DUMP_HEADER64_SIZE + (type !== 'full' ? bitmapSize(last.start + last.size) : 0);
   const firstPage = options.firstPage?.(prefixSize) ?? alignUp(prefixSize, PAGE_SIZE);
   const size = firstPage + pages * PAGE_SIZE;
-  if (type === 'bitmap' && firstPage > LEECHCORE_FIRST_PAGE) {
+  if (type !== 'full' && firstPage > LEECHCORE_FIRST_PAGE) {
     diagnostics.add(
       'warning',
       'large-bitmap',
@@ -67,10 +84,11 @@ export function planDump(
     ...values,
     extents,
     pages,
-    dumpType: type === 'full' ? DumpType.full : DumpType.bitmapFull,
+    dumpType: DUMP_TYPES[type],
+    attributes: type === 'full' ? undefined : type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0,
     requiredSpace: size,
   }).copy(prefix);
-  if (type === 'bitmap') encodeBitmap(extents, pages, firstPage).copy(prefix, DUMP_HEADER64_SIZE);
+  if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, DUMP_HEADER64_SIZE);
   return { type, prefix, firstPage, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
 }
 
@@ -79,16 +97,17 @@ const LEECHCORE_FIRST_PAGE = 16 * MIB;
 
 function chooseExtents(
   image: MemoryImage,
-  { type, ranges }: PlanOptions,
+  { type, ranges, kept }: PlanOptions,
   diagnostics: Diagnostics,
-): { type: 'full' | 'bitmap'; extents: readonly Extent[] } {
+): { type: DumpPlan['type']; extents: readonly Extent[] } {
   const { extents: present, partial } = image.pageExtents();
-  const extents = ranges ? intersect(present, ranges) : present;
+  const inRanges = ranges ? intersect(present, ranges) : present;
+  const extents = kept ? intersect(inRanges, kept) : inRanges;
   if (ranges) {
-    const left = sum(present) - sum(extents);
+    const left = sum(present) - sum(inRanges);
     if (left > 0)
       diagnostics.add('note', 'ram-left-out', `${bytes(left)} that Windows does not count as RAM were left out`);
-    const missing = sum(ranges) - sum(extents);
+    const missing = sum(ranges) - sum(inRanges);
     if (missing > 0)
       diagnostics.add('loss', 'ram-missing', `${bytes(missing)} of what Windows counts as RAM are not in the input`);
   } else if (partial.length > 0) {
@@ -108,8 +127,9 @@ function chooseExtents(
       hint: 'use --type bitmap (or auto), or --ram windows, which leaves out firmware and video memory',
     });
   }
-  if (type === 'full' || (type === 'auto' && extents.length <= MAX_HEADER_RUNS)) return { type: 'full', extents };
-  return { type: 'bitmap', extents: dropFarExtents(extents, diagnostics) };
+  if (type === 'full' || (type === 'auto' && !kept && extents.length <= MAX_HEADER_RUNS))
+    return { type: 'full', extents };
+  return { type: type === 'auto' ? 'bitmap' : type, extents: dropFarExtents(extents, diagnostics) };
 }
 
 const sum = (extents: readonly { size: number }[]): number => extents.reduce((total, e) => total + e.size, 0);

@@ -22,6 +22,12 @@ export const DumpType = {
   bitmapKernel: 6,
 } as const;
 
+/**
+ * DUMP_FILE_ATTRIBUTES.FilterDumpFile: with it the debugger calls a bitmap dump (type 5) one of active
+ * memory, without it one of all memory (seen in the engine).
+ */
+export const DUMP_ATTRIBUTE_FILTERED = 0x40;
+
 /** Runs that fit the header's physical memory block: Windows' buffer is 700 bytes. */
 export const MAX_HEADER_RUNS = 42;
 

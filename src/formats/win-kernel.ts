@@ -170,3 +170,15 @@ export const TEB_PEB = 0x60;
 export const PEB_LDR = 0x18;
 /** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */
 export const LDR_LOAD_ORDER_LIST = 0x10;
+
+/** MMLISTS: MMPFNENTRY.PageLocation of a page of RAM. */
+export const PageLocation = {
+  zeroed: 0,
+  free: 1,
+  standby: 2,
+  modified: 3,
+  modifiedNoWrite: 4,
+  bad: 5,
+  active: 6,
+  transition: 7,
+} as const;

@@ -113,6 +113,13 @@ export type UnwindStep =
   /** It can't be done: why, without final stop. */
   | { stopped: string };
 
+/** What an MMPFN, an entry of Windows' page frame database, tells (types in public symbols). */
+export interface PageDatabaseFormat {
+  entrySize: number;
+  /** Bytes of an entry whose low three bits may be MMPFNENTRY.PageLocation: it moved between versions. */
+  stateAt: readonly number[];
+}
+
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;
@@ -121,6 +128,7 @@ export interface Machine {
   readonly imageFileMachine: number;
   readonly sharedUserData: VirtualAddress;
   readonly pagingModes: readonly PagingMode[];
+  readonly pageDatabase: PageDatabaseFormat;
 
   /** Notes with all of a CPU's state that matters. */
   readonly cpuNotes: readonly CpuNoteFormat[];

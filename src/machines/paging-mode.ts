@@ -23,6 +23,8 @@ export interface PagingMode {
    * memory (in transition), or the virtual address of a prototype entry that tells.
    */
   softwareEntry(low: number, high: number): SoftwareEntry | undefined;
+  /** Entries of the root from this one on map the kernel's half. */
+  kernelFrom: number;
   /** Entry names for messages, from the root down. */
   levelNames: readonly string[];
 }

@@ -79,7 +79,7 @@ export class AddressSpace {
       const entryLow = page.readUInt32LE(index * 8);
       const entryHigh = page.readUInt32LE(index * 8 + 4);
       if ((entryLow & 1) === 0) {
-        const base = level.shift === 12 ? this.#softwarePage(entryLow, entryHigh) : undefined;
+        const base = level.shift === 12 ? this.softwarePage(entryLow, entryHigh) : undefined;
         if (base !== undefined) return { physical: pa(base + (low & 0xfff)), pageSize: PAGE_SIZE };
         return {
           reason: 'not-present',
@@ -102,8 +102,8 @@ export class AddressSpace {
     throw new Error(`paging mode ${mode.name} ends without a leaf level`);
   }
 
-  /** A page that is not present in the hardware's sense, but still in memory. */
-  #softwarePage(low: number, high: number): number | undefined {
+  /** The page of a last-level entry that is not present in the hardware's sense, but still in memory. */
+  softwarePage(low: number, high: number): number | undefined {
     const software = this.mode.softwareEntry(low, high);
     if (software?.kind === 'transition') return software.physical;
     // A prototype entry can itself be behind another, which real systems never do: one level only.

@@ -49,6 +49,22 @@ describe('elf2dmp', () => {
     expect(readdirSync(dir).sort()).toEqual(['out.dmp', 'vm.elf']);
   });
 
+  it('makes smaller dumps, and says what it left out', () => {
+    clean();
+    // Without a value, --compress does not take the next word for one.
+    const { status, stdout, stderr } = run('--type', 'kernel', '--compress', input, output);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^Dump: .*\(kernel, .* runs, .*, gzip: /m);
+    expect(stdout).toMatch(/^Kept: +kernel page tables \d+, kernel \d+ \(pages\)$/m);
+    expect(stdout).toMatch(/^Left out: +user page tables \d+, user 5, not mapped \d+/m);
+    expect(readFileSync(output).toString('hex', 0, 2)).toBe('1f8b');
+    clean();
+    const dropped = run('--drop-zero-pages', input, output);
+    expect(dropped.status).toBe(3);
+    expect(dropped.stderr).toMatch(/^loss: \d+ pages of zeros were left out/);
+    expect(dropped.stdout).toMatch(/^Dropped: +\d+ pages of zeros$/m);
+  });
+
   it('keeps an existing output without --force, and replaces it with', () => {
     writeFileSync(output, 'precious');
     const refused = run(input, output);
@@ -107,6 +123,11 @@ describe('elf2dmp', () => {
     [['--in-place', 'a', '--undo', 'a'], '--undo FILE and --in-place do not go together'],
     [['--in-place', 'a', '--ram', 'windows'], '--in-place FILE and --ram windows'],
     [['--in-place', 'a', '--type', 'full'], '--in-place FILE and --type full'],
+    [['--in-place', 'a', '--type', 'kernel'], '--in-place FILE and --type kernel'],
+    [['--in-place', 'a', '--compress'], '--in-place FILE and --compress'],
+    [['--in-place', 'a', '--drop-zero-pages'], '--in-place FILE and --drop-zero-pages'],
+    [['--compress=lz4', 'a', 'b'], 'compress'],
+    [['--compress', '--reflink', 'auto', 'a', 'b'], '--compress and --reflink do not go together'],
     [['--in-place', 'a', '--reflink', 'auto'], '--in-place FILE and --reflink'],
     [['--undo', 'a', '--force'], '--undo FILE and --force'],
   ])('refuses wrong arguments: %j', (args, message) => {

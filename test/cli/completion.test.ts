@@ -92,7 +92,7 @@ describe('completion', () => {
     expect(bash('sta')).toEqual(['stack']);
     expect(bash('vm')).toEqual(['vm.elf']);
     expect(bash('--type', 'b')).toEqual(['bitmap']);
-    expect(bash('--type', '=')).toEqual(['auto', 'full', 'bitmap']);
+    expect(bash('--type', '=')).toEqual(['auto', 'full', 'bitmap', 'kernel', 'active']);
     expect(bash('--type', '=', 'f')).toEqual(['full']);
     expect(bash('vm.elf', 'vm.dmp', '--no-p')).toEqual(['--no-patch']);
     expect(bash('stack', '--no-p')).toEqual([]);

@@ -11,6 +11,7 @@ import {
   debuggerAvailable,
   instruction,
   modules,
+  openInDebugger,
   registers,
   system,
   text,
@@ -163,6 +164,19 @@ describe.skipIf(!debuggerAvailable())("the debugger's engine", () => {
     const seen = await askDebugger(await dump(split(43)), ask);
     expect(seen.inLast.ok).toBe(false);
     expect(seen.complaints).toContain('WARNING: Dump header physical memory block has been truncated.');
+  });
+
+  it.each([
+    [5, 0, 'Full address space is available'],
+    [5, 0x40, 'Active memory is available'],
+    [6, 0, 'Kernel address space is available'],
+  ])('calls a bitmap dump of type %i with attributes %i: %s', async (type, attributes, says) => {
+    const path = await dump(
+      ({ header }) => header.writeUInt32LE(attributes, 0x1050),
+      (tiny) => bitmapDump(tiny, 0x3000, type, 'SDMP'),
+    );
+    const { opening } = await openInDebugger(path, ['r rip']);
+    expect(opening).toContain(`Kernel Bitmap Dump File: ${says}`);
   });
 
   it('reads a bitmap dump only as far as RequiredDumpSpace', async () => {

@@ -8,7 +8,7 @@ export function pagesOf(dump: Buffer): Map<number, Buffer> {
     pages.set(pfn * 0x1000, dump.subarray(at, at + 0x1000));
     at += 0x1000;
   };
-  if (dump.readUInt32LE(0xf98) === 5) {
+  if ([5, 6].includes(dump.readUInt32LE(0xf98))) {
     at = Number(dump.readBigUInt64LE(0x2020));
     const bits = Number(dump.readBigUInt64LE(0x2030));
     for (let pfn = 0; pfn < bits; pfn++) if ((dump[0x2038 + (pfn >> 3)]! >> (pfn & 7)) & 1) take(pfn);

@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import {
+  COMPRESSIONS,
   CONTEXT_CHOICES,
   DUMP_TYPE_CHOICES,
   type Progress,
@@ -53,7 +54,17 @@ const options = (y: Argv) =>
     .option('type', {
       choices: DUMP_TYPE_CHOICES,
       default: 'auto' as const,
-      describe: 'auto: a full dump, or a bitmap dump if there are more than 42 runs',
+      describe:
+        'auto: a full dump, or a bitmap dump if there are more than 42 runs; kernel: only what the kernel maps; active: only pages in use',
+    })
+    .option('drop-zero-pages', {
+      type: 'boolean',
+      default: false,
+      describe: 'leave out pages of zeros (a bitmap dump); counts as a loss: a debugger takes them for missing',
+    })
+    .option('compress', {
+      choices: COMPRESSIONS,
+      describe: 'compress the dump while it is written: --compress (gzip) or --compress=zstd',
     })
     .option('sparse', {
       choices: SPARSE_CHOICES,
@@ -122,7 +133,8 @@ export const addConvert: AddCommand = (yargs, chosen) =>
         context: args.context,
         ...locateOptions(args),
       };
-      const { force, type, ram, reflink, sparse, verify, hash, patches } = args;
+      const { force, type, ram, reflink, sparse, verify, hash, patches, compress } = args;
+      const dropZeroPages = args['drop-zero-pages'];
       const source = sourceOptions(args);
       chosen({
         json,
@@ -150,7 +162,7 @@ export const addConvert: AddCommand = (yargs, chosen) =>
                 : await convert({
                     ...all,
                     ...names,
-                    ...{ force, type, ram, reflink, sparse, verify, hash, patches },
+                    ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },
                     ...source,
                     onSpool: quiet
                       ? undefined
@@ -191,6 +203,8 @@ interface Given {
   format: string;
   runs?: string | undefined;
   spool?: string | undefined;
+  compress?: string | undefined;
+  'drop-zero-pages': boolean;
 }
 
 /** What --in-place and --undo can't honour is refused, not ignored. */
@@ -205,7 +219,9 @@ function namesOf(args: Given): { undo: string } | { inPlace: string } | { input:
     [undo !== undefined && inPlace !== undefined, '--in-place'],
     [input !== undefined, 'INPUT and OUTPUT'],
     [args.force, '--force'],
-    [args.type === 'full', '--type full'],
+    [!['auto', 'bitmap'].includes(args.type), `--type ${args.type}`],
+    [args.compress !== undefined, '--compress'],
+    [args['drop-zero-pages'], '--drop-zero-pages'],
     [args.ram === 'windows', '--ram windows'],
     [args.reflink !== 'never', '--reflink'],
     [args.sparse !== 'auto', '--sparse'],

@@ -35,6 +35,8 @@ export const X64: Machine = {
   imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
   sharedUserData: SHARED_USER_DATA_64,
   pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
+  // u3.e1: behind the 16-bit reference count at 0x18 since Vista; before, the count comes last.
+  pageDatabase: { entrySize: 0x30, stateAt: [0x1a, 0x19] },
 
   cpuNotes: [
     { name: 'QEMU', type: 0, parse: parseQemuNote },

@@ -26,6 +26,7 @@ export const PAGING_4_LEVELS: PagingMode = {
   addressBits: 48,
   levels: FOUR,
   softwareEntry,
+  kernelFrom: 256,
   levelNames: ['PML4E', 'PDPTE', 'PDE', 'PTE'],
 };
 
@@ -34,5 +35,6 @@ export const PAGING_5_LEVELS: PagingMode = {
   addressBits: 57,
   levels: [level(48), ...FOUR],
   softwareEntry,
+  kernelFrom: 256,
   levelNames: ['PML5E', 'PML4E', 'PDPTE', 'PDE', 'PTE'],
 };

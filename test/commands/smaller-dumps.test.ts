@@ -1,0 +1,302 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as zlib from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type ConvertOptions, convert } from '../../src/commands/convert.ts';
+import type { ConversionReport } from '../../src/commands/report.ts';
+import { verify } from '../../src/commands/verify.ts';
+import {
+  askDebugger,
+  attempt,
+  bugCheck,
+  complaints,
+  debuggerAvailable,
+  modules,
+  openInDebugger,
+  registers,
+  stack,
+  virtualMemory,
+} from '../debugger/debugger.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { PAGE } from '../guest/memory.ts';
+import { type AddedMemory, addMemoryManager, IN_TRANSITION, PFN_DATABASE, SESSION } from '../guest/memory-manager.ts';
+import { pagesOf } from '../support/dumps.ts';
+import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
+
+let dir: string;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-smaller-'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const GUEST: GuestOptions = { processors: 2, user: [1], seed: 31 };
+
+function made(options: GuestOptions = GUEST, stateAt?: number): { guest: Guest; added: AddedMemory } {
+  const guest = buildGuest(options);
+  return { guest, added: addMemoryManager(guest, stateAt) };
+}
+
+async function converted(
+  guest: Guest,
+  options: Partial<ConvertOptions>,
+): Promise<{ report: ConversionReport; dump: Buffer; pages: Map<number, Buffer> }> {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
+  writeFileSync(input, writeElf(guest));
+  const report = await convert({ input, output, force: true, ...options });
+  const file = readFileSync(output);
+  const { zstdDecompressSync } = zlib as { zstdDecompressSync?: (bytes: Buffer) => Buffer };
+  const decompress = { gzip: zlib.gunzipSync, zstd: zstdDecompressSync! };
+  const dump = options.compress ? decompress[options.compress](file) : file;
+  return { report, dump, pages: pagesOf(dump) };
+}
+
+const codes = (report: ConversionReport, severity: string) =>
+  report.diagnostics.filter((d) => d.severity === severity).map((d) => d.code);
+const total = (counts: object) => Object.values(counts).reduce((sum: number, n: number) => sum + n, 0);
+
+describe('a kernel dump', () => {
+  it('has what the kernel maps in any process, and nothing of processes', async () => {
+    const { guest, added } = made();
+    const { report, dump, pages } = await converted(guest, { type: 'kernel' });
+    expect(report.outcome).toBe('good');
+    expect([dump.readUInt32LE(0xf98), dump.toString('latin1', 0x2000, 0x2008)]).toEqual([6, 'SDMPDUMP']);
+    for (const physical of [added.session, added.transition.standby, added.transition.modified]) {
+      expect(pages.get(physical)).toEqual(added.fill(physical));
+    }
+    expect(pages.has(added.root)).toBe(true);
+    for (const physical of [added.user, ...Object.values(added.unmapped)]) expect(pages.has(physical)).toBe(false);
+    const { selection } = report.dump;
+    // USER_CODE, USER_STACK, TEB, two pages of 32-bit code, and the one added; in use otherwise: the start block too.
+    expect(selection?.leftOut).toMatchObject({ user: 6, free: 1, standby: 1, modified: 1, otherInUse: 2 });
+    expect(selection?.kept).toMatchObject({ kernelInTransition: 2 });
+    expect(Object.keys(selection?.kept ?? {}).sort()).toEqual(['kernel', 'kernelInTransition', 'kernelPageTables']);
+    expect([selection?.processes, selection?.roots]).toEqual([3, 3]);
+    expect(total(selection?.kept ?? {})).toBe(pages.size);
+    expect(total(selection?.kept ?? {}) + total(selection?.leftOut ?? {})).toBe(report.input.memoryBytes / PAGE);
+  });
+
+  it.each(['server2003', 'win7', 'win10', 'win11'] as const)('finds the processes of %s', async (build) => {
+    const { guest } = made({ ...GUEST, build });
+    const { report } = await converted(guest, { type: 'kernel' });
+    expect(codes(report, 'loss')).toEqual([]);
+    expect(report.dump.selection?.roots).toBe(3);
+  });
+
+  it.each(['2m', '1g'] as const)('keeps large pages of %s', async (kernelPages) => {
+    const { guest } = made({ ...GUEST, kernelPages });
+    const { report, pages } = await converted(guest, { type: 'kernel' });
+    expect(report.outcome).toBe('good');
+    for (let at = 0x600000; at < 0x800000; at += PAGE) expect(pages.has(at)).toBe(true);
+    if (kernelPages === '1g') expect(pages.size).toBe(report.input.memoryBytes / PAGE);
+  });
+
+  it('is made of guests with 5-level page tables', async () => {
+    const guest = buildGuest({ ...GUEST, la57: true });
+    const { report, pages } = await converted(guest, { type: 'kernel' });
+    expect(codes(report, 'loss')).toEqual(['five-level-paging']);
+    expect(report.dump.selection?.leftOut).toMatchObject({ user: 5 });
+    expect(pages.has(guest.kernel.translate(guest.truth.samples[0]!.virtual)! & ~0xfff)).toBe(true);
+  });
+
+  it('leaves out what is not RAM even where the kernel maps it, if asked to', async () => {
+    const { guest } = made({ ...GUEST, kernelPages: '1g' });
+    const all = await converted(guest, { type: 'kernel' });
+    const { report, pages } = await converted(guest, { type: 'kernel', ram: 'windows' });
+    expect([all.pages.has(0x9f000), pages.has(0x9f000), pages.has(0x9e000)]).toEqual([true, false, true]);
+    expect(total(report.dump.selection?.kept ?? {})).toBe(pages.size);
+  });
+
+  it('says what it could not find where the list of processes is broken', async () => {
+    const { guest, added } = made();
+    const head = guest.truth.psActiveProcessHead;
+    // Both ends lead to an entry that leads to itself.
+    guest.kernel.u64(head, head + 0x800n);
+    guest.kernel.u64(head + 8n, head + 0x800n);
+    guest.kernel.u64(head + 0x800n, head + 0x800n);
+    guest.kernel.u64(head + 0x808n, head + 0x800n);
+    const { report, pages } = await converted(guest, { type: 'kernel' });
+    expect(codes(report, 'loss')).toEqual(['processes-unknown']);
+    expect(pages.has(added.session)).toBe(false);
+  });
+});
+
+describe('a dump of active memory', () => {
+  it.each([0x1a, 0x19])('keeps what the page frame database has in use (state in byte %i)', async (stateAt) => {
+    const { guest, added } = made(GUEST, stateAt);
+    const { report, dump, pages } = await converted(guest, { type: 'active' });
+    expect(report.outcome).toBe('good');
+    expect([dump.readUInt32LE(0xf98), dump.readUInt32LE(0x1050)]).toEqual([5, 0x40]);
+    const { unmapped, transition } = added;
+    for (const physical of [added.session, added.user, transition.modified, unmapped.modified, unmapped.active]) {
+      expect(pages.get(physical)).toEqual(added.fill(physical));
+    }
+    for (const physical of [transition.standby, unmapped.standby, unmapped.free, unmapped.zeroed]) {
+      expect(pages.has(physical)).toBe(false);
+    }
+    const { selection } = report.dump;
+    expect(selection?.statesFrom).toBe('page frame database');
+    expect(selection?.kept).toMatchObject({ user: 6, modified: 1, otherInUse: 2, kernelInTransition: 1 });
+    expect(selection?.leftOut).toMatchObject({ free: 1, standby: 1, kernelInTransition: 1 });
+  });
+
+  it('keeps a page that is mapped, whatever the database says of it', async () => {
+    const { guest, added } = made();
+    // Both a process's page and one of the kernel's in transition.
+    guest.kernel.setEntry(IN_TRANSITION.standby, BigInt(added.user) | 0x880n);
+    added.setState(added.user, 2);
+    const { report, pages } = await converted(guest, { type: 'active' });
+    expect(report.dump.selection?.statesFrom).toBe('page frame database');
+    expect(pages.has(added.user)).toBe(true);
+  });
+
+  it.each([
+    [
+      'says something else',
+      (guest: Guest) => {
+        for (let pfn = 0; pfn < 4096; pfn++) guest.kernel.u8(PFN_DATABASE + BigInt(pfn * 0x30 + 0x1a), pfn % 7);
+      },
+    ],
+    ['is not there', (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0xffffd123_00000000n)],
+    ['has no address', (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0x1234n)],
+  ])('goes by the page tables where the database %s', async (_, damage) => {
+    const { guest, added } = made();
+    damage(guest);
+    const { report, pages } = await converted(guest, { type: 'active' });
+    expect(report.dump.selection?.statesFrom).toBe('page tables');
+    expect(codes(report, 'warning')).toEqual(['page-states-unknown']);
+    for (const physical of [added.session, added.user, added.transition.standby])
+      expect(pages.has(physical)).toBe(true);
+    expect(pages.has(added.unmapped.free)).toBe(false);
+  });
+});
+
+describe('verifying', () => {
+  it.each(['kernel', 'active', 'bitmap'] as const)(
+    'finds a %s dump sound, by itself and against its input',
+    async (type) => {
+      const { guest } = made();
+      const { report } = await converted(guest, { type, verify: true });
+      expect(report.verification?.findings).toEqual([]);
+      const dump = join(dir, 'out.dmp');
+      for (const against of [undefined, join(dir, 'vm.elf')]) {
+        const verified = await verify({ dump, against });
+        expect(verified.findings).toEqual([]);
+        expect(verified.dump.type).toBe(type);
+      }
+    },
+  );
+});
+
+describe('dropped pages of zeros', () => {
+  it('are counted as a loss', async () => {
+    const { guest } = made();
+    const all = await converted(guest, { type: 'bitmap' });
+    const { report, pages } = await converted(guest, { dropZeroPages: true });
+    const zeros = [...all.pages.values()].filter((page) => page.every((byte) => byte === 0)).length;
+    expect(zeros).toBeGreaterThan(1000);
+    expect(report.outcome).toBe('losses');
+    expect(codes(report, 'loss')).toEqual(['zero-pages-dropped']);
+    expect(report.dump).toMatchObject({
+      type: 'bitmap',
+      zeroPagesDropped: zeros,
+      pages: all.report.dump.pages - zeros,
+    });
+    for (const [at, page] of pages) expect(page).toEqual(all.pages.get(at));
+    expect(pages.size).toBe(all.pages.size - zeros);
+  });
+});
+
+describe('a compressed dump', () => {
+  it('holds what the dump would', async () => {
+    const { guest } = made();
+    for (const type of ['full', 'kernel'] as const) {
+      const plain = await converted(guest, { type });
+      const { report, dump } = await converted(guest, { type, compress: 'gzip' });
+      expect(dump.equals(plain.dump)).toBe(true);
+      expect(report.dump.bytes).toBe(plain.dump.length);
+      expect(report.dump.compression?.bytes).toBe(readFileSync(join(dir, 'out.dmp')).length);
+    }
+  });
+
+  it('can be of zstd where Node has it', async () => {
+    const { guest } = made();
+    const conversion = converted(guest, { compress: 'zstd' });
+    if (!('createZstdCompress' in zlib)) {
+      await expect(conversion).rejects.toMatchObject({ code: 'zstd-unavailable', kind: 'usage' });
+      return;
+    }
+    expect((await conversion).pages.size).toBe((await converted(guest, {})).pages.size);
+  });
+
+  it('leaves nothing behind when it is interrupted', async () => {
+    const { guest } = made();
+    const [input, output] = [join(dir, 'vm.elf'), join(dir, 'interrupted.dmp')];
+    writeFileSync(input, writeElf(guest));
+    const stop = new AbortController();
+    const onProgress = ({ phase }: { phase: string }) => phase === 'write' && stop.abort();
+    await expect(convert({ input, output, compress: 'gzip', signal: stop.signal, onProgress })).rejects.toThrow();
+    expect(readdirSync(dir).filter((name) => name.startsWith('interrupted'))).toEqual([]);
+  });
+
+  it.each([
+    { compress: 'gzip', reflink: 'auto' },
+    { compress: 'gzip', sparse: 'always' },
+    { compress: 'gzip', verify: true },
+    { dropZeroPages: true, type: 'full' },
+  ] as const)('is refused with what does not go together: %o', async (options) => {
+    const { guest } = made();
+    await expect(converted(guest, options)).rejects.toMatchObject({ kind: 'usage' });
+  });
+});
+
+describe.skipIf(!debuggerAvailable() || !qemuAvailable())('smaller dumps in the real debugger', () => {
+  it('answer as the full one does, but for what was left out', async () => {
+    const { guest, added } = made();
+    const input = await dumpWithQemu(guest, join(dir, 'qemu.elf'));
+    const user = guest.cpus[guest.truth.processors[1]!.cpu]!.regs.rip - 1n;
+    const same = {
+      bugCheck: bugCheck(),
+      modules: modules(),
+      registers0: registers(0),
+      registers1: registers(1),
+      stack0: stack(0),
+      kdbg: virtualMemory(guest.truth.kdbg, guest.truth.kdbgBlock.length),
+      pool: virtualMemory(guest.truth.samples[0]!.virtual, 64),
+      image: virtualMemory(guest.truth.kernelBase, 0x1000),
+      modified: virtualMemory(IN_TRANSITION.modified, PAGE),
+    };
+    const answers = async (type: 'full' | 'kernel' | 'active') => {
+      const output = join(dir, `${type}.dmp`);
+      const report = await convert({ input, output, type });
+      expect(report.outcome).toBe('good');
+      const { opening } = await openInDebugger(output, ['r rip']);
+      const seen = await askDebugger(output, {
+        ...same,
+        complaints: complaints(),
+        user: attempt(`db 0x${user.toString(16)} L4`, 1),
+        session: attempt(`.context ${added.root.toString(16)}; db 0x${SESSION.toString(16)} L4`),
+      });
+      return { report, opening, ...seen };
+    };
+    const full = await answers('full');
+    const kernel = await answers('kernel');
+    const active = await answers('active');
+    for (const name of Object.keys(same) as (keyof typeof same)[]) {
+      expect(kernel[name], name).toEqual(full[name]);
+      expect(active[name], name).toEqual(full[name]);
+    }
+    expect([kernel.complaints, active.complaints]).toEqual([[], []]);
+    expect(kernel.opening).toContain('Kernel address space is available');
+    expect(active.opening).toContain('Active memory is available');
+    expect(full.user.output).toMatch(/90 eb fe 90/);
+    expect(active.user.output).toEqual(full.user.output);
+    expect(kernel.user.output).toMatch(/\?\? \?\? \?\? \?\?/);
+    for (const seen of [full, kernel, active]) {
+      expect(seen.session.output).toContain(added.fill(added.session).toString('hex', 0, 1));
+    }
+    expect(kernel.report.dump.pages).toBeLessThan(active.report.dump.pages);
+    expect(active.report.dump.pages).toBeLessThan(full.report.dump.pages / 2);
+  }, 60_000);
+});
