@@ -143,7 +143,13 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'CONTEXT_AMD64 | 0x1f',
     tests: CONVERT,
   },
-  { what: 'GDTR not set', file: 'machines/x64/context.ts', find: 'GdtrBase: tables.gdt.base,', replace: '', tests: CONVERT },
+  {
+    what: 'GDTR not set',
+    file: 'machines/x64/context.ts',
+    find: 'GdtrBase: tables.gdt.base,',
+    replace: '',
+    tests: CONVERT,
+  },
   {
     what: 'captured frame overwritten',
     file: 'commands/convert.ts',
