@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { build } from 'esbuild';
+import { bundleOptions } from './bundle.mjs';
 import { root, run } from './setup.mjs';
 
 rmSync(join(root, 'dist'), { recursive: true, force: true });
@@ -11,41 +12,13 @@ run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '
 
 const outdir = join(root, 'bundle');
 rmSync(outdir, { recursive: true, force: true });
-const { metafile } = await build({
-  absWorkingDir: root,
-  entryPoints: {
-    main: 'src/cli/main.ts',
-    // Started by its name, beside the code that starts it.
-    'page-worker': 'src/readers/page-worker.ts',
-  },
-  outdir,
-  bundle: true,
-  splitting: true,
-  format: 'esm',
-  platform: 'node',
-  target: 'node20.19',
-  // Half the time to parse; names in stack traces stay.
-  minify: true,
-  keepNames: true,
-  sourcemap: 'linked',
-  sourcesContent: false,
-  legalComments: 'none',
-  metafile: true,
-  // Help is plain ASCII; what measures other text takes some 30 ms to load, three times over.
-  alias: { 'string-width': './scripts/ascii-width.mjs' },
-  // A native module, and one that may be missing.
-  external: ['koffi'],
-  // What is CommonJS in there asks for Node's own modules.
-  banner: {
-    js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
-  },
-  logLevel: 'warning',
-});
+const { metafile } = await build({ ...bundleOptions, outdir });
 writeFileSync(join(outdir, 'LICENSES.txt'), licences(Object.keys(metafile.inputs)));
 
 /** The licences of the packages that are in the bundle. */
 function licences(inputs) {
-  const packages = new Set(inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []));
+  const packages = new Set(inputs.flatMap((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []));
+  if (packages.size === 0) throw new Error('no package is in the bundle, which can not be');
   const texts = [...packages].sort().map((name) => {
     const folder = join(root, 'node_modules', name);
     const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));

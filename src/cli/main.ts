@@ -1,7 +1,7 @@
 /** The command: arguments in, exit code out. The only place that prints. */
 import { constants } from 'node:os';
-import { TOOL } from '../commands/report.ts';
 import { Elf2dmpError } from '../core/errors.ts';
+import { TOOL } from '../version.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';

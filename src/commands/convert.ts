@@ -2,12 +2,12 @@
 import { dirname } from 'node:path';
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
+import type { Compression, SparseChoice } from '../dump/choices.ts';
 import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../dump/emit.ts';
-import { type Compression, checkCompression, emitCompressed } from '../dump/emit-compressed.ts';
+import { checkCompression, emitCompressed } from '../dump/emit-compressed.ts';
 import { PatchSet } from '../dump/patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from '../dump/plan.ts';
 import { sharedPages } from '../dump/shared-pages.ts';
-import type { SparseChoice } from '../dump/sparse.ts';
 import { withoutZeroPages } from '../dump/zero-pages.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
@@ -15,11 +15,13 @@ import type { RamRange } from '../locate/physical-memory.ts';
 import type { Processor } from '../locate/processors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
+import { TOOL } from '../version.ts';
+import type { ContextChoice, DumpTypeChoice, RamChoice, ReflinkChoice } from './choices.ts';
 import { sha256OfFile, sha256OfInput } from './hash.ts';
 import { headerValues } from './header-values.ts';
-import { describePage, type PageData } from './page.ts';
+import type { PageData } from './page.ts';
 import { writePatchFile } from './patch-file.ts';
-import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows, TOOL } from './report.ts';
+import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows } from './report.ts';
 import { type PageSelection, selectPages } from './select-pages.ts';
 import { verifyDump } from './verify-dump.ts';
 
@@ -68,21 +70,6 @@ export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpoo
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
-
-export const CONTEXT_CHOICES = ['auto', 'cpu', 'captured'] as const;
-export type ContextChoice = (typeof CONTEXT_CHOICES)[number];
-
-export const DUMP_TYPE_CHOICES = ['auto', 'full', 'bitmap', 'kernel', 'active'] as const;
-export type DumpTypeChoice = (typeof DUMP_TYPE_CHOICES)[number];
-
-export const REFLINK_CHOICES = ['never', 'auto', 'always'] as const;
-export type ReflinkChoice = (typeof REFLINK_CHOICES)[number];
-
-export { COMPRESSIONS } from '../dump/emit-compressed.ts';
-export { SPARSE_CHOICES } from '../dump/sparse.ts';
-
-export const RAM_CHOICES = ['all', 'windows'] as const;
-export type RamChoice = (typeof RAM_CHOICES)[number];
 
 export type Progress =
   | { phase: 'open' | 'locate' }
@@ -160,7 +147,11 @@ export async function convertImage(
     diagnostics: image.diagnostics.list,
     evidence: windows.evidence,
   };
-  if (options.onPage) options.onPage({ ...(await describePage(windows, conversion)), conversion: report });
+  if (options.onPage) {
+    // Loaded when it is wanted, which is rare.
+    const { describePage } = await import('./page.ts');
+    options.onPage({ ...(await describePage(windows, conversion)), conversion: report });
+  }
   return report;
 }
 

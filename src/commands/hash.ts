@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { MIB } from '../core/units.ts';
-import { STANDARD_INPUT } from '../readers/input.ts';
+import { STANDARD_INPUT } from '../readers/choices.ts';
 import { FileSource } from '../source/file.ts';
 
 /** Read in pieces. Throws `Elf2dmpError` on an I/O error, and what the signal holds when it is aborted. */

@@ -8,8 +8,9 @@ import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions, Windows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { openImage } from '../readers/registry.ts';
+import { TOOL } from '../version.ts';
 import { type Conversion, type ConvertOptions, convertImage, planConversion, refuseLosses } from './convert.ts';
-import { type ConversionReport, TOOL, type UndoReport } from './report.ts';
+import type { ConversionReport, UndoReport } from './report.ts';
 
 export interface InPlaceOptions
   extends LocateOptions,

@@ -23,11 +23,12 @@ import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
+import { TOOL } from '../version.ts';
 import { bugCheckName, parameterMeanings } from './bug-checks.ts';
 import { chooseContext } from './convert.ts';
 import { describePage, type PageData } from './page.ts';
 import { releaseName, suiteNames } from './releases.ts';
-import { filetimeToIso, reportInput, reportWindows, TOOL } from './report.ts';
+import { filetimeToIso, reportInput, reportWindows } from './report.ts';
 
 export interface InspectOptions extends LocateOptions, OpenOptions {
   /** A file, a compressed file, a pipe, or `-` for standard input. */

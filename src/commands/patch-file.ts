@@ -8,7 +8,7 @@ import { bytes, hex, hex64, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } fro
 import { writeNewFile } from '../dump/emit.ts';
 import type { Extent } from '../dump/header.ts';
 import type { Patch } from '../dump/patches.ts';
-import { TOOL } from './report.ts';
+import { TOOL } from '../version.ts';
 
 const SCHEMA = 'elf2dmp-patches-1';
 /** 4096 processors change some 8 MiB, written as hex twice. */

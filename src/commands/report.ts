@@ -7,7 +7,6 @@ import type { Attempt } from '../locate/evidence.ts';
 import type { Windows } from '../locate/locator.ts';
 import { moduleOf } from '../locate/modules.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { VERSION } from '../version.ts';
 import { bugCheckName } from './bug-checks.ts';
 import type { Conversion, ShownContext } from './convert.ts';
 import type { PageSelection } from './select-pages.ts';
@@ -257,5 +256,3 @@ export function reportDump(
 }
 
 const selectionReport = ({ type: _, extents: __, ...rest }: PageSelection) => rest;
-
-export const TOOL = { name: 'elf2dmp' as const, version: VERSION };

@@ -5,8 +5,10 @@ import { hex64 } from '../core/units.ts';
 import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
 import { type Stack, type StackFrame, walkStack } from '../locate/stacks.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
-import { type ContextChoice, type ShownContext, showContexts } from './convert.ts';
-import { type InputReport, reportInput, reportWindows, TOOL, type WindowsReport } from './report.ts';
+import { TOOL } from '../version.ts';
+import type { ContextChoice } from './choices.ts';
+import { type ShownContext, showContexts } from './convert.ts';
+import { type InputReport, reportInput, reportWindows, type WindowsReport } from './report.ts';
 
 export interface StackOptions extends LocateOptions, OpenOptions {
   /** A file's path, or `-` for standard input. */

@@ -7,11 +7,12 @@ import { locateWindows, type Windows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openCrashDump } from '../readers/registry.ts';
-import { type ContextChoice, type Conversion, type ConvertOptions, planConversion } from './convert.ts';
+import { TOOL } from '../version.ts';
+import type { ContextChoice } from './choices.ts';
+import { type Conversion, type ConvertOptions, planConversion } from './convert.ts';
 import type { Finding } from './findings.ts';
 import { sha256OfFile, sha256OfInput } from './hash.ts';
 import { readPatchFile } from './patch-file.ts';
-import { TOOL } from './report.ts';
 import { selectPages } from './select-pages.ts';
 import { type Expectation, type VerificationReport, type VerifyDumpOptions, verifyDump } from './verify-dump.ts';
 

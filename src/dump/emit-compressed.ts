@@ -6,11 +6,9 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { Compression } from './choices.ts';
 import { type EmitOptions, writeAll, writeThenPublish } from './emit.ts';
 import type { DumpPlan } from './plan.ts';
-
-export const COMPRESSIONS = ['gzip', 'zstd'] as const;
-export type Compression = (typeof COMPRESSIONS)[number];
 
 const OUTPUT_CHUNK = 256 * KIB;
 

@@ -9,9 +9,10 @@ import { bytes } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { HoleMap } from '../source/holes.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { SparseChoice } from './choices.ts';
 import { cloneRange } from './clone-range.ts';
 import type { DumpPlan } from './plan.ts';
-import { type Span, type SparseChoice, withoutHoles, withoutZeros } from './sparse.ts';
+import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
 
 export interface EmitOptions {
   /** Default `auto`. */

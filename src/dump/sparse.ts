@@ -1,10 +1,6 @@
 /** Which bytes of a dump are worth writing: what is left out reads as zeros. */
 import type { Patch } from './patches.ts';
 
-export const SPARSE_CHOICES = ['auto', 'always', 'never'] as const;
-/** `auto`: the input's holes stay holes; `always`: long runs of zeros become holes too; `never`: everything is written. */
-export type SparseChoice = (typeof SPARSE_CHOICES)[number];
-
 /** Shorter holes cost more in extents than they save. A multiple of every block size in use. */
 export const MIN_HOLE = 65_536;
 const ZEROS = Buffer.alloc(MIN_HOLE);

@@ -10,13 +10,11 @@ import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
+import { STANDARD_INPUT } from './choices.ts';
 import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
 import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
 
 const CHUNK = 256 * 1024;
-
-/** As a path: what comes on standard input. */
-export const STANDARD_INPUT = '-';
 
 export interface OpenOptions extends SourceFormat {
   /** Where a stream or a decompressed file is kept while it is used. Default: the system's directory for temporary files. */

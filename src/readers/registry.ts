@@ -3,6 +3,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
+import type { FormatChoice } from './choices.ts';
 import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump.ts';
 import { identifyNeighbour } from './neighbours.ts';
@@ -16,12 +17,10 @@ const READERS: readonly Reader[] = [xenCore, elfCore, kdump];
 const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
   [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));
 
-export const FORMAT_CHOICES = ['auto', 'raw'] as const;
-
 /** What the caller knows of an input. */
 export interface SourceFormat {
   /** `raw`: physical memory without any header, whatever it looks like. Default `auto`. */
-  format?: (typeof FORMAT_CHOICES)[number] | undefined;
+  format?: FormatChoice | undefined;
   /** Of raw memory: which addresses its bytes are of, in the file's order. */
   runs?: readonly RawRange[] | undefined;
   /** Open Windows crash dumps too. Default false: then they are refused as what a conversion makes. */

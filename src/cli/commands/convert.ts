@@ -1,17 +1,11 @@
 /** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
-import {
-  COMPRESSIONS,
-  CONTEXT_CHOICES,
-  DUMP_TYPE_CHOICES,
-  type Progress,
-  RAM_CHOICES,
-  REFLINK_CHOICES,
-  SPARSE_CHOICES,
-} from '../../commands/convert.ts';
-import { convert, convertInPlace, type InPlaceOptions } from '../../index.ts';
-import { STANDARD_INPUT } from '../../readers/input.ts';
+import { CONTEXT_CHOICES, DUMP_TYPE_CHOICES, RAM_CHOICES, REFLINK_CHOICES } from '../../commands/choices.ts';
+import type { Progress } from '../../commands/convert.ts';
+import type { InPlaceOptions } from '../../commands/in-place.ts';
+import { COMPRESSIONS, SPARSE_CHOICES } from '../../dump/choices.ts';
+import { STANDARD_INPUT } from '../../readers/choices.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
@@ -158,8 +152,8 @@ export const addConvert: AddCommand = (yargs, chosen) =>
             };
             const report =
               'inPlace' in names
-                ? await convertInPlace({ ...all, file: names.inPlace })
-                : await convert({
+                ? await (await import('../../commands/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
+                : await (await import('../../commands/convert.ts')).convert({
                     ...all,
                     ...names,
                     ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },

@@ -1,7 +1,6 @@
 /** `elf2dmp info FILE`: what it is and what runs in it. */
 import type { Argv } from 'yargs';
 import type { InspectOptions } from '../../commands/info.ts';
-import { inspect } from '../../index.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
@@ -41,7 +40,7 @@ export const addInfo: AddCommand = (yargs, chosen) =>
         try {
           const page =
             args.report === undefined ? undefined : await pageWriter(args.report, inspection.input, args.force);
-          const report = await inspect({
+          const report = await (await import('../../commands/info.ts')).inspect({
             ...inspection,
             onPage: page?.take,
             signal,

@@ -1,9 +1,8 @@
 /** `elf2dmp stack FILE`: the stack of each processor. */
 import type { Argv } from 'yargs';
-import { CONTEXT_CHOICES } from '../../commands/convert.ts';
+import { CONTEXT_CHOICES } from '../../commands/choices.ts';
 import type { FrameReport, StackReport } from '../../commands/stack.ts';
 import { printable } from '../../core/errors.ts';
-import { stacks } from '../../index.ts';
 import { EXIT } from '../exit-codes.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
@@ -38,7 +37,7 @@ export const addStack: AddCommand = (yargs, chosen) =>
       json,
       verbose,
       run: async (signal) => {
-        const report = await stacks({
+        const report = await (await import('../../commands/stack.ts')).stacks({
           ...input,
           input: inputName(args.file),
           processor: args.cpu === undefined ? undefined : Number(args.cpu),

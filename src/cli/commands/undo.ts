@@ -1,5 +1,4 @@
 /** `elf2dmp --undo FILE`: takes back what `--in-place` did. */
-import { undoInPlace } from '../../index.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import { renderUndo } from '../render.ts';
@@ -13,7 +12,7 @@ export function undoJob(
     verbose,
     output: file,
     run: async () => {
-      const report = await undoInPlace({ file });
+      const report = await (await import('../../commands/in-place.ts')).undoInPlace({ file });
       if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
       else if (!quiet) process.stdout.write(renderUndo(report));
       return EXIT.good;

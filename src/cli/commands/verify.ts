@@ -1,7 +1,6 @@
 /** `elf2dmp verify OUT.dmp`: whether a dump holds together, and holds what its input does. */
 import type { Argv } from 'yargs';
 import type { VerifyOptions } from '../../commands/verify.ts';
-import { verify } from '../../index.ts';
 import { EXIT } from '../exit-codes.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
@@ -47,7 +46,7 @@ export const addVerify: AddCommand = (yargs, chosen) =>
       run: async (signal) => {
         const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
         try {
-          const report = await verify({
+          const report = await (await import('../../commands/verify.ts')).verify({
             ...verification,
             signal,
             onSpool: quiet

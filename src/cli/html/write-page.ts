@@ -1,6 +1,5 @@
 /** `--report FILE`: checked before anything is done, written when it is. */
 import type { PageData } from '../../commands/page.ts';
-import { checkOutput, writeNewFile } from '../../dump/emit.ts';
 
 export interface PageWriter {
   take(page: PageData): void;
@@ -14,6 +13,8 @@ export interface PageWriter {
  * @param input what the report is of, which it must not replace
  */
 export async function pageWriter(path: string, input: string, force: boolean): Promise<PageWriter> {
+  // Loaded when it is needed: most runs make none.
+  const { checkOutput, writeNewFile } = await import('../../dump/emit.ts');
   const target = await checkOutput(path, input, force);
   let page: PageData | undefined;
   return {
@@ -22,7 +23,6 @@ export async function pageWriter(path: string, input: string, force: boolean): P
     },
     write: async () => {
       if (!page) return;
-      // Loaded when it is needed: most runs make none.
       const { renderPage } = await import('./page.ts');
       await writeNewFile(target, Buffer.from(renderPage(page)), { force });
     },
