@@ -1,9 +1,9 @@
 /** The command line, parsed with yargs. */
-import yargs, { type Argv } from 'yargs';
+import type { Argv } from 'yargs';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
 import { addCompletion } from './commands/completion.ts';
-import { addConvert } from './commands/convert.ts';
+import { addConvert, conversionJob, PLAIN_CONVERSION } from './commands/convert.ts';
 import { addInfo } from './commands/info.ts';
 import { addStack } from './commands/stack.ts';
 import { addVerify } from './commands/verify.ts';
@@ -14,13 +14,23 @@ import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
 const COMMANDS: readonly AddCommand[] = [addConvert, addInfo, addVerify, addStack, addCompletion(commandHelp)];
 
+/** What a command other than the conversion begins with. */
+export const COMMAND_WORDS: ReadonlySet<string> = new Set(['info', 'verify', 'stack', 'completion']);
+
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
+  // The most frequent command line says it all by itself; the parser takes longer to load than Windows to locate.
+  const [input, output] = argv;
+  if (argv.length === 2 && !COMMAND_WORDS.has(input!) && !argv.some((word) => word.startsWith('-'))) {
+    return { job: conversionJob({ ...PLAIN_CONVERSION, input, output }) };
+  }
   let job: Job | undefined;
   let problem: string | undefined;
-  const parser = makeParser((chosen) => {
-    job = chosen;
-  })
+  const parser = (
+    await makeParser((chosen) => {
+      job = chosen;
+    })
+  )
     .wrap(100)
     .fail((message, error) => {
       if (error instanceof Elf2dmpError) throw error;
@@ -41,14 +51,16 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
 
 /** The help of every command, the default one first. */
 export async function commandHelp(): Promise<CommandHelp[]> {
-  const help = (...words: string[]) => parse(makeParser(() => undefined).wrap(null), [...words, '--help']);
+  const help = async (...words: string[]) =>
+    parse((await makeParser(() => undefined)).wrap(null), [...words, '--help']);
   const standard = await help();
   const commands = [parseHelp('', standard)];
   for (const name of commandNames(standard)) commands.push(parseHelp(name, await help(name)));
   return commands;
 }
 
-function makeParser(chosen: (job: Job) => void): Argv {
+async function makeParser(chosen: (job: Job) => void): Promise<Argv> {
+  const { default: yargs } = await import('yargs');
   let parser: Argv = yargs()
     .scriptName('elf2dmp')
     // Messages in one language, whatever the environment: scripts read them too.

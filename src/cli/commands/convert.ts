@@ -9,14 +9,14 @@ import { STANDARD_INPUT } from '../../readers/choices.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
-import type { AddCommand } from '../job.ts';
+import type { AddCommand, Job } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
 import { writeFindings } from '../render-verify.ts';
 import { inputName, outputName, usage } from '../values.ts';
 import { undoJob } from './undo.ts';
 
-const options = (y: Argv) =>
+export const conversionOptions = (y: Argv) =>
   y
     .positional('input', {
       type: 'string',
@@ -113,73 +113,103 @@ export const addConvert: AddCommand = (yargs, chosen) =>
   yargs.command(
     '$0 [input] [output]',
     "Turns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
-    options,
-    (args) => {
-      const { json, quiet, verbose } = args;
-      const names = namesOf(args);
-      if ('undo' in names) {
-        chosen(undoJob(names.undo, args));
-        return;
-      }
-      const common: Omit<InPlaceOptions, 'file'> = {
-        strict: args.strict,
-        patch: args.patch,
-        context: args.context,
-        ...locateOptions(args),
-      };
-      const { force, type, ram, reflink, sparse, verify, hash, patches, compress } = args;
-      const dropZeroPages = args['drop-zero-pages'];
-      const source = sourceOptions(args);
-      chosen({
-        json,
-        verbose,
-        output: 'inPlace' in names ? names.inPlace : names.output,
-        run: async (signal) => {
-          const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
-          try {
-            const page =
-              args.report === undefined
-                ? undefined
-                : await pageWriter(args.report, 'inPlace' in names ? names.inPlace : names.input, force);
-            if (page && 'output' in names && resolve(args.report!) === resolve(names.output)) {
-              throw usage('--report and OUTPUT name the same file');
-            }
-            const all = {
-              ...common,
-              onPage: page?.take,
-              signal,
-              onProgress: line && ((progress: Progress) => line.update(progress)),
-            };
-            const report =
-              'inPlace' in names
-                ? await (await import('../../commands/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
-                : await (await import('../../commands/convert.ts')).convert({
-                    ...all,
-                    ...names,
-                    ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },
-                    ...source,
-                    onSpool: quiet
-                      ? undefined
-                      : (spooling) => {
-                          line?.clear();
-                          process.stderr.write(renderSpooling(spooling));
-                        },
-                  });
-            await page?.write();
-            line?.clear();
-            writeDiagnostics(report.diagnostics, { quiet, verbose });
-            if (report.verification) writeFindings(report.verification, quiet);
-            if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-            else if (!quiet) process.stdout.write(renderReport(report, verbose));
-            if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
-            return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
-          } finally {
-            line?.clear();
-          }
-        },
-      });
-    },
+    conversionOptions,
+    (args) => chosen(conversionJob(args)),
   );
+
+type ConversionArguments = ReturnType<typeof conversionOptions> extends Argv<infer T> ? T : never;
+
+/** What INPUT OUTPUT alone means, for a start that needs no parser; a test holds it against the options above. */
+export const PLAIN_CONVERSION: Omit<ConversionArguments, 'input' | 'output'> = {
+  'in-place': undefined,
+  undo: undefined,
+  force: false,
+  strict: false,
+  patch: true,
+  type: 'auto',
+  'drop-zero-pages': false,
+  compress: undefined,
+  sparse: 'auto',
+  reflink: 'never',
+  ram: 'all',
+  context: 'auto',
+  verify: false,
+  hash: false,
+  patches: undefined,
+  report: undefined,
+  format: 'auto',
+  runs: undefined,
+  spool: undefined,
+  dtb: undefined,
+  'kernel-base': undefined,
+  json: false,
+  quiet: false,
+  verbose: false,
+};
+
+/** Throws `Elf2dmpError` (kind `usage`). */
+export function conversionJob(args: ConversionArguments): Job {
+  const { json, quiet, verbose } = args;
+  const names = namesOf(args);
+  if ('undo' in names) return undoJob(names.undo, args);
+  const common: Omit<InPlaceOptions, 'file'> = {
+    strict: args.strict,
+    patch: args.patch,
+    context: args.context,
+    ...locateOptions(args),
+  };
+  const { force, type, ram, reflink, sparse, verify, hash, patches, compress } = args;
+  const dropZeroPages = args['drop-zero-pages'];
+  const source = sourceOptions(args);
+  return {
+    json,
+    verbose,
+    output: 'inPlace' in names ? names.inPlace : names.output,
+    run: async (signal) => {
+      const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
+      try {
+        const page =
+          args.report === undefined
+            ? undefined
+            : await pageWriter(args.report, 'inPlace' in names ? names.inPlace : names.input, force);
+        if (page && 'output' in names && resolve(args.report!) === resolve(names.output)) {
+          throw usage('--report and OUTPUT name the same file');
+        }
+        const all = {
+          ...common,
+          onPage: page?.take,
+          signal,
+          onProgress: line && ((progress: Progress) => line.update(progress)),
+        };
+        const report =
+          'inPlace' in names
+            ? await (await import('../../commands/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
+            : await (await import('../../commands/convert.ts')).convert({
+                ...all,
+                ...names,
+                ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },
+                ...source,
+                onSpool: quiet
+                  ? undefined
+                  : (spooling) => {
+                      line?.clear();
+                      process.stderr.write(renderSpooling(spooling));
+                    },
+              });
+        await page?.write();
+        line?.clear();
+        writeDiagnostics(report.diagnostics, { quiet, verbose });
+        if (report.verification) writeFindings(report.verification, quiet);
+        if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+        else if (!quiet) process.stdout.write(renderReport(report, verbose));
+        if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
+        return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+      } finally {
+        line?.clear();
+      }
+    },
+  };
+}
 
 interface Given {
   input?: string | undefined;
