@@ -34,6 +34,8 @@ export interface QemuOptions {
   format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
   /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
   raw?: 'pmemsave' | 'backend';
+  /** More dumps of the same paused guest. */
+  also?: readonly { path: string; format?: 'kdump-zlib'; raw?: 'pmemsave'; paging?: boolean }[];
   /** More of QEMU's arguments. */
   arguments?: readonly string[];
   /** For the CPUs to get where they should be. */
@@ -78,16 +80,8 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       await qemu.command('qmp_capabilities');
       await parked(qemu, guest, options.timeoutMilliseconds ?? 20_000);
       await qemu.command('stop');
-      if (options.raw === 'pmemsave') {
-        await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
-      } else if (options.raw === undefined) {
-        await qemu.command('dump-guest-memory', {
-          paging: options.paging ?? false,
-          protocol: `file:${path}`,
-          ...(options.format ? { format: options.format } : {}),
-          ...options.filter,
-        });
-      }
+      if (options.raw !== 'backend') await dump(qemu, guest, path, options);
+      for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);
       await qemu.quit();
     } finally {
       qemu.kill();
@@ -97,6 +91,24 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+async function dump(
+  qemu: Qemu,
+  guest: Guest,
+  path: string,
+  { raw, paging, format, filter }: QemuOptions,
+): Promise<void> {
+  if (raw === 'pmemsave') {
+    await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
+    return;
+  }
+  await qemu.command('dump-guest-memory', {
+    paging: paging ?? false,
+    protocol: `file:${path}`,
+    ...(format ? { format } : {}),
+    ...filter,
+  });
 }
 
 /** QEMU with its monitor protocol (QMP) on standard input and output. */
