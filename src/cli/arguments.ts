@@ -2,6 +2,7 @@
 import yargs, { type Argv } from 'yargs';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
+import { addBatch } from './commands/batch.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addConvert } from './commands/convert.ts';
 import { addInfo } from './commands/info.ts';
@@ -12,7 +13,14 @@ import { type CommandHelp, commandNames, parseHelp } from './help-text.ts';
 import type { AddCommand, Job } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
-const COMMANDS: readonly AddCommand[] = [addConvert, addInfo, addVerify, addStack, addCompletion(commandHelp)];
+const COMMANDS: readonly AddCommand[] = [
+  addConvert,
+  addBatch,
+  addInfo,
+  addVerify,
+  addStack,
+  addCompletion(commandHelp),
+];
 
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
@@ -63,7 +71,7 @@ function makeParser(chosen: (job: Job) => void): Argv {
   for (const add of COMMANDS) parser = add(parser, chosen);
   return parser
     .usage(
-      "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
+      "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n$0 batch CONFIG.toml\n$0 batch PATH... --out DIR\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
     )
     .version(VERSION)
     .help()
