@@ -10,7 +10,7 @@ import { addStack } from './commands/stack.ts';
 import { addVerify } from './commands/verify.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { type CommandHelp, commandNames, parseHelp } from './help-text.ts';
-import type { AddCommand, Job } from './job.ts';
+import { type AddCommand, type Job, PARSER_CONFIGURATION } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
 const COMMANDS: readonly AddCommand[] = [
@@ -61,13 +61,7 @@ function makeParser(chosen: (job: Job) => void): Argv {
     .scriptName('elf2dmp')
     // Messages in one language, whatever the environment: scripts read them too.
     .locale('en')
-    .parserConfiguration({
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': false,
-      'camel-case-expansion': false,
-    });
+    .parserConfiguration(PARSER_CONFIGURATION);
   for (const add of COMMANDS) parser = add(parser, chosen);
   return parser
     .usage(

@@ -1,7 +1,7 @@
 /** `elf2dmp batch`: many conversions. What it does is loaded when it is asked for. */
 import type { Argv, Options } from 'yargs';
 import { CONVERSION_OPTIONS } from '../conversion-options.ts';
-import type { AddCommand } from '../job.ts';
+import { type AddCommand, PARSER_CONFIGURATION } from '../job.ts';
 
 /** Without defaults: what is not given may be in the configuration. */
 const conversionOptions = Object.fromEntries(
@@ -10,6 +10,8 @@ const conversionOptions = Object.fromEntries(
 
 const options = (y: Argv) =>
   y
+    // Else yargs keeps the last path only.
+    .parserConfiguration({ ...PARSER_CONFIGURATION, 'duplicate-arguments-array': true })
     .positional('paths', {
       type: 'string',
       array: true,
@@ -66,7 +68,16 @@ export const addBatch: AddCommand = (yargs, chosen) =>
   yargs.command('batch [paths..]', 'Converts many dumps; run again, it does what is left.', options, (args) =>
     chosen({
       json: false,
-      verbose: args.verbose,
-      run: async (signal) => (await import('../batch.ts')).batch(args, signal),
+      verbose: lastOfEach(args).verbose,
+      run: async (signal) => (await import('../batch.ts')).batch(lastOfEach(args), signal),
     }),
   );
+
+/** Of an option that is given twice the last counts, as elsewhere. */
+const lastOfEach = (args: BatchArguments): BatchArguments =>
+  Object.fromEntries(
+    Object.entries(args).map(([name, value]) => [
+      name,
+      Array.isArray(value) && name !== 'paths' ? value.at(-1) : value,
+    ]),
+  ) as BatchArguments;

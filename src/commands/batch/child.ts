@@ -1,6 +1,7 @@
 /** One conversion in a process of its own: whatever it does, the batch goes on. */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import { finished } from 'node:stream/promises';
 import { type ErrorKind, ioError } from '../../core/errors.ts';
 import type { Progress } from '../convert.ts';
 import type { ConversionReport } from '../report.ts';
@@ -51,7 +52,14 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
     });
     child.on('message', (message) => o.onProgress(message as unknown as Progress));
     child.on('error', failed);
-    child.on('close', (code, signal) => finish(resultOf(code, signal, Buffer.concat(stdout).toString('utf8'), stderr)));
+    // Its "close" does not come on Node 20 when the channel was closed from here.
+    const exit = new Promise<[number | null, NodeJS.Signals | null]>((exited) => {
+      child.on('exit', (...how) => exited(how));
+    });
+    const ends = [child.stdout!, child.stderr!].map((stream) => finished(stream).catch(() => undefined));
+    Promise.all([exit, ...ends]).then(([[code, signal]]) =>
+      finish(resultOf(code, signal, Buffer.concat(stdout).toString('utf8'), stderr)),
+    );
     o.signal.addEventListener('abort', stop);
     if (o.signal.aborted) stop();
   });

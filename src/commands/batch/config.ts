@@ -83,8 +83,8 @@ export function readConfig(file: string): BatchConfig {
   try {
     data = TOML.parse(source);
   } catch (cause) {
-    const { line, col, message } = cause as Error & { line?: number; col?: number };
-    const place = line === undefined ? '' : ` in line ${line + 1}, column ${(col ?? 0) + 1}`;
+    const { line, message } = cause as Error & { line?: number };
+    const place = line === undefined ? '' : ` in line ${line + 1}`;
     throw configError(file, `is not TOML${place}: ${message.split(/ at row| \n|\n/)[0]}`);
   }
   const result = config.safeParse(data);
