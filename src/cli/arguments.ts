@@ -65,7 +65,7 @@ function makeParser(chosen: (job: Job) => void): Argv {
   for (const add of COMMANDS) parser = add(parser, chosen);
   return parser
     .usage(
-      "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n$0 batch CONFIG.toml\n$0 batch PATH... --out DIR\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
+      "$0 INPUT OUTPUT [options]\n$0 --in-place FILE [options]\n$0 --undo FILE\n\nTurns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
     )
     .version(VERSION)
     .help()

@@ -1,9 +1,10 @@
 /** `elf2dmp batch`: settings from the command line and the configuration, and what is printed. */
-import { mkdir } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type BatchConfig, readConfig } from '../commands/batch/config.ts';
-import { DEFAULT_NAME, type JobOptions, planBatch, shardOf } from '../commands/batch/plan.ts';
+import { DEFAULT_NAME, type JobOptions, planBatch, type Shard, shardOf } from '../commands/batch/plan.ts';
 import { ReportFile, writeJunit } from '../commands/batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../commands/batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../commands/batch/space.ts';
@@ -42,9 +43,9 @@ export async function batch(args: BatchArguments, signal: AbortSignal): Promise<
     if (args['space-check'] && need.needed > need.free) throw noSpace(need);
   }
 
-  const { report: reportName, junit } = settings;
-  for (const file of [reportName, junit]) if (file !== undefined) await makeDirectoryOf(file);
-  const report = reportName === undefined ? undefined : await ReportFile.open(reportName);
+  const { junit } = settings;
+  if (junit !== undefined) await makeDirectory(dirname(junit));
+  const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
   const progress = new BatchProgress(process.stderr, standings, args.quiet);
   const started = performance.now();
   let results: JobResult[];
@@ -97,7 +98,7 @@ function settingsOf(args: BatchArguments) {
       retryFailed: args['retry-failed'] ?? false,
       exitCodeOf: (error: Elf2dmpError) => EXIT_OF_KIND[error.kind],
     },
-    report: place(args.report, config.report),
+    report: reportPlace(args.report ?? config.report, place(args.report, config.report)),
     junit: place(args.junit, config.junit),
   };
 }
@@ -134,11 +135,35 @@ function count(option: string, text: string | undefined, least: number): number 
   throw usage(`${option}: "${text}" is not a whole number from ${least}`);
 }
 
-async function makeDirectoryOf(file: string): Promise<void> {
-  const directory = dirname(file);
+/** In a directory each shard has its own file: NFS does not append by itself. All files there count as one report. */
+async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
+  await makeDirectory(isDirectory ? path : dirname(path));
+  if (!isDirectory) return ReportFile.open(path);
+  const file = join(path, shard ? `report-${shard.index}-of-${shard.count}.jsonl` : 'report.jsonl');
+  const files = (await readdir(path)).filter((name) => name.endsWith('.jsonl')).map((name) => join(path, name));
+  return ReportFile.open(
+    file,
+    files.filter((other) => other !== file),
+  );
+}
+
+async function makeDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true }).catch((cause) => {
     throw ioError('make the directory', directory, cause);
   });
+}
+
+interface ReportPlace {
+  path: string;
+  isDirectory: boolean;
+}
+
+function reportPlace(given: string | undefined, path: string | undefined): ReportPlace | undefined {
+  if (given === undefined || path === undefined) return undefined;
+  return {
+    path,
+    isDirectory: given.endsWith('/') || (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false),
+  };
 }
 
 function noSpace(need: SpaceNeed): Elf2dmpError {

@@ -49,7 +49,7 @@ const options = (y: Argv) =>
     .option('report', {
       type: 'string',
       requiresArg: true,
-      describe: 'append one line of JSON for each dump to this file',
+      describe: 'append one line of JSON for each dump to this file; to one for each shard where it is a directory',
     })
     .option('junit', { type: 'string', requiresArg: true, describe: "write the results to this file in JUnit's XML" })
     .option('dry-run', { type: 'boolean', default: false, describe: 'print what would be done' })

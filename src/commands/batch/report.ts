@@ -28,13 +28,18 @@ export class ReportFile {
     this.#fd = fd;
   }
 
-  /** Throws `Elf2dmpError`. */
-  static async open(file: string): Promise<ReportFile> {
+  /**
+   * Throws `Elf2dmpError`.
+   *
+   * @param others reports whose lines need not be written again
+   */
+  static async open(file: string, others: readonly string[] = []): Promise<ReportFile> {
     let fd: number | undefined;
     try {
       fd = openSync(file, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o666);
       const report = new ReportFile(file, fd);
       report.#take(await settled(file));
+      for (const other of others) report.#learn(await readFile(other));
       return report;
     } catch (cause) {
       if (fd !== undefined) closeSync(fd);
@@ -74,23 +79,29 @@ export class ReportFile {
 
   /** Learns what lines there are, and makes blanks of what was never finished. */
   #take(content: Buffer): void {
-    let writable: number | undefined;
+    const torn = this.#learn(content);
+    if (torn.length === 0) return;
+    // Not the descriptor that appends: Linux ignores the position there.
+    const fd = openSync(this.#file, 'r+');
     try {
-      for (let at = 0; at < content.length; ) {
-        const newline = content.indexOf(0x0a, at);
-        const end = newline < 0 ? content.length : newline;
-        const { record, torn } = parseLine(content.subarray(at, end), newline >= 0);
-        if (torn > 0) {
-          // Not the descriptor that appends: Linux ignores the position there.
-          writable ??= openSync(this.#file, 'r+');
-          writeSync(writable, Buffer.alloc(torn, ' '), 0, torn, at);
-        }
-        if (record) this.#keep(record);
-        at = end + 1;
-      }
+      for (const { at, size } of torn) writeSync(fd, Buffer.alloc(size, ' '), 0, size, at);
     } finally {
-      if (writable !== undefined) closeSync(writable);
+      closeSync(fd);
     }
+  }
+
+  /** @returns the beginnings of lines that were never finished */
+  #learn(content: Buffer): { at: number; size: number }[] {
+    const unfinished: { at: number; size: number }[] = [];
+    for (let at = 0; at < content.length; ) {
+      const newline = content.indexOf(0x0a, at);
+      const end = newline < 0 ? content.length : newline;
+      const { record, torn } = parseLine(content.subarray(at, end), newline >= 0);
+      if (torn > 0) unfinished.push({ at, size: torn });
+      if (record) this.#keep(record);
+      at = end + 1;
+    }
+    return unfinished;
   }
 }
 

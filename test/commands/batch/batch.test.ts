@@ -1,6 +1,7 @@
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -113,6 +114,19 @@ describe('elf2dmp batch', () => {
       ended.map(({ stderr }) => /shard .*: (\d+) of 10/.exec(stderr)?.[1]).reduce((sum, n) => sum + Number(n), 0),
     ).toBe(10);
     expect(endState(out, report)).toEqual(undisturbed);
+  });
+
+  it('has a file for each shard in a report directory, and no line twice when the shards change', async () => {
+    const texts = join(dir, 'texts');
+    mkdirSync(texts);
+    for (const name of ['a', 'b', 'c', 'd']) writeFileSync(join(texts, name), 'no dump');
+    const reports = join(dir, 'reports');
+    const run = (...more: string[]) => runBatchCommand([texts, '--out', out, '--report', `${reports}/`, ...more]);
+    await Promise.all([run('--shard', '0/2'), run('--shard', '1/2')]);
+    await run();
+    expect(readdirSync(reports).sort()).toEqual(['report-0-of-2.jsonl', 'report-1-of-2.jsonl', 'report.jsonl']);
+    const lines = readdirSync(reports).map((name) => linesIn(join(reports, name)));
+    expect([lines[0]! + lines[1]!, lines[2]]).toEqual([4, 0]);
   });
 
   it('converts again what changed, and what does not hold with --recheck', async () => {
