@@ -19,6 +19,7 @@ interface ChildOptions {
   /** The command with its first arguments: Node and elf2dmp's script. */
   command: readonly string[];
   force: boolean;
+  hash: boolean;
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
 }
@@ -27,7 +28,8 @@ const STDERR_KEPT = 4096;
 
 export function runChild({ input, output, options }: BatchJob, o: ChildOptions): Promise<ChildResult> {
   const [program = '', ...first] = o.command;
-  const args = [...first, '--json', '--quiet', ...(o.force ? ['--force'] : []), ...argumentsOf(options)];
+  const more = { ...options, ...(o.force ? { force: true } : {}), ...(o.hash ? { hash: true } : {}) };
+  const args = [...first, '--json', '--quiet', ...argumentsOf(more)];
   return new Promise((resolve) => {
     const child = spawn(program, [...args, '--', input, output], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -69,7 +71,12 @@ function resultOf(code: number | null, signal: NodeJS.Signals | null, stdout: st
   const exitCode = code ?? 128 + constants.signals[signal!];
   try {
     const data = JSON.parse(stdout) as ConversionReport | { outcome: 'failed'; error: JobError };
-    if (data.outcome !== 'failed') return { exitCode, report: data };
+    if (data.outcome !== 'failed') {
+      const found = data.verification?.outcome ?? 'sound';
+      if (found === 'sound') return { exitCode, report: data };
+      const text = `the dump was written, and --verify found that it is not as it should be: ${found}`;
+      return { exitCode, error: { code: 'verification', kind: 'io-permanent', text } };
+    }
     const { code: name, kind, text } = data.error;
     return { exitCode, error: { code: name, kind, text } };
   } catch {

@@ -1,7 +1,7 @@
 /** A batch's configuration file (TOML): what it may say, and what is wrong with what it says. */
 import { readFileSync } from 'node:fs';
 import TOML from '@iarna/toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { Elf2dmpError, ioError } from '../../core/errors.ts';
 import { COMPRESSIONS, SPARSE_CHOICES } from '../../dump/choices.ts';
 import { FORMAT_CHOICES } from '../../readers/choices.ts';

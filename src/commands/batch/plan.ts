@@ -51,7 +51,15 @@ export interface Shard {
 }
 
 /** What elf2dmp itself leaves beside dumps: no inputs when a directory is searched. */
-const OWN_FILES = ['**/*.dmp', '**/*.dmp.json', '**/*.jsonl', '**/*.part', '**/*.elf2dmp-undo', '**/*.toml'];
+const OWN_FILES = [
+  '**/*.dmp',
+  '**/*.dmp.{gz,zst}',
+  '**/*.dmp*.json',
+  '**/*.jsonl',
+  '**/*.part',
+  '**/*.elf2dmp-undo',
+  '**/*.toml',
+];
 
 interface Found {
   input: string;

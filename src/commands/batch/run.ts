@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError } from '../../core/errors.ts';
 import type { Progress } from '../convert.ts';
+import { sha256OfFile } from '../hash.ts';
 import type { ConversionReport } from '../report.ts';
 import { type ChildResult, runChild } from './child.ts';
 import { type BatchJob, sidecarOf } from './plan.ts';
@@ -15,7 +16,6 @@ import {
   readSidecar,
   type Sidecar,
   sameWork,
-  sha256Of,
   startedSidecar,
   sweep,
   writeSidecar,
@@ -118,7 +118,7 @@ async function recordOfDone(
   if (record.outcome === 'failed') return !retryFailed && isFinal(record) ? record : undefined;
   if (hash && !record.sha256) return undefined;
   if (!(await outputHolds(job.output, before, recheck))) return undefined;
-  if (recheck && record.sha256 && (await sha256Of(job.input)) !== record.sha256.input) return undefined;
+  if (recheck && record.sha256 && (await sha256OfFile(job.input)) !== record.sha256.input) return undefined;
   return record;
 }
 
@@ -191,12 +191,12 @@ class JobRun {
   }
 
   async #tryOften(force: boolean): Promise<{ result: ChildResult; attempts: number }> {
-    const { command, retries, onEvent } = this.#options;
+    const { command, retries, hash, onEvent } = this.#options;
     const job = this.#job;
     for (let attempts = 1; ; attempts++) {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
-      const result = await runChild(job, { command, force, signal: this.#stop, onProgress });
+      const result = await runChild(job, { command, force, hash, signal: this.#stop, onProgress });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
         return { result, attempts };
       await wait(retryDelay(attempts), undefined, { signal: this.#stop }).catch(() => undefined);
@@ -214,7 +214,6 @@ class JobRun {
   async #recordOf({ exitCode, report, error }: ChildResult, attempts: number, started: number): Promise<JobRecord> {
     const { input, output } = this.#job;
     const losses = report ? lossesOf(report) : [];
-    const hash = report && this.#options.hash;
     return {
       id: randomUUID(),
       input,
@@ -230,7 +229,7 @@ class JobRun {
       error: error ?? null,
       attempts,
       finished: new Date().toISOString(),
-      sha256: hash ? { input: await sha256Of(input), output: await sha256Of(output) } : null,
+      sha256: report?.sha256 ?? null,
     };
   }
 }

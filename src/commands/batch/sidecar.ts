@@ -6,6 +6,8 @@ import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Elf2dmpError, type ErrorKind, ioError } from '../../core/errors.ts';
 import { TOOL } from '../../version.ts';
+import { sha256OfFile } from '../hash.ts';
+import type { ConversionReport } from '../report.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
 
 /** How a job ended: a line of `--report`. */
@@ -32,7 +34,7 @@ export interface JobRecord {
   /** ISO 8601, UTC. */
   finished: string;
   /** With `--hash`: of all the input and all the output. */
-  sha256: { input: string; output: string } | null;
+  sha256: ConversionReport['sha256'] | null;
 }
 
 export interface JobError {
@@ -79,7 +81,7 @@ async function identify(path: string): Promise<BigIntStats & { headSha256: strin
   try {
     const stats = await stat(path, { bigint: true });
     // To read from a pipe would take from it.
-    const headSha256 = stats.isFile() ? await sha256Of(path, HEAD) : '';
+    const headSha256 = stats.isFile() ? await sha256OfHead(path, HEAD) : '';
     return Object.assign(stats, { headSha256 });
   } catch (cause) {
     throw ioError('read', path, cause);
@@ -90,15 +92,15 @@ async function identify(path: string): Promise<BigIntStats & { headSha256: strin
 export const sameWork = (then: Sidecar, now: Sidecar): boolean =>
   isDeepStrictEqual([then.tool, then.input, then.options], [now.tool, now.input, now.options]);
 
-/** SHA-256 (hex) of a file's first `limit` bytes, or of all of it. */
-export async function sha256Of(path: string, limit = Number.POSITIVE_INFINITY): Promise<string> {
+/** Hex, of a file's first `limit` bytes. */
+async function sha256OfHead(path: string, limit: number): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { end: limit - 1, highWaterMark: 1 << 20 })) hash.update(chunk);
+  for await (const chunk of createReadStream(path, { end: limit - 1 })) hash.update(chunk);
   return hash.digest('hex');
 }
 
 /** Of a dump. Throws what the file system throws. */
-export const headerSha256 = (output: string): Promise<string> => sha256Of(output, DUMP_HEADER);
+export const headerSha256 = (output: string): Promise<string> => sha256OfHead(output, DUMP_HEADER);
 
 /**
  * Whether the dump is what its sidecar says.
@@ -109,7 +111,7 @@ export async function outputHolds(output: string, { record, headerSha256: header
   const stats = await stat(output).catch(() => undefined);
   if (!stats?.isFile() || !record || stats.size !== record.bytes) return false;
   if (!recheck) return true;
-  const sound = record.sha256 ? (await sha256Of(output)) === record.sha256.output : true;
+  const sound = record.sha256 ? (await sha256OfFile(output)) === record.sha256.output : true;
   return sound && (await headerSha256(output)) === header;
 }
 
