@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -14,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
+  BIN,
   type Ended,
   endState,
   type Kind,
@@ -106,6 +108,21 @@ describe('elf2dmp batch', () => {
     expect(files.filter((name) => name.endsWith('.dmp.json'))).toHaveLength(linesOf(report).length);
     await batch();
     expect(endState(out, report)).toEqual(undisturbed);
+  });
+
+  it('is told how far a job is, and a job stops when the batch is gone', async () => {
+    const output = join(dir, 'stopped.dmp');
+    const child = spawn(process.execPath, [BIN, '--json', '-', output], { stdio: ['pipe', 'ignore', 'ignore', 'ipc'] });
+    const input = readFileSync(join(archive, [...made.keys()][0]!));
+    child.stdin!.write(input.subarray(0, input.length / 2));
+    const phases = new Set<unknown>();
+    await new Promise<void>((resolve) =>
+      child.on('message', ({ phase }: { phase: unknown }) => phases.add(phase) && phase === 'spool' && resolve()),
+    );
+    child.disconnect();
+    child.stdin!.on('error', () => undefined).write(input.subarray(input.length / 2));
+    expect(await new Promise((resolve) => child.on('exit', resolve))).toBe(143);
+    expect([phases.has('open'), existsSync(output)]).toEqual([true, false]);
   });
 
   it('in shards at once writes one report', async () => {
