@@ -2,6 +2,7 @@
 import type { Argv } from 'yargs';
 import { Elf2dmpError } from '../core/errors.ts';
 import { VERSION } from '../version.ts';
+import { addBatch } from './commands/batch.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addConvert, conversionJob, PLAIN_CONVERSION } from './commands/convert.ts';
 import { addInfo } from './commands/info.ts';
@@ -9,13 +10,20 @@ import { addStack } from './commands/stack.ts';
 import { addVerify } from './commands/verify.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { type CommandHelp, commandNames, parseHelp } from './help-text.ts';
-import type { AddCommand, Job } from './job.ts';
+import { type AddCommand, type Job, PARSER_CONFIGURATION } from './job.ts';
 import { STANDARD_INPUT_WORD, usage } from './values.ts';
 
-const COMMANDS: readonly AddCommand[] = [addConvert, addInfo, addVerify, addStack, addCompletion(commandHelp)];
+const COMMANDS: readonly AddCommand[] = [
+  addConvert,
+  addBatch,
+  addInfo,
+  addVerify,
+  addStack,
+  addCompletion(commandHelp),
+];
 
 /** What a command other than the conversion begins with. */
-export const COMMAND_WORDS: ReadonlySet<string> = new Set(['info', 'verify', 'stack', 'completion']);
+export const COMMAND_WORDS: ReadonlySet<string> = new Set(['batch', 'info', 'verify', 'stack', 'completion']);
 
 /** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
@@ -65,13 +73,7 @@ async function makeParser(chosen: (job: Job) => void): Promise<Argv> {
     .scriptName('elf2dmp')
     // Messages in one language, whatever the environment: scripts read them too.
     .locale('en')
-    .parserConfiguration({
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': false,
-      'camel-case-expansion': false,
-    });
+    .parserConfiguration(PARSER_CONFIGURATION);
   for (const add of COMMANDS) parser = add(parser, chosen);
   return parser
     .usage(

@@ -1,6 +1,15 @@
 /** What the command line asked for. One file per command in `commands/` makes these. */
 import type { Argv } from 'yargs';
 
+/** Words are taken as they are; of an option that is given twice the last counts. */
+export const PARSER_CONFIGURATION = {
+  'parse-numbers': false,
+  'parse-positional-numbers': false,
+  'dot-notation': false,
+  'duplicate-arguments-array': false,
+  'camel-case-expansion': false,
+} as const;
+
 export interface Job {
   /** `--json`: a failure is also told on stdout, as data. */
   json: boolean;

@@ -53,12 +53,17 @@ async function run(argv: readonly string[]): Promise<number> {
     );
   };
   for (const s of SIGNALS) process.on(s, onSignal);
+  // A batch that asks its job to stop, or is gone, closes the channel. Not a second signal after a real one.
+  const onDisconnect = () => signalled ?? onSignal('SIGTERM');
+  process.once('disconnect', onDisconnect);
+  process.channel?.unref();
   try {
     return await job.run(abort.signal);
   } catch (error) {
     return reportFailure(error, job.json, job.verbose, signalled && 128 + constants.signals[signalled]);
   } finally {
     for (const s of SIGNALS) process.removeListener(s, onSignal);
+    process.removeListener('disconnect', onDisconnect);
   }
 }
 

@@ -52,3 +52,18 @@ export class ProgressLine {
     this.#shown = true;
   }
 }
+
+/** Tells the batch that runs this process how far it is; undefined in any other process. */
+export function progressForBatch(): ((progress: Progress) => void) | undefined {
+  if (!process.channel) return undefined;
+  let last = 0;
+  let phase = '';
+  return (progress) => {
+    const now = performance.now();
+    if (progress.phase === phase && now - last < INTERVAL_MS) return;
+    phase = progress.phase;
+    last = now;
+    // It may be gone.
+    if (process.connected) process.send?.(progress, undefined, undefined, () => undefined);
+  };
+}

@@ -1,16 +1,15 @@
 /** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
-import { CONTEXT_CHOICES, DUMP_TYPE_CHOICES, RAM_CHOICES, REFLINK_CHOICES } from '../../commands/choices.ts';
 import type { Progress } from '../../commands/convert.ts';
 import type { InPlaceOptions } from '../../commands/in-place.ts';
-import { COMPRESSIONS, SPARSE_CHOICES } from '../../dump/choices.ts';
 import { STANDARD_INPUT } from '../../readers/choices.ts';
+import { CONVERSION_OPTIONS } from '../conversion-options.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
-import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
+import { locateOptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand, Job } from '../job.ts';
-import { ProgressLine } from '../progress.ts';
+import { ProgressLine, progressForBatch } from '../progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
 import { writeFindings } from '../render-verify.ts';
 import { inputName, outputName, usage } from '../values.ts';
@@ -35,58 +34,7 @@ export const conversionOptions = (y: Argv) =>
       describe: 'make the ELF file again of a file converted in place',
     })
     .option('force', { alias: 'f', type: 'boolean', default: false, describe: 'replace OUTPUT if it exists' })
-    .option('strict', {
-      type: 'boolean',
-      default: false,
-      describe: 'write nothing when anything would be lost (exit 5)',
-    })
-    .option('patch', {
-      type: 'boolean',
-      default: true,
-      describe: "--no-patch leaves the guest's memory untouched: no decoded KDBG, no registers",
-    })
-    .option('type', {
-      choices: DUMP_TYPE_CHOICES,
-      default: 'auto' as const,
-      describe:
-        'auto: a full dump, or a bitmap dump if there are more than 42 runs; kernel: only what the kernel maps; active: only pages in use',
-    })
-    .option('drop-zero-pages', {
-      type: 'boolean',
-      default: false,
-      describe: 'leave out pages of zeros (a bitmap dump); counts as a loss: a debugger takes them for missing',
-    })
-    .option('compress', {
-      choices: COMPRESSIONS,
-      describe: 'compress the dump while it is written: --compress (gzip) or --compress=zstd',
-    })
-    .option('sparse', {
-      choices: SPARSE_CHOICES,
-      default: 'auto' as const,
-      describe:
-        "holes in OUTPUT: the input's stay holes (auto), long runs of zeros too (always), or everything is written",
-    })
-    .option('reflink', {
-      choices: REFLINK_CHOICES,
-      default: 'never' as const,
-      describe: "share the input's blocks instead of copying (XFS, Btrfs); makes a bitmap dump",
-    })
-    .option('ram', {
-      choices: RAM_CHOICES,
-      default: 'all' as const,
-      describe: 'all that the input holds, or only what Windows counts as RAM (no video memory, no firmware)',
-    })
-    .option('context', {
-      choices: CONTEXT_CHOICES,
-      default: 'auto' as const,
-      describe:
-        'registers in a crashed guest: as Windows captured them (auto: for the crashing processor), or as the CPUs had them',
-    })
-    .option('verify', {
-      type: 'boolean',
-      default: false,
-      describe: 'read the finished dump back and compare it with the input (exit 8 if it is not as it should be)',
-    })
+    .options(CONVERSION_OPTIONS)
     .option('hash', { type: 'boolean', default: false, describe: 'put the SHA-256 of input and output in the report' })
     .option('patches', {
       type: 'string',
@@ -98,8 +46,6 @@ export const conversionOptions = (y: Argv) =>
       requiresArg: true,
       describe: 'write a report for people, with stacks and a picture of memory, to this file (HTML)',
     })
-    .options(sourceDescriptions("OUTPUT's"))
-    .options(locateDescriptions)
     .option('json', { type: 'boolean', default: false, describe: 'print the report as JSON' })
     .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'print errors and losses only' })
     .option('verbose', {
@@ -179,7 +125,7 @@ export function conversionJob(args: ConversionArguments): Job {
           ...common,
           onPage: page?.take,
           signal,
-          onProgress: line && ((progress: Progress) => line.update(progress)),
+          onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
         };
         const report =
           'inPlace' in names

@@ -1,0 +1,262 @@
+import { spawn } from 'node:child_process';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import {
+  BIN,
+  type Ended,
+  endState,
+  type Kind,
+  killAfter,
+  linesOf,
+  makeArchive,
+  runBatchCommand,
+} from '../../support/batches.ts';
+import { canMount, mountNew } from '../../support/loop-mounts.ts';
+
+let dir: string;
+let archive: string;
+let made: Map<string, Kind>;
+let undisturbed: ReturnType<typeof endState>;
+let first: Ended;
+let out: string;
+let report: string;
+let runs = 0;
+
+const outputOf = (name: string) => join(out, `${name}.dmp`);
+const batch = (...more: string[]) =>
+  runBatchCommand([archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2', ...more]);
+const place = () => {
+  out = join(dir, `out${runs}`);
+  report = join(dir, `report${runs++}.jsonl`);
+};
+
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-batch-'));
+  archive = join(dir, 'archive');
+  made = makeArchive(archive, 10, 5);
+  place();
+  first = await batch('--junit', join(dir, 'junit.xml'));
+  undisturbed = endState(out, report);
+});
+beforeEach(place);
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+describe('elf2dmp batch', () => {
+  it('gives each input its outcome, in the report, in JUnit and in the exit code', () => {
+    const lines = linesOf(join(dir, 'report0.jsonl'));
+    expect(
+      lines.map(({ input, outcome, exitCode }) => [input.slice(archive.length + 1), outcome, exitCode]).sort(),
+    ).toEqual([...made].map(([name, kind]) => [name, kind.outcome, kind.exitCode]).sort());
+    expect(first.code).toBe(5);
+    expect(first.stdout).toMatch(/^good +8 +0 /m);
+    expect(lines.find(({ input }) => input.includes('crashed'))).toMatchObject({ build: 19041, bugCheck: '0xd1' });
+    const junit = readFileSync(join(dir, 'junit.xml'), 'utf8');
+    expect(junit).toContain('tests="10" failures="1"');
+    expect(junit.match(/<testcase /g)).toHaveLength(10);
+  });
+
+  it('does nothing the second time, and writes no line again', async () => {
+    out = join(dir, 'out0');
+    report = join(dir, 'report0.jsonl');
+    const { code, stdout } = await batch();
+    expect([code, endState(out, report)]).toEqual([5, undisturbed]);
+    expect(stdout).toMatch(/^good +8 +8 /m);
+  });
+
+  it('ends as if undisturbed after kills', async () => {
+    for (const [milliseconds, jobsToo] of [
+      [300, false],
+      [500, true],
+      [700, false],
+      [900, true],
+      [1100, true],
+    ] as const) {
+      const args = [archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2'];
+      await runBatchCommand(args, killAfter(milliseconds, jobsToo));
+    }
+    expect((await batch()).code).toBe(5);
+    expect(endState(out, report)).toEqual(undisturbed);
+  });
+
+  it('stops cleanly on SIGTERM, and goes on', async () => {
+    const args = [archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2'];
+    const { code, stderr } = await runBatchCommand(args, (pid, ended) => {
+      const timer = setInterval(() => {
+        // As soon as there is something.
+        if (!existsSync(report) || linesIn(report) < 2) return;
+        clearInterval(timer);
+        process.kill(pid, 'SIGTERM');
+      }, 20);
+      ended.addEventListener('abort', () => clearInterval(timer));
+    });
+    expect([code, stderr]).toEqual([143, expect.stringContaining('ended by SIGTERM')]);
+    const files = readdirSync(out, { recursive: true, encoding: 'utf8' });
+    expect(files.filter((name) => name.endsWith('.part'))).toEqual([]);
+    expect(files.filter((name) => name.endsWith('.dmp.json'))).toHaveLength(linesOf(report).length);
+    await batch();
+    expect(endState(out, report)).toEqual(undisturbed);
+  });
+
+  it('is told how far a job is, and a job stops when the batch is gone', async () => {
+    const output = join(dir, 'stopped.dmp');
+    const child = spawn(process.execPath, [BIN, '--json', '-', output], { stdio: ['pipe', 'ignore', 'ignore', 'ipc'] });
+    const input = readFileSync(join(archive, [...made.keys()][0]!));
+    child.stdin!.write(input.subarray(0, input.length / 2));
+    const phases = new Set<unknown>();
+    await new Promise<void>((resolve) =>
+      child.on('message', ({ phase }: { phase: unknown }) => phases.add(phase) && phase === 'spool' && resolve()),
+    );
+    child.disconnect();
+    child.stdin!.on('error', () => undefined).write(input.subarray(input.length / 2));
+    expect(await new Promise((resolve) => child.on('exit', resolve))).toBe(143);
+    expect([phases.has('open'), existsSync(output)]).toEqual([true, false]);
+  });
+
+  it('in shards at once writes one report', async () => {
+    const ended = await Promise.all(['0/2', '1/2'].map((shard) => batch('--shard', shard)));
+    expect(
+      ended.map(({ stderr }) => /shard .*: (\d+) of 10/.exec(stderr)?.[1]).reduce((sum, n) => sum + Number(n), 0),
+    ).toBe(10);
+    expect(endState(out, report)).toEqual(undisturbed);
+  });
+
+  it('has a file for each shard in a report directory, and no line twice when the shards change', async () => {
+    const texts = join(dir, 'texts');
+    mkdirSync(texts);
+    for (const name of ['a', 'b', 'c', 'd']) writeFileSync(join(texts, name), 'no dump');
+    const reports = join(dir, 'reports');
+    const run = (...more: string[]) => runBatchCommand([texts, '--out', out, '--report', `${reports}/`, ...more]);
+    await Promise.all([run('--shard', '0/2'), run('--shard', '1/2')]);
+    await run();
+    expect(readdirSync(reports).sort()).toEqual(['report-0-of-2.jsonl', 'report-1-of-2.jsonl', 'report.jsonl']);
+    const lines = readdirSync(reports).map((name) => linesIn(join(reports, name)));
+    expect([lines[0]! + lines[1]!, lines[2]]).toEqual([4, 0]);
+  });
+
+  it('converts again what changed, and what does not hold with --recheck', async () => {
+    const live = [...made.keys()].find((name) => name.endsWith('live.elf')) ?? '';
+    const inputs = ['a', 'b'].map((name) => join(dir, name));
+    for (const name of inputs) copyFileSync(join(archive, live), name);
+    const limit = ['--hash', '--name', '{relative}.dmp', '--report', report, '--out', out];
+    const run = (...more: string[]) => runBatchCommand([...inputs, ...limit, ...more]);
+    const outputs = ['a', 'b'].map((name) => join(out, `${name}.dmp`));
+    expect((await run()).stdout).toMatch(/^good +2 +0 /m);
+    const dumps = outputs.map((name) => readFileSync(name));
+    utimesSync(inputs[0]!, 1, 1);
+    expect((await run()).stdout).toMatch(/^good +2 +1 /m);
+    expect(linesOf(report)).toHaveLength(3);
+    // A changed byte is not seen by size, but by --recheck.
+    const changed = Buffer.from(dumps[1]!);
+    changed[changed.length - 1]! ^= 1;
+    writeFileSync(outputs[1]!, changed);
+    expect((await run()).stdout).toMatch(/^good +2 +2 /m);
+    expect((await run('--recheck')).stdout).toMatch(/^good +2 +1 /m);
+    truncateSync(outputs[0]!, 4096);
+    expect((await run()).stdout).toMatch(/^good +2 +1 /m);
+    expect(outputs.map((name) => readFileSync(name).equals(dumps[outputs.indexOf(name)]!))).toEqual([true, true]);
+    expect((await run('--type', 'bitmap')).stdout).toMatch(/^good +2 +0 /m);
+  });
+
+  it("leaves other people's files", async () => {
+    const [name = ''] = [...made.keys()];
+    const one = (...more: string[]) =>
+      runBatchCommand([join(archive, name), '--out', out, '--name', 'one.dmp', ...more]);
+    await one('--dry-run');
+    expect(existsSync(out)).toBe(false);
+    await batch('--dry-run');
+    expect([existsSync(out), existsSync(report)]).toEqual([false, false]);
+    await one();
+    rmSync(join(out, 'one.dmp.json'));
+    const refused = await one();
+    expect([refused.code, refused.stderr]).toEqual([6, expect.stringContaining('exists already')]);
+    expect((await one('--dry-run')).stdout).toMatch(/^taken/);
+    expect(readdirSync(out)).toEqual(['one.dmp']);
+    writeFileSync(join(out, 'one.dmp.json'), '{"a":1}');
+    expect((await one('--force')).code).toBe(6);
+    rmSync(join(out, 'one.dmp.json'));
+    expect((await one('--force')).code).toBe(0);
+  });
+
+  it('stops at the first failure with --fail-fast', async () => {
+    const { code, stdout } = await batch('--fail-fast', '--jobs', '1');
+    expect(code).toBe(5);
+    expect(stdout).toMatch(/^not run +[1-9]/m);
+  });
+
+  it('takes all of it from a configuration', async () => {
+    const config = join(dir, 'batch.toml');
+    writeFileSync(
+      config,
+      `inputs = ["archive/host*/*.elf"]\nexclude = ["**/*lossy*", "**/*empty*"]\nout = "out${runs - 1}"\nname = "{relative}.dmp"
+      jobs = 2\nreport = "report${runs - 1}.jsonl"\n[options]\nstrict = true\n
+      [[override]]\nmatch = "**/*crashed*"\noptions = { type = "bitmap" }\n`,
+    );
+    expect((await runBatchCommand([config])).code).toBe(0);
+    const crashed = [...made.keys()].find((name) => name.includes('crashed')) ?? '';
+    expect(readFileSync(outputOf(crashed)).readUInt32LE(0xf98)).toBe(5);
+    expect(readFileSync(outputOf(crashed.replace(/.*/, [...made.keys()][0] ?? ''))).readUInt32LE(0xf98)).toBe(1);
+  });
+
+  it.each([
+    [['--out', 'b'], 'no inputs'],
+    [['a'], '--out is needed'],
+    [['a.toml', 'b', '--out', 'c'], 'is a configuration'],
+    [['a', '--out', 'b', '--jobs', '0'], '--jobs: "0"'],
+    [['a', '--out', 'b', '--dtb', 'xyz'], '--dtb: "xyz"'],
+    [['a', '--out', 'b', '--keep-going', '--fail-fast'], 'do not go together'],
+    [['a', '--out', 'b', '--shard', '2/2'], 'tells no shard'],
+  ])('refuses %j', async (args, message) => {
+    const { code, stderr, stdout } = await runBatchCommand(args);
+    expect([code, stdout, stderr]).toEqual([2, '', expect.stringContaining(message)]);
+  });
+});
+
+const linesIn = (file: string): number => readFileSync(file, 'utf8').split('\n').length - 1;
+
+describe.skipIf(!canMount())('on a full disk', () => {
+  it('fails clearly with nothing partial, and goes on once there is space', async () => {
+    const { path, unmount } = mountNew('ext4', dir, 160 * 2 ** 20);
+    try {
+      out = join(path, 'out');
+      const filler = join(path, 'filler');
+      writeFileSync(filler, Buffer.alloc(100 * 2 ** 20));
+      const refused = await batch();
+      expect([refused.code, refused.stderr]).toEqual([
+        7,
+        expect.stringMatching(/^elf2dmp: .*the dumps need .* are free/m),
+      ]);
+      expect(existsSync(out)).toBe(false);
+      const full = await batch('--no-space-check', '--retries', '0');
+      expect([full.code, full.stderr]).toEqual([
+        7,
+        expect.stringMatching(/failed \(7\): .*(no space left|file system has)/),
+      ]);
+      const names = readdirSync(out, { recursive: true, encoding: 'utf8' });
+      const written = linesOf(report).filter(({ bytes }) => bytes !== null);
+      expect(written.length).toBeGreaterThan(0);
+      expect(names.filter((name) => name.endsWith('.dmp'))).toHaveLength(written.length);
+      expect(names.filter((name) => name.endsWith('.part'))).toEqual([]);
+      rmSync(filler);
+      expect((await batch()).code).toBe(5);
+      expect(endState(out, report).files).toEqual(undisturbed.files);
+      const lines = linesOf(report).filter(({ exitCode }) => exitCode !== 7);
+      expect(new Set(lines.map(({ output }) => output)).size).toBe(10);
+      expect(lines).toHaveLength(10);
+    } finally {
+      unmount();
+    }
+  });
+});

@@ -1,0 +1,63 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readConfig } from '../../../src/commands/batch/config.ts';
+
+let file: string;
+let dir: string;
+
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-config-'));
+  file = join(dir, 'batch.toml');
+});
+afterAll(() => rmSync(dir, { recursive: true }));
+
+describe('readConfig', () => {
+  it('takes every key', () => {
+    writeFileSync(
+      file,
+      `inputs = ["a"]
+      manifest = "list"
+      exclude = ["b"]
+      out = "out"
+      name = "{stem}.dmp"
+      jobs = 2
+      keep-going = false
+      retries = 0
+      force = true
+      hash = true
+      report = "r.jsonl"
+      junit = "j.xml"
+      [options]
+      dtb = "0x1ad000"
+      kernel-base = "fffff800\`12345000"
+      strict = true
+      [[override]]
+      match = "*.elf"
+      name = "x.dmp"
+      options = { type = "full", reflink = "auto", ram = "windows", context = "cpu", format = "raw", runs = "0+1G", spool = "s", patch = false }`,
+    );
+    expect(readConfig(file)).toMatchObject({
+      retries: 0,
+      options: { dtb: '0x1ad000', strict: true },
+      override: [{ match: '*.elf', options: { type: 'full', patch: false } }],
+    });
+  });
+
+  it.each([
+    ['jbs = 2', 'unknown key "jbs"'],
+    ['jobs = "two"', 'key "jobs": expected a whole number from 1, found "two"'],
+    ['[options]\ndtb = 4096', 'key "options.dtb": expected a string with a hexadecimal address'],
+    ['[options]\ntype = "mini"', 'key "options.type": expected one of "auto", "full", '],
+    [
+      '[[override]]\nmatch = "a"\n[[override]]\nname = "b"',
+      'key "override[1].match": expected a string, found nothing',
+    ],
+    ['[[override]]\nmatch = "a"\noptions = { foo = 1 }', 'unknown key "override[0].options.foo"'],
+    ['a = = 1', 'is not TOML in line 1: '],
+  ])('refuses the configuration %j', (text, message) => {
+    writeFileSync(file, text);
+    expect(() => readConfig(file)).toThrow(`${file}: ${message}`);
+  });
+});
