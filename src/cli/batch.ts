@@ -1,10 +1,10 @@
 /** `elf2dmp batch`: settings from the command line and the configuration, and what is printed. */
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { type BatchConfig, readConfig } from '../commands/batch/config.ts';
-import { DEFAULT_NAME, type JobOptions, planBatch, type Shard, shardOf } from '../commands/batch/plan.ts';
+import { DEFAULT_NAME, type JobOptions, pageOf, planBatch, type Shard, shardOf } from '../commands/batch/plan.ts';
 import { ReportFile, writeJunit } from '../commands/batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../commands/batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../commands/batch/space.ts';
@@ -59,6 +59,7 @@ export async function batch(args: BatchArguments, signal: AbortSignal): Promise<
     report?.close();
   }
   if (junit !== undefined) await writeJunit(junit, results);
+  if (settings.run.html) await writeIndex(settings.plan.out, shard, results);
   if (!args.quiet) process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
   signal.throwIfAborted();
   return exitCodeOf(results);
@@ -94,6 +95,7 @@ function settingsOf(args: BatchArguments) {
       retries: count('--retries', args.retries, 0) ?? config.retries ?? DEFAULT_RETRIES,
       force: args.force ?? config.force ?? false,
       hash: args.hash ?? config.hash ?? false,
+      html: args.html ?? config.html ?? false,
       recheck: args.recheck ?? false,
       retryFailed: args['retry-failed'] ?? false,
       exitCodeOf: (error: Elf2dmpError) => EXIT_OF_KIND[error.kind],
@@ -145,6 +147,19 @@ async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | und
     file,
     files.filter((other) => other !== file),
   );
+}
+
+/** Of a shard's part only: what the others do is not known here. */
+async function writeIndex(out: string, shard: Shard | undefined, results: readonly JobResult[]): Promise<void> {
+  const [{ renderIndex }, { writeNewFile }] = await Promise.all([
+    import('./html/index-page.ts'),
+    import('../dump/emit.ts'),
+  ]);
+  const outputs = results.map(({ job }) => job.output).filter((output) => existsSync(pageOf(output)));
+  const text = renderIndex(results, out, new Map(outputs.map((output) => [output, pageOf(output)])));
+  const name = shard ? `elf2dmp-index-${shard.index}-of-${shard.count}.html` : 'elf2dmp-index.html';
+  await makeDirectory(out);
+  await writeNewFile(join(out, name), Buffer.from(text), { force: true });
 }
 
 async function makeDirectory(directory: string): Promise<void> {

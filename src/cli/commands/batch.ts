@@ -51,6 +51,10 @@ const options = (y: Argv) =>
       requiresArg: true,
       describe: 'append one line of JSON for each dump to this file; to one for each shard where it is a directory',
     })
+    .option('html', {
+      type: 'boolean',
+      describe: 'write a report for people beside each dump (OUTPUT.html), and an index of them below --out',
+    })
     .option('junit', { type: 'string', requiresArg: true, describe: "write the results to this file in JUnit's XML" })
     .option('dry-run', { type: 'boolean', default: false, describe: 'print what would be done' })
     .option('space-check', {

@@ -80,7 +80,10 @@ const section = (title: string, content: Html, kind = ''): Html =>
 
 const list = (items: readonly string[]): Html => html`<ul>${items.map((item) => html`<li>${item}</li>`)}</ul>`;
 
-const table = (head: readonly string[], rows: readonly (readonly (Html | string | number | null)[])[]): Html => html`
+export const table = (
+  head: readonly string[],
+  rows: readonly (readonly (Html | string | number | null)[])[],
+): Html => html`
 <div class="scroll"><table>
 <thead><tr>${head.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
 <tbody>${rows.map((row) => html`<tr>${row.map((cell) => html`<td>${cell ?? '–'}</td>`)}</tr>\n`)}</tbody>

@@ -21,6 +21,7 @@ header { padding-top: 1.5rem; border-left: 0.4rem solid; }
 header.good { border-color: var(--good); } header.good h1 { color: var(--good); }
 header.lossy { border-color: var(--lossy); } header.lossy h1 { color: var(--lossy); }
 header.crashed, header.bad { border-color: var(--crashed); } header.crashed h1, header.bad h1 { color: var(--crashed); }
+a { color: inherit; }
 h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere; }
 .file { margin: 0; color: var(--faint); overflow-wrap: anywhere; }
 h2 { margin: 2rem 0 0.5rem; padding-bottom: 0.2rem; border-bottom: 1px solid var(--line); font-size: 1.2rem; }

@@ -5,7 +5,7 @@ import { finished } from 'node:stream/promises';
 import { type ErrorKind, ioError } from '../../core/errors.ts';
 import type { Progress } from '../convert.ts';
 import type { ConversionReport } from '../report.ts';
-import type { BatchJob, JobOptions } from './plan.ts';
+import { type BatchJob, type JobOptions, pageOf } from './plan.ts';
 import type { JobError } from './sidecar.ts';
 
 export interface ChildResult {
@@ -20,6 +20,8 @@ interface ChildOptions {
   command: readonly string[];
   force: boolean;
   hash: boolean;
+  /** Make a report for people, at `pageOf(output)`. */
+  html: boolean;
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
 }
@@ -28,7 +30,12 @@ const STDERR_KEPT = 4096;
 
 export function runChild({ input, output, options }: BatchJob, o: ChildOptions): Promise<ChildResult> {
   const [program = '', ...first] = o.command;
-  const more = { ...options, ...(o.force ? { force: true } : {}), ...(o.hash ? { hash: true } : {}) };
+  const more = {
+    ...options,
+    ...(o.force ? { force: true } : {}),
+    ...(o.hash ? { hash: true } : {}),
+    ...(o.html ? { report: pageOf(output) } : {}),
+  };
   const args = [...first, '--json', '--quiet', ...argumentsOf(more)];
   return new Promise((resolve) => {
     const child = spawn(program, [...args, '--', input, output], {

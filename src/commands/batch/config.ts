@@ -60,6 +60,7 @@ const config = z
       retries: count(0),
       force: flag,
       hash: flag,
+      html: flag,
       report: text,
       junit: text,
       options: options.partial(),

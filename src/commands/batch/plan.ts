@@ -56,6 +56,7 @@ const OWN_FILES = [
   '**/*.dmp.{gz,zst}',
   '**/*.dmp*.json',
   '**/*.jsonl',
+  '**/*.html',
   '**/*.part',
   '**/*.elf2dmp-undo',
   '**/*.toml',
@@ -174,7 +175,7 @@ function refuseCollisions(jobs: readonly BatchJob[]): void {
   const taken = new Map<string, string>();
   for (const { input } of jobs) taken.set(input, input);
   for (const { input, output } of jobs) {
-    for (const file of [output, sidecarOf(output)]) {
+    for (const file of [output, sidecarOf(output), pageOf(output)]) {
       const other = taken.get(file);
       if (other !== undefined) {
         throw planError(
@@ -192,6 +193,9 @@ function refuseCollisions(jobs: readonly BatchJob[]): void {
 
 /** What is known of an output, beside it. */
 export const sidecarOf = (output: string): string => `${output}.json`;
+
+/** Where a dump's report for people is, with `--html`. */
+export const pageOf = (output: string): string => `${output}.html`;
 
 const planError = (code: string, message: string, hint?: string) =>
   new Elf2dmpError({ code: `batch-${code}`, kind: 'usage', message, hint });

@@ -8,7 +8,7 @@ import type { Progress } from '../convert.ts';
 import { sha256OfFile } from '../hash.ts';
 import type { ConversionReport } from '../report.ts';
 import { type ChildResult, runChild } from './child.ts';
-import { type BatchJob, sidecarOf } from './plan.ts';
+import { type BatchJob, pageOf, sidecarOf } from './plan.ts';
 import {
   headerSha256,
   type JobRecord,
@@ -34,6 +34,8 @@ export interface RunOptions {
   force: boolean;
   /** Record the SHA-256 of all the input and all the output. */
   hash: boolean;
+  /** Make a report for people beside each dump. */
+  html: boolean;
   /** Read what is to be skipped. */
   recheck: boolean;
   /** Run jobs again that failed for good, as with a corrupt input. */
@@ -191,12 +193,14 @@ class JobRun {
   }
 
   async #tryOften(force: boolean): Promise<{ result: ChildResult; attempts: number }> {
-    const { command, retries, hash, onEvent } = this.#options;
+    const { command, retries, hash, html, onEvent } = this.#options;
     const job = this.#job;
     for (let attempts = 1; ; attempts++) {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
-      const result = await runChild(job, { command, force, hash, signal: this.#stop, onProgress });
+      // Of an earlier run, which may have been killed.
+      if (html) await rm(pageOf(job.output), { force: true });
+      const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
         return { result, attempts };
       await wait(retryDelay(attempts), undefined, { signal: this.#stop }).catch(() => undefined);

@@ -55,6 +55,22 @@ beforeEach(place);
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 describe('elf2dmp batch', () => {
+  it('makes a page for each dump, and an index with what needs a look first', async () => {
+    await batch('--html');
+    const index = readFileSync(join(out, 'elf2dmp-index.html'), 'utf8');
+    const links = [...index.matchAll(/<a href="([^"]+)">/g)].map(([, link]) => decodeURIComponent(link!));
+    const pages = readdirSync(out, { recursive: true }).filter((name) => /dmp\.html$/.test(String(name)));
+    expect(links.map((link) => link.slice(2)).sort()).toEqual(pages.map(String).sort());
+    expect(pages.length).toBeGreaterThan(4);
+    expect(index).toMatch(/<h1>\d+ of 1?\d dumps failed<\/h1>/);
+    expect(index.indexOf('<td>failed')).toBeLessThan(index.indexOf('<td>good'));
+    const state = endState(out, report);
+    // Run again it makes none anew, and the index is whole.
+    await batch('--html');
+    expect(endState(out, report)).toEqual(state);
+    expect(readFileSync(join(out, 'elf2dmp-index.html'), 'utf8')).toBe(index);
+  });
+
   it('gives each input its outcome, in the report, in JUnit and in the exit code', () => {
     const lines = linesOf(join(dir, 'report0.jsonl'));
     expect(

@@ -40,6 +40,7 @@ function options(more: Partial<RunOptions> = {}): RunOptions {
     hash: false,
     recheck: false,
     retryFailed: false,
+    html: false,
     exitCodeOf: () => 6,
     ...more,
   };
