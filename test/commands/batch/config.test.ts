@@ -1,8 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/commands/batch/config.ts';
+import { Elf2dmpError } from '../../../src/core/errors.ts';
 
 let file: string;
 let dir: string;
@@ -14,6 +16,46 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true }));
 
 describe('readConfig', () => {
+  it('takes a file, or says what is wrong with it, whatever is in it', () => {
+    const good = `inputs = ["a"]\njobs = 2\n[options]\ndtb = "0x1ad000"\nstrict = true\n[[override]]\nmatch = "*.elf"\noptions = { type = "full" }\n`;
+    const piece = fc.constantFrom(
+      '=',
+      '[',
+      ']',
+      '"',
+      '{',
+      '}',
+      '#',
+      '\\',
+      '\n',
+      '\0',
+      '99999999999999999999',
+      'nan',
+      '1979-05-27',
+      '\u{1f4a9}',
+      'out',
+    );
+    const change = fc.record({
+      at: fc.nat(good.length),
+      remove: fc.nat(8),
+      put: fc.oneof(piece, fc.string({ maxLength: 6 })),
+    });
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 4 }), (changes) => {
+        let text = good;
+        for (const { at, remove, put } of changes) text = text.slice(0, at) + put + text.slice(at + remove);
+        writeFileSync(file, text);
+        try {
+          readConfig(file);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Elf2dmpError);
+          expect((error as Elf2dmpError).kind).toBe('usage');
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   it('takes every key', () => {
     writeFileSync(
       file,
