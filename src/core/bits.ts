@@ -28,5 +28,5 @@ export const isCanonical = (address: bigint, bits = 48): boolean => {
 /** Kernel half: bit 63 set and canonical in 57 bits, which includes every 48-bit address. */
 export const isKernelAddress = (address: bigint): boolean => address >> 63n === 1n && isCanonical(address, 57);
 
-export const alignDown = (value: number, alignment: number): number => value - (value % alignment);
+const alignDown = (value: number, alignment: number): number => value - (value % alignment);
 export const alignUp = (value: number, alignment: number): number => alignDown(value + alignment - 1, alignment);

@@ -18,10 +18,8 @@ export const va = (value: bigint): VirtualAddress => BigInt.asUintN(64, value) a
 
 /** A page is 4 KiB on every machine whose crash dumps we write; dumps count in these. */
 export const PAGE_SIZE = 4096;
-export const PAGE_SHIFT = 12;
 
 export const pfnOf = (address: number): Pfn => Math.floor(address / PAGE_SIZE) as Pfn;
-export const pageStart = (address: number): PhysicalAddress => pa(address - (address % PAGE_SIZE));
 
 /** Physical addresses stop here: the architecture's 52 bits. */
 export const PHYSICAL_ADDRESS_LIMIT = 2 ** 52;

@@ -116,7 +116,7 @@ export const KdVersion = struct({
 });
 
 /** UNICODE_STRING of a 64-bit system: lengths in bytes. */
-export const UnicodeString64 = struct({
+const UnicodeString64 = struct({
   name: 'UNICODE_STRING',
   size: 16,
   fields: { Length: u16(0), MaximumLength: u16(2), Buffer: u64(8) },

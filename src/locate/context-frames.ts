@@ -11,7 +11,7 @@ import type { Processor } from './processors.ts';
 const ALIGNMENT = 16n;
 
 /** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
-export function frameDoubt(
+function frameDoubt(
   space: AddressSpace,
   kdbg: Kdbg,
   processors: readonly Processor[],

@@ -20,7 +20,7 @@ import type { FunctionEntry } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 
 /** The largest kernels (checked builds) have some 32 MiB. */
-export const MAX_IMAGE_SIZE = 256 * MIB;
+const MAX_IMAGE_SIZE = 256 * MIB;
 const MAX_NAMES = 0x1_0000;
 const MAX_DEBUG_ENTRIES = 32;
 

@@ -53,7 +53,7 @@ export interface Stack {
   doubts: readonly string[];
 }
 
-export const MAX_FRAMES = 256;
+const MAX_FRAMES = 256;
 /** Of a stack, searched for return addresses: as much as a kernel stack has (KERNEL_LARGE_STACK_SIZE). */
 const MAX_GUESS_BYTES = 72 * KIB;
 /** Images of user mode begin at multiples of this. */

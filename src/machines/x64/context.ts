@@ -8,9 +8,9 @@ import type { Segment, X64Registers } from './registers.ts';
 
 export const CONTEXT_AMD64 = 0x100000;
 /** Control, integer and segment registers: just what a QEMU note knows. */
-export const CONTEXT_KNOWN = CONTEXT_AMD64 | 0x7;
+const CONTEXT_KNOWN = CONTEXT_AMD64 | 0x7;
 /** Power-on value of MXCSR, which is also what Windows sets for every thread. */
-export const MXCSR_DEFAULT = 0x1f80;
+const MXCSR_DEFAULT = 0x1f80;
 
 export const Context = struct({
   name: 'CONTEXT (AMD64)',

@@ -6,7 +6,7 @@ import { struct, u64 } from '../../core/struct.ts';
 import type { CpuNote } from '../machine.ts';
 import { SEGMENT_LONG, type Segment, type X64Registers } from './registers.ts';
 
-export const Prstatus = struct({
+const Prstatus = struct({
   name: 'elf_prstatus',
   size: 336,
   fields: {

@@ -12,7 +12,7 @@ const QemuSegment = struct({
   fields: { selector: u32(0), limit: u32(4), flags: u32(8), base: u64(0x10) },
 });
 
-export const QemuCpuState = struct({
+const QemuCpuState = struct({
   name: 'QEMUCPUState',
   size: 448,
   fields: {

@@ -14,7 +14,7 @@ const VirtualBoxSegment = struct({
 
 const VirtualBoxTable = struct({ name: 'DBGFCOREXDTR', size: 16, fields: { uAddr: u64(0), cb: u32(8) } });
 
-export const VirtualBoxCpu = struct({
+const VirtualBoxCpu = struct({
   name: 'DBGFCORECPU',
   size: 0x220,
   fields: {
