@@ -112,8 +112,9 @@ export class BatchProgress {
   }
 
   #draw(): void {
-    const width = Math.max(20, (this.#stream.columns ?? 80) - 1);
-    const rows = Math.max(2, (this.#stream.rows ?? 24) - 1);
+    // 0 where the terminal does not know.
+    const width = Math.max(20, (this.#stream.columns || 80) - 1);
+    const rows = Math.max(2, (this.#stream.rows || 24) - 1);
     const jobs = [...this.#running].slice(0, rows - 1).map(([job, running]) => lineOf(job, running));
     this.#clear();
     const lines = [...jobs, this.#total()].map((line) => printable(line).slice(0, width));

@@ -191,9 +191,12 @@ function noSpace(need: SpaceNeed): Elf2dmpError {
 }
 
 function renderNeed({ directory, free, needed, unknown }: SpaceNeed): string {
-  const more =
-    unknown > 0 ? `, and more for ${unknown} compressed inputs, whose dumps' sizes are not known before` : '';
-  return `${directory}: the dumps need ${bytes(needed)}${more}; ${bytes(free)} are free`;
+  const of = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}, whose dumps' sizes are not known before`;
+  const parts = [
+    needed > 0 || unknown === 0 ? bytes(needed) : undefined,
+    unknown > 0 ? `what comes of ${of}` : undefined,
+  ];
+  return `${directory}: the dumps need ${parts.filter(Boolean).join(' and ')}; ${bytes(free)} are free`;
 }
 
 function renderPlan(standings: readonly Standing[], needs: readonly SpaceNeed[]): string {

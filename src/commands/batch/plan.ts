@@ -1,6 +1,6 @@
 /** What a batch is to do: inputs found, each with its output, and which of them are this shard's. */
 import { createHash } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
 import picomatch from 'picomatch';
 import { globSync, isDynamicPattern } from 'tinyglobby';
@@ -51,7 +51,7 @@ export interface Shard {
 }
 
 /** What elf2dmp itself leaves beside dumps: no inputs when a directory is searched. */
-const OWN_FILES = [
+const isOwn = picomatch([
   '**/*.dmp',
   '**/*.dmp.{gz,zst}',
   '**/*.dmp*.json',
@@ -60,7 +60,7 @@ const OWN_FILES = [
   '**/*.part',
   '**/*.elf2dmp-undo',
   '**/*.toml',
-];
+]);
 
 interface Found {
   input: string;
@@ -101,14 +101,8 @@ function find(path: string, base: string, out: string): Found[] {
   const full = resolve(base, path);
   const stats = statSync(full, { throwIfNoEntry: false });
   if (stats?.isDirectory()) {
-    const names = globSync('**', {
-      cwd: full,
-      ignore: OWN_FILES,
-      followSymbolicLinks: false,
-      expandDirectories: false,
-    });
     // The last run's outputs are no inputs, whatever their names.
-    return names
+    return filesBelow(full)
       .map((name) => ({ input: join(full, name), relative: name }))
       .filter(({ input }) => out === full || !input.startsWith(`${out}${sep}`));
   }
@@ -117,6 +111,18 @@ function find(path: string, base: string, out: string): Found[] {
   const names = globSync(pattern, { cwd: root, followSymbolicLinks: false, expandDirectories: false });
   if (names.length > 0) return names.map((name) => ({ input: join(root, name), relative: name }));
   throw planError('no-input', `nothing matches "${path}"`, 'a glob is matched from the directory that it is given in');
+}
+
+/** By their names below it. Not with globSync, which says nothing of directories that can't be read. */
+function filesBelow(directory: string): string[] {
+  try {
+    return readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => relative(directory, join(entry.parentPath, entry.name)).split(sep).join('/'))
+      .filter((name) => !/(^|\/)\./.test(name) && !isOwn(name));
+  } catch (cause) {
+    throw ioError('search the directory', directory, cause);
+  }
 }
 
 /** The directories before the first special character, and the rest. */

@@ -13,7 +13,9 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { convert } from '../../../src/index.ts';
 import {
   BIN,
   type Ended,
@@ -184,6 +186,17 @@ describe('elf2dmp batch', () => {
     expect((await run()).stdout).toMatch(/^good +2 +1 /m);
     expect(outputs.map((name) => readFileSync(name).equals(dumps[outputs.indexOf(name)]!))).toEqual([true, true]);
     expect((await run('--type', 'bitmap')).stdout).toMatch(/^good +2 +0 /m);
+  });
+
+  it('writes what a single conversion writes, of files that QEMU wrote', async () => {
+    const samples = fileURLToPath(new URL('../../../samples/', import.meta.url));
+    const { code, stdout } = await runBatchCommand([`${samples}*.elf.gz`, '--out', out, '--verify']);
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/^good +2 +0 /m)]);
+    for (const name of ['live-19041-4cpu', 'crashed-19041-2cpu']) {
+      const output = join(dir, `${name}.dmp`);
+      await convert({ input: join(samples, `${name}.elf.gz`), output });
+      expect(readFileSync(join(out, `${name}.dmp`)).equals(readFileSync(output))).toBe(true);
+    }
   });
 
   it("leaves other people's files", async () => {
