@@ -199,7 +199,7 @@ class JobRun {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
       // Of an earlier run, which may have been killed.
-      if (html) await rm(pageOf(job.output), { force: true });
+      if (html && force) await rm(pageOf(job.output), { force: true });
       const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
         return { result, attempts };

@@ -209,8 +209,11 @@ describe('elf2dmp batch', () => {
     expect([existsSync(out), existsSync(report)]).toEqual([false, false]);
     await one();
     rmSync(join(out, 'one.dmp.json'));
-    const refused = await one();
+    writeFileSync(join(out, 'one.dmp.html'), 'mine');
+    const refused = await one('--html');
     expect([refused.code, refused.stderr]).toEqual([6, expect.stringContaining('exists already')]);
+    expect(readFileSync(join(out, 'one.dmp.html'), 'utf8')).toBe('mine');
+    for (const name of ['one.dmp.html', 'elf2dmp-index.html']) rmSync(join(out, name));
     expect((await one('--dry-run')).stdout).toMatch(/^taken/);
     expect(readdirSync(out)).toEqual(['one.dmp']);
     writeFileSync(join(out, 'one.dmp.json'), '{"a":1}');
