@@ -289,7 +289,7 @@ async function starting(dir: string): Promise<Row[]> {
     version: () => elf2dmp('--version').seconds,
     sample: () => {
       rmSync(output, { force: true });
-      return elf2dmp('-q', input, output).seconds;
+      return elf2dmp(input, output).seconds;
     },
     effort: () => {
       rmSync(output, { force: true });

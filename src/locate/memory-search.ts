@@ -21,7 +21,7 @@ export interface SearchResult {
   bytes: number;
 }
 
-const BLOCK = MIB;
+const BLOCK = 4 * MIB;
 /** Of each kind; a guest has one root per process. */
 const MAX_FOUND = 1024;
 const KDBG_PATTERN = Buffer.from('KDBG', 'latin1');
