@@ -1,6 +1,7 @@
 // `npm run bench [PART…]`: ratios side by side, alternating, medians and ranges of several runs. Writes
 // benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other machines and
-// file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting.
+// file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting,
+// smaller.
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
@@ -11,6 +12,7 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -27,6 +29,7 @@ import { openImage } from '../src/readers/registry.ts';
 import { writeElf } from '../test/guest/elf.ts';
 import { buildGuest, type GuestOptions } from '../test/guest/guest.ts';
 import { random } from '../test/guest/memory.ts';
+import { addMemoryManager } from '../test/guest/memory-manager.ts';
 import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
 
 const target = (name: string) => fileURLToPath(new URL(name, import.meta.url));
@@ -107,6 +110,7 @@ const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
   searching,
   translating,
   starting,
+  smaller,
 };
 
 async function copying(dir: string): Promise<Row[]> {
@@ -310,6 +314,42 @@ async function starting(dir: string): Promise<Row[]> {
     ['… opening, planning, writing, fsync', `${median(effort.map((e) => e.all - e.locate)).toFixed(0)} ms`],
     ['… in all', ms(sample)],
   ];
+}
+
+/** A made-up guest of which little is in use: what matters are the ways, not how small the dumps get. */
+async function smaller(dir: string): Promise<Row[]> {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
+  const guest = buildGuest({ ramMiB: 256 });
+  addMemoryManager(guest);
+  writeFileSync(input, writeElf(guest));
+  const ways: Record<string, string[]> = {
+    full: ['--type', 'full', '--sparse', 'never'],
+    active: ['--type', 'active'],
+    kernel: ['--type', 'kernel'],
+    'full, --compress=gzip': ['--type', 'full', '--compress=gzip'],
+    'bitmap, --drop-zero-pages': ['--type', 'bitmap', '--drop-zero-pages'],
+  };
+  const sizes: Record<string, number> = {};
+  const times = await alternating(
+    RUNS,
+    Object.fromEntries(
+      Object.entries(ways).map(([name, args]) => [
+        name,
+        () => {
+          rmSync(output, { force: true });
+          const { seconds } = elf2dmp('-q', ...args, input, output);
+          sizes[name] = statSync(output).size / MIB;
+          return seconds;
+        },
+      ]),
+    ),
+  );
+  rmSync(output);
+  rmSync(input);
+  return Object.keys(ways).map((name) => [
+    `a guest of 256 MiB: ${name}`,
+    `${sizes[name]!.toFixed(1)} MiB in ${spread(times[name]!)} s; ÷ full ${spread(times[name]!.map((s, i) => s / times.full![i]!))}`,
+  ]);
 }
 
 async function main(): Promise<void> {

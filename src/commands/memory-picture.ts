@@ -7,7 +7,7 @@ import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 
 /** What a cell shows: the first of these that lies in it. */
-export const CELL_KINDS = ['patched', 'kernel', 'tables', 'data', 'zero'] as const;
+export const CELL_KINDS = ['patched', 'kernel', 'tables', 'data', 'zero', 'left'] as const;
 export type CellKind = (typeof CELL_KINDS)[number];
 
 export interface MemoryPicture {
@@ -25,8 +25,15 @@ const MAX_TABLES = 65_536;
 const ADDRESS_LOW = 0xffff_f000;
 const ADDRESS_HIGH = 0xf_ffff;
 
-/** @param patched physical ranges that a conversion changes */
-export async function drawMemory(windows: Windows, patched: readonly Span[]): Promise<MemoryPicture> {
+/**
+ * @param patched physical ranges that a conversion changes
+ * @param kept what a dump holds of the input, sorted; a cell without any of it is `left` out
+ */
+export async function drawMemory(
+  windows: Windows,
+  patched: readonly Span[],
+  kept?: readonly { start: number; size: number }[],
+): Promise<MemoryPicture> {
   const { image, space, kernel } = windows;
   const { extents } = image.pageExtents();
   const total = extents.reduce((sum, extent) => sum + extent.size, 0);
@@ -38,10 +45,21 @@ export async function drawMemory(windows: Windows, patched: readonly Span[]): Pr
   ];
   const marks = pagesOf.map(([kind, pages]) => [kind, Float64Array.from(pages).sort()] as const);
   const ranges: MemoryPicture['ranges'] = [];
+  let next = 0;
+  /** Cells come in order. */
+  const isLeftOut = (from: number, to: number): boolean => {
+    if (!kept) return false;
+    while (next < kept.length && kept[next]!.start + kept[next]!.size <= from) next++;
+    return next === kept.length || kept[next]!.start >= to;
+  };
   for (const { start, size } of extents) {
     const cells: CellKind[] = [];
     for (let at = 0; at < size; at += cellBytes) {
       const [from, to] = [start + at, start + Math.min(size, at + cellBytes)];
+      if (isLeftOut(from, to)) {
+        cells.push('left');
+        continue;
+      }
       const mark = marks.find(([, pages]) => hasBetween(pages, from, to));
       cells.push(mark ? mark[0] : (await isZero(image, from, to)) ? 'zero' : 'data');
     }

@@ -1,4 +1,5 @@
 /** Everything that a report for people shows of one dump, gathered while it is open. */
+import type { DumpPlan } from '../dump/plan.ts';
 import type { Windows } from '../locate/locator.ts';
 import { type ShownContext, showContexts } from './convert.ts';
 import { describeInput, describeWindows, type InfoReport } from './info.ts';
@@ -22,7 +23,7 @@ export interface PageData {
 /** @param conversion what a conversion shows and changes; without one, the registers are those that it would show */
 export async function describePage(
   windows: Windows,
-  conversion?: { shown: readonly ShownContext[]; plan: { patches: readonly { physical: number; bytes: Buffer }[] } },
+  conversion?: { shown: readonly ShownContext[]; plan: Pick<DumpPlan, 'patches' | 'extents'> },
 ): Promise<Omit<PageData, 'conversion'>> {
   const patched = (conversion?.plan.patches ?? []).map(({ physical, bytes }) => ({
     from: physical,
@@ -35,6 +36,6 @@ export async function describePage(
     diagnostics: windows.image.diagnostics.list,
     evidence: windows.evidence,
     stacks: stacksOf(windows, conversion?.shown ?? showContexts(windows, 'auto')),
-    memory: await drawMemory(windows, patched),
+    memory: await drawMemory(windows, patched, conversion?.plan.extents),
   };
 }

@@ -10,6 +10,7 @@ import { readProcesses } from '../locate/processes.ts';
 import type { Processor } from '../locate/processors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { openCrashDump } from '../readers/registry.ts';
+import { identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
 import { compareHeader } from './compare-header.ts';
@@ -64,6 +65,7 @@ export async function verifyDump(
 ): Promise<VerificationReport> {
   const findings = new Findings();
   const source = FileSource.open(path);
+  refuseCompressed(source);
   let image: MemoryImage | undefined;
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
@@ -144,6 +146,20 @@ async function locateForFindings(
 }
 
 /** Bytes of header and bitmap, of a dump that the reader took. */
+/** It may be sound for all that is known. */
+function refuseCompressed(source: FileSource): void {
+  const container = identifyContainer(readUpTo(source, 0, 16));
+  if (!container) return;
+  source.close();
+  throw new Elf2dmpError({
+    code: 'compressed-dump',
+    kind: 'unsupported',
+    message: `the dump is compressed (${container.name}), and only a file as it is can be checked byte by byte`,
+    file: source.name,
+    hint: 'decompress it first',
+  });
+}
+
 function prefixSize(source: FileSource): number {
   const head = readUpTo(source, 0, DUMP_HEADER64_SIZE + BitmapDumpHeader.size);
   if (DumpHeader64.fields.DumpType.read(head, DumpHeader64.offsetOf('DumpType')) === DumpType.full) {

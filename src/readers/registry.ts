@@ -57,6 +57,17 @@ export function openSource(
     source.close();
     throw error;
   }
+  const known = READERS.find((r) => r.probe(head));
+  if (known && runs && format !== 'raw') {
+    source.close();
+    throw new Elf2dmpError({
+      code: 'runs-of-no-raw-memory',
+      kind: 'usage',
+      message: `--runs is for raw memory, and this is a dump that says itself where its memory is (${known.format})`,
+      file: source.name,
+      hint: 'leave out --runs',
+    });
+  }
   const reader = format === 'raw' || runs ? undefined : readerOf(head, crashDumps);
   if (reader) return reader.open(source);
   const unknown = format === 'raw' || runs ? undefined : identify(head, source.name, crashDumps);

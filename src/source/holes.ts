@@ -4,6 +4,7 @@ import { loadLibc } from '../core/libc.ts';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+const ENXIO = 6;
 
 export interface Hole {
   from: number;
@@ -31,7 +32,9 @@ export class HoleMap {
     const lseek = libc.library.func('int64_t lseek(int fd, int64_t offset, int whence)');
     return new HoleMap(size, (offset, whence) => {
       const found = Number(lseek(fd, offset, whence));
-      return found < 0 ? undefined : found;
+      if (found >= 0) return found;
+      // ENXIO alone means that nothing comes; whatever else it is, bytes are read rather than taken for zeros.
+      return libc.errno() === ENXIO ? undefined : whence === SEEK_DATA ? offset : size;
     });
   }
 

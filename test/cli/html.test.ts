@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -53,6 +53,24 @@ describe('the report for people', () => {
     for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero']) expect(text).toContain(`<rect class="${kind}"`);
   });
 
+  it('says of a smaller dump what it holds, and draws what was left out', async () => {
+    let seen: PageData | undefined;
+    await convert({
+      input: at('vm.elf'),
+      output: at('kernel.dmp'),
+      type: 'kernel',
+      onPage: (taken) => {
+        seen = taken;
+      },
+    });
+    const text = renderPage(seen!);
+    expect(text).toMatch(
+      /it holds only the kernel&#39;s memory: \d+ pages, and \d{4} pages of the input were left out/,
+    );
+    expect(text).toContain('<rect class="left"');
+    expect(renderPage(page)).not.toContain('class="left"');
+  });
+
   it('needs nothing else, and runs nothing', () => {
     const text = renderPage(page);
     expect(text).not.toMatch(/<script|<link|<img|<iframe|<object|<form|\son[a-z]+=|(?:src|href)=|url\(/i);
@@ -91,6 +109,12 @@ describe('the report for people', () => {
     expect(run('--report', at('r.html'), at('vm.elf'), at('s.dmp'))).toMatchObject({ status: 6 });
     expect(run('--force', '--report', at('vm.elf'), at('vm.elf'), at('s.dmp'))).toMatchObject({ status: 2 });
     expect(run('--report', at('t.dmp'), at('vm.elf'), at('t.dmp'))).toMatchObject({ status: 2 });
+    // The same directory by another name, and the other file that is written.
+    symlinkSync(dir, at('alias'));
+    expect(run('-f', '--report', at('alias/t.dmp'), at('vm.elf'), at('t.dmp'))).toMatchObject({ status: 2 });
+    expect(run('-f', '--report', at('x'), '--patches', at('alias/x'), at('vm.elf'), at('t.dmp'))).toMatchObject({
+      status: 2,
+    });
   });
 
   it('is there for what can only be looked at, also where no Windows is found', async () => {

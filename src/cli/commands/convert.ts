@@ -1,5 +1,6 @@
 /** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
-import { resolve } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import type { Progress } from '../../commands/convert.ts';
 import type { InPlaceOptions } from '../../commands/in-place.ts';
@@ -114,13 +115,15 @@ export function conversionJob(args: ConversionArguments): Job {
     run: async (signal) => {
       const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
       try {
+        refuseOneFileTwice({
+          OUTPUT: 'output' in names ? names.output : names.inPlace,
+          '--report': args.report,
+          '--patches': patches,
+        });
         const page =
           args.report === undefined
             ? undefined
             : await pageWriter(args.report, 'inPlace' in names ? names.inPlace : names.input, force);
-        if (page && 'output' in names && resolve(args.report!) === resolve(names.output)) {
-          throw usage('--report and OUTPUT name the same file');
-        }
         const all = {
           ...common,
           onPage: page?.take,
@@ -157,12 +160,37 @@ export function conversionJob(args: ConversionArguments): Job {
   };
 }
 
+/** Each would replace the other; a directory may have several names. */
+function refuseOneFileTwice(files: Record<string, string | undefined>): void {
+  const named = Object.entries(files).flatMap(([what, path]) => {
+    if (path === undefined) return [];
+    const directory = dirname(resolve(path));
+    let real = directory;
+    try {
+      real = realpathSync(directory);
+    } catch {
+      // That it is not there is told where it is used.
+    }
+    return [{ what, path: join(real, basename(path)) }];
+  });
+  named.forEach(({ what, path }, i) => {
+    const other = named.slice(0, i).find((earlier) => earlier.path === path);
+    if (other) throw usage(`${other.what} and ${what} name the same file`);
+  });
+}
+
 interface Given {
   input?: string | undefined;
   output?: string | undefined;
   'in-place'?: string | undefined;
   undo?: string | undefined;
   force: boolean;
+  strict: boolean;
+  patch: boolean;
+  context: string;
+  report?: string | undefined;
+  dtb?: string | undefined;
+  'kernel-base'?: string | undefined;
   type: string;
   ram: string;
   reflink: string;
@@ -203,6 +231,16 @@ function namesOf(args: Given): { undo: string } | { inPlace: string } | { input:
     [args.runs !== undefined, '--runs'],
     [args.spool !== undefined, '--spool'],
   ];
+  if (undo !== undefined) {
+    refused.push(
+      [args.report !== undefined, '--report'],
+      [args.strict, '--strict'],
+      [!args.patch, '--no-patch'],
+      [args.context !== 'auto', '--context'],
+      [args.dtb !== undefined, '--dtb'],
+      [args['kernel-base'] !== undefined, '--kernel-base'],
+    );
+  }
   const first = refused.find(([given]) => given);
   if (first) throw usage(`${option} FILE and ${first[1]} do not go together`);
   const file = inputName(undo ?? inPlace!);

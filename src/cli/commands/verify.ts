@@ -7,7 +7,7 @@ import type { AddCommand } from '../job.ts';
 import { ProgressLine } from '../progress.ts';
 import { renderSpooling } from '../render.ts';
 import { describeVerification, writeFindings } from '../render-verify.ts';
-import { inputName, usage } from '../values.ts';
+import { inputName, STANDARD_INPUT_WORD, usage } from '../values.ts';
 
 const options = (y: Argv) =>
   y
@@ -32,6 +32,7 @@ export const addVerify: AddCommand = (yargs, chosen) =>
   yargs.command('verify <dump>', 'Checks a crash dump, by itself or against its input.', options, (args) => {
     const { json, quiet } = args;
     if (args.patches !== undefined && args.against === undefined) throw usage('--patches needs --against');
+    if (args.dump === STANDARD_INPUT_WORD) throw usage('verify needs a file: it reads the dump more than once');
     const verification: VerifyOptions = {
       dump: args.dump,
       against: args.against === undefined ? undefined : inputName(args.against),

@@ -72,7 +72,14 @@ function verdict({ windows: w, problem }: PageData): string {
 function completeness({ windows, conversion }: PageData, losses: number): string {
   const what = conversion ? 'The crash dump' : 'The file';
   if (!windows) return 'Nothing more can be told of it.';
-  return losses === 0 ? `${what} lacks nothing.` : `${what} lacks ${plural(losses, 'thing')}: see below.`;
+  const lacks = losses === 0 ? `${what} lacks nothing.` : `${what} lacks ${plural(losses, 'thing')}: see below.`;
+  const selection = conversion?.dump.selection;
+  if (!selection) return lacks;
+  const [kept, left] = [selection.kept, selection.leftOut].map((counts) =>
+    Object.values(counts).reduce((sum, pages) => sum + pages, 0),
+  ) as [number, number];
+  const of = conversion.dump.type === 'kernel' ? "the kernel's memory" : 'the memory in use';
+  return `${lacks} By its type it holds only ${of}: ${plural(kept, 'page')}, and ${plural(left, 'page')} of the input were left out.`;
 }
 
 const section = (title: string, content: Html, kind = ''): Html =>
@@ -222,12 +229,14 @@ const LEGEND: Record<CellKind, string> = {
   tables: "the kernel's page tables",
   data: 'other contents',
   zero: 'zeros (by samples)',
+  left: 'left out of the dump',
 };
 
 function memory({ cellBytes, ranges }: MemoryPicture, converted: boolean): Html {
-  const kinds = CELL_KINDS.filter((kind) => converted || kind !== 'patched');
+  const drawn = new Set(ranges.flatMap(({ cells }) => cells));
+  const kinds = CELL_KINDS.filter((kind) => (kind === 'left' ? drawn.has(kind) : converted || kind !== 'patched'));
   return html`
-<p>Each square is ${bytes(cellBytes)}; holes are not in the dump.</p>
+<p>Each square is ${bytes(cellBytes)}; holes are not in the input.</p>
 <p class="legend">${kinds.map((kind) => html`<span><i class="${kind}"></i> ${LEGEND[kind]}</span>\n`)}</p>
 ${ranges.slice(0, SHOWN_RANGES).map(({ start, size, cells }, i) => {
   const end = i === 0 ? 0 : ranges[i - 1]!.start + ranges[i - 1]!.size;

@@ -5,13 +5,13 @@ export const STYLE = html`<style>
 :root {
   --ground: #fff; --text: #1b1f24; --faint: #57606a; --line: #d0d7de; --head: #f6f8fa;
   --good: #116329; --lossy: #7d4e00; --crashed: #a40e26; --bad: #a40e26;
-  --patched: #d1242f; --kernel: #0969da; --tables: #8250df; --data: #8c959f; --zero: #e6eaef;
+  --patched: #d1242f; --kernel: #0969da; --tables: #8250df; --data: #8c959f; --zero: #e6eaef; --left: #fff;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #0d1117; --text: #e6edf3; --faint: #9da7b1; --line: #30363d; --head: #161b22;
     --good: #56d364; --lossy: #e3b341; --crashed: #ff7b72; --bad: #ff7b72;
-    --patched: #ff7b72; --kernel: #58a6ff; --tables: #bc8cff; --data: #6e7681; --zero: #21262d;
+    --patched: #ff7b72; --kernel: #58a6ff; --tables: #bc8cff; --data: #6e7681; --zero: #21262d; --left: #0d1117;
   }
 }
 * { box-sizing: border-box; }
@@ -46,6 +46,7 @@ figure { margin: 0.6rem 0; } svg { display: block; max-width: 100%; }
 .patched { fill: var(--patched); background: var(--patched); } .kernel { fill: var(--kernel); background: var(--kernel); }
 .tables { fill: var(--tables); background: var(--tables); } .data { fill: var(--data); background: var(--data); }
 .zero { fill: var(--zero); background: var(--zero); }
+.left { fill: var(--left); stroke: var(--line); background: var(--left); border: 1px solid var(--line); }
 @media print {
   :root { color-scheme: light; }
   body { font-size: 10pt; }
