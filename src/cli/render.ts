@@ -119,13 +119,19 @@ export const renderUndo = ({ path, bytes: size, patches }: UndoReport): string =
 
 const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
 
-/** The disk space that a stream or a compressed input takes, before it is taken. */
-export function renderSpooling({ name, container, directory, free, estimate }: Spooling): string {
+/**
+ * The disk space that a stream or a compressed input takes, before it is taken.
+ *
+ * @param converts a dump is written too
+ */
+export function renderSpooling({ name, container, directory, free, estimate }: Spooling, converts = false): string {
   const file = estimate?.file === undefined ? 'its size is not known before its end' : bytes(estimate.file);
   const dump =
-    estimate && `; the dump then takes ${estimate.file === undefined ? 'at most ' : ''}${bytes(estimate.memory)}`;
+    converts &&
+    estimate &&
+    `; the dump then takes ${estimate.file === undefined ? 'at most ' : ''}${bytes(estimate.memory)}`;
   const how = container === undefined ? 'written' : `decompressed (${container})`;
-  return `${printable(`${name}: ${how} to a temporary file in ${directory} first: ${file}${dump ?? ''}; ${bytes(free)} are free there`)}\n`;
+  return `${printable(`${name}: ${how} to a temporary file in ${directory} first: ${file}${dump || ''}; ${bytes(free)} are free there`)}\n`;
 }
 
 /** What people should know goes to stderr; `quiet` leaves losses only. */

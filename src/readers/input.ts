@@ -1,5 +1,5 @@
 /** Opens what people name as an input: a file, a compressed file, a pipe, standard input. */
-import { createReadStream, fstatSync, openSync, statSync } from 'node:fs';
+import { createReadStream, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
@@ -69,10 +69,20 @@ export async function openInput(path: string, options: OpenOptions = {}): Promis
   return openStream(stream as AsyncIterable<Buffer>, name, 0, options);
 }
 
+/** As far as Linux tells. */
+function startsAtFront(fd: number): boolean {
+  try {
+    return /^pos:\s*0$/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'));
+  } catch {
+    return true;
+  }
+}
+
 function openPath(path: string): FileSource | { fd: number; name: string } {
   if (path === STANDARD_INPUT) {
     const name = 'standard input';
-    if (fstatSync(0).isFile()) return FileSource.adopt(0, name);
+    // One that something has read from is a stream: what is left of it is meant.
+    if (fstatSync(0).isFile() && startsAtFront(0)) return FileSource.adopt(0, name);
     if (isatty(0)) {
       throw new Elf2dmpError({
         code: 'stdin-is-terminal',

@@ -183,6 +183,13 @@ describe('streams', () => {
     expect(readFileSync(at('redirected.dmp')).equals(plain)).toBe(true);
   });
 
+  it('reads what is left of a file on standard input that something has read from', () => {
+    writeFileSync(at('late.elf'), Buffer.concat([Buffer.alloc(4096, 0x55), elf]));
+    const script = `{ dd bs=4096 count=1 of=/dev/null status=none; exec "$0" "$1" -q - "$2"; } < "$3"`;
+    execFileSync('sh', ['-c', script, process.execPath, BIN, at('late.dmp'), at('late.elf')]);
+    expect(readFileSync(at('late.dmp')).equals(plain)).toBe(true);
+  });
+
   it('keeps an input that is its own output', () => {
     writeFileSync(at('own.elf'), elf);
     const fd = openSync(at('own.elf'), 'r');

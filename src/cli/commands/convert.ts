@@ -142,7 +142,7 @@ export function conversionJob(args: ConversionArguments): Job {
                   ? undefined
                   : (spooling) => {
                       line?.clear();
-                      process.stderr.write(renderSpooling(spooling));
+                      process.stderr.write(renderSpooling(spooling, true));
                     },
               });
         await page?.write();
