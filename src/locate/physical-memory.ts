@@ -31,19 +31,28 @@ export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | 
   if (count === 0 || count > MAX_RUNS) return `the descriptor at ${hex64(address)} claims ${count} runs`;
   const table = space.read(address + BigInt(PhysicalMemoryDescriptor64.size), count * PhysicalMemoryRun64.size);
   if (!table) return `the ${count} runs after ${hex64(address)} are not all present`;
+  return ramRanges(table, count, total, `the descriptor at ${hex64(address)}`);
+}
+
+/**
+ * PHYSICAL_MEMORY_RUN64s as ranges, or the reason why they can't be Windows' RAM.
+ *
+ * @param total pages that they have to have
+ * @param owner for the reason
+ */
+export function ramRanges(table: Buffer, count: number, total: bigint, owner: string): RamRange[] | string {
   const ranges: RamRange[] = [];
   let pages = 0n;
   let end = 0n;
   for (let i = 0; i < count; i++) {
     const { BasePage, PageCount } = PhysicalMemoryRun64.read(table, i * PhysicalMemoryRun64.size);
     if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
-      return `run ${i} of the descriptor at ${hex64(address)} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`;
+      return `run ${i} of ${owner} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`;
     }
     end = BasePage + PageCount;
     pages += PageCount;
     ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
   }
-  if (pages !== total)
-    return `the runs of the descriptor at ${hex64(address)} have ${pages} pages, not the ${total} that it claims`;
+  if (pages !== total) return `the runs of ${owner} have ${pages} pages, not the ${total} that it claims`;
   return ranges;
 }

@@ -6,13 +6,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
-import {
-  DUMP_HEADER64_SIZE,
-  DUMP_SIGNATURE,
-  DumpHeader64,
-  MAX_HEADER_RUNS,
-  PhysicalMemoryRun64,
-} from '../formats/win-dump.ts';
+import { DUMP_HEADER64_SIZE, DUMP_SIGNATURE, DumpHeader64, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -20,7 +14,7 @@ import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from './evidence.ts';
 import type { Kdbg } from './kdbg.ts';
 import type { Windows } from './locator.ts';
-import type { RamRange } from './physical-memory.ts';
+import { type RamRange, ramRanges } from './physical-memory.ts';
 import type { RootCandidate } from './roots.ts';
 
 export const NOTE_STEP = 'VMCOREINFO note';
@@ -79,20 +73,7 @@ export function* addressesFromNote(space: AddressSpace, note: WindowsNote | unde
 export function notedRam(note: WindowsNote | undefined): RamRange[] | string {
   if (!note) return `there is no ${NOTE_STEP} of Windows`;
   if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS) return `it claims ${note.NumberOfRuns} runs`;
-  const ranges: RamRange[] = [];
-  let [end, pages] = [0n, 0n];
-  for (let i = 0; i < note.NumberOfRuns; i++) {
-    const { BasePage, PageCount } = PhysicalMemoryRun64.read(note.Runs, i * PhysicalMemoryRun64.size);
-    if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
-      return `its run ${i} is impossible`;
-    }
-    end = BasePage + PageCount;
-    pages += PageCount;
-    ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
-  }
-  return pages === note.NumberOfPages
-    ? ranges
-    : `its runs have ${pages} pages, not the ${note.NumberOfPages} that it claims`;
+  return ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
 }
 
 /** Says where the note and what memory shows are at odds; memory, which is of the dump's time, is believed. */
