@@ -20,18 +20,18 @@
  *
  * All of them throw `Elf2dmpError`.
  */
-export { type ConvertOptions, convert, type Progress } from './commands/convert.ts';
-export { convertInPlace, type InPlaceOptions, undoInPlace } from './commands/in-place.ts';
-export { type InfoReport, type InspectOptions, inspect } from './commands/info.ts';
-export type { ConversionReport, UndoReport } from './commands/report.ts';
+export { type ConvertOptions, convert, type Progress } from './operations/convert.ts';
+export { convertInPlace, type InPlaceOptions, undoInPlace } from './operations/in-place.ts';
+export { type InfoReport, type InspectOptions, inspect } from './operations/inspect.ts';
+export type { ConversionReport, UndoReport } from './report/conversion.ts';
 export {
   type FrameReport,
   type ProcessorStackReport,
   type StackOptions,
   type StackReport,
   stacks,
-} from './commands/stack.ts';
-export { type VerifyOptions, type VerifyReport, verify } from './commands/verify.ts';
+} from './operations/stacks.ts';
+export { type VerifyOptions, type VerifyReport, verify } from './verify/verify.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';

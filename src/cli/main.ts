@@ -5,7 +5,7 @@ import { TOOL } from '../version.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';
-import { errorAsData, renderError } from './render.ts';
+import { errorAsData, renderError } from './text/render.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 

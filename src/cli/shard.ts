@@ -1,5 +1,5 @@
 /** Which part of a batch this process does: told by an option, or by the engine that started it. */
-import type { Shard } from '../commands/batch/plan.ts';
+import type { Shard } from '../batch/plan.ts';
 import { usage } from './values.ts';
 
 /** Variables of Kubernetes' Indexed Jobs and of Slurm's job arrays; the number of shards is ours. */

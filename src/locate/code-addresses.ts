@@ -2,7 +2,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence } from '../windows/evidence.ts';
 import { KERNEL_STEP } from './kernel.ts';
 import type { SearchResult } from './memory-search.ts';
 

@@ -13,9 +13,9 @@ import type { StructOf } from '../core/struct.ts';
 import { hex, hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from './kernel.ts';
-import { findProcessors } from './processors.ts';
+import { findProcessors } from '../windows/processors.ts';
 
 export const KDBG_STEP = 'KDBG';
 

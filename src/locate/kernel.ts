@@ -2,8 +2,8 @@
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { CodeAddress } from './code-addresses.ts';
-import type { Evidence } from './evidence.ts';
-import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from './pe-image.ts';
+import type { Evidence } from '../windows/evidence.ts';
+import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
 
 export const KERNEL_STEP = 'kernel image';
 

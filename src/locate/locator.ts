@@ -6,17 +6,17 @@ import type { CpuState, Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { addressesFromCpus, addressesFromSearch, type CodeAddress } from './code-addresses.ts';
-import { dropDoubtfulFrames } from './context-frames.ts';
-import { type Crash, findCrash } from './crash.ts';
-import { type Attempt, Evidence } from './evidence.ts';
+import { dropDoubtfulFrames } from '../windows/context-frames.ts';
+import { type Crash, findCrash } from '../windows/crash.ts';
+import { type Attempt, Evidence } from '../windows/evidence.ts';
 import { checkKdbg, findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
 import { describeKernel, findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
 import { locateInLayouts } from './layouts.ts';
 import { type SearchResult, searchMemory } from './memory-search.ts';
-import { type Module, readModules } from './modules.ts';
+import { type Module, readModules } from '../windows/modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
-import { type RamRange, readPhysicalMemoryBlock } from './physical-memory.ts';
-import { type BadProcessor, findProcessors, matchProcessors, type Processor, readDumpedCpus } from './processors.ts';
+import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
+import { type BadProcessor, findProcessors, matchProcessors, type Processor, readDumpedCpus } from '../windows/processors.ts';
 import { recoverKernel } from './recover-kernel.ts';
 import {
   dumpHeaderRoot,
@@ -28,8 +28,8 @@ import {
   type RootCandidate,
   shadowedRoots,
 } from './roots.ts';
-import { readSharedUserData, type SharedData } from './shared-user-data.ts';
-import { findVersion, type WindowsVersion } from './version.ts';
+import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
+import { findVersion, type WindowsVersion } from '../windows/version.ts';
 import {
   addressesFromNote,
   compareNote,

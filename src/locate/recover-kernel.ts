@@ -5,11 +5,11 @@ import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { CodeAddress } from './code-addresses.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence } from '../windows/evidence.ts';
 import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
 import { KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
-import { firstModule } from './modules.ts';
-import { readPeImage } from './pe-image.ts';
+import { firstModule } from '../windows/modules.ts';
+import { readPeImage } from '../windows/pe-image.ts';
 
 /** Neighbourhoods searched: each takes about a second. */
 const MAX_NEIGHBOURHOODS = 4;

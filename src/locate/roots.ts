@@ -4,7 +4,7 @@ import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.t
 import type { CpuState, PageTables } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence } from '../windows/evidence.ts';
 import type { RootClue } from './memory-search.ts';
 
 export const ROOT_STEP = 'page-table root';

@@ -11,10 +11,10 @@ import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CodeAddress } from './code-addresses.ts';
-import type { Evidence } from './evidence.ts';
+import type { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from './kdbg.ts';
 import type { Windows } from './locator.ts';
-import { type RamRange, ramRanges } from './physical-memory.ts';
+import { type RamRange, ramRanges } from '../windows/physical-memory.ts';
 import type { RootCandidate } from './roots.ts';
 
 export const NOTE_STEP = 'VMCOREINFO note';

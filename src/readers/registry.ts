@@ -5,7 +5,7 @@ import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { FormatChoice } from './choices.ts';
 import { elfCore } from './elf-core.ts';
-import { kdump } from './kdump.ts';
+import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';
 import { MIN_RAW_SIZE, openRaw, type RawRange } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';

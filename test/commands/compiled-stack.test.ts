@@ -3,10 +3,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert, showContexts } from '../../src/commands/convert.ts';
-import { type ProcessorStackReport, stacks } from '../../src/commands/stack.ts';
+import { convert, showContexts } from '../../src/operations/convert.ts';
+import { type ProcessorStackReport, stacks } from '../../src/operations/stacks.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
-import { functionEntry, readRva } from '../../src/locate/pe-image.ts';
+import { functionEntry, readRva } from '../../src/windows/pe-image.ts';
 import type { CodeImage } from '../../src/machines/machine.ts';
 import { openImage } from '../../src/readers/registry.ts';
 import {

@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert } from '../../src/commands/convert.ts';
-import type { ConversionReport } from '../../src/commands/report.ts';
+import { convert } from '../../src/operations/convert.ts';
+import type { ConversionReport } from '../../src/report/conversion.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { CASES } from '../matrix/cases.ts';

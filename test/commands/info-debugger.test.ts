@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert } from '../../src/commands/convert.ts';
-import { inspect } from '../../src/commands/info.ts';
-import { verify } from '../../src/commands/verify.ts';
+import { convert } from '../../src/operations/convert.ts';
+import { inspect } from '../../src/operations/inspect.ts';
+import { verify } from '../../src/verify/verify.ts';
 import {
   askDebugger,
   bugCheck,

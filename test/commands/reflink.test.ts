@@ -2,7 +2,7 @@ import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert } from '../../src/commands/convert.ts';
+import { convert } from '../../src/operations/convert.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type ConvertOptions, convert } from '../../src/commands/convert.ts';
-import type { ConversionReport } from '../../src/commands/report.ts';
-import { verify } from '../../src/commands/verify.ts';
+import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
+import type { ConversionReport } from '../../src/report/conversion.ts';
+import { verify } from '../../src/verify/verify.ts';
 import {
   askDebugger,
   attempt,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type ProcessorStackReport, type StackOptions, stacks } from '../../src/commands/stack.ts';
+import { type ProcessorStackReport, type StackOptions, stacks } from '../../src/operations/stacks.ts';
 import { type ElfOptions, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';

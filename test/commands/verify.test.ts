@@ -15,8 +15,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert } from '../../src/commands/convert.ts';
-import { verify } from '../../src/commands/verify.ts';
+import { convert } from '../../src/operations/convert.ts';
+import { verify } from '../../src/verify/verify.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';

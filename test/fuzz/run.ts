@@ -1,9 +1,9 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
-import { planConversion } from '../../src/commands/convert.ts';
-import { describeWindows } from '../../src/commands/info.ts';
+import { planConversion } from '../../src/operations/convert.ts';
+import { describeWindows } from '../../src/operations/inspect.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows, type Windows } from '../../src/locate/locator.ts';
-import { walkStack } from '../../src/locate/stacks.ts';
+import { walkStack } from '../../src/windows/stacks.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { apply, type Recipe } from './mutate.ts';

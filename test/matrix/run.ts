@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text as readAll } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { inspect } from '../../src/commands/info.ts';
+import { inspect } from '../../src/operations/inspect.ts';
 import {
   askDebugger,
   attempt,

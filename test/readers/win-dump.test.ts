@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert } from '../../src/commands/convert.ts';
+import { convert } from '../../src/operations/convert.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { openImage, openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';

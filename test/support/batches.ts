@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
-import type { JobRecord, Sidecar } from '../../src/commands/batch/sidecar.ts';
+import type { JobRecord, Sidecar } from '../../src/batch/sidecar.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';

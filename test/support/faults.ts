@@ -1,5 +1,5 @@
 /** File calls that go wrong at a chosen one, as the system's would. */
-import { FILE_CALLS, type FileCalls } from '../../src/dump/file-calls.ts';
+import { FILE_CALLS, type FileCalls } from '../../src/files/file-calls.ts';
 
 export type Fault =
   /** The call fails and has done nothing. */

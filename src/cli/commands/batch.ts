@@ -73,7 +73,7 @@ export const addBatch: AddCommand = (yargs, chosen) =>
     chosen({
       json: false,
       verbose: lastOfEach(args).verbose,
-      run: async (signal) => (await import('../batch.ts')).batch(lastOfEach(args), signal),
+      run: async (signal) => (await import('./batch-run.ts')).batch(lastOfEach(args), signal),
     }),
   );
 

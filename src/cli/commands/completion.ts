@@ -1,5 +1,5 @@
 /** `elf2dmp completion SHELL`: the shell's completion of elf2dmp's command line. */
-import { renderCompletion, SHELLS } from '../completion.ts';
+import { renderCompletion, SHELLS } from '../shell/completion.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { CommandHelp } from '../help-text.ts';
 import type { AddCommand } from '../job.ts';

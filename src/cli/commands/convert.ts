@@ -2,17 +2,17 @@
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Argv } from 'yargs';
-import type { Progress } from '../../commands/convert.ts';
-import type { InPlaceOptions } from '../../commands/in-place.ts';
+import type { Progress } from '../../operations/convert.ts';
+import type { InPlaceOptions } from '../../operations/in-place.ts';
 import { STANDARD_INPUT } from '../../readers/choices.ts';
 import { CONVERSION_OPTIONS } from '../conversion-options.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { locateOptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand, Job } from '../job.ts';
-import { ProgressLine, progressForBatch } from '../progress.ts';
-import { renderReport, renderSpooling, writeDiagnostics } from '../render.ts';
-import { writeFindings } from '../render-verify.ts';
+import { ProgressLine, progressForBatch } from '../text/progress.ts';
+import { renderReport, renderSpooling, writeDiagnostics } from '../text/render.ts';
+import { writeFindings } from '../text/render-verify.ts';
 import { inputName, outputName, usage } from '../values.ts';
 import { undoJob } from './undo.ts';
 
@@ -132,8 +132,8 @@ export function conversionJob(args: ConversionArguments): Job {
         };
         const report =
           'inPlace' in names
-            ? await (await import('../../commands/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
-            : await (await import('../../commands/convert.ts')).convert({
+            ? await (await import('../../operations/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
+            : await (await import('../../operations/convert.ts')).convert({
                 ...all,
                 ...names,
                 ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },

@@ -1,13 +1,13 @@
 /** `elf2dmp info FILE`: what it is and what runs in it. */
 import type { Argv } from 'yargs';
-import type { InspectOptions } from '../../commands/info.ts';
+import type { InspectOptions } from '../../operations/inspect.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
-import { ProgressLine } from '../progress.ts';
-import { renderSpooling, writeDiagnostics } from '../render.ts';
-import { renderInfo } from '../render-info.ts';
+import { ProgressLine } from '../text/progress.ts';
+import { renderSpooling, writeDiagnostics } from '../text/render.ts';
+import { renderInfo } from '../text/render-info.ts';
 import { inputName } from '../values.ts';
 
 const options = (y: Argv) =>
@@ -40,7 +40,7 @@ export const addInfo: AddCommand = (yargs, chosen) =>
         try {
           const page =
             args.report === undefined ? undefined : await pageWriter(args.report, inspection.input, args.force);
-          const report = await (await import('../../commands/info.ts')).inspect({
+          const report = await (await import('../../operations/inspect.ts')).inspect({
             ...inspection,
             onPage: page?.take,
             signal,

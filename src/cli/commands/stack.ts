@@ -1,12 +1,12 @@
 /** `elf2dmp stack FILE`: the stack of each processor. */
 import type { Argv } from 'yargs';
 import { CONTEXT_CHOICES } from '../../commands/choices.ts';
-import type { FrameReport, StackReport } from '../../commands/stack.ts';
+import type { FrameReport, StackReport } from '../../operations/stacks.ts';
 import { printable } from '../../core/errors.ts';
 import { EXIT } from '../exit-codes.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
-import { renderSpooling, writeDiagnostics } from '../render.ts';
+import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 import { inputName, usage } from '../values.ts';
 
 const options = (y: Argv) =>
@@ -37,7 +37,7 @@ export const addStack: AddCommand = (yargs, chosen) =>
       json,
       verbose,
       run: async (signal) => {
-        const report = await (await import('../../commands/stack.ts')).stacks({
+        const report = await (await import('../../operations/stacks.ts')).stacks({
           ...input,
           input: inputName(args.file),
           processor: args.cpu === undefined ? undefined : Number(args.cpu),

@@ -1,7 +1,7 @@
 /** `elf2dmp --undo FILE`: takes back what `--in-place` did. */
 import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
-import { renderUndo } from '../render.ts';
+import { renderUndo } from '../text/render.ts';
 
 export function undoJob(
   file: string,
@@ -12,7 +12,7 @@ export function undoJob(
     verbose,
     output: file,
     run: async () => {
-      const report = await (await import('../../commands/in-place.ts')).undoInPlace({ file });
+      const report = await (await import('../../operations/in-place.ts')).undoInPlace({ file });
       if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
       else if (!quiet) process.stdout.write(renderUndo(report));
       return EXIT.good;

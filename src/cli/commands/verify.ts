@@ -1,12 +1,12 @@
 /** `elf2dmp verify OUT.dmp`: whether a dump holds together, and holds what its input does. */
 import type { Argv } from 'yargs';
-import type { VerifyOptions } from '../../commands/verify.ts';
+import type { VerifyOptions } from '../../verify/verify.ts';
 import { EXIT } from '../exit-codes.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';
-import { ProgressLine } from '../progress.ts';
-import { renderSpooling } from '../render.ts';
-import { describeVerification, writeFindings } from '../render-verify.ts';
+import { ProgressLine } from '../text/progress.ts';
+import { renderSpooling } from '../text/render.ts';
+import { describeVerification, writeFindings } from '../text/render-verify.ts';
 import { inputName, STANDARD_INPUT_WORD, usage } from '../values.ts';
 
 const options = (y: Argv) =>
@@ -47,7 +47,7 @@ export const addVerify: AddCommand = (yargs, chosen) =>
       run: async (signal) => {
         const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
         try {
-          const report = await (await import('../../commands/verify.ts')).verify({
+          const report = await (await import('../../verify/verify.ts')).verify({
             ...verification,
             signal,
             onSpool: quiet

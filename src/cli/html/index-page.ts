@@ -1,8 +1,8 @@
 /** A batch's dumps on one page, each with a link to its own. */
 import { relative } from 'node:path';
-import type { JobResult } from '../../commands/batch/run.ts';
+import type { JobResult } from '../../batch/run.ts';
 import { bytes } from '../../core/units.ts';
-import { plural } from '../render.ts';
+import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { document, table } from './page.ts';
 

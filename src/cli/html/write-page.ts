@@ -1,5 +1,5 @@
 /** `--report FILE`: checked before anything is done, written when it is. */
-import type { PageData } from '../../commands/page.ts';
+import type { PageData } from '../../report/page.ts';
 
 export interface PageWriter {
   take(page: PageData): void;
@@ -14,7 +14,7 @@ export interface PageWriter {
  */
 export async function pageWriter(path: string, input: string, force: boolean): Promise<PageWriter> {
   // Loaded when it is needed: most runs make none.
-  const { checkOutput, writeNewFile } = await import('../../dump/emit.ts');
+  const { checkOutput, writeNewFile } = await import('../../write/copy.ts');
   const target = await checkOutput(path, input, force);
   let page: PageData | undefined;
   return {

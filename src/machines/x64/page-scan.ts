@@ -3,7 +3,7 @@
  * WebAssembly with SIMD, which goes through memory as fast as it comes; `pageClues` and the search for tags
  * then look at the few that are left. What this leaves out has none (tested against both).
  */
-import { I32, I64, instantiate, op, V128, wasmModule } from '../../core/wasm.ts';
+import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
 import { KDBG_TAG } from '../../formats/win-kernel.ts';
 import type { PageScan } from '../machine.ts';
 import { LOW_MEMORY } from './page-clues.ts';

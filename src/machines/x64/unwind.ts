@@ -12,7 +12,7 @@ import {
   UnwindOperand,
   UWOP,
   unwindSlots,
-} from '../../formats/pe-unwind.ts';
+} from './pe-unwind.ts';
 import type { CodeImage, FrameState, FunctionEntry, ReadVirtual, UnwindStep } from '../machine.ts';
 import { Context } from './context.ts';
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readConfig } from '../../../src/commands/batch/config.ts';
+import { readConfig } from '../../../src/cli/config.ts';
 import { Elf2dmpError } from '../../../src/core/errors.ts';
 
 let file: string;

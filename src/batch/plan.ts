@@ -1,0 +1,207 @@
+/** What a batch is to do: inputs found, each with its output, and which of them are this shard's. */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
+import picomatch from 'picomatch';
+import { globSync, isDynamicPattern } from 'tinyglobby';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+
+/** Options of one conversion by their names on the command line, without the dashes. */
+export type JobOptions = Readonly<Record<string, string | boolean>>;
+
+export interface BatchJob {
+  input: string;
+  output: string;
+  /** The input's path below the directory or the glob that it was found by: with `/`, stable as long as that stays. */
+  relative: string;
+  options: JobOptions;
+}
+
+/** Other options, or another output, for the inputs that `match` matches. */
+export interface Override {
+  /** A glob for the whole of `BatchJob.relative`. */
+  match: string;
+  /** Below the output directory; a template, as `name`. */
+  name?: string | undefined;
+  options?: JobOptions | undefined;
+}
+
+export interface PlanRequest {
+  /** Files, directories (all files in them that are not hidden and not elf2dmp's own), globs. */
+  paths: readonly string[];
+  /** A file with one input on each line; blank lines and lines that begin with # do not count. */
+  manifest?: string | undefined;
+  /** Globs for `BatchJob.relative`. */
+  exclude?: readonly string[] | undefined;
+  /** What relative paths begin at. */
+  base: string;
+  out: string;
+  /** Output name below `out`: {stem}, {name}, {dir} and {relative} stand for parts of `BatchJob.relative`. */
+  name: string;
+  options: JobOptions;
+  overrides?: readonly Override[] | undefined;
+}
+
+export const DEFAULT_NAME = '{dir}/{stem}.dmp';
+
+/** Which part of the jobs: `index` counts from 0. */
+export interface Shard {
+  index: number;
+  count: number;
+}
+
+/** What elf2dmp itself leaves beside dumps: no inputs when a directory is searched. */
+const isOwn = picomatch([
+  '**/*.dmp',
+  '**/*.dmp.{gz,zst}',
+  '**/*.dmp*.json',
+  '**/*.jsonl',
+  '**/*.html',
+  '**/*.part',
+  '**/*.elf2dmp-undo',
+  '**/*.toml',
+]);
+
+interface Found {
+  input: string;
+  relative: string;
+}
+
+/** All jobs in the order of their relative paths. Throws `Elf2dmpError`. */
+export function planBatch(request: PlanRequest): BatchJob[] {
+  const { base, exclude = [], overrides = [] } = request;
+  const out = resolve(base, request.out);
+  const found = request.paths.flatMap((path) => find(path, base, out));
+  if (request.manifest !== undefined) found.push(...readManifest(resolve(base, request.manifest)));
+  const excluded = picomatch([...exclude], { dot: true });
+  const wanted = new Map<string, Found>();
+  for (const one of found) {
+    if (!excluded(one.relative) && !wanted.has(one.input)) wanted.set(one.input, one);
+  }
+  const matchers = overrides.map((o) => picomatch(o.match, { dot: true }));
+  const jobs = [...wanted.values()].map((one) => {
+    const matching = overrides.filter((_, i) => matchers[i]!(one.relative));
+    const name = matching.reduce((last, o) => o.name ?? last, request.name);
+    const options = Object.assign({}, request.options, ...matching.map((o) => o.options ?? {})) as JobOptions;
+    return { ...one, output: outputOf(name, one.relative, out), options };
+  });
+  jobs.sort((a, b) => (a.relative < b.relative ? -1 : a.relative > b.relative ? 1 : a.input < b.input ? -1 : 1));
+  refuseCollisions(jobs);
+  return jobs;
+}
+
+/** The jobs of one shard. An input stays in its shard when others are added or removed. */
+export const shardOf = (jobs: readonly BatchJob[], { index, count }: Shard): BatchJob[] =>
+  jobs.filter((job) => {
+    const hash = createHash('sha256').update(job.relative).digest().readBigUInt64BE(0);
+    return hash % BigInt(count) === BigInt(index);
+  });
+
+function find(path: string, base: string, out: string): Found[] {
+  const full = resolve(base, path);
+  const stats = statSync(full, { throwIfNoEntry: false });
+  if (stats?.isDirectory()) {
+    // The last run's outputs are no inputs, whatever their names.
+    return filesBelow(full)
+      .map((name) => ({ input: join(full, name), relative: name }))
+      .filter(({ input }) => out === full || !input.startsWith(`${out}${sep}`));
+  }
+  if (stats || !isDynamicPattern(path)) return [{ input: full, relative: basename(full) }];
+  const { root, pattern } = splitGlob(path, base);
+  const names = globSync(pattern, { cwd: root, followSymbolicLinks: false, expandDirectories: false });
+  if (names.length > 0) return names.map((name) => ({ input: join(root, name), relative: name }));
+  throw planError('no-input', `nothing matches "${path}"`, 'a glob is matched from the directory that it is given in');
+}
+
+/** By their names below it. Not with globSync, which says nothing of directories that can't be read. */
+function filesBelow(directory: string): string[] {
+  try {
+    return readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => relative(directory, join(entry.parentPath, entry.name)).split(sep).join('/'))
+      .filter((name) => !/(^|\/)\./.test(name) && !isOwn(name));
+  } catch (cause) {
+    throw ioError('search the directory', directory, cause);
+  }
+}
+
+/** The directories before the first special character, and the rest. */
+function splitGlob(path: string, base: string): { root: string; pattern: string } {
+  const parts = path.split('/');
+  const first = parts.findIndex((part) => isDynamicPattern(part));
+  return {
+    root: resolve(base, parts.slice(0, first).join('/') || (isAbsolute(path) ? '/' : '.')),
+    pattern: parts.slice(first).join('/'),
+  };
+}
+
+/** Relative names count from the manifest's directory, and so do the outputs' names. */
+function readManifest(file: string): Found[] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw ioError('read the manifest', file, cause);
+  }
+  const directory = dirname(file);
+  return text
+    .split(/\r?\n/)
+    .filter((line) => line.trim() !== '' && !line.startsWith('#'))
+    .map((line) => {
+      const input = resolve(directory, line);
+      const below = relative(directory, input).split(sep).join('/');
+      return { input, relative: below.startsWith('../') ? basename(input) : below };
+    });
+}
+
+function outputOf(template: string, path: string, out: string): string {
+  const name = basename(path);
+  const dir = dirname(path);
+  const values: Record<string, string> = { name, stem: stemOf(name), dir, relative: path };
+  const filled = template.replace(/\{([^{}]*)\}/g, (_, key: string) => {
+    const value = values[key];
+    if (value !== undefined) return value;
+    throw planError('template', `the output name "${template}" has {${key}}`, 'use {stem}, {name}, {dir}, {relative}');
+  });
+  const output = normalize(join(out, filled));
+  const below = relative(out, output);
+  if (!isAbsolute(filled) && below !== '' && below !== '..' && !below.startsWith(`..${sep}`) && !output.endsWith(sep)) {
+    return output;
+  }
+  throw planError('template', `the output name "${template}" gives "${filled}", no file below ${out}`);
+}
+
+/** `vm.elf.zst` and `vm.elf` are `vm`. */
+function stemOf(name: string): string {
+  const plain = name.replace(/(?<=.)\.(gz|zst|xz)$/i, '');
+  return plain.replace(/(?<=.)\.[^.]+$/, '');
+}
+
+function refuseCollisions(jobs: readonly BatchJob[]): void {
+  const taken = new Map<string, string>();
+  for (const { input } of jobs) taken.set(input, input);
+  for (const { input, output } of jobs) {
+    for (const file of [output, sidecarOf(output), pageOf(output)]) {
+      const other = taken.get(file);
+      if (other !== undefined) {
+        throw planError(
+          'two-for-one',
+          other === file
+            ? `${input} would be written over the input ${file}`
+            : `${other} and ${input} would both be written to ${file}`,
+          'give a template with more of the name: --name "{dir}/{name}.dmp"',
+        );
+      }
+      taken.set(file, input);
+    }
+  }
+}
+
+/** What is known of an output, beside it. */
+export const sidecarOf = (output: string): string => `${output}.json`;
+
+/** Where a dump's report for people is, with `--html`. */
+export const pageOf = (output: string): string => `${output}.html`;
+
+const planError = (code: string, message: string, hint?: string) =>
+  new Elf2dmpError({ code: `batch-${code}`, kind: 'usage', message, hint });

@@ -1,0 +1,167 @@
+/** What a batch leaves for people and programs: one JSON line for each job, and JUnit's XML. */
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as wait } from 'node:timers/promises';
+import { ioError, printable } from '../core/errors.ts';
+import type { JobResult } from './run.ts';
+import { type JobRecord, replaceFile } from './sidecar.ts';
+
+/** A write in progress ends sooner; the beginning of a line that is older will stay one. */
+const TORN_AFTER_MS = 2000;
+
+/**
+ * A report that several batches may write to at once: each line is appended by one write, which a local file
+ * system puts behind all others. A process that is killed in the middle of a write leaves the beginning of
+ * a line; the next batch makes blanks of it, in place, which JSON allows before a line's value and which disturbs
+ * nobody who appends at the same time.
+ */
+export class ReportFile {
+  readonly #file: string;
+  readonly #fd: number;
+  /** Lines that are there. */
+  readonly #ids = new Set<string>();
+  /** The last line of each output. */
+  readonly #last = new Map<string, JobRecord>();
+
+  private constructor(file: string, fd: number) {
+    this.#file = file;
+    this.#fd = fd;
+  }
+
+  /**
+   * Throws `Elf2dmpError`.
+   *
+   * @param others reports whose lines need not be written again
+   */
+  static async open(file: string, others: readonly string[] = []): Promise<ReportFile> {
+    let fd: number | undefined;
+    try {
+      fd = openSync(file, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o666);
+      const report = new ReportFile(file, fd);
+      report.#take(await settled(file));
+      for (const other of others) report.#learn(await readFile(other));
+      return report;
+    } catch (cause) {
+      if (fd !== undefined) closeSync(fd);
+      throw ioError('use the report', file, cause);
+    }
+  }
+
+  /** Appends the job's line, unless it is there, or one that says the same of a failure. Throws `Elf2dmpError`. */
+  add(record: JobRecord): void {
+    const last = this.#last.get(record.output);
+    if (this.#ids.has(record.id) || (last && sameFailure(last, record))) return;
+    const line = Buffer.from(`${JSON.stringify(record)}\n`);
+    let written: number;
+    try {
+      written = writeSync(this.#fd, line);
+    } catch (cause) {
+      throw ioError('write', this.#file, cause);
+    }
+    if (written < line.length) {
+      throw ioError(
+        'write',
+        this.#file,
+        Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' }),
+      );
+    }
+    this.#keep(record);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #keep(record: JobRecord): void {
+    this.#ids.add(record.id);
+    this.#last.set(record.output, record);
+  }
+
+  /** Learns what lines there are, and makes blanks of what was never finished. */
+  #take(content: Buffer): void {
+    const torn = this.#learn(content);
+    if (torn.length === 0) return;
+    // Not the descriptor that appends: Linux ignores the position there.
+    const fd = openSync(this.#file, 'r+');
+    try {
+      for (const { at, size } of torn) writeSync(fd, Buffer.alloc(size, ' '), 0, size, at);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** @returns the beginnings of lines that were never finished */
+  #learn(content: Buffer): { at: number; size: number }[] {
+    const unfinished: { at: number; size: number }[] = [];
+    for (let at = 0; at < content.length; ) {
+      const newline = content.indexOf(0x0a, at);
+      const end = newline < 0 ? content.length : newline;
+      const { record, torn } = parseLine(content.subarray(at, end), newline >= 0);
+      if (torn > 0) unfinished.push({ at, size: torn });
+      if (record) this.#keep(record);
+      at = end + 1;
+    }
+    return unfinished;
+  }
+}
+
+/** The file's contents when nobody is in the middle of a write at its end. */
+async function settled(file: string): Promise<Buffer> {
+  for (let content = await readFile(file); ; ) {
+    if (content.length === 0 || content.at(-1) === 0x0a) return content;
+    await wait(TORN_AFTER_MS);
+    const later = await readFile(file);
+    if (later.length === content.length) return later;
+    content = later;
+  }
+}
+
+/** @returns a line's record, and how many of its bytes are the beginning of another that was never finished */
+function parseLine(line: Buffer, whole: boolean): { record?: JobRecord; torn: number } {
+  if (!whole) return { torn: line.toString('latin1').trim() === '' ? 0 : line.length };
+  for (let at = 0; at >= 0; at = line.indexOf('{"id":', at + 1)) {
+    try {
+      return { record: JSON.parse(line.toString('utf8', at)) as JobRecord, torn: at };
+    } catch {
+      // The next one that begins like a line.
+    }
+  }
+  return { torn: 0 };
+}
+
+/** It was tried again, and nothing came of it that the line does not say. */
+const sameFailure = (a: JobRecord, b: JobRecord): boolean =>
+  a.outcome === 'failed' && b.outcome === 'failed' && a.exitCode === b.exitCode && a.error?.code === b.error?.code;
+
+/** The form that CI systems read. Throws `Elf2dmpError`. */
+export async function writeJunit(file: string, results: readonly JobResult[]): Promise<void> {
+  const seconds = results.reduce((sum, { record }) => sum + (record?.seconds ?? 0), 0);
+  const failures = results.filter(({ record }) => record?.outcome === 'failed').length;
+  const stopped = results.filter(({ record }) => !record).length;
+  const cases = results.map(({ job, record }) => {
+    const head = `    <testcase classname="elf2dmp" name="${xml(job.relative)}" time="${record?.seconds ?? 0}">`;
+    const said = !record
+      ? '<skipped message="not run: the batch was stopped"/>'
+      : record.error
+        ? `<failure type="${xml(record.error.code)}" message="${xml(record.error.text)}">exit code ${record.exitCode}</failure>`
+        : record.losses.length > 0
+          ? `<system-out>${xml(record.losses.map((loss) => `loss: ${loss}`).join('\n'))}</system-out>`
+          : '';
+    return `${head}${said}</testcase>\n`;
+  });
+  await replaceFile(
+    file,
+    `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="elf2dmp batch" tests="${results.length}" failures="${failures}" errors="0" skipped="${stopped}" time="${seconds.toFixed(3)}">\n${cases.join('')}  </testsuite>\n</testsuites>\n`,
+  );
+}
+
+const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
+
+/** Names and guests' text may hold what XML does not allow. */
+const xml = (text: string): string =>
+  text
+    .split('\n')
+    .map(printable)
+    .join('\n')
+    .replace(/[&<>"]/g, (c) => ENTITIES[c]!)
+    .replace(/[\uFFFE\uFFFF]/g, '\uFFFD');

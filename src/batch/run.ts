@@ -1,0 +1,258 @@
+/** Runs a batch's jobs, some at a time, and skips those that are done. */
+import { randomUUID } from 'node:crypto';
+import { lstat, mkdir, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+import type { Progress } from '../operations/convert.ts';
+import { sha256OfFile } from '../files/hash.ts';
+import type { ConversionReport } from '../report/conversion.ts';
+import { type ChildResult, runChild } from './child.ts';
+import { type BatchJob, pageOf, sidecarOf } from './plan.ts';
+import {
+  headerSha256,
+  type JobRecord,
+  outputHolds,
+  readSidecar,
+  type Sidecar,
+  sameWork,
+  startedSidecar,
+  sweep,
+  writeSidecar,
+} from './sidecar.ts';
+
+export interface RunOptions {
+  /** The command that converts: Node and elf2dmp's script. */
+  command: readonly string[];
+  /** How many at a time. */
+  jobs: number;
+  /** false: the first failure stops all jobs and starts no more. */
+  keepGoing: boolean;
+  /** How often a job is run again when its failure may pass. */
+  retries: number;
+  /** Replace outputs that no batch made. */
+  force: boolean;
+  /** Record the SHA-256 of all the input and all the output. */
+  hash: boolean;
+  /** Make a report for people beside each dump. */
+  html: boolean;
+  /** Read what is to be skipped. */
+  recheck: boolean;
+  /** Run jobs again that failed for good, as with a corrupt input. */
+  retryFailed: boolean;
+  exitCodeOf: (error: Elf2dmpError) => number;
+  signal?: AbortSignal | undefined;
+  onEvent?: ((event: BatchEvent) => void) | undefined;
+}
+
+export type BatchEvent =
+  | { type: 'started'; job: BatchJob; attempt: number }
+  | { type: 'progress'; job: BatchJob; progress: Progress }
+  | { type: 'ended'; result: JobResult };
+
+export interface JobResult {
+  job: BatchJob;
+  /** `stopped`: it was ended, or never started, for the batch ended; it has no record. */
+  status: 'ran' | 'skipped' | 'stopped';
+  record?: JobRecord;
+}
+
+/** Before the n-th retry, in milliseconds: what may pass often takes a moment. */
+const retryDelay = (attempt: number): number => Math.min(30_000, 1000 * 2 ** (attempt - 1));
+const LISTED_LOSSES = 20;
+
+/**
+ * Runs the jobs and gives their results in the same order; a failed job is a result, a stopped one too.
+ * Throws only what `publish` throws. All processes have ended then.
+ *
+ * @param publish gets each job's record, also a skipped one's, once
+ */
+export async function runBatch(
+  jobs: readonly BatchJob[],
+  options: RunOptions,
+  publish: (record: JobRecord) => void,
+): Promise<JobResult[]> {
+  const { signal, onEvent } = options;
+  const stop = new AbortController();
+  const onAbort = () => stop.abort();
+  signal?.addEventListener('abort', onAbort);
+  if (signal?.aborted) onAbort();
+  const results: JobResult[] = jobs.map((job) => ({ job, status: 'stopped' }));
+  const entries = jobs.entries();
+  const lane = async () => {
+    try {
+      for (const [i, job] of entries) {
+        if (stop.signal.aborted) return;
+        const result = await new JobRun(job, options, stop.signal).run();
+        results[i] = result;
+        if (result.record) publish(result.record);
+        onEvent?.({ type: 'ended', result });
+        if (!options.keepGoing && result.record?.outcome === 'failed') stop.abort();
+      }
+    } catch (error) {
+      // The report can't be written: no use to go on.
+      stop.abort();
+      throw error;
+    }
+  };
+  try {
+    await sweep(jobs.map(({ output }) => output));
+    const lanes = await Promise.allSettled(Array.from({ length: options.jobs }, lane));
+    const failed = lanes.find((l): l is PromiseRejectedResult => l.status === 'rejected');
+    if (failed) throw failed.reason;
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+  }
+  return results;
+}
+
+type Done = Pick<RunOptions, 'recheck' | 'hash' | 'retryFailed'>;
+
+/** What a job that need not be run again came to; undefined where it has to be run. */
+async function recordOfDone(
+  job: BatchJob,
+  before: Sidecar | undefined,
+  now: Sidecar,
+  { recheck, hash, retryFailed }: Done,
+): Promise<JobRecord | undefined> {
+  if (before?.state !== 'finished' || !before.record || !sameWork(before, now)) return undefined;
+  const { record } = before;
+  if (record.outcome === 'failed') return !retryFailed && isFinal(record) ? record : undefined;
+  if (hash && !record.sha256) return undefined;
+  if (!(await outputHolds(job.output, before, recheck))) return undefined;
+  if (recheck && record.sha256 && (await sha256OfFile(job.input)) !== record.sha256.input) return undefined;
+  return record;
+}
+
+/** How a job stands before the batch begins. */
+export interface Standing {
+  job: BatchJob;
+  /** `taken`: a file that no batch made has the output's name. `missing`: there is no such input. */
+  state: 'done' | 'to do' | 'taken' | 'missing';
+  /** Bytes of the input file; 0 where there is none. */
+  inputBytes: number;
+}
+
+/** Nothing is read but sidecars and the inputs' first bytes. */
+export async function standingOf(
+  job: BatchJob,
+  options: Omit<Done, 'recheck'> & { force: boolean },
+): Promise<Standing> {
+  const inputBytes = (await stat(job.input).catch(() => undefined))?.size ?? 0;
+  try {
+    const before = await readSidecar(job.output);
+    const now = await startedSidecar(job.input, job.options).catch(() => undefined);
+    if (!now) return { job, state: 'missing', inputBytes };
+    if (await recordOfDone(job, before, now, { ...options, recheck: false })) return { job, state: 'done', inputBytes };
+    const taken = !before && !options.force && (await exists(job.output));
+    return { job, state: taken ? 'taken' : 'to do', inputBytes };
+  } catch {
+    return { job, state: 'taken', inputBytes };
+  }
+}
+
+class JobRun {
+  readonly #job: BatchJob;
+  readonly #options: RunOptions;
+  readonly #stop: AbortSignal;
+
+  constructor(job: BatchJob, options: RunOptions, stop: AbortSignal) {
+    this.#job = job;
+    this.#options = options;
+    this.#stop = stop;
+  }
+
+  async run(): Promise<JobResult> {
+    const job = this.#job;
+    const started = performance.now();
+    let before: Sidecar | undefined;
+    try {
+      before = await readSidecar(job.output);
+      const now = await startedSidecar(job.input, job.options);
+      const done = await recordOfDone(job, before, now, this.#options);
+      if (done) return { job, status: 'skipped', record: done };
+      const foreign = !before && (await exists(job.output));
+      if (!foreign || this.#options.force) {
+        await makeDirectory(dirname(job.output));
+        await writeSidecar(job.output, now);
+      }
+      const { result, attempts } = await this.#tryOften(before !== undefined || this.#options.force);
+      if (this.#stop.aborted && !result.report) return await this.#stopped(before);
+      const record = await this.#recordOf(result, attempts, started);
+      if (!foreign || this.#options.force) {
+        const header = result.report ? await headerSha256(job.output) : null;
+        await writeSidecar(job.output, { ...now, state: 'finished', headerSha256: header, record });
+      }
+      return { job, status: 'ran', record };
+    } catch (error) {
+      const known = error instanceof Elf2dmpError ? error : ioError('use', job.output, error);
+      const { code, kind, message } = known;
+      const failure = { exitCode: this.#options.exitCodeOf(known), error: { code, kind, text: message } };
+      return { job, status: 'ran', record: await this.#recordOf(failure, 1, started) };
+    }
+  }
+
+  async #tryOften(force: boolean): Promise<{ result: ChildResult; attempts: number }> {
+    const { command, retries, hash, html, onEvent } = this.#options;
+    const job = this.#job;
+    for (let attempts = 1; ; attempts++) {
+      onEvent?.({ type: 'started', job, attempt: attempts });
+      const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
+      // Of an earlier run, which may have been killed.
+      if (html && force) await rm(pageOf(job.output), { force: true });
+      const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress });
+      if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
+        return { result, attempts };
+      await wait(retryDelay(attempts), undefined, { signal: this.#stop }).catch(() => undefined);
+      if (this.#stop.aborted) return { result, attempts };
+    }
+  }
+
+  /** A job that never was leaves nothing. */
+  async #stopped(before: Sidecar | undefined): Promise<JobResult> {
+    const { output } = this.#job;
+    if (!before && !(await exists(output))) await rm(sidecarOf(output), { force: true });
+    return { job: this.#job, status: 'stopped' };
+  }
+
+  async #recordOf({ exitCode, report, error }: ChildResult, attempts: number, started: number): Promise<JobRecord> {
+    const { input, output } = this.#job;
+    const losses = report ? lossesOf(report) : [];
+    return {
+      id: randomUUID(),
+      input,
+      output,
+      outcome: report?.outcome ?? 'failed',
+      exitCode,
+      build: report?.windows.build ?? null,
+      bugCheck: report?.windows.bugCheck?.code ?? null,
+      seconds: Math.round(performance.now() - started) / 1000,
+      bytes: report ? (await stat(output)).size : null,
+      lossCount: losses.length,
+      losses: losses.slice(0, LISTED_LOSSES),
+      error: error ?? null,
+      attempts,
+      finished: new Date().toISOString(),
+      sha256: report?.sha256 ?? null,
+    };
+  }
+}
+
+const lossesOf = ({ diagnostics }: ConversionReport): string[] =>
+  diagnostics.filter((d) => d.severity === 'loss').map((d) => d.message);
+
+/** With the same input it fails again. */
+const isFinal = ({ error }: JobRecord): boolean =>
+  error?.kind === 'unsupported' || error?.kind === 'corrupt' || error?.kind === 'losses';
+
+async function makeDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true }).catch((cause) => {
+    throw ioError('make the directory', directory, cause);
+  });
+}
+
+const exists = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );

@@ -1,0 +1,67 @@
+/** Whether there is room for what a batch is going to write. */
+import { open, stat, statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { ESTIMATE_SIZE } from '../readers/reader.ts';
+import { estimate } from '../readers/registry.ts';
+import { identifyContainer } from '../source/containers.ts';
+import type { Standing } from './run.ts';
+
+/** Of one file system, in bytes. */
+export interface SpaceNeed {
+  /** A directory in it. */
+  directory: string;
+  free: number;
+  /** What the dumps will take, as far as the inputs' headers tell; nothing for what shares blocks. */
+  needed: number;
+  /** Jobs with compressed inputs, whose dumps' sizes are not known before. */
+  unknown: number;
+}
+
+export async function spaceNeeds(standings: readonly Standing[]): Promise<SpaceNeed[]> {
+  const needs = new Map<number, SpaceNeed>();
+  for (const { job, state, inputBytes } of standings) {
+    if (state !== 'to do') continue;
+    const directory = await existing(dirname(job.output));
+    const device = (await stat(directory)).dev;
+    let need = needs.get(device);
+    if (!need) {
+      const { bavail, bsize } = await statfs(directory);
+      need = { directory, free: bavail * bsize, needed: 0, unknown: 0 };
+      needs.set(device, need);
+    }
+    const { reflink = 'never' } = job.options;
+    if (reflink !== 'never' && (await stat(job.input)).dev === device) continue;
+    const size = await dumpSize(job.input, inputBytes);
+    if (size === undefined) need.unknown++;
+    // What is replaced stays until the new dump is complete: it counts as used.
+    else need.needed += size;
+  }
+  return [...needs.values()];
+}
+
+/** At most; undefined for a compressed input. */
+async function dumpSize(input: string, inputBytes: number): Promise<number | undefined> {
+  const head = await readHead(input).catch(() => Buffer.alloc(0));
+  if (identifyContainer(head)) return undefined;
+  const estimated = estimate(head);
+  if (!estimated) return inputBytes;
+  // kdump files are compressed too, and what their header says of the guest's size is not checked yet.
+  return estimated.file === undefined ? undefined : Math.min(estimated.memory, inputBytes);
+}
+
+async function readHead(input: string): Promise<Buffer> {
+  const file = await open(input, 'r');
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(ESTIMATE_SIZE), 0, ESTIMATE_SIZE, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The nearest directory above that is there. */
+async function existing(directory: string): Promise<string> {
+  for (let at = directory; ; at = dirname(at)) {
+    if (await stat(at).catch(() => undefined)) return at;
+  }
+}

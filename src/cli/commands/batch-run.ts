@@ -1,0 +1,250 @@
+/** `elf2dmp batch`: settings from the command line and the configuration, and what is printed. */
+import { existsSync, statSync } from 'node:fs';
+import { mkdir, readdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { type BatchConfig, readConfig } from '../config.ts';
+import { DEFAULT_NAME, type JobOptions, pageOf, planBatch, type Shard, shardOf } from '../../batch/plan.ts';
+import { ReportFile, writeJunit } from '../../batch/report.ts';
+import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
+import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
+import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
+import { bytes } from '../../core/units.ts';
+import { BatchProgress } from '../text/batch-progress.ts';
+import type { BatchArguments } from './batch.ts';
+import { CONVERSION_OPTIONS } from '../conversion-options.ts';
+import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
+import { shardFrom } from '../shard.ts';
+import { address, rawRanges, usage } from '../values.ts';
+
+const DEFAULT_RETRIES = 2;
+
+export async function batch(args: BatchArguments, signal: AbortSignal): Promise<number> {
+  const settings = settingsOf(args);
+  const all = planBatch(settings.plan);
+  for (const { options } of all) checkOptions(options);
+  const shard = shardFrom(args.shard, process.env);
+  const jobs = shard ? shardOf(all, shard) : all;
+  const say = (text: string) => args.quiet || process.stderr.write(`${printable(text)}\n`);
+  if (shard) say(`shard ${shard.index}/${shard.count}: ${jobs.length} of ${all.length} inputs`);
+
+  const standings: Standing[] = [];
+  for (const job of jobs) {
+    signal.throwIfAborted();
+    standings.push(await standingOf(job, settings.run));
+  }
+  const needs = await spaceNeeds(standings);
+  if (args['dry-run']) {
+    process.stdout.write(renderPlan(standings, needs));
+    return EXIT.good;
+  }
+  for (const need of needs) {
+    if (need.unknown > 0) say(renderNeed(need));
+    if (args['space-check'] && need.needed > need.free) throw noSpace(need);
+  }
+
+  const { junit } = settings;
+  if (junit !== undefined) await makeDirectory(dirname(junit));
+  const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
+  const progress = new BatchProgress(process.stderr, standings, args.quiet);
+  const started = performance.now();
+  let results: JobResult[];
+  progress.start();
+  try {
+    results = await runBatch(jobs, { ...settings.run, signal, onEvent: (event) => progress.on(event) }, (record) =>
+      report?.add(record),
+    );
+  } finally {
+    progress.stop();
+    report?.close();
+  }
+  if (junit !== undefined) await writeJunit(junit, results);
+  if (settings.run.html) await writeIndex(settings.plan.out, shard, results);
+  if (!args.quiet) process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
+  signal.throwIfAborted();
+  return exitCodeOf(results);
+}
+
+/** What is on the command line goes before the configuration; there names count from the configuration's directory. */
+function settingsOf(args: BatchArguments) {
+  const [configFile, config] = configOf(args.paths);
+  const base = configFile === undefined ? process.cwd() : dirname(resolve(configFile));
+  const place = (given: string | undefined, configured: string | undefined) =>
+    given !== undefined ? resolve(given) : configured === undefined ? undefined : resolve(base, configured);
+  const out = place(args.out, config.out);
+  if (out === undefined) throw usage('--out is needed: the directory for the dumps');
+  const manifest = place(args.manifest, config.manifest);
+  const paths = configFile === undefined ? args.paths : (config.inputs ?? []);
+  if (paths.length === 0 && manifest === undefined)
+    throw usage('no inputs: name files, directories, globs or a --manifest');
+  if (args['keep-going'] && args['fail-fast']) throw usage('--keep-going and --fail-fast do not go together');
+  const given = args['keep-going'] ?? (args['fail-fast'] === undefined ? undefined : !args['fail-fast']);
+  return {
+    plan: {
+      ...{ paths, manifest, base, out },
+      exclude: config.exclude,
+      name: args.name ?? config.name ?? DEFAULT_NAME,
+      options: { ...optionsOf(config.options, base), ...optionsOf(args, process.cwd()) },
+      overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
+    },
+    run: {
+      // This Node and this script.
+      command: [process.execPath, ...process.execArgv, process.argv[1]!],
+      jobs: count('--jobs', args.jobs, 1) ?? config.jobs ?? Math.min(4, availableParallelism()),
+      keepGoing: given ?? config['keep-going'] ?? true,
+      retries: count('--retries', args.retries, 0) ?? config.retries ?? DEFAULT_RETRIES,
+      force: args.force ?? config.force ?? false,
+      hash: args.hash ?? config.hash ?? false,
+      html: args.html ?? config.html ?? false,
+      recheck: args.recheck ?? false,
+      retryFailed: args['retry-failed'] ?? false,
+      exitCodeOf: (error: Elf2dmpError) => EXIT_OF_KIND[error.kind],
+    },
+    report: reportPlace(args.report ?? config.report, place(args.report, config.report)),
+    junit: place(args.junit, config.junit),
+  };
+}
+
+function configOf(paths: readonly string[]): [file: string | undefined, config: BatchConfig] {
+  const file = paths.find((path) => path.endsWith('.toml'));
+  if (file === undefined) return [undefined, {}];
+  if (paths.length > 1) throw usage(`${file} is a configuration: give its inputs in it`);
+  return [file, readConfig(file)];
+}
+
+/** Those of a conversion that are given. */
+function optionsOf(given: Readonly<Record<string, unknown>> = {}, base: string): JobOptions {
+  const names = Object.keys(CONVERSION_OPTIONS).filter((name) => given[name] !== undefined);
+  return Object.fromEntries(
+    names.map((name) => [
+      name,
+      name === 'spool' ? resolve(base, given[name] as string) : (given[name] as string | boolean),
+    ]),
+  );
+}
+
+/** What every job would fail with is told before the first. */
+function checkOptions({ dtb, 'kernel-base': kernelBase, runs }: JobOptions): void {
+  if (typeof dtb === 'string') address('--dtb', dtb, 2n ** 52n);
+  if (typeof kernelBase === 'string') address('--kernel-base', kernelBase, 2n ** 64n);
+  if (typeof runs === 'string') rawRanges(runs);
+}
+
+function count(option: string, text: string | undefined, least: number): number | undefined {
+  if (text === undefined) return undefined;
+  const value = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= least) return value;
+  throw usage(`${option}: "${text}" is not a whole number from ${least}`);
+}
+
+/** In a directory each shard has its own file: NFS does not append by itself. All files there count as one report. */
+async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
+  await makeDirectory(isDirectory ? path : dirname(path));
+  if (!isDirectory) return ReportFile.open(path);
+  const file = join(path, shard ? `report-${shard.index}-of-${shard.count}.jsonl` : 'report.jsonl');
+  const files = (await readdir(path)).filter((name) => name.endsWith('.jsonl')).map((name) => join(path, name));
+  return ReportFile.open(
+    file,
+    files.filter((other) => other !== file),
+  );
+}
+
+/** Of a shard's part only: what the others do is not known here. */
+async function writeIndex(out: string, shard: Shard | undefined, results: readonly JobResult[]): Promise<void> {
+  const [{ renderIndex }, { writeNewFile }] = await Promise.all([
+    import('../html/index-page.ts'),
+    import('../../write/copy.ts'),
+  ]);
+  const outputs = results.map(({ job }) => job.output).filter((output) => existsSync(pageOf(output)));
+  const text = renderIndex(results, out, new Map(outputs.map((output) => [output, pageOf(output)])));
+  const name = shard ? `elf2dmp-index-${shard.index}-of-${shard.count}.html` : 'elf2dmp-index.html';
+  await makeDirectory(out);
+  await writeNewFile(join(out, name), Buffer.from(text), { force: true });
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true }).catch((cause) => {
+    throw ioError('make the directory', directory, cause);
+  });
+}
+
+interface ReportPlace {
+  path: string;
+  isDirectory: boolean;
+}
+
+function reportPlace(given: string | undefined, path: string | undefined): ReportPlace | undefined {
+  if (given === undefined || path === undefined) return undefined;
+  return {
+    path,
+    isDirectory: given.endsWith('/') || (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false),
+  };
+}
+
+function noSpace(need: SpaceNeed): Elf2dmpError {
+  return new Elf2dmpError({
+    code: 'no-space',
+    kind: 'io-transient',
+    message: renderNeed(need),
+    hint: 'free space, write elsewhere (--out), or --no-space-check to go as far as it goes; nothing was written',
+  });
+}
+
+function renderNeed({ directory, free, needed, unknown }: SpaceNeed): string {
+  const of = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}, whose dumps' sizes are not known before`;
+  const parts = [
+    needed > 0 || unknown === 0 ? bytes(needed) : undefined,
+    unknown > 0 ? `what comes of ${of}` : undefined,
+  ];
+  return `${directory}: the dumps need ${parts.filter(Boolean).join(' and ')}; ${bytes(free)} are free`;
+}
+
+function renderPlan(standings: readonly Standing[], needs: readonly SpaceNeed[]): string {
+  const lines = standings.map(({ job, state, inputBytes }) => {
+    const options = Object.entries(job.options).map(([name, value]) => ` --${name}=${value}`);
+    return `${state.padEnd(8)}${job.input} (${bytes(inputBytes)}) -> ${job.output}${options.join('')}`;
+  });
+  const counts = (['to do', 'done', 'taken', 'missing'] as const)
+    .map((state) => [state, standings.filter((s) => s.state === state).length] as const)
+    .filter(([, n]) => n > 0)
+    .map(([state, n]) => `${n} ${state}`);
+  lines.push(`${standings.length} inputs: ${counts.join(', ')}`, ...needs.map(renderNeed));
+  return lines.map((line) => `${printable(line)}\n`).join('');
+}
+
+/** Failures and losses that are listed in the summary unless --verbose. */
+const LISTED = 20;
+
+function renderSummary(results: readonly JobResult[], seconds: number, verbose: boolean): string {
+  const rows = (['good', 'losses', 'failed', 'not run'] as const).map((outcome) => {
+    const these = results.filter(({ record }) => (record?.outcome ?? 'not run') === outcome);
+    const skipped = these.filter(({ status }) => status === 'skipped').length;
+    const size = these.reduce((sum, { record }) => sum + (record?.bytes ?? 0), 0);
+    return [outcome, `${these.length}`, `${skipped}`, size > 0 ? bytes(size) : '-'] as const;
+  });
+  const line = ([a, b, c, d]: readonly [string, string, string, string]) =>
+    `${a.padEnd(8)}${b.padStart(8)}${c.padStart(14)}${d.padStart(12)}`;
+  const lines = [line(['outcome', 'dumps', 'of an earlier', 'bytes']), ...rows.map(line)];
+  lines.push(`${results.length} in ${seconds.toFixed(1)} s`);
+  const told = results.filter(({ record }) => record && (verbose || record.outcome !== 'good'));
+  for (const { job, record } of verbose ? told : told.slice(0, LISTED)) {
+    const { outcome, exitCode, error, losses, bytes: size } = record!;
+    lines.push(`${outcome} (${exitCode}) ${job.relative}: ${error?.text ?? losses[0] ?? bytes(size ?? 0)}`);
+  }
+  if (!verbose && told.length > LISTED) lines.push(`… ${told.length - LISTED} more with --verbose`);
+  return lines.map((text) => `${printable(text)}\n`).join('');
+}
+
+/**
+ * From the best to the worst. What may pass outranks what will not: to run the batch again is of use then,
+ * and the end of that tells of the rest. What is not listed is a crash.
+ */
+const WORSE = [EXIT.good, EXIT.losses, EXIT.unsupported, EXIT.corrupt, EXIT.ioPermanent, EXIT.usage, EXIT.ioTransient];
+
+function exitCodeOf(results: readonly { record?: { exitCode: number } }[]): number {
+  const ranks = results.map(({ record }) => {
+    const rank = record ? WORSE.indexOf(record.exitCode as (typeof WORSE)[number]) : 0;
+    return rank < 0 ? WORSE.length : rank;
+  });
+  return WORSE[Math.max(0, ...ranks)] ?? EXIT.internal;
+}

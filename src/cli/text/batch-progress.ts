@@ -1,0 +1,151 @@
+/** How far a batch is: lines that are redrawn on a terminal, else one from time to time. */
+import type { BatchJob } from '../../batch/plan.ts';
+import type { BatchEvent, JobResult, Standing } from '../../batch/run.ts';
+import type { Progress } from '../../operations/convert.ts';
+import { printable } from '../../core/errors.ts';
+import { bytes } from '../../core/units.ts';
+
+const REDRAW_MS = 200;
+const LINE_EVERY_MS = 30_000;
+
+const PHASES = {
+  open: 'reading headers',
+  locate: 'locating Windows',
+  search: 'searching memory',
+  spool: 'reading',
+  write: 'writing',
+  verify: 'verifying',
+} as const;
+
+interface Running {
+  started: number;
+  attempt: number;
+  progress?: Progress;
+}
+
+export class BatchProgress {
+  readonly #stream: NodeJS.WriteStream;
+  readonly #weights: ReadonlyMap<BatchJob, number>;
+  readonly #totalWeight: number;
+  readonly #running = new Map<BatchJob, Running>();
+  readonly #quiet: boolean;
+  readonly #started = performance.now();
+  readonly #ended: JobResult[] = [];
+  #weightDone = 0;
+  #weightRan = 0;
+  #drawn = 0;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #onSignal = () => this.#tell();
+
+  constructor(stream: NodeJS.WriteStream, standings: readonly Standing[], quiet: boolean) {
+    this.#stream = stream;
+    // Jobs take time in proportion to their inputs, and some for themselves.
+    this.#weights = new Map(standings.map(({ job, inputBytes }) => [job, inputBytes + 2 ** 20]));
+    this.#totalWeight = [...this.#weights.values()].reduce((sum, weight) => sum + weight, 0);
+    this.#quiet = quiet;
+  }
+
+  start(): void {
+    process.on('SIGUSR2', this.#onSignal);
+    if (this.#quiet) return;
+    const terminal = this.#stream.isTTY;
+    this.#timer = setInterval(() => (terminal ? this.#draw() : this.#tell()), terminal ? REDRAW_MS : LINE_EVERY_MS);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    process.removeListener('SIGUSR2', this.#onSignal);
+    this.#clear();
+  }
+
+  on(event: BatchEvent): void {
+    if (event.type === 'started') {
+      this.#running.set(event.job, { started: performance.now(), attempt: event.attempt });
+    } else if (event.type === 'progress') {
+      const running = this.#running.get(event.job);
+      if (running) running.progress = event.progress;
+    } else {
+      const { job, status } = event.result;
+      this.#running.delete(job);
+      this.#ended.push(event.result);
+      const weight = this.#weights.get(job) ?? 0;
+      this.#weightDone += weight;
+      if (status === 'ran') this.#weightRan += weight;
+      this.#say(event.result);
+    }
+  }
+
+  /** Failures and losses are told when they happen. */
+  #say({ job, status, record }: JobResult): void {
+    if (status !== 'ran' || !record || record.outcome === 'good') return;
+    const what = record.error
+      ? `failed (${record.exitCode}): ${record.error.text}`
+      : `${record.lossCount} ${record.lossCount === 1 ? 'loss' : 'losses'}: ${record.losses[0]}`;
+    this.#clear();
+    this.#stream.write(`${printable(`${job.relative}: ${what}`)}\n`);
+    if (record.error?.stderr) {
+      for (const line of record.error.stderr.trimEnd().split('\n').slice(-5))
+        this.#stream.write(`  ${printable(line)}\n`);
+    }
+  }
+
+  #total(): string {
+    const ended = this.#ended.length;
+    const failed = this.#ended.filter(({ record }) => record?.outcome === 'failed').length;
+    const skipped = this.#ended.filter(({ status }) => status === 'skipped').length;
+    const seconds = (performance.now() - this.#started) / 1000;
+    const left = this.#weightRan > 0 ? (seconds * (this.#totalWeight - this.#weightDone)) / this.#weightRan : undefined;
+    const parts = [
+      `${ended} of ${this.#weights.size} done`,
+      skipped > 0 ? `${skipped} skipped` : undefined,
+      failed > 0 ? `${failed} failed` : undefined,
+      `${this.#running.size} running`,
+      left === undefined ? undefined : `about ${duration(left)} left`,
+    ];
+    return parts.filter(Boolean).join(', ');
+  }
+
+  #tell(): void {
+    this.#clear();
+    this.#stream.write(`${this.#total()}\n`);
+  }
+
+  #draw(): void {
+    // 0 where the terminal does not know.
+    const width = Math.max(20, (this.#stream.columns || 80) - 1);
+    const rows = Math.max(2, (this.#stream.rows || 24) - 1);
+    const jobs = [...this.#running].slice(0, rows - 1).map(([job, running]) => lineOf(job, running));
+    this.#clear();
+    const lines = [...jobs, this.#total()].map((line) => printable(line).slice(0, width));
+    this.#stream.write(`${lines.join('\n')}\n`);
+    this.#drawn = lines.length;
+  }
+
+  #clear(): void {
+    if (this.#drawn > 0) this.#stream.write(`\x1b[${this.#drawn}A\r\x1b[J`);
+    this.#drawn = 0;
+  }
+}
+
+function lineOf(job: BatchJob, { started, attempt, progress }: Running): string {
+  let what = 'starting';
+  if (progress) {
+    what = PHASES[progress.phase];
+    if ('total' in progress) {
+      what +=
+        progress.total > 0
+          ? ` ${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}`
+          : ` ${bytes(progress.done)}`;
+    }
+  }
+  const again = attempt > 1 ? `, attempt ${attempt}` : '';
+  return `${job.relative}: ${what}, ${duration((performance.now() - started) / 1000)}${again}`;
+}
+
+function duration(seconds: number): string {
+  const s = Math.ceil(seconds);
+  if (s < 60) return `${s} s`;
+  const minutes = Math.floor(s / 60);
+  return minutes < 60 ? `${minutes} min ${s % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

@@ -1,0 +1,69 @@
+/** One line on a terminal: what is being done, how fast, how long it still takes. */
+import type { Progress } from '../../operations/convert.ts';
+import { bytes } from '../../core/units.ts';
+
+const INTERVAL_MS = 100;
+const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;
+
+export class ProgressLine {
+  readonly #stream: NodeJS.WriteStream;
+  #phase = '';
+  #started = 0;
+  #lastShown = 0;
+  #shown = false;
+
+  constructor(stream: NodeJS.WriteStream) {
+    this.#stream = stream;
+  }
+
+  update(progress: Progress): void {
+    const now = performance.now();
+    if ('total' in progress) {
+      if (this.#phase !== progress.phase) {
+        this.#phase = progress.phase;
+        this.#started = now;
+      }
+      if (now - this.#lastShown < INTERVAL_MS) return;
+      const seconds = (now - this.#started) / 1000;
+      const rate = seconds > 0.2 ? progress.done / seconds : 0;
+      const left =
+        rate > 0 && progress.total > 0
+          ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left`
+          : '';
+      const share =
+        progress.total > 0
+          ? `${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}`
+          : bytes(progress.done);
+      this.#show(`${VERBS[progress.phase]} ${share}${left}`);
+    } else {
+      this.#show(progress.phase === 'open' ? 'reading headers' : 'locating Windows');
+    }
+    this.#lastShown = now;
+  }
+
+  /** Removes the line, so that other output starts clean. */
+  clear(): void {
+    if (this.#shown) this.#stream.write('\r\x1b[K');
+    this.#shown = false;
+  }
+
+  #show(text: string): void {
+    this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(20, (this.#stream.columns ?? 80) - 1))}`);
+    this.#shown = true;
+  }
+}
+
+/** Tells the batch that runs this process how far it is; undefined in any other process. */
+export function progressForBatch(): ((progress: Progress) => void) | undefined {
+  if (!process.channel) return undefined;
+  let last = 0;
+  let phase = '';
+  return (progress) => {
+    const now = performance.now();
+    if (progress.phase === phase && now - last < INTERVAL_MS) return;
+    phase = progress.phase;
+    last = now;
+    // It may be gone.
+    if (process.connected) process.send?.(progress, undefined, undefined, () => undefined);
+  };
+}

@@ -1,0 +1,104 @@
+/** `elf2dmp info` for people. Everything that comes from a guest goes through `printable`. */
+import type { BugCheckInfo, InfoReport, PdbInfo, ProcessorInfo, WindowsInfo } from '../../operations/inspect.ts';
+import { printable } from '../../core/errors.ts';
+import { bytes, hex } from '../../core/units.ts';
+import { plural, uptime } from './render.ts';
+
+/** Runs that are listed each. */
+const SHOWN_RUNS = 64;
+
+export function renderInfo({ input, windows, problem }: InfoReport): string {
+  const lines = [
+    row('File', `${input.path} (${input.format}, ${input.machine})`),
+    row('Memory', `${bytes(input.memoryBytes)} in ${plural(input.runs.length, 'run')}`),
+    ...input.runs.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
+    ...(input.runs.length > SHOWN_RUNS ? [`  … ${input.runs.length - SHOWN_RUNS} more with --json`] : []),
+  ];
+  const header = input.dumpHeader;
+  if (header) {
+    lines.push(
+      row('Dump header', `type ${header.dumpType}, build ${header.build}, ${plural(header.processors, 'processor')}`),
+      ...bugCheck('  bug check', header.bugCheck),
+      ...(header.comment ? [`  comment: ${printable(header.comment)}`] : []),
+    );
+  }
+  if (windows) lines.push(...renderWindows(windows));
+  else {
+    lines.push(
+      ...input.cpus.map((cpu) =>
+        row(`CPU ${cpu.index}`, cpu.rip ? `${cpu.mode}, rip ${cpu.rip}, cr3 ${cpu.cr3}` : 'its state is unknown'),
+      ),
+      row('Windows', problem ? `not found: ${problem.message}` : 'not found'),
+      ...(problem?.hint ? [`  hint: ${printable(problem.hint)}`] : []),
+    );
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+const row = (name: string, value: string): string => `${`${name}:`.padEnd(14)} ${printable(value)}`;
+const range = (start: number, size: number): string =>
+  `  ${hex(start).padStart(14)} - ${hex(start + size).padStart(14)}  ${bytes(size)}`;
+
+function renderWindows(w: WindowsInfo): string[] {
+  const edition = [
+    w.name ?? 'Windows',
+    `build ${w.build}`,
+    w.buildLab,
+    w.checked ? 'checked' : undefined,
+    w.productType,
+    ...w.suites,
+  ];
+  return [
+    row('Windows', edition.filter(Boolean).join(', ')),
+    row('System root', w.systemRoot),
+    row('Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`),
+    ...(w.bugCheck
+      ? [
+          ...bugCheck('Bug check', w.bugCheck),
+          `  on ${w.bugCheck.processor === null ? 'an unknown processor' : `processor ${w.bugCheck.processor}`}`,
+        ]
+      : [row('Bug check', 'none: the guest was running')]),
+    row('Page tables', `${w.directoryTableBase}, ${w.pagingMode}`),
+    row('Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${pdb(w.kernel.pdb)}`),
+    row('KDBG', `${w.kdbg.address}, ${hex(w.kdbg.size)} bytes, ${w.kdbg.encoded ? 'encoded' : 'not encoded'}`),
+    ...(w.ram
+      ? [
+          row("Windows' RAM", bytes(w.ram.reduce((sum, r) => sum + r.size, 0))),
+          ...w.ram.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
+        ]
+      : []),
+    ...w.processors.map((p) => row(`Processor ${p.number}`, describeProcessor(p))),
+    row('Modules', `${w.modules.length}`),
+    ...w.modules.map(
+      (m) =>
+        `  ${m.base} ${bytes(m.size).padStart(9)}  ${printable(m.name)}${m.fileVersion ? ` ${m.fileVersion}` : ''}${m.timeDateStamp ? `, stamp ${m.timeDateStamp}` : ''}${printable(pdb(m.pdb))}`,
+    ),
+    row('Unloaded', `${w.unloadedModules.length}`),
+    ...w.unloadedModules.map((m) => `  ${m.from} - ${m.to}  ${printable(m.name)}${m.time ? `, ${m.time}` : ''}`),
+    row('Processes', `${w.processes.length}`),
+    ...w.processes.map(
+      (p) =>
+        `  ${`${p.pid ?? '?'}`.padStart(6)}  ${printable(p.name ?? '(name not determined)').padEnd(15)} ${p.address ?? '(address not determined)'}${p.directoryTableBase ? `, root ${p.directoryTableBase}` : ''}${p.parentPid === null ? '' : `, parent ${p.parentPid}`}${p.peb ? `, PEB ${p.peb}` : ''}`,
+    ),
+    ...w.doubts.map((doubt) => row('Not determined', doubt)),
+  ];
+}
+
+const pdb = (p: PdbInfo | null): string => (p ? `, ${p.symbolPath}` : '');
+
+function describeProcessor(p: ProcessorInfo): string {
+  if (p.rip === null) return `registers unknown, PRCB ${p.prcb}`;
+  const nearest = p.at?.nearestExport;
+  const where = p.at ? `, ${p.at.module}+${p.at.offset}${nearest ? ` (${nearest.name}+${nearest.offset})` : ''}` : '';
+  const captured = p.registers === 'captured' ? ', as Windows captured it at the bug check' : '';
+  return `${p.mode} mode, rip ${p.rip}${where}, rsp ${p.rsp}, cr3 ${p.cr3 ?? 'unknown'}${captured}`;
+}
+
+function bugCheck(label: string, check: BugCheckInfo): string[] {
+  return [
+    label.startsWith(' ')
+      ? `${label}: ${check.code} ${check.name ?? ''}`
+      : row(label, `${check.code} ${check.name ?? ''}`),
+    ...check.parameters.map((p, i) => `  parameter ${i + 1}: ${p.value}${p.meaning ? `  ${p.meaning}` : ''}`),
+  ];
+}

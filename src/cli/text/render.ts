@@ -1,0 +1,167 @@
+/** Text for people. Everything that comes from a guest goes through `printable`. */
+import type { ConversionReport, UndoReport } from '../../report/conversion.ts';
+import type { PageCounts, PageKind } from '../../plan/select-pages.ts';
+import { type Diagnostic, type Elf2dmpError, printable } from '../../core/errors.ts';
+import { bytes } from '../../core/units.ts';
+import type { Spooling } from '../../readers/input.ts';
+import { describeVerification } from './render-verify.ts';
+
+/** Attempts shown with an error unless --verbose. */
+const SHOWN_ATTEMPTS = 6;
+
+export function renderReport(report: ConversionReport, verbose: boolean): string {
+  const { windows: w, processors, dump, input } = report;
+  const rows: [string, string][] = [
+    [
+      'Input',
+      `${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runs, 'run')}, ${plural(input.cpus, 'CPU')})`,
+    ],
+    [
+      'Windows',
+      [`build ${w.build}`, w.buildLab, w.checked ? 'checked' : undefined, w.productType].filter(Boolean).join(', '),
+    ],
+    [
+      'Kernel',
+      `${w.kernelBase}, ${bytes(w.kernelSize)}${w.kernelPdb ? `, ${w.kernelPdb.name} ${w.kernelPdb.guid}${w.kernelPdb.age.toString(16)}` : ''}`,
+    ],
+    ['Page tables', `${w.directoryTableBase}, ${w.pagingMode}`],
+    ['KDBG', `${w.kdbg.address}${w.kdbg.encoded ? ', encoded; decoded in the dump' : ''}`],
+    ['Modules', `${w.modules}`],
+    ['Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`],
+    ['Bug check', bugCheck(w.bugCheck)],
+    ...processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
+    [
+      'Dump',
+      `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runCount, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}${dump.compression ? `, ${dump.compression.format}: ${bytes(dump.compression.bytes)}` : ''}) in ${report.seconds} s`,
+    ],
+  ];
+  if (dump.undoJournal) {
+    rows.push(['Undo', `elf2dmp --undo ${dump.path} (makes the ELF file again, from ${dump.undoJournal})`]);
+  }
+  if (dump.selection) {
+    const { kept, leftOut, statesFrom, roots, processes } = dump.selection;
+    rows.push(
+      ['Kept', pageCounts(kept)],
+      ['Left out', pageCounts(leftOut)],
+      [
+        'Pages told by',
+        `page tables of ${plural(roots, 'root')} (${plural(processes, 'process', 'processes')})${statesFrom === 'page frame database' ? ' and the page frame database' : ''}`,
+      ],
+    );
+  }
+  if (dump.zeroPagesDropped > 0) rows.push(['Dropped', `${plural(dump.zeroPagesDropped, 'page')} of zeros`]);
+  let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
+  if (report.verification) text += describeVerification(report.verification);
+  if (report.sha256)
+    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read once only'}\n               output ${report.sha256.output}\n`;
+  if (verbose) {
+    text += 'Evidence:\n';
+    for (const a of report.evidence)
+      text += `  ${a.accepted ? '+' : '-'} ${printable(`${a.step}: ${a.method}: ${a.detail}`)}\n`;
+    text += 'Patches:\n';
+    for (const p of dump.patches)
+      text += `  ${p.virtual} (physical ${p.physical}) ${p.length} bytes: ${printable(p.what)}\n`;
+  }
+  return text;
+}
+
+const PAGE_KINDS: Record<PageKind, string> = {
+  kernelPageTables: 'kernel page tables',
+  userPageTables: 'user page tables',
+  kernel: 'kernel',
+  kernelInTransition: 'kernel in transition',
+  user: 'user',
+  userInTransition: 'user in transition',
+  otherInUse: 'in use otherwise',
+  modified: 'modified',
+  standby: 'standby',
+  free: 'free',
+  zeroed: 'zeroed',
+  bad: 'bad',
+  unknown: 'not mapped',
+  notRam: 'not RAM',
+};
+
+function pageCounts(counts: PageCounts): string {
+  const parts = Object.entries(PAGE_KINDS).flatMap(([kind, name]) => {
+    const count = counts[kind as PageKind];
+    return count ? [`${name} ${count}`] : [];
+  });
+  return parts.length > 0 ? `${parts.join(', ')} (pages)` : 'nothing';
+}
+
+function describeProcessor(p: ConversionReport['processors'][number]): string {
+  const cpu =
+    p.cpu === null ? 'no CPU' : `CPU ${p.cpu}, ${p.mode} mode, rip ${p.rip}${p.module ? ` in ${p.module}` : ''}`;
+  if (p.shown === 'captured') return `${cpu}; the dump shows what Windows captured, rip ${p.captured?.rip}`;
+  return p.shown === 'unknown' ? `${cpu}; registers unknown` : cpu;
+}
+
+function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
+  if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
+  const where = check.processor === null ? 'on an unknown processor' : `on processor ${check.processor}`;
+  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
+}
+
+export const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
+
+export function uptime(seconds: number): string {
+  const s = Math.floor(seconds);
+  const two = (n: number) => String(n).padStart(2, '0');
+  const days = Math.floor(s / 86_400);
+  return `${days > 0 ? `${plural(days, 'day')} ` : ''}${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
+}
+
+export const renderUndo = ({ path, bytes: size, patches }: UndoReport): string =>
+  printable(`${path} is the ELF file again (${bytes(size)}, ${plural(patches, 'patch', 'patches')} taken back)`).concat(
+    '\n',
+  );
+
+const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
+
+/**
+ * The disk space that a stream or a compressed input takes, before it is taken.
+ *
+ * @param converts a dump is written too
+ */
+export function renderSpooling({ name, container, directory, free, estimate }: Spooling, converts = false): string {
+  const file = estimate?.file === undefined ? 'its size is not known before its end' : bytes(estimate.file);
+  const dump =
+    converts &&
+    estimate &&
+    `; the dump then takes ${estimate.file === undefined ? 'at most ' : ''}${bytes(estimate.memory)}`;
+  const how = container === undefined ? 'written' : `decompressed (${container})`;
+  return `${printable(`${name}: ${how} to a temporary file in ${directory} first: ${file}${dump || ''}; ${bytes(free)} are free there`)}\n`;
+}
+
+/** What people should know goes to stderr; `quiet` leaves losses only. */
+export function writeDiagnostics(
+  diagnostics: readonly Diagnostic[],
+  { quiet, verbose }: { quiet: boolean; verbose: boolean },
+): void {
+  for (const d of diagnostics) {
+    if (d.severity === 'loss' || (d.severity === 'warning' && !quiet) || verbose)
+      process.stderr.write(renderDiagnostic(d));
+  }
+}
+
+export function renderError(error: Elf2dmpError, verbose: boolean): string {
+  const { hint, attempts = [] } = error.details;
+  let text = `elf2dmp: ${printable(error.message)}\n`;
+  const shown = verbose ? attempts : attempts.slice(0, SHOWN_ATTEMPTS);
+  for (const attempt of shown) text += `  - ${printable(attempt)}\n`;
+  if (attempts.length > shown.length) text += `  - … ${attempts.length - shown.length} more with --verbose\n`;
+  if (hint) text += `  hint: ${printable(hint)}\n`;
+  return text;
+}
+
+/** The error as `--json` prints it. */
+export function errorAsData(error: Elf2dmpError, exitCode: number) {
+  const { cause: _, offset, ...details } = error.details;
+  return {
+    ...details,
+    text: error.message,
+    ...(offset === undefined ? {} : { offset: `0x${offset.toString(16)}` }),
+    exitCode,
+  };
+}

@@ -1,0 +1,437 @@
+/** The main job: open, locate, plan, emit. */
+import { dirname } from 'node:path';
+import { Elf2dmpError } from '../core/errors.ts';
+import { hex64 } from '../core/units.ts';
+import type { Compression, SparseChoice } from '../dump/choices.ts';
+import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../write/copy.ts';
+import { checkCompression, emitCompressed } from '../write/compressed.ts';
+import { PatchSet } from '../plan/patches.ts';
+import { type DumpPlan, type PlanOptions, planDump } from '../plan/plan.ts';
+import { sharedPages } from '../plan/shared-pages.ts';
+import { withoutZeroPages } from '../plan/zero-pages.ts';
+import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
+import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
+import type { RamRange } from '../windows/physical-memory.ts';
+import type { Processor } from '../windows/processors.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
+import { TOOL } from '../version.ts';
+import type { ContextChoice, DumpTypeChoice, RamChoice, ReflinkChoice } from '../commands/choices.ts';
+import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import { headerValues } from '../plan/header-values.ts';
+import type { PageData } from '../report/page.ts';
+import { writePatchFile } from '../report/patch-file.ts';
+import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows } from '../report/conversion.ts';
+import { type PageSelection, selectPages } from '../plan/select-pages.ts';
+import { verifyDump } from '../verify/verify-dump.ts';
+
+export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
+  /** A file, a compressed file, a pipe, or `-` for standard input. */
+  input: string;
+  output: string;
+  /** Replace an existing output. */
+  force?: boolean | undefined;
+  /** Fail, and write nothing, when anything would be lost. */
+  strict?: boolean | undefined;
+  /**
+   * Whose registers a crashed guest shows: `auto` the frame that Windows captured at the bug check for
+   * the crashing processor and the CPUs' own for the others, `cpu` the CPUs' own, `captured` the
+   * captured frames wherever they hold up. A guest that did not crash always shows the CPUs' own.
+   */
+  context?: ContextChoice | undefined;
+  /**
+   * `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. `kernel`: only
+   * what the kernel's half of the address spaces maps; `active`: only pages in use.
+   */
+  type?: DumpTypeChoice | undefined;
+  /**
+   * Share the input's blocks instead of copying them, on XFS and Btrfs: a bitmap dump, made in no time.
+   * `auto` copies where that can't be done, and says why; `always` fails. Default `never`.
+   */
+  reflink?: ReflinkChoice | undefined;
+  /** Holes in a copied dump, as `cp --sparse` has them. Default `auto`: those of the input. */
+  sparse?: SparseChoice | undefined;
+  /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
+  ram?: RamChoice | undefined;
+  /** Read the finished dump back and compare it with the input: `verification` in the report. */
+  verify?: boolean | undefined;
+  /** SHA-256 of input and output in the report. */
+  hash?: boolean | undefined;
+  /** Save what was changed, with the original bytes, as JSON in this file; `force` goes for it too. */
+  patches?: string | undefined;
+  /** Leave out pages of zeros: a bitmap dump, and a loss, since a dropped page looks like a missing one. */
+  dropZeroPages?: boolean | undefined;
+  /** Compress the dump while it is written. */
+  compress?: Compression | undefined;
+  /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
+  patch?: boolean | undefined;
+  /** Called with what a report for people shows, when the dump is there. */
+  onPage?: ((page: PageData) => void) | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export type Progress =
+  | { phase: 'open' | 'locate' }
+  /**
+   * Writing the input to a temporary file (a total of 0 is unknown), searching all memory, writing the dump, or
+   * comparing it: bytes.
+   */
+  | { phase: 'spool' | 'search' | 'write' | 'verify'; done: number; total: number };
+
+/** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
+export async function convert(options: ConvertOptions): Promise<ConversionReport> {
+  const started = performance.now();
+  const { input, output, force = false, onProgress } = options;
+  checkChoices(options);
+  checkInput(input);
+  const target = await checkOutput(output, input, force);
+  const patchTarget = await checkPatchFile(options, target);
+  onProgress?.({ phase: 'open' });
+  const opened = await openInput(input, {
+    // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
+    spoolDirectory: dirname(target),
+    ...options,
+    onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
+  });
+  try {
+    let extra: Pick<ConversionReport, 'verification' | 'sha256'> = {};
+    const report = await convertImage(opened, options, output, started, async (windows) => {
+      const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
+      if (patchTarget !== undefined) await writePatchFile(patchTarget, conversion.plan, { input, output }, force);
+      extra = await checkWritten(windows, conversion, options);
+      return conversion;
+    });
+    return { ...report, ...extra };
+  } finally {
+    opened.close();
+  }
+}
+
+/**
+ * Locates Windows, has the dump written, and reports.
+ *
+ * @param path the dump's, for the report
+ * @param started when the conversion began (`performance.now`)
+ */
+export async function convertImage(
+  opened: MemoryImage,
+  options: LocateOptions & Pick<ConvertOptions, 'signal' | 'onProgress' | 'onPage'>,
+  path: string,
+  started: number,
+  write: (windows: Windows) => Promise<Conversion>,
+): Promise<ConversionReport> {
+  const { onProgress } = options;
+  onProgress?.({ phase: 'locate' });
+  const beforeLocate = performance.now();
+  const windows = await locateWindows(opened, {
+    ...options,
+    onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
+  });
+  const { image } = windows;
+  const effort = {
+    locateMilliseconds: Math.round(performance.now() - beforeLocate),
+    bytesReadToLocate: image.bytesRead,
+  };
+  options.signal?.throwIfAborted();
+  const conversion = await write(windows);
+  const report: ConversionReport = {
+    tool: TOOL,
+    outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
+    input: reportInput(image),
+    windows: reportWindows(windows),
+    processors: reportProcessors(windows, conversion.shown),
+    dump: reportDump(path, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
+    effort,
+    seconds: Math.round(performance.now() - started) / 1000,
+    diagnostics: image.diagnostics.list,
+    evidence: windows.evidence,
+  };
+  if (options.onPage) {
+    // Loaded when it is wanted, which is rare.
+    const { describePage } = await import('../report/page.ts');
+    options.onPage({ ...(await describePage(windows, conversion)), conversion: report });
+  }
+  return report;
+}
+
+/** The path of the patch file with links resolved, if one is wanted. */
+async function checkPatchFile({ patches, input, force = false }: ConvertOptions, target: string) {
+  if (patches === undefined) return undefined;
+  const resolved = await checkOutput(patches, input, force);
+  if (resolved !== target) return resolved;
+  throw new Elf2dmpError({
+    code: 'patches-is-output',
+    kind: 'usage',
+    message: 'the file for the patches is the output',
+    file: patches,
+    hint: 'name another file for the patches',
+  });
+}
+
+/** What is asked of the finished dump. */
+async function checkWritten(
+  windows: Windows,
+  { plan: { extents, patches, prefix } }: Conversion,
+  { input, output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
+): Promise<Pick<ConversionReport, 'verification' | 'sha256'>> {
+  const { image } = windows;
+  const verification = verify
+    ? await verifyDump(
+        output,
+        { image, windows, extents, patches, prefix, patched: patch },
+        { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
+      )
+    : undefined;
+  const sha256 = hash
+    ? { input: await sha256OfInput(input, signal), output: await sha256OfFile(output, signal) }
+    : undefined;
+  return { ...(verification ? { verification } : {}), ...(sha256 ? { sha256 } : {}) };
+}
+
+/** What can't be honoured together is refused. */
+function checkChoices(options: ConvertOptions): void {
+  const { compress, reflink = 'never', sparse = 'auto', type, dropZeroPages } = options;
+  const refuse = (one: string, other: string) => {
+    throw new Elf2dmpError({ code: 'usage', kind: 'usage', message: `${one} and ${other} do not go together` });
+  };
+  if (dropZeroPages && type === 'full') refuse('--drop-zero-pages', '--type full');
+  if (compress === undefined) return;
+  if (reflink !== 'never') refuse('--compress', '--reflink');
+  if (sparse === 'always') refuse('--compress', '--sparse always');
+  if (options.verify) refuse('--compress', '--verify');
+  checkCompression(compress);
+}
+
+async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
+  const { onProgress, type, compress } = options;
+  const selection =
+    type === 'kernel' || type === 'active' ? selectPages(windows, type, options.ram ?? 'all') : undefined;
+  let conversion: Conversion = planConversion(windows, { ...options, kept: selection?.extents });
+  if (options.dropZeroPages) conversion = await dropZeroPages(windows, options, conversion);
+  if (selection) conversion = { ...conversion, selection };
+  if (options.strict) refuseLosses(windows);
+  const emitOptions = {
+    force: options.force,
+    sparse: options.sparse,
+    signal: options.signal,
+    // Damaged pages may turn up only while they are read.
+    beforePublish: () => options.strict && refuseLosses(windows),
+    onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
+  };
+  const { plan } = conversion;
+  if (compress === undefined) {
+    await emitCopy(plan, windows.image, target, emitOptions);
+    return conversion;
+  }
+  const bytes = await emitCompressed(plan, windows.image, target, compress, emitOptions);
+  return { ...conversion, compression: { format: compress, bytes } };
+}
+
+async function dropZeroPages(windows: Windows, options: ConvertOptions, all: Conversion): Promise<Conversion> {
+  const { image } = windows;
+  const { extents, dropped } = await withoutZeroPages(image, all.plan.extents, all.plan.patches, options.signal);
+  if (dropped > 0) {
+    image.diagnostics.add(
+      'loss',
+      'zero-pages-dropped',
+      `${dropped} pages of zeros were left out: a debugger can't tell them from pages that are missing`,
+    );
+  }
+  return { ...planConversion(windows, { ...options, kept: extents }), zeroPagesDropped: dropped };
+}
+
+/** A dump that shares the input's pages, where that is wanted and can be done; undefined where it has to be copied. */
+async function tryShared(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion | undefined> {
+  const { reflink = 'never' } = options;
+  if (reflink === 'never') return undefined;
+  const { image } = windows;
+  let obstacle: string | undefined;
+  const pages = sharedPages(image);
+  if (options.type === 'full') obstacle = 'a full dump (--type full) has its pages right behind its header';
+  else if (options.type === 'kernel' || options.type === 'active')
+    obstacle = `--type ${options.type} leaves out pages that lie in between`;
+  else if (options.dropZeroPages) obstacle = '--drop-zero-pages leaves out pages that lie in between';
+  else if (options.ram === 'windows') obstacle = '--ram windows leaves out pages that lie in between';
+  else if (typeof pages === 'string') obstacle = pages;
+  else {
+    const conversion = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
+    if (options.strict) refuseLosses(windows);
+    obstacle = await emitReflink(conversion.plan, pages, target, { force: options.force, signal: options.signal });
+    if (obstacle === undefined) return { ...conversion, sharesInput: true };
+  }
+  if (reflink === 'always') {
+    throw new Elf2dmpError({
+      code: 'reflink-impossible',
+      kind: 'unsupported',
+      message: `the dump can not share the input's blocks: ${obstacle}`,
+      file: image.file,
+      hint: 'use --reflink=auto, which copies where it has to; sharing needs XFS or Btrfs, both files on one file system',
+    });
+  }
+  image.diagnostics.add('warning', 'copied', `the pages were copied, not shared: ${obstacle}`);
+  return undefined;
+}
+
+/** Registers that the dump shows for a processor. */
+export interface ShownContext {
+  processor: Processor;
+  source: 'cpu' | 'captured' | 'unknown';
+  frame: Buffer;
+}
+
+export interface Conversion {
+  plan: DumpPlan;
+  shown: readonly ShownContext[];
+  /** The processor that the header's context and exception record are of. */
+  header: ShownContext | undefined;
+  /** Of the header's exception record; 0 without `header`. */
+  exceptionAddress: bigint;
+  /** Its pages share the input's blocks. */
+  sharesInput: boolean;
+  /** Of a kernel dump or one of active memory: what was kept and why. */
+  selection?: PageSelection;
+  zeroPagesDropped?: number;
+  /** `bytes`: of the compressed file. */
+  compression?: { format: Compression; bytes: number };
+  /** The journal of a file converted in place. */
+  journal?: string;
+}
+
+/** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
+export function planConversion(
+  windows: Windows,
+  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & Pick<PlanOptions, 'firstPage' | 'kept'> = {},
+): Conversion {
+  const { image, space, kdbg, shared } = windows;
+  const { machine, diagnostics } = image;
+  const shown = showContexts(windows, options.context ?? 'auto');
+  const patches = new PatchSet(space, diagnostics);
+  if (options.patch ?? true) {
+    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
+    for (const context of shown) patchProcessor(windows, context, patches);
+  }
+  const known = shown.filter((s) => s.source !== 'unknown');
+  const header =
+    known.find((s) => s.processor === windows.crash?.processor) ??
+    // The debugger opens on this one; in 32-bit code (WoW64) it would read every CPU as x86.
+    known.find(
+      ({ source, processor: { cpu } }) => source === 'cpu' && cpu?.registers && machine.runsNativeCode(cpu.registers),
+    ) ??
+    known[0];
+  for (const [name, value] of [
+    ['SystemTime', shared.systemTime],
+    ['InterruptTime', shared.interruptTime],
+  ] as const) {
+    if (value === undefined) {
+      diagnostics.add(
+        'loss',
+        'time-unknown',
+        `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
+      );
+    }
+  }
+  if (shared.productType === 0) {
+    diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
+  }
+  const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
+  const plan = planDump(
+    image,
+    headerValues(windows, header?.frame),
+    patches.list,
+    {
+      type: options.type ?? 'auto',
+      firstPage: options.firstPage,
+      kept: options.kept,
+      ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
+    },
+    diagnostics,
+  );
+  return { plan, shown, header, exceptionAddress, sharesInput: false };
+}
+
+function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
+  if (typeof physicalMemory !== 'string') return physicalMemory;
+  throw new Elf2dmpError({
+    code: 'ram-unknown',
+    kind: 'corrupt',
+    message: `what Windows counts as RAM is unknown: ${physicalMemory}`,
+    file: image.file,
+    hint: 'convert without --ram windows: then everything in the input is kept',
+  });
+}
+
+/** The registers that each processor shows. */
+export const showContexts = (windows: Windows, choice: ContextChoice): ShownContext[] =>
+  windows.processors.map((processor) => chooseContext(windows, processor, choice));
+
+/** Decides whose registers a processor shows. */
+export function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
+  const { machine, diagnostics } = image;
+  const registers = processor.cpu?.registers;
+  const captured = crash?.captured.get(processor);
+  const usable = captured !== undefined && captured.doubt === undefined;
+  const wanted =
+    choice === 'captured' ||
+    (choice === 'auto' && (!registers || (processor === crash?.processor && captured?.atBugCheck)));
+  if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };
+  if (wanted && captured && processor === crash?.processor) {
+    diagnostics.add(
+      'warning',
+      'captured-frame-doubtful',
+      `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} does not hold up (${captured.doubt}): its CPU's later registers are shown`,
+    );
+  }
+  if (registers) return { processor, source: 'cpu', frame: machine.encodeContext(registers) };
+  return { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
+}
+
+/** Puts the registers that a processor shows where the debugger takes them from. */
+function patchProcessor(
+  { image, space, kdbg, bugCheck }: Windows,
+  { processor, frame }: ShownContext,
+  patches: PatchSet,
+): void {
+  const { machine, diagnostics } = image;
+  const registers = processor.cpu?.registers;
+  const name = `of processor ${processor.number}`;
+  if (processor.context === undefined) {
+    const reason = processor.contextDoubt ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
+    diagnostics.add(
+      'loss',
+      'no-context-frame',
+      `processor ${processor.number}: ${reason}: the debugger shows no registers of its CPU`,
+      { prcb: hex64(processor.prcb) },
+    );
+  } else {
+    patches.add(`CONTEXT ${name}`, processor.context, frame);
+  }
+  if (processor.specialRegisters === undefined) return;
+  const { OffsetPrcbProcStateContext: contextAt = 0, OffsetPrcbProcStateSpecialReg: specialAt = 0 } = kdbg.fields;
+  const original = space.read(processor.specialRegisters, machine.specialRegistersSize);
+  if (!original || (contextAt > specialAt && contextAt - specialAt < machine.specialRegistersSize)) {
+    diagnostics.add(
+      'loss',
+      'no-special-registers',
+      `processor ${processor.number}: its special registers at ${hex64(processor.specialRegisters)} can't be set`,
+      { virtual: hex64(processor.specialRegisters) },
+    );
+    return;
+  }
+  const kpcr = space.read(processor.kpcr, machine.kpcr.size);
+  const special = machine.patchSpecialRegisters(original, registers, kpcr, bugCheck !== undefined);
+  if (!special.equals(original)) patches.add(`special registers ${name}`, processor.specialRegisters, special);
+}
+
+export function refuseLosses({ image }: Windows): void {
+  const { losses } = image.diagnostics;
+  if (losses.length === 0) return;
+  throw new Elf2dmpError({
+    code: 'strict-losses',
+    kind: 'losses',
+    message: `the dump would lack ${losses.length === 1 ? 'something' : `${losses.length} things`}, and --strict was given: nothing was written`,
+    file: image.file,
+    attempts: losses.map((d) => d.message),
+    hint: 'without --strict the dump is written, with exit code 3',
+  });
+}

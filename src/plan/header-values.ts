@@ -1,0 +1,36 @@
+/** What a dump's header says of a Windows. */
+import type { PlanValues } from './plan.ts';
+import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
+import type { Windows } from '../locate/locator.ts';
+import { VERSION } from '../version.ts';
+
+/** The comment begins with this. */
+export const COMMENT_START = 'Converted by elf2dmp ';
+
+/** @param context of the processor that the debugger shows first, or undefined where no registers are known */
+export function headerValues(
+  { image: { machine }, headerRoot, kdbg, version, shared, bugCheck, processors }: Windows,
+  context: Buffer | undefined,
+): PlanValues {
+  const lastNumber = processors.reduce((last, p) => Math.max(last, p.number), -1);
+  return {
+    majorVersion: version.majorVersion,
+    build: version.build,
+    directoryTableBase: headerRoot,
+    pfnDatabase: kdbg.fields.MmPfnDatabase ?? 0n,
+    psLoadedModuleList: kdbg.fields.PsLoadedModuleList ?? 0n,
+    psActiveProcessHead: kdbg.fields.PsActiveProcessHead ?? 0n,
+    machine: machine.imageFileMachine,
+    processors: lastNumber + 1,
+    bugCheck: bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
+    kdDebuggerDataBlock: kdbg.address,
+    context,
+    exceptionAddress: context ? machine.viewContext(context).instructionPointer : 0n,
+    systemTime: shared.systemTime ?? 0n,
+    systemUpTime: shared.interruptTime ?? 0n,
+    productType: shared.productType,
+    suiteMask: shared.suiteMask,
+    kdSecondaryVersion: version.kdSecondaryVersion,
+    comment: `${COMMENT_START}${VERSION} from a QEMU guest memory dump`,
+  };
+}

@@ -1,0 +1,167 @@
+/** Which pages a kernel dump or a dump of active memory keeps, and why. */
+import type { Extent } from './header.ts';
+import { PageLocation } from '../formats/win-kernel.ts';
+import type { Windows } from '../locate/locator.ts';
+import { type PageState, readPageStates } from '../windows/page-states.ts';
+import { findProcessRoots } from '../windows/process-roots.ts';
+import { PageMap } from '../memory/page-map.ts';
+import { Mapped, walkTables } from '../memory/table-walk.ts';
+
+/** What a page is: the kernel's, a process's or, where nothing maps it, what Windows' own database says. The first that holds. */
+export type PageKind =
+  /** Page tables of the kernel's half, and every process's root. */
+  | 'kernelPageTables'
+  | 'userPageTables'
+  | 'kernel'
+  /** The kernel's, no longer mapped but still in memory: in transition, or behind a prototype entry. */
+  | 'kernelInTransition'
+  | 'user'
+  | 'userInTransition'
+  /** In use, but mapped by no process. */
+  | 'otherInUse'
+  | 'modified'
+  | 'standby'
+  | 'free'
+  | 'zeroed'
+  | 'bad'
+  /** Mapped by nothing, and nothing more is known. */
+  | 'unknown'
+  /** Mapped by nothing, and not counted as RAM by Windows: firmware, video memory. */
+  | 'notRam';
+
+export type PageCounts = Partial<Record<PageKind, number>>;
+
+export interface PageSelection {
+  type: 'kernel' | 'active';
+  extents: Extent[];
+  kept: PageCounts;
+  leftOut: PageCounts;
+  /** How pages in use were told: by Windows' page frame database, or only by what processes map. */
+  statesFrom: 'page frame database' | 'page tables';
+  /** Evidence for that, or why the database was not believed. */
+  statesDetail: string;
+  processes: number;
+  /** Page-table roots followed. */
+  roots: number;
+}
+
+const STATE_KINDS: Record<number, PageKind> = {
+  [PageLocation.zeroed]: 'zeroed',
+  [PageLocation.free]: 'free',
+  [PageLocation.standby]: 'standby',
+  [PageLocation.modified]: 'modified',
+  [PageLocation.modifiedNoWrite]: 'modified',
+  [PageLocation.bad]: 'bad',
+  [PageLocation.active]: 'otherInUse',
+  [PageLocation.transition]: 'otherInUse',
+};
+
+const KERNEL_KINDS = new Set<PageKind>(['kernelPageTables', 'kernel', 'kernelInTransition']);
+const UNUSED_KINDS = new Set<PageKind>(['standby', 'free', 'zeroed', 'notRam']);
+
+const MAPPED = Mapped.kernelTable | Mapped.userTable | Mapped.kernel | Mapped.user;
+
+/**
+ * A kernel dump keeps what the kernel's half of any process maps, pages in transition included: the
+ * debugger follows those. A dump of active memory keeps what any process maps and what Windows has in use; pages
+ * that are only in transition are judged by their state. Adds doubts to the image's diagnostics.
+ */
+export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'all' | 'windows'): PageSelection {
+  const { image, space, kdbg } = windows;
+  const { diagnostics } = image;
+  const found = findProcessRoots(windows);
+  const map = new PageMap(image);
+  const walked = walkTables(space, found.roots, map);
+  const states = readPageStates(image, space, kdbg.fields.MmPfnDatabase, {
+    mapped: pagesWith(map, Mapped.kernelTable | Mapped.userTable | Mapped.kernel, windows),
+    transition: walked.transition.filter((address) => ((map.bits[map.indexOf(address)] ?? MAPPED) & MAPPED) === 0),
+  });
+  const known = typeof states !== 'string';
+  const isRam = ramTest(windows);
+  const counts: { kept: PageCounts; leftOut: PageCounts } = { kept: {}, leftOut: {} };
+  const extents = map.select((index, address) => {
+    const outside = !isRam(address);
+    const bits = outside && ram === 'windows' ? 0 : map.bits[index]!;
+    const kind = kindOf(bits, outside, () => (known ? states.state(address) : undefined));
+    const keep = type === 'kernel' ? KERNEL_KINDS.has(kind) : keepsActive(kind, bits, address, states);
+    const side = keep ? counts.kept : counts.leftOut;
+    side[kind] = (side[kind] ?? 0) + 1;
+    return keep;
+  });
+
+  if (found.doubt !== undefined) {
+    const lost = type === 'kernel' ? "other processes' session memory" : "other processes' memory";
+    const severity = type === 'active' && known ? 'warning' : 'loss';
+    diagnostics.add(
+      severity,
+      'processes-unknown',
+      `not all processes are known (${found.doubt}): ${lost} may be left out`,
+    );
+  }
+  if (walked.endless) {
+    diagnostics.add('loss', 'page-tables-damaged', 'there are more page tables than pages: some were not followed');
+  }
+  if (walked.missingTables > 0) {
+    diagnostics.add(
+      'warning',
+      'page-tables-missing',
+      `${walked.missingTables} page tables are not in the input: what they map was not found`,
+    );
+  }
+  if (type === 'active' && !known) {
+    diagnostics.add(
+      'warning',
+      'page-states-unknown',
+      `what Windows has in use was told by the page tables of ${found.roots.length} roots alone (${states}): pages in use that no process maps are left out`,
+    );
+  }
+  return {
+    type,
+    extents,
+    ...counts,
+    statesFrom: known ? 'page frame database' : 'page tables',
+    statesDetail: known ? states.how : states,
+    processes: found.processes,
+    roots: found.roots.length,
+  };
+}
+
+function kindOf(bits: number, outside: boolean, state: () => number | undefined): PageKind {
+  if ((bits & Mapped.kernelTable) !== 0) return 'kernelPageTables';
+  if ((bits & Mapped.kernel) !== 0) return 'kernel';
+  if ((bits & Mapped.kernelSoft) !== 0) return 'kernelInTransition';
+  if ((bits & Mapped.userTable) !== 0) return 'userPageTables';
+  if ((bits & Mapped.user) !== 0) return 'user';
+  if ((bits & Mapped.userSoft) !== 0) return 'userInTransition';
+  if (outside) return 'notRam';
+  return STATE_KINDS[state() ?? -1] ?? 'unknown';
+}
+
+/** Pages that nothing is known of are kept where Windows' database is believed: it should have said so. */
+function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageState } | string): boolean {
+  if ((bits & MAPPED) !== 0) return true;
+  if (typeof states === 'string') return kind !== 'unknown' && !UNUSED_KINDS.has(kind);
+  if (kind === 'kernelInTransition' || kind === 'userInTransition') {
+    return !UNUSED_KINDS.has(STATE_KINDS[states.state(address) ?? -1] ?? 'unknown');
+  }
+  return !UNUSED_KINDS.has(kind);
+}
+
+/** Pages of Windows' RAM that have any of `bits`. */
+function* pagesWith(map: PageMap, bits: number, windows: Windows): Generator<number> {
+  const isRam = ramTest(windows);
+  for (const { index, address } of map) {
+    if ((map.bits[index]! & bits) !== 0 && isRam(address)) yield address;
+  }
+}
+
+/** Whether Windows counts a page as RAM; everything is where that is unknown. For ascending addresses. */
+function ramTest({ physicalMemory }: Windows): (address: number) => boolean {
+  if (typeof physicalMemory === 'string') return () => true;
+  let at = 0;
+  return (address) => {
+    while (at < physicalMemory.length && physicalMemory[at]!.start + physicalMemory[at]!.size <= address) at++;
+    const range = physicalMemory[at];
+    return range !== undefined && address >= range.start;
+  };
+}

@@ -1,0 +1,29 @@
+/** Whether a dump can use the input's pages where they lie. */
+import { fstatSync } from 'node:fs';
+import { PAGE_SIZE } from '../core/units.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { SharedPages } from '../write/copy.ts';
+
+/**
+ * A bitmap dump holds its pages in ascending order without gaps, at any byte. So the input's must lie like
+ * that too: whole pages, one run behind the other, all stored.
+ *
+ * @returns the reason why not, for people, or where the pages are
+ */
+export function sharedPages(image: MemoryImage): SharedPages | string {
+  const [first] = image.runs;
+  if (image.fd === undefined || first?.fileOffset === undefined) return 'the input does not hold the pages as they are';
+  if (image.diagnostics.list.some((d) => d.code === 'memory-absent'))
+    return 'the input lacks memory that its headers list';
+  let next = first.fileOffset;
+  for (const run of image.runs) {
+    if (run.start % PAGE_SIZE !== 0 || run.size % PAGE_SIZE !== 0) {
+      return `the run at physical 0x${run.start.toString(16)} is not of whole pages`;
+    }
+    if (run.fileOffset !== next) {
+      return `the run at physical 0x${run.start.toString(16)} does not follow the one before it in the file`;
+    }
+    next += run.size;
+  }
+  return { fd: image.fd, offset: first.fileOffset, block: fstatSync(image.fd).blksize };
+}

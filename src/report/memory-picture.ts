@@ -1,0 +1,122 @@
+/** Physical memory as some hundred cells, each of one kind: for a person to look at. */
+
+import { PAGE_SIZE, pa } from '../core/units.ts';
+import type { Span } from '../write/sparse.ts';
+import type { Windows } from '../locate/locator.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+
+/** What a cell shows: the first of these that lies in it. */
+export const CELL_KINDS = ['patched', 'kernel', 'tables', 'data', 'zero', 'left'] as const;
+export type CellKind = (typeof CELL_KINDS)[number];
+
+export interface MemoryPicture {
+  /** Bytes that a cell stands for; the last one of a range may be less. */
+  cellBytes: number;
+  /** Ranges that are present, in order; what lies between them is not in the input. */
+  ranges: { start: number; size: number; cells: CellKind[] }[];
+}
+
+const CELLS = 1536;
+/** Pages of a cell that are looked at to tell whether it is all zeros. */
+const SAMPLES = 4;
+/** A guest with 4 GiB has some thousand of the kernel's own. */
+const MAX_TABLES = 65_536;
+const ADDRESS_LOW = 0xffff_f000;
+const ADDRESS_HIGH = 0xf_ffff;
+
+/**
+ * @param patched physical ranges that a conversion changes
+ * @param kept what a dump holds of the input, sorted; a cell without any of it is `left` out
+ */
+export async function drawMemory(
+  windows: Windows,
+  patched: readonly Span[],
+  kept?: readonly { start: number; size: number }[],
+): Promise<MemoryPicture> {
+  const { image, space, kernel } = windows;
+  const { extents } = image.pageExtents();
+  const total = extents.reduce((sum, extent) => sum + extent.size, 0);
+  const cellBytes = Math.max(PAGE_SIZE, Math.ceil(total / CELLS / PAGE_SIZE) * PAGE_SIZE);
+  const pagesOf: [CellKind, number[]][] = [
+    ['patched', patched.map(({ from }) => from)],
+    ['kernel', imagePages(space, kernel)],
+    ['tables', [...tablePages(space)]],
+  ];
+  const marks = pagesOf.map(([kind, pages]) => [kind, Float64Array.from(pages).sort()] as const);
+  const ranges: MemoryPicture['ranges'] = [];
+  let next = 0;
+  /** Cells come in order. */
+  const isLeftOut = (from: number, to: number): boolean => {
+    if (!kept) return false;
+    while (next < kept.length && kept[next]!.start + kept[next]!.size <= from) next++;
+    return next === kept.length || kept[next]!.start >= to;
+  };
+  for (const { start, size } of extents) {
+    const cells: CellKind[] = [];
+    for (let at = 0; at < size; at += cellBytes) {
+      const [from, to] = [start + at, start + Math.min(size, at + cellBytes)];
+      if (isLeftOut(from, to)) {
+        cells.push('left');
+        continue;
+      }
+      const mark = marks.find(([, pages]) => hasBetween(pages, from, to));
+      cells.push(mark ? mark[0] : (await isZero(image, from, to)) ? 'zero' : 'data');
+    }
+    ranges.push({ start, size, cells });
+  }
+  return { cellBytes, ranges };
+}
+
+function hasBetween(sorted: Float64Array, from: number, to: number): boolean {
+  let low = 0;
+  let high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (sorted[middle]! < from) low = middle + 1;
+    else high = middle;
+  }
+  return low < sorted.length && sorted[low]! < to;
+}
+
+const ZEROS = Buffer.alloc(PAGE_SIZE);
+
+async function isZero(image: MemoryImage, from: number, to: number): Promise<boolean> {
+  const page = Buffer.allocUnsafe(PAGE_SIZE);
+  const pages = (to - from) / PAGE_SIZE;
+  for (let i = 0; i < Math.min(SAMPLES, pages); i++) {
+    await image.read(from + Math.floor((i * pages) / SAMPLES) * PAGE_SIZE, page);
+    if (!page.equals(ZEROS)) return false;
+  }
+  return true;
+}
+
+function imagePages(space: AddressSpace, { base, size }: { base: bigint; size: number }): number[] {
+  const pages: number[] = [];
+  for (const { physical, length } of space.pieces(base, size)) {
+    for (let at = 0; physical !== undefined && at < length; at += PAGE_SIZE) pages.push(physical + at);
+  }
+  return pages;
+}
+
+/** The tables below the kernel's root, each once: entries that lead back lead to nothing new. */
+function tablePages({ image, root, mode }: AddressSpace): Set<number> {
+  const seen = new Set<number>([root]);
+  let level = [root as number];
+  for (const { largePages } of mode.levels.slice(0, -1)) {
+    const next: number[] = [];
+    for (const table of level) {
+      const page = image.page(pa(table));
+      for (let at = 0; page && at < PAGE_SIZE; at += 8) {
+        const [low, high] = [page.readUInt32LE(at), page.readUInt32LE(at + 4)];
+        if ((low & 1) === 0 || (largePages && (low & 0x80) !== 0)) continue;
+        const address = (high & ADDRESS_HIGH) * 2 ** 32 + ((low & ADDRESS_LOW) >>> 0);
+        if (seen.has(address) || seen.size >= MAX_TABLES || !image.has(address, PAGE_SIZE)) continue;
+        seen.add(address);
+        next.push(address);
+      }
+    }
+    level = next;
+  }
+  return seen;
+}

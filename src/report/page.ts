@@ -1,0 +1,41 @@
+/** Everything that a report for people shows of one dump, gathered while it is open. */
+import type { DumpPlan } from '../plan/plan.ts';
+import type { Windows } from '../locate/locator.ts';
+import { type ShownContext, showContexts } from '../operations/convert.ts';
+import { describeInput, describeWindows, type InfoReport } from '../operations/inspect.ts';
+import { drawMemory, type MemoryPicture } from './memory-picture.ts';
+import type { ConversionReport } from './conversion.ts';
+import { type ProcessorStackReport, stacksOf } from '../operations/stacks.ts';
+
+export interface PageData {
+  input: InfoReport['input'];
+  /** null where none was found: then `problem` says why. */
+  windows: InfoReport['windows'];
+  problem: InfoReport['problem'];
+  diagnostics: InfoReport['diagnostics'];
+  evidence: ConversionReport['evidence'];
+  stacks: readonly ProcessorStackReport[];
+  memory: MemoryPicture | undefined;
+  /** Where a dump was made. */
+  conversion: ConversionReport | undefined;
+}
+
+/** @param conversion what a conversion shows and changes; without one, the registers are those that it would show */
+export async function describePage(
+  windows: Windows,
+  conversion?: { shown: readonly ShownContext[]; plan: Pick<DumpPlan, 'patches' | 'extents'> },
+): Promise<Omit<PageData, 'conversion'>> {
+  const patched = (conversion?.plan.patches ?? []).map(({ physical, bytes }) => ({
+    from: physical,
+    to: physical + bytes.length,
+  }));
+  return {
+    input: describeInput(windows.image),
+    windows: describeWindows(windows),
+    problem: null,
+    diagnostics: windows.image.diagnostics.list,
+    evidence: windows.evidence,
+    stacks: stacksOf(windows, conversion?.shown ?? showContexts(windows, 'auto')),
+    memory: await drawMemory(windows, patched, conversion?.plan.extents),
+  };
+}

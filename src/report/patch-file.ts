@@ -1,0 +1,125 @@
+/**
+ * The changes of a conversion as a JSON file, with the bytes that were there: enough to undo them, and to verify the
+ * dump against its input later without finding Windows again.
+ */
+import { readFile, stat } from 'node:fs/promises';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { bytes, hex, hex64, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
+import { writeNewFile } from '../write/copy.ts';
+import type { Extent } from '../plan/header.ts';
+import type { Patch } from '../plan/patches.ts';
+import { TOOL } from '../version.ts';
+
+const SCHEMA = 'elf2dmp-patches-1';
+/** 4096 processors change some 8 MiB, written as hex twice. */
+const MAX_FILE = 64 * MIB;
+
+export interface PatchFile {
+  /** The dump's pages. */
+  extents: readonly Extent[];
+  patches: readonly Patch[];
+}
+
+/** @param path as `checkOutput` returned it */
+export async function writePatchFile(
+  path: string,
+  { extents, patches }: PatchFile,
+  files: { input: string; output: string },
+  force: boolean,
+): Promise<void> {
+  const data = {
+    schema: SCHEMA,
+    tool: TOOL,
+    ...files,
+    runs: extents.map(({ start, size }) => ({ start: hex(start), size })),
+    patches: patches.map((p) => ({
+      what: p.what,
+      virtual: hex64(p.virtual),
+      physical: hex(p.physical),
+      length: p.bytes.length,
+      original: p.original.toString('hex'),
+      bytes: p.bytes.toString('hex'),
+    })),
+  };
+  await writeNewFile(path, Buffer.from(`${JSON.stringify(data, null, 2)}\n`), { force });
+}
+
+/** Throws `Elf2dmpError` where the file can't be read or is not what `writePatchFile` writes. */
+export async function readPatchFile(path: string): Promise<PatchFile> {
+  const fail = (message: string, field?: string) =>
+    new Elf2dmpError({
+      code: 'patch-file',
+      kind: 'corrupt',
+      message,
+      file: path,
+      structure: SCHEMA,
+      field,
+      hint: 'name a file that a conversion with --patches wrote',
+    });
+  let text: string;
+  try {
+    const { size } = await stat(path);
+    if (size > MAX_FILE) throw fail(`a file of ${bytes(size)} is no list of patches`);
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    throw error instanceof Elf2dmpError ? error : ioError('read', path, error);
+  }
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    throw fail('not JSON');
+  }
+  const record = (value: unknown, field: string): Record<string, unknown> => {
+    if (typeof value !== 'object' || value === null) throw fail('not an object', field);
+    return value as Record<string, unknown>;
+  };
+  const list = (value: unknown, field: string): unknown[] => {
+    if (!Array.isArray(value)) throw fail('not a list', field);
+    return value;
+  };
+  const number = (value: unknown, limit: bigint, field: string): bigint => {
+    if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/.test(value) || BigInt(value) >= limit) {
+      throw fail('not an address', field);
+    }
+    return BigInt(value);
+  };
+  const content = (value: unknown, length: unknown, field: string): Buffer => {
+    if (typeof value !== 'string' || !/^([0-9a-f]{2})+$/.test(value) || value.length / 2 !== length) {
+      throw fail('not as many bytes as its length says', field);
+    }
+    return Buffer.from(value, 'hex');
+  };
+  const limit = BigInt(PHYSICAL_ADDRESS_LIMIT);
+  const file = record(data, 'file');
+  if (file.schema !== SCHEMA) throw fail('another kind of file', 'schema');
+  let end = 0;
+  const extents = list(file.runs, 'runs').map((value, i): Extent => {
+    const run = record(value, `runs[${i}]`);
+    const start = Number(number(run.start, limit, `runs[${i}].start`));
+    const { size } = run;
+    const whole = typeof size === 'number' && Number.isSafeInteger(size) && size > 0 && size % PAGE_SIZE === 0;
+    if (!whole || start < end || start % PAGE_SIZE !== 0 || start + size > PHYSICAL_ADDRESS_LIMIT) {
+      throw fail('not a sorted list of whole pages', `runs[${i}]`);
+    }
+    end = start + size;
+    return { start: pa(start), size };
+  });
+  end = 0;
+  const patches = list(file.patches, 'patches').map((value, i): Patch => {
+    const field = `patches[${i}]`;
+    const patch = record(value, field);
+    const physical = Number(number(patch.physical, limit, `${field}.physical`));
+    const changed = content(patch.bytes, patch.length, `${field}.bytes`);
+    if (physical < end) throw fail('not sorted, or they overlap', field);
+    end = physical + changed.length;
+    return {
+      what: typeof patch.what === 'string' ? patch.what : field,
+      virtual: va(number(patch.virtual, 2n ** 64n, `${field}.virtual`)),
+      physical: pa(physical),
+      bytes: changed,
+      original: content(patch.original, patch.length, `${field}.original`),
+    };
+  });
+  return { extents, patches };
+}

@@ -1,0 +1,83 @@
+/** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
+import { hex64, PAGE_SIZE } from '../core/units.ts';
+import { LoaderEntry64 } from '../formats/win-kernel.ts';
+import type { Machine } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Kdbg } from '../locate/kdbg.ts';
+import { type Module, moduleOf } from './modules.ts';
+import type { Processor } from './processors.ts';
+
+/** Frames are XMM-aligned. */
+const ALIGNMENT = 16n;
+
+/** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
+function frameDoubt(
+  space: AddressSpace,
+  kdbg: Kdbg,
+  processors: readonly Processor[],
+  modules: readonly Module[],
+  processor: Processor,
+): string | undefined {
+  const { context } = processor;
+  const { machine } = space.image;
+  // A frame inside the PRCB is where the KDBG says, not where a pointer does.
+  if (context === undefined || !kdbg.fields.OffsetPrcbContext) return undefined;
+  if (context % ALIGNMENT !== 0n) return 'it is not aligned to 16 bytes';
+  const taken = structures(machine, kdbg, processors, modules).find(
+    ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
+  );
+  if (taken) return `${taken.what} is there`;
+  const frame = space.read(context, machine.contextSize);
+  // Whether that is a loss is told where the frame is written.
+  if (!frame || machine.looksLikeContext(frame)) return undefined;
+  const module = moduleOf(modules, context);
+  if (module) return `${module.name} is there, and no CONTEXT`;
+  // Behind the pointer the PRCB keeps the flags that a new frame gets.
+  const flags = space.read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext) + 8n, 4)?.readUInt32LE();
+  if (flags !== undefined && machine.areContextFlags(flags)) return undefined;
+  return 'what is there looks like no CONTEXT';
+}
+
+/** Kernel structures that a damaged pointer must not lead the writer to. */
+function structures(machine: Machine, kdbg: Kdbg, processors: readonly Processor[], modules: readonly Module[]) {
+  const { KiBugCheckData, KiProcessorBlock, PsLoadedModuleList, PsActiveProcessHead } = kdbg.fields;
+  const list = [
+    { what: 'the KDBG', from: kdbg.address as bigint, size: kdbg.size },
+    { what: 'SharedUserData', from: machine.sharedUserData as bigint, size: PAGE_SIZE },
+    ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: LoaderEntry64.size })),
+    ...processors.flatMap(({ number, cpu }) => {
+      const table = cpu?.registers && machine.interruptTable(cpu.registers);
+      return table ? [{ what: `the IDT of processor ${number}`, from: table.base, size: table.size }] : [];
+    }),
+    // With the PRCB's first fields.
+    ...processors.map((p) => ({
+      what: `the KPCR of processor ${p.number}`,
+      from: p.kpcr as bigint,
+      size: 2 * machine.kpcr.size,
+    })),
+  ];
+  const add = (what: string, from: bigint | undefined, size: number) => {
+    if (from !== undefined) list.push({ what, from, size });
+  };
+  add('KiBugCheckData', KiBugCheckData, 40);
+  add('KiProcessorBlock', KiProcessorBlock, 8 * processors.length);
+  add('PsLoadedModuleList', PsLoadedModuleList, 16);
+  add('PsActiveProcessHead', PsActiveProcessHead, 16);
+  return list;
+}
+
+/** Takes the frames that are not believed from their processors, and notes why. */
+export function dropDoubtfulFrames(
+  space: AddressSpace,
+  kdbg: Kdbg,
+  processors: readonly Processor[],
+  modules: readonly Module[],
+): void {
+  const doubts = processors.map((p) => frameDoubt(space, kdbg, processors, modules, p));
+  processors.forEach((processor, i) => {
+    const doubt = doubts[i];
+    if (doubt === undefined || processor.context === undefined) return;
+    processor.contextDoubt = `its PRCB points to ${hex64(processor.context)} for its CONTEXT frame, but ${doubt}`;
+    processor.context = undefined;
+  });
+}

@@ -1,0 +1,139 @@
+/** In a crashed guest: which processor crashed, and the registers that Windows captured at the bug check. */
+import { isKernelAddress } from '../core/bits.ts';
+import type { Diagnostics } from '../core/errors.ts';
+import { hex64, PAGE_SIZE } from '../core/units.ts';
+import type { ContextView } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import type { KernelImage } from '../locate/kernel.ts';
+import { type Module, moduleOf } from './modules.ts';
+import { findExport, functionAt } from './pe-image.ts';
+import type { Processor } from './processors.ts';
+
+const STEP = 'crashing processor';
+
+/** The frame that a processor's PRCB points to, as the guest left it. */
+export interface CapturedFrame {
+  bytes: Buffer;
+  view: ContextView;
+  /** Why it is not to be shown; undefined when it holds up. */
+  doubt: string | undefined;
+  /** Its RIP lies in KeBugCheckEx: Windows captured it there. */
+  atBugCheck: boolean;
+}
+
+export interface Crash {
+  /** undefined: the guest crashed, but on which processor is unknown. */
+  processor: Processor | undefined;
+  /** How the processor was told. */
+  how: 'input' | 'captured-frame' | 'stack' | 'only-processor' | 'unknown';
+  captured: ReadonlyMap<Processor, CapturedFrame>;
+}
+
+interface CodeRange {
+  from: bigint;
+  to: bigint;
+}
+
+/** A kernel stack's largest size on x64 (KERNEL_LARGE_STACK_SIZE, 0x12000). */
+const MAX_STACK = 0x12000;
+
+export function findCrash(
+  space: AddressSpace,
+  kernel: KernelImage,
+  modules: readonly Module[],
+  processors: readonly Processor[],
+  evidence: Evidence,
+  diagnostics: Diagnostics,
+): Crash {
+  // KeBugCheck is the form without parameters.
+  const bugCheckCode = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
+  const captured = new Map<Processor, CapturedFrame>();
+  for (const processor of processors) {
+    const frame = readCaptured(space, kernel, modules, processor, bugCheckCode);
+    if (!frame) continue;
+    captured.set(processor, frame);
+    const method = `captured frame of processor ${processor.number}`;
+    if (frame.doubt) evidence.reject(STEP, method, frame.doubt);
+    else
+      evidence.accept(
+        STEP,
+        method,
+        `rip ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ' in KeBugCheckEx' : ''}, rsp ${hex64(frame.view.stackPointer)}`,
+      );
+  }
+  const told = (processor: Processor, how: Crash['how'], detail: string): Crash => {
+    evidence.accept(STEP, `processor ${processor.number}`, detail);
+    return { processor, how, captured };
+  };
+
+  const flagged = processors.find((p) => p.cpu?.crashed);
+  if (flagged) return told(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
+  const framed = processors.filter((p) => captured.get(p)?.atBugCheck && captured.get(p)?.doubt === undefined);
+  if (framed.length === 1) return told(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
+  const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
+  const both = framed.filter((p) => stacked.includes(p));
+  const [only] = both.length > 0 ? both : framed.length > 0 ? framed : stacked;
+  if (only && (both.length || framed.length || stacked.length) === 1) {
+    return told(only, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
+  }
+  if (processors.length === 1) return told(processors[0]!, 'only-processor', 'it is the only one');
+  diagnostics.add(
+    'warning',
+    'crashing-processor-unknown',
+    'the guest crashed, but nothing tells on which processor: the dump opens on the first one',
+  );
+  return { processor: undefined, how: 'unknown', captured };
+}
+
+/** Addresses of an exported function, by its unwind data where there is some. */
+function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRange | undefined {
+  const from = findExport(space, kernel, name);
+  if (from === undefined) return undefined;
+  const bounds = functionAt(space, kernel, from);
+  return bounds ?? { from, to: from + 0x200n };
+}
+
+function readCaptured(
+  space: AddressSpace,
+  kernel: KernelImage,
+  modules: readonly Module[],
+  processor: Processor,
+  bugCheckCode: readonly CodeRange[],
+): CapturedFrame | undefined {
+  const { machine } = space.image;
+  const bytes = processor.context === undefined ? undefined : space.read(processor.context, machine.contextSize);
+  if (!bytes) return undefined;
+  const view = machine.viewContext(bytes);
+  const { instructionPointer: rip, stackPointer: rsp } = view;
+  const inKernel = rip >= kernel.base && rip < kernel.base + BigInt(kernel.size);
+  let doubt: string | undefined;
+  if (!view.complete) doubt = 'its flags claim no control and integer registers';
+  else if (!inKernel && !moduleOf(modules, rip)) doubt = `rip ${hex64(rip)} lies in no module`;
+  else if (!isKernelAddress(rsp) || rsp % 8n !== 0n) doubt = `rsp ${hex64(rsp)} is no kernel stack`;
+  else if (moduleOf(modules, rsp)) doubt = `rsp ${hex64(rsp)} lies in a module`;
+  else if (!space.read(rsp, 8)) doubt = `the stack at rsp ${hex64(rsp)} is not present`;
+  const atBugCheck = bugCheckCode.some(({ from, to }) => rip >= from && rip < to);
+  return { bytes, view, doubt, atBugCheck };
+}
+
+/** Whether the stack above a processor's RSP holds a return address in `code`. */
+function stackHolds(space: AddressSpace, processor: Processor, code: readonly CodeRange[]): boolean {
+  const { machine } = space.image;
+  const registers = processor.cpu?.registers;
+  if (!registers || machine.isUserMode(registers)) return false;
+  const start = machine.stackPointer(registers) & ~7n;
+  if (!isKernelAddress(start)) return false;
+  for (let at = start; at < start + BigInt(MAX_STACK); ) {
+    const length = PAGE_SIZE - Number(at & 0xfffn);
+    const bytes = space.read(at, length);
+    // A guard page ends the stack.
+    if (!bytes) return false;
+    for (let i = 0; i + 8 <= length; i += 8) {
+      const word = bytes.readBigUInt64LE(i);
+      if (code.some(({ from, to }) => word > from && word < to)) return true;
+    }
+    at += BigInt(length);
+  }
+  return false;
+}

@@ -1,0 +1,54 @@
+/** The page-table roots that lead to everything that Windows maps: the kernel's, the CPUs' and the processes'. */
+import { pa } from '../core/units.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { Windows } from '../locate/locator.ts';
+import { readProcesses } from './processes.ts';
+
+export interface ProcessRoots {
+  /** Physical addresses, without duplicates. */
+  roots: number[];
+  /** Processes on the list. */
+  processes: number;
+  /** Why not all processes' roots are known; undefined when they are. */
+  doubt: string | undefined;
+}
+
+/** A root is believed when it maps the kernel and SharedUserData to where they are. */
+export function findProcessRoots({
+  space,
+  kernel,
+  kdbg,
+  image,
+  processors,
+}: Pick<Windows, 'space' | 'kernel' | 'kdbg' | 'image' | 'processors'>): ProcessRoots {
+  const places = [kernel.base, image.machine.sharedUserData].map((virtual) => ({
+    virtual,
+    physical: space.translate(virtual),
+  }));
+  const roots = new Set<number>([space.root]);
+  /** Whether it is one. */
+  const add = (root: number): boolean => {
+    if (roots.has(root)) return true;
+    const other = new AddressSpace(image, pa(root), space.mode);
+    const leads = places.every(({ virtual, physical }) => other.translate(virtual) === physical);
+    if (leads) roots.add(root);
+    return leads;
+  };
+  for (const cpu of image.cpus) {
+    const tables = cpu.registers && image.machine.pageTables(cpu.registers);
+    if (tables && tables.mode === space.mode) add(tables.root);
+  }
+  const list = readProcesses(space, kdbg.fields, processors);
+  if (typeof list === 'string') return { roots: [...roots], processes: 0, doubt: list };
+  const { processes, broken, layout, doubts } = list;
+  let without = 0;
+  for (const { directoryTableBase } of processes) {
+    if (directoryTableBase === undefined || !add(directoryTableBase)) without++;
+  }
+  const doubt =
+    layout.link === undefined
+      ? (doubts[0] ?? 'it has no entries')
+      : (broken ??
+        (without > 0 ? `${without} of ${processes.length} have no page tables that map the kernel` : undefined));
+  return { roots: [...roots], processes: processes.length, doubt };
+}

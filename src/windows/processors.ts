@@ -1,0 +1,181 @@
+/** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, type VirtualAddress, va } from '../core/units.ts';
+import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
+import type { CpuState, Machine, Registers } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { DebuggerFields } from '../locate/kdbg.ts';
+
+export interface Processor {
+  /** Windows' processor number: the index in KiProcessorBlock. */
+  number: number;
+  prcb: VirtualAddress;
+  kpcr: VirtualAddress;
+  /** Where the debugger takes this processor's registers from; undefined if no build rule leads to one. */
+  context: VirtualAddress | undefined;
+  /** Why the frame that the PRCB points to is not believed to be one; then `context` is undefined. */
+  contextDoubt: string | undefined;
+  /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
+  specialRegisters: VirtualAddress | undefined;
+  /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
+  doubt: string | undefined;
+  /** The CPU state that runs this processor. */
+  cpu: CpuState | undefined;
+}
+
+/** An entry of KiProcessorBlock that should be a PRCB and is not. */
+export interface BadProcessor {
+  number: number;
+  address: bigint;
+  reason: string;
+}
+
+/** Unused entries after which no more processors are expected. */
+const MAX_GAP = 64;
+
+/**
+ * Reads KiProcessorBlock; entries are believed when their KPCR names itself and them, or when a CPU's
+ * registers point to that KPCR, whatever is left of it.
+ */
+export function findProcessors(
+  space: AddressSpace,
+  fields: DebuggerFields,
+): { processors: Processor[]; bad: BadProcessor[] } {
+  const processors: Processor[] = [];
+  const bad: BadProcessor[] = [];
+  const table = fields.KiProcessorBlock;
+  if (table === undefined || !isKernelAddress(table)) return { processors, bad };
+  const known = new Set<bigint>();
+  const loaded = new Set<bigint>(
+    space.image.cpus.flatMap((cpu) => (cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [])),
+  );
+  let last = -1;
+  for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
+    const entry = space.readU64(table + BigInt(8 * i));
+    if (entry === undefined) break;
+    if (entry === 0n || known.has(entry)) continue;
+    const kpcr = entry - BigInt(pcrOffsets(space, fields).prcb);
+    const doubt = checkPrcb(space, fields, entry);
+    const reason = loaded.has(kpcr) || dumpedKpcrs(space, fields, i, entry).includes(va(kpcr)) ? undefined : doubt;
+    if (reason === undefined) {
+      known.add(entry);
+      last = i;
+      processors.push({
+        ...describeProcessor(space, fields, i, va(entry)),
+        doubt: doubt ?? checkNumber(space, fields, entry, i),
+      });
+    } else {
+      bad.push({ number: i, address: entry, reason });
+    }
+  }
+  // What follows the last processor is other data, unless it still has a PRCB's place in its page.
+  const inPage = BigInt(space.image.machine.kpcr.prcb);
+  for (let more = true; more; ) {
+    more = bad.some((b) => b.number === last + 1 && isKernelAddress(b.address) && (b.address & 0xfffn) === inPage);
+    if (more) last++;
+  }
+  return { processors, bad: bad.filter((b) => b.number <= last) };
+}
+
+/** The KDBG's word on the KPCR's layout, and the machine's where it has none. */
+const pcrOffsets = ({ image }: AddressSpace, fields: DebuggerFields) => ({
+  self: fields.OffsetPcrSelfPcr || image.machine.kpcr.self,
+  currentPrcb: fields.OffsetPcrCurrentPrcb || image.machine.kpcr.currentPrcb,
+  prcb: fields.OffsetPcrContainedPrcb || image.machine.kpcr.prcb,
+});
+
+/** undefined when the PRCB at `address` names itself through its KPCR. */
+function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint): string | undefined {
+  if (!isKernelAddress(address)) return `${hex64(address)} is no kernel address`;
+  const offsets = pcrOffsets(space, fields);
+  const kpcr = address - BigInt(offsets.prcb);
+  const self = space.readU64(kpcr + BigInt(offsets.self));
+  const current = space.readU64(kpcr + BigInt(offsets.currentPrcb));
+  if (self === undefined || current === undefined) return `its KPCR at ${hex64(kpcr)} is not present`;
+  if (self !== kpcr) return `KPCR.Self at ${hex64(kpcr)} is ${hex64(self)}`;
+  if (current !== address) return `KPCR.CurrentPrcb at ${hex64(kpcr)} is ${hex64(current)}`;
+  return undefined;
+}
+
+/** KPRCB.Number is a byte in the oldest builds: that much is compared. */
+function checkNumber(space: AddressSpace, fields: DebuggerFields, prcb: bigint, index: number): string | undefined {
+  if (!fields.OffsetPrcbNumber) return undefined;
+  const number = space.read(prcb + BigInt(fields.OffsetPrcbNumber), 1)?.readUInt8();
+  return number === undefined || number === (index & 0xff)
+    ? undefined
+    : `PRCB.Number is ${number}, but KiProcessorBlock has it at ${index}`;
+}
+
+function describeProcessor(
+  space: AddressSpace,
+  fields: DebuggerFields,
+  number: number,
+  prcb: VirtualAddress,
+): Processor {
+  // A KDBG without OffsetPrcbContext (before Windows 7): the frame is in the PRCB itself.
+  const pointer = fields.OffsetPrcbContext ? space.readU64(prcb + BigInt(fields.OffsetPrcbContext)) : undefined;
+  let context: VirtualAddress | undefined;
+  if (fields.OffsetPrcbContext) context = pointer !== undefined && isKernelAddress(pointer) ? va(pointer) : undefined;
+  else if (fields.OffsetPrcbProcStateContext) context = va(prcb + BigInt(fields.OffsetPrcbProcStateContext));
+  return {
+    number,
+    prcb,
+    kpcr: va(prcb - BigInt(pcrOffsets(space, fields).prcb)),
+    context,
+    specialRegisters: fields.OffsetPrcbProcStateSpecialReg
+      ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
+      : undefined,
+    contextDoubt: undefined,
+    doubt: undefined,
+    cpu: undefined,
+  };
+}
+
+/** Gives each processor the CPU whose registers point to its KPCR; returns the CPUs left over. */
+export function matchProcessors(processors: Processor[], cpus: readonly CpuState[], space: AddressSpace): CpuState[] {
+  const byKpcr = new Map(processors.map((p) => [p.kpcr as bigint, p]));
+  const left: CpuState[] = [];
+  for (const cpu of cpus) {
+    const candidates = cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [];
+    const processor = candidates
+      .map((address) => byKpcr.get(address))
+      .find((p) => p !== undefined && p.cpu === undefined);
+    if (processor) processor.cpu = cpu;
+    else left.push(cpu);
+  }
+  // In user mode the KPCR's address is in a register that not every input has: the only one left is its CPU.
+  const free = processors.filter((p) => p.cpu === undefined);
+  const hidden = left.filter(({ registers }) => registers && isHidden(space.image.machine, registers));
+  if (free.length === 1 && hidden.length === 1) {
+    free[0]!.cpu = hidden[0];
+    return left.filter((cpu) => cpu !== hidden[0]);
+  }
+  return left;
+}
+
+const isHidden = (machine: Machine, registers: Registers): boolean =>
+  machine.isUserMode(registers) && machine.kpcrCandidates(registers).length === 0;
+/** Where the registers that a crash dump holds for a processor say that its KPCR is. */
+function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number, prcb: bigint): VirtualAddress[] {
+  if (!space.image.dumpHeader || !isKernelAddress(prcb)) return [];
+  const registers = dumpedRegisters(space, describeProcessor(space, fields, number, va(prcb)));
+  return registers ? space.image.machine.kpcrCandidates(registers) : [];
+}
+
+/** A crash dump holds the CPUs' states where the debugger takes them from: in the PRCBs. */
+export function readDumpedCpus(space: AddressSpace, processors: readonly Processor[]): void {
+  for (const processor of processors) {
+    const registers = dumpedRegisters(space, processor);
+    if (registers) {
+      processor.cpu = { index: processor.number, registers, crashed: undefined, origin: 'PRCB in the dump' };
+    }
+  }
+}
+
+function dumpedRegisters(space: AddressSpace, { context, specialRegisters }: Processor): Registers | undefined {
+  const { machine } = space.image;
+  const frame = context === undefined ? undefined : space.read(context, machine.contextSize);
+  const special =
+    specialRegisters === undefined ? undefined : space.read(specialRegisters, machine.specialRegistersSize);
+  return frame && special && machine.decodeContext(frame, special, (address, length) => space.read(address, length));
+}

@@ -1,0 +1,284 @@
+/**
+ * Stacks without symbols: frame by frame through the unwind data of the modules that lie in memory, from
+ * the kernel into user mode. What can't be unwound is searched for return addresses; those are guesses, and say so.
+ */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
+import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
+import type { CodeImage, FrameState, UnwindStep } from '../machines/machine.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { Windows } from '../locate/locator.ts';
+import { type Module, moduleOf, readModules } from './modules.ts';
+import {
+  type ExportTable,
+  exportName,
+  functionEntry,
+  nearestExport,
+  type PeImage,
+  readExports,
+  readPeImage,
+  readRva,
+} from './pe-image.ts';
+import type { Processor } from './processors.ts';
+
+/** Of the kernel's list, of a process's, or found in its memory. */
+type CodeModule = Pick<Module, 'name' | 'base' | 'size'>;
+
+export interface StackFrame {
+  instructionPointer: VirtualAddress;
+  /** RSP while that instruction runs (the debugger's Child-SP). */
+  stackPointer: VirtualAddress;
+  /** Where the function returns to: the next frame's instruction pointer, if there is one; undefined if unknown. */
+  returnAddress: VirtualAddress | undefined;
+  module: CodeModule | undefined;
+  /** The module's export at or nearest below the instruction. The function that runs may well be another one. */
+  nearestExport: { name: string; offset: number } | undefined;
+  /**
+   * How the frame was come by: from the processor's registers; by the unwind data of the frame before; because that
+   * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
+   * the stack for what looks like a return address.
+   */
+  how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'guess';
+  /** false from the first guess on. */
+  certain: boolean;
+}
+
+export interface Stack {
+  processor: Processor;
+  /** From the innermost. */
+  frames: readonly StackFrame[];
+  /** Why it goes no further, without final stop. */
+  end: string;
+  /** Why frames were guessed, from the innermost. */
+  doubts: readonly string[];
+}
+
+const MAX_FRAMES = 256;
+/** Of a stack, searched for return addresses: as much as a kernel stack has (KERNEL_LARGE_STACK_SIZE). */
+const MAX_GUESS_BYTES = 72 * KIB;
+/** Images of user mode begin at multiples of this. */
+const IMAGE_STEP = 0x1_0000n;
+/** How far below code its image is searched for, where no list names it. */
+const MAX_IMAGE_SEARCH = BigInt(64 * MIB);
+const MAX_USER_ADDRESS = 1n << 47n;
+
+const isUserAddress = (address: bigint): boolean => address >= IMAGE_STEP && address < MAX_USER_ADDRESS;
+
+/** A module with what unwinding asks of it. */
+interface Code {
+  module: CodeModule;
+  /** Why its header can't be had, instead of the image. */
+  image: CodeImage | string;
+  /** Where it was read. */
+  space: AddressSpace;
+  pe: PeImage | undefined;
+  /** Read when a frame is to be named. */
+  exports?: ExportTable | undefined;
+}
+
+/**
+ * The stack of a processor.
+ *
+ * @param context the registers that it shows, as a CONTEXT
+ */
+export function walkStack(windows: Windows, processor: Processor, context: Buffer): Stack {
+  return new Walk(windows, processor).run(context);
+}
+
+class Walk {
+  readonly #windows: Windows;
+  readonly #processor: Processor;
+  /** The CPU's own address space (user memory, and the session's part of the kernel's), and the kernel's. */
+  readonly #spaces: readonly AddressSpace[];
+  readonly #code = new Map<CodeModule, Code>();
+  #userModules: CodeModule[] | undefined;
+  /** What is left of the search for return addresses. */
+  #guessBytes = MAX_GUESS_BYTES;
+
+  constructor(windows: Windows, processor: Processor) {
+    this.#windows = windows;
+    this.#processor = processor;
+    const { image } = windows;
+    const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
+    this.#spaces = [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), windows.space];
+  }
+
+  #read(address: bigint, length: number): Buffer | undefined {
+    for (const space of this.#spaces) {
+      const bytes = space.read(address, length);
+      if (bytes) return bytes;
+    }
+    return undefined;
+  }
+
+  run(context: Buffer): Stack {
+    const { machine } = this.#windows.image;
+    const frames: StackFrame[] = [];
+    const doubts: string[] = [];
+    const seen = new Set<string>();
+    let state = machine.frameState(context);
+    let how: StackFrame['how'] = 'registers';
+    let certain = true;
+    const stack = (end: string): Stack => ({ processor: this.#processor, frames, end, doubts });
+    while (frames.length < MAX_FRAMES) {
+      const place = `${state.instructionPointer} ${state.stackPointer}`;
+      if (seen.has(place)) return stack('it comes back to a frame that was there before');
+      seen.add(place);
+      const code = this.#codeAt(state.instructionPointer);
+      const step: UnwindStep | undefined = state.native ? this.#step(state, code, how) : undefined;
+      const next = step && 'state' in step ? step.state : undefined;
+      frames.push(this.#frame(state, code, how, certain, next));
+      if (!step) return stack('it is in 32-bit code (WoW64)');
+      if ('state' in step) {
+        ({ how, state } = step);
+        if (state.instructionPointer === 0n)
+          return stack('the return address is 0, as in the first function of a thread');
+        continue;
+      }
+      const guess = this.#guess(state.stackPointer);
+      if (!guess) return stack(step.stopped);
+      doubts.push(step.stopped);
+      state = guess;
+      how = 'guess';
+      certain = false;
+    }
+    return stack(`there are more than ${MAX_FRAMES} frames`);
+  }
+
+  #frame(
+    { instructionPointer, stackPointer }: FrameState,
+    code: Code | undefined,
+    how: StackFrame['how'],
+    certain: boolean,
+    next: FrameState | undefined,
+  ): StackFrame {
+    return {
+      instructionPointer: va(instructionPointer),
+      stackPointer: va(stackPointer),
+      returnAddress: next && va(next.instructionPointer),
+      module: code?.module,
+      nearestExport: code && this.#nearestExport(code, instructionPointer),
+      how,
+      certain,
+    };
+  }
+
+  #nearestExport(code: Code, address: bigint): StackFrame['nearestExport'] {
+    const { space, pe } = code;
+    if (pe) code.exports ??= readExports(space, pe);
+    return code.exports && nearestExport(space, code.exports, address);
+  }
+
+  #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {
+    const { machine } = this.#windows.image;
+    const { instructionPointer } = state;
+    if (!code) return { stopped: `${hex64(instructionPointer)} lies in no module` };
+    const { image, module } = code;
+    if (typeof image === 'string') return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
+    const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
+    if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
+    if (step.how !== 'leaf') return step;
+    // A function that calls is no leaf.
+    if (how !== 'registers' && how !== 'trap') {
+      return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
+    }
+    const to = step.state.instructionPointer;
+    if (this.#isReturnAddress(to, this.#codeAt(to))) return step;
+    return {
+      stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
+    };
+  }
+
+  /** The next word up the stack that looks like a return address. All other registers are unknown then. */
+  #guess(from: bigint): FrameState | undefined {
+    for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
+      const word = this.#read(at, 8)?.readBigUInt64LE();
+      if (word === undefined) return undefined;
+      if (isKernelAddress(word) !== isKernelAddress(from)) continue;
+      // Of listed modules only: a search for images below each word would take too long.
+      const module = moduleOf(this.#modules(word), word);
+      if (!module || !this.#isReturnAddress(word, this.#codeOf(module))) continue;
+      return { instructionPointer: word, stackPointer: at + 8n, integers: [], native: true };
+    }
+    return undefined;
+  }
+
+  /** In a module, behind a call, and in a function that its exception directory has, if that is in memory. */
+  #isReturnAddress(address: bigint, code: Code | undefined): boolean {
+    if (!code) return false;
+    const { module, image } = code;
+    const { machine } = this.#windows.image;
+    const before = BigInt(machine.longestCall);
+    const bytes = address - module.base > before ? this.#read(address - before, machine.longestCall) : undefined;
+    if (!bytes || !machine.endsWithCall(bytes)) return false;
+    return typeof image === 'string' || image.functionAt(Number(address - module.base)) !== undefined;
+  }
+
+  #codeAt(address: bigint): Code | undefined {
+    const known = moduleOf(this.#modules(address), address);
+    const module = known ?? (isUserAddress(address) ? this.#imageBelow(address) : undefined);
+    return module && this.#codeOf(module);
+  }
+
+  #codeOf(module: CodeModule): Code {
+    const known = this.#code.get(module);
+    if (known) return known;
+    const { space, image: pe } = this.#peImage(module.base);
+    const code: Code =
+      typeof pe === 'string'
+        ? { module, image: pe, space, pe: undefined }
+        : {
+            module,
+            image: {
+              base: pe.base,
+              size: Math.min(pe.size, module.size),
+              read: (rva, length) => readRva(space, pe, rva, length),
+              functionAt: (rva) => functionEntry(space, pe, rva),
+            },
+            space,
+            pe,
+          };
+    this.#code.set(module, code);
+    return code;
+  }
+
+  /** The image at `base`, or why there is none, in the first address space that has it. */
+  #peImage(base: bigint): { space: AddressSpace; image: PeImage | string } {
+    const { imageFileMachine } = this.#windows.image.machine;
+    const found = this.#spaces.map((space) => ({ space, image: readPeImage(space, base, imageFileMachine) }));
+    return found.find(({ image }) => typeof image !== 'string') ?? found[0]!;
+  }
+
+  #modules(address: bigint): readonly CodeModule[] {
+    if (isKernelAddress(address)) return this.#windows.modules;
+    this.#userModules ??= this.#readUserModules();
+    return this.#userModules;
+  }
+
+  /** Those that the process's loader lists, as far as its pages are there. */
+  #readUserModules(): CodeModule[] {
+    const registers = this.#processor.cpu?.registers;
+    const teb = registers && this.#windows.image.machine.teb(registers);
+    const pointer = (at: bigint | undefined, offset: number) => {
+      const value = at === undefined ? undefined : this.#read(at + BigInt(offset), 8)?.readBigUInt64LE();
+      return value !== undefined && isUserAddress(value) ? value : undefined;
+    };
+    const loader = pointer(pointer(teb, TEB_PEB), PEB_LDR);
+    if (loader === undefined) return [];
+    return readModules(this.#spaces[0]!, loader + BigInt(LDR_LOAD_ORDER_LIST), isUserAddress).modules;
+  }
+
+  /** An image of user mode that no list names. */
+  #imageBelow(address: bigint): CodeModule | undefined {
+    const top = address - (address % IMAGE_STEP);
+    for (let base = top; base > 0n && top - base <= MAX_IMAGE_SEARCH; base -= IMAGE_STEP) {
+      const { space, image } = this.#peImage(base);
+      if (typeof image === 'string') continue;
+      if (address >= base + BigInt(image.size)) return undefined;
+      const module = { name: exportName(space, image) ?? '', base: image.base, size: image.size };
+      this.#userModules?.push(module);
+      return module;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,107 @@
+/** Which Windows: from KdVersionBlock, NtBuildNumber and SharedUserData, whichever exist, compared. */
+import { isKernelAddress } from '../core/bits.ts';
+import type { Diagnostics } from '../core/errors.ts';
+import { hex64, type VirtualAddress, va } from '../core/units.ts';
+import { KdVersion } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { Evidence } from './evidence.ts';
+import type { Kdbg } from '../locate/kdbg.ts';
+import type { KernelImage } from '../locate/kernel.ts';
+import { findExport } from './pe-image.ts';
+import type { Processor } from './processors.ts';
+import type { SharedData } from './shared-user-data.ts';
+
+const STEP = 'Windows version';
+const FREE_BUILD = 0xf;
+const MAX_LAB = 128;
+
+export interface WindowsVersion {
+  build: number;
+  /** 0xf on free builds, 0xc on checked ones. */
+  majorVersion: number;
+  kdSecondaryVersion: number;
+  /** `19041.1.amd64fre.vb_release.191206-1406` */
+  lab: string | undefined;
+  kdVersionBlock: VirtualAddress | undefined;
+}
+
+/** undefined when nothing tells the build. */
+export function findVersion(
+  space: AddressSpace,
+  kernel: KernelImage,
+  kdbg: Kdbg,
+  processors: readonly Processor[],
+  shared: SharedData | undefined,
+  evidence: Evidence,
+  diagnostics: Diagnostics,
+): WindowsVersion | undefined {
+  const block = findKdVersionBlock(space, kernel, kdbg, processors, evidence);
+  const symbol = findExport(space, kernel, 'NtBuildNumber');
+  const exported = symbol === undefined ? undefined : space.read(symbol, 4)?.readUInt32LE();
+  const lab = readLab(space, kdbg.fields.NtBuildLab);
+  const sources: [string, number | undefined][] = [
+    ['KdVersionBlock', block?.fields.MinorVersion],
+    ['NtBuildNumber', exported === undefined ? undefined : exported & 0xffff],
+    ['SharedUserData', shared?.ntBuildNumber ? shared.ntBuildNumber & 0xffff : undefined],
+    ['NtBuildLab', lab === undefined ? undefined : Number.parseInt(lab, 10) || undefined],
+  ];
+  const known = sources.filter((s): s is [string, number] => s[1] !== undefined && s[1] !== 0);
+  const [first] = known;
+  if (!first) {
+    evidence.reject(STEP, sources.map(([name]) => name).join(', '), 'none of them is present');
+    return undefined;
+  }
+  evidence.accept(STEP, `build ${first[1]}`, known.map(([name, build]) => `${name} ${build}`).join(', '));
+  if (known.some(([, build]) => build !== first[1])) {
+    diagnostics.add(
+      'warning',
+      'build-disagrees',
+      `the build number differs between its sources: ${known.map(([name, build]) => `${name} ${build}`).join(', ')}; ${first[0]}'s was used`,
+    );
+  }
+  // NtBuildNumber has 0xf in its top nibble on free builds and 0xc on checked ones.
+  const majorVersion =
+    block?.fields.MajorVersion ?? (exported === undefined ? FREE_BUILD : exported >>> 28 || FREE_BUILD);
+  return {
+    build: first[1],
+    majorVersion: majorVersion & 0xff,
+    kdSecondaryVersion: block?.fields.KdSecondaryVersion ?? 0,
+    lab,
+    kdVersionBlock: block?.address,
+  };
+}
+
+function findKdVersionBlock(
+  space: AddressSpace,
+  kernel: KernelImage,
+  kdbg: Kdbg,
+  processors: readonly Processor[],
+  evidence: Evidence,
+) {
+  const { machine } = space.image;
+  // Set on the first processor only.
+  for (const processor of processors) {
+    const address = space.readU64(processor.kpcr + BigInt(machine.kpcr.kdVersionBlock));
+    if (address === undefined || !isKernelAddress(address)) continue;
+    const bytes = space.read(address, KdVersion.size);
+    const fields = bytes && KdVersion.read(bytes);
+    const matches =
+      fields?.KernBase === kernel.base &&
+      fields.MachineType === machine.imageFileMachine &&
+      fields.PsLoadedModuleList === kdbg.fields.PsLoadedModuleList;
+    if (fields && matches) return { address: va(address), fields };
+    evidence.reject(
+      STEP,
+      `KdVersionBlock ${hex64(address)} of processor ${processor.number}'s KPCR`,
+      'not of this kernel',
+    );
+  }
+  return undefined;
+}
+
+function readLab(space: AddressSpace, address: bigint | undefined): string | undefined {
+  if (address === undefined || !isKernelAddress(address)) return undefined;
+  const room = Math.min(MAX_LAB, 0x1000 - Number(address & 0xfffn));
+  const text = space.read(address, room)?.toString('latin1').replace(/\0.*$/s, '');
+  return text && /^\d{4,5}[.\w-]*$/.test(text) ? text : undefined;
+}

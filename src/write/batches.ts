@@ -1,0 +1,81 @@
+/** A plan's pages in pieces worth a request: a dump of some pages only can have runs by the hundred thousand. */
+import { MIB } from '../core/units.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { applyPatches, type Patch } from '../plan/patches.ts';
+import type { DumpPlan } from '../plan/plan.ts';
+import { MIN_HOLE } from './sparse.ts';
+
+export const BATCH_BYTES = MIB;
+/** Memory between two pieces that is read along rather than making a request of its own. */
+const MAX_GAP = 32 * 1024;
+
+export interface Piece {
+  physical: number;
+  size: number;
+}
+
+/** Pieces that follow each other in the dump. More than one only where each is too short to have holes. */
+export interface Batch {
+  /** File offset. */
+  position: number;
+  size: number;
+  pieces: Piece[];
+}
+
+/** All pages in the order of the file, in batches of at most `BATCH_BYTES`. */
+export function* batchesOf(plan: DumpPlan): Generator<Batch> {
+  let batch: Batch = { position: plan.firstPage, size: 0, pieces: [] };
+  for (const piece of piecesOf(plan)) {
+    const joins =
+      piece.size <= MIN_HOLE && (batch.pieces[0]?.size ?? 0) <= MIN_HOLE && batch.size + piece.size <= BATCH_BYTES;
+    if (!joins && batch.size > 0) {
+      yield batch;
+      batch = { position: batch.position + batch.size, size: 0, pieces: [] };
+    }
+    batch.pieces.push(piece);
+    batch.size += piece.size;
+  }
+  if (batch.size > 0) yield batch;
+}
+
+function* piecesOf({ extents }: DumpPlan): Generator<Piece> {
+  for (const { start, size } of extents) {
+    for (let at = 0; at < size; at += BATCH_BYTES)
+      yield { physical: start + at, size: Math.min(BATCH_BYTES, size - at) };
+  }
+}
+
+/**
+ * Reads pieces in ascending order, with their patches, one behind the other into `target`.
+ *
+ * @param scratch at least `BATCH_BYTES`, apart from `target`
+ */
+export async function readPieces(
+  image: MemoryImage,
+  pieces: readonly Piece[],
+  patches: readonly Patch[],
+  target: Buffer,
+  scratch: Buffer,
+): Promise<void> {
+  let at = 0;
+  for (let first = 0; first < pieces.length; ) {
+    const from = pieces[first]!.physical;
+    let next = first + 1;
+    let end = from + pieces[first]!.size;
+    for (; next < pieces.length; next++) {
+      const { physical, size } = pieces[next]!;
+      const gap = physical - end;
+      if (gap > MAX_GAP || physical + size - from > BATCH_BYTES || (gap > 0 && !image.has(end, gap))) break;
+      end = physical + size;
+    }
+    const alone = next - first === 1;
+    const read = alone ? target.subarray(at, at + end - from) : scratch.subarray(0, end - from);
+    await image.read(from, read);
+    applyPatches(patches, from, read);
+    for (; first < next; first++) {
+      const { physical, size } = pieces[first]!;
+      if (!alone) read.copy(target, at, physical - from, physical - from + size);
+      at += size;
+    }
+  }
+}

@@ -1,0 +1,75 @@
+/** Writes a plan compressed, in one go and with bounded memory. */
+import { Readable, type Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import * as zlib from 'node:zlib';
+import { Elf2dmpError } from '../core/errors.ts';
+import { KIB } from '../core/units.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { Compression } from '../dump/choices.ts';
+import { type EmitOptions, writeAll, writeThenPublish } from './copy.ts';
+import type { DumpPlan } from '../plan/plan.ts';
+
+const OUTPUT_CHUNK = 256 * KIB;
+
+/** Node has zstd from 22.15 on. */
+const { createZstdCompress } = zlib as { createZstdCompress?: (options: { chunkSize: number }) => Transform };
+
+function compressor(compression: Compression): Transform {
+  // The fast level: a dump is large, and a second pass with more effort is always possible.
+  if (compression === 'gzip') return zlib.createGzip({ level: 1, chunkSize: OUTPUT_CHUNK });
+  if (createZstdCompress) return createZstdCompress({ chunkSize: OUTPUT_CHUNK });
+  throw new Elf2dmpError({
+    code: 'zstd-unavailable',
+    kind: 'usage',
+    message: `this Node.js (${process.version}) can not compress with zstd`,
+    hint: 'use --compress=gzip, or Node.js 22.15 or later',
+  });
+}
+
+/** Throws `Elf2dmpError` where this Node can't compress like that. */
+export function checkCompression(compression: Compression): void {
+  compressor(compression).destroy();
+}
+
+/**
+ * As `emitCopy`, compressed.
+ *
+ * @returns bytes of the file
+ */
+export async function emitCompressed(
+  plan: DumpPlan,
+  image: MemoryImage,
+  output: string,
+  compression: Compression,
+  options: EmitOptions = {},
+): Promise<number> {
+  let written = 0;
+  await writeThenPublish(output, options, async (file, name) => {
+    await pipeline(
+      Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
+      compressor(compression),
+      async (compressed: AsyncIterable<Buffer>) => {
+        for await (const bytes of compressed) {
+          await writeAll(file, name, bytes, written);
+          written += bytes.length;
+        }
+      },
+    );
+  });
+  return written;
+}
+
+/** The dump's bytes in their order. */
+async function* contents(plan: DumpPlan, image: MemoryImage, options: EmitOptions): AsyncGenerator<Buffer> {
+  yield plan.prefix;
+  if (plan.firstPage > plan.prefix.length) yield Buffer.alloc(plan.firstPage - plan.prefix.length);
+  const scratch = Buffer.allocUnsafeSlow(BATCH_BYTES);
+  for (const { pieces, size, position } of batchesOf(plan)) {
+    options.signal?.throwIfAborted();
+    const piece = Buffer.allocUnsafeSlow(size);
+    await readPieces(image, pieces, plan.patches, piece, scratch);
+    yield piece;
+    options.onProgress?.(position + size, plan.size);
+  }
+}
