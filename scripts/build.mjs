@@ -31,5 +31,5 @@ function licences(inputs) {
 
 const built = (file) => import(pathToFileURL(join(root, 'dist', 'cli', file)).href);
 const { commandHelp } = await built('arguments.js');
-const { renderManual } = await built('manual.js');
+const { renderManual } = await built('shell/manual.js');
 writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(await commandHelp()));

@@ -7,7 +7,7 @@ export const bundleOptions = {
   entryPoints: {
     main: 'src/cli/main.ts',
     // Started by its name, beside the code that starts it.
-    'page-worker': 'src/readers/page-worker.ts',
+    'page-worker': 'src/readers/kdump/page-worker.ts',
   },
   bundle: true,
   splitting: true,

@@ -20,19 +20,21 @@
  *
  * All of them throw `Elf2dmpError`.
  */
+
+export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
+export { type LocateOptions, locateWindows as locate } from './locate/locator.ts';
+export type { MemoryImage, PhysicalRun } from './memory/image.ts';
 export { type ConvertOptions, convert, type Progress } from './operations/convert.ts';
 export { convertInPlace, type InPlaceOptions, undoInPlace } from './operations/in-place.ts';
-export { type InfoReport, type InspectOptions, inspect } from './operations/inspect.ts';
-export type { ConversionReport, UndoReport } from './report/conversion.ts';
+export { type InspectOptions, inspect } from './operations/inspect.ts';
 export {
-  type FrameReport,
-  type ProcessorStackReport,
   type StackOptions,
   type StackReport,
   stacks,
 } from './operations/stacks.ts';
-export { type VerifyOptions, type VerifyReport, verify } from './verify/verify.ts';
-export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
-export { type LocateOptions, locateWindows as locate, type Windows } from './locate/locator.ts';
-export type { MemoryImage, PhysicalRun } from './memory/image.ts';
 export { openInput as open } from './readers/input.ts';
+export type { ConversionReport, UndoReport } from './report/conversion.ts';
+export type { InfoReport } from './report/input.ts';
+export type { FrameReport, ProcessorStackReport } from './report/stacks.ts';
+export { type VerifyOptions, type VerifyReport, verify } from './verify/verify.ts';
+export type { Windows } from './windows/windows.ts';

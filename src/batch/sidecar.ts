@@ -5,9 +5,9 @@ import { open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Elf2dmpError, type ErrorKind, ioError } from '../core/errors.ts';
-import { TOOL } from '../version.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import type { ConversionReport } from '../report/conversion.ts';
+import { TOOL } from '../version.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
 
 /** How a job ended: a line of `--report`. */

@@ -2,10 +2,16 @@
 import { readFileSync } from 'node:fs';
 import TOML from '@iarna/toml';
 import * as z from 'zod';
+import {
+  COMPRESSIONS,
+  CONTEXT_CHOICES,
+  DUMP_TYPE_CHOICES,
+  FORMAT_CHOICES,
+  RAM_CHOICES,
+  REFLINK_CHOICES,
+  SPARSE_CHOICES,
+} from '../choices.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { COMPRESSIONS, SPARSE_CHOICES } from '../dump/choices.ts';
-import { FORMAT_CHOICES } from '../readers/choices.ts';
-import { CONTEXT_CHOICES, DUMP_TYPE_CHOICES, RAM_CHOICES, REFLINK_CHOICES } from '../commands/choices.ts';
 
 /** What zod says of a value is replaced by what was expected. */
 const text = z.string({ error: 'a string' }).min(1, { error: 'a string that is not empty' });

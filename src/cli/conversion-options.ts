@@ -1,7 +1,13 @@
 /** Options of a conversion, for one dump and for a batch of them; also on what the input is, and where Windows is in it. */
 import type { Options } from 'yargs';
-import { CONTEXT_CHOICES, DUMP_TYPE_CHOICES, RAM_CHOICES, REFLINK_CHOICES } from '../commands/choices.ts';
-import { COMPRESSIONS, SPARSE_CHOICES } from '../dump/choices.ts';
+import {
+  COMPRESSIONS,
+  CONTEXT_CHOICES,
+  DUMP_TYPE_CHOICES,
+  RAM_CHOICES,
+  REFLINK_CHOICES,
+  SPARSE_CHOICES,
+} from '../choices.ts';
 import { locateDescriptions, sourceDescriptions } from './input-options.ts';
 
 export const CONVERSION_OPTIONS = {

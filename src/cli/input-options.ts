@@ -1,5 +1,5 @@
 /** Options on what an input is and where Windows is in it. */
-import { FORMAT_CHOICES } from '../readers/choices.ts';
+import { FORMAT_CHOICES } from '../choices.ts';
 import { address, rawRanges } from './values.ts';
 
 /** `--dtb` and `--kernel-base`, for every command that locates Windows. */

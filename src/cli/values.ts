@@ -1,7 +1,8 @@
 /** Values of options, as people write them. */
+
+import { STANDARD_INPUT } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
-import { STANDARD_INPUT } from '../readers/choices.ts';
 import type { RawRange } from '../readers/raw.ts';
 
 export function usage(message: string, hint = 'see elf2dmp --help'): Elf2dmpError {

@@ -73,6 +73,7 @@ export const nested = <F extends Fields>(offset: number, layout: Struct<F>): Fie
 
 type Fields = Record<string, Field<unknown>>;
 export type Values<F> = { [K in keyof F]: F[K] extends Field<infer T> ? T : never };
+
 /** The value type of a declared structure: `StructOf<typeof Elf64Header>`. */
 export type StructOf<S> = S extends Struct<infer F> ? Values<F> : never;
 

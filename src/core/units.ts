@@ -8,8 +8,10 @@ type Unit<Base, Name extends string> = Base & { readonly [unit]: Name };
 
 /** Guest physical address, in bytes. */
 export type PhysicalAddress = Unit<number, 'PhysicalAddress'>;
+
 /** Page frame number: physical address / 4096. */
 export type Pfn = Unit<number, 'Pfn'>;
+
 /** Guest virtual address, 64 bits, canonical when it comes from a walk. */
 export type VirtualAddress = Unit<bigint, 'VirtualAddress'>;
 

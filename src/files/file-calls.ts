@@ -49,6 +49,7 @@ const LOCK_NB = 4;
 const F_SETLEASE = 1024;
 const F_RDLCK = 0;
 const F_UNLCK = 2;
+
 /** sys/stat.h: leave this time as it is. */
 const UTIME_OMIT = 0x3ffffffen;
 

@@ -14,6 +14,7 @@ export const ELFDATA2MSB = 2;
 export const ET_CORE = 4;
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;
+
 /** e_phnum when the real count is in section 0's sh_info (gABI, "Extended numbering"). */
 export const PN_XNUM = 0xffff;
 

@@ -7,6 +7,7 @@
 import { type Field, raw, struct, u32, u64 } from '../core/struct.ts';
 
 export const KDUMP_SIGNATURE = Buffer.from('KDUMP   ', 'latin1');
+
 /** The only version that knows 64-bit page numbers; QEMU has never written another. */
 export const KDUMP_VERSION = 6;
 
@@ -64,6 +65,7 @@ export const PageDescriptor = struct({
 export const DUMP_DH_COMPRESSED_ZLIB = 0x1;
 export const DUMP_DH_COMPRESSED_LZO = 0x2;
 export const DUMP_DH_COMPRESSED_SNAPPY = 0x4;
+
 /** makedumpfile only. */
 export const DUMP_DH_COMPRESSED_ZSTD = 0x20;
 
@@ -83,6 +85,7 @@ const i64be = (offset: number): Field<bigint> => ({
 });
 
 export const FLATTENED_SIGNATURE = Buffer.from('makedumpfile\0\0\0\0', 'latin1');
+
 /** Records begin here. */
 export const FLATTENED_HEADER_SIZE = 4096;
 

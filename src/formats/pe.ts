@@ -81,6 +81,7 @@ export const ResourceDirectory = struct({
   size: 16,
   fields: { NumberOfNamedEntries: u16(0xc), NumberOfIdEntries: u16(0xe) },
 });
+
 /** Offsets count from the start of the resources; with bit 31 set they lead to another directory. */
 export const ResourceDirectoryEntry = struct({
   name: 'IMAGE_RESOURCE_DIRECTORY_ENTRY',
@@ -88,6 +89,7 @@ export const ResourceDirectoryEntry = struct({
   fields: { Name: u32(0), OffsetToData: u32(4) },
 });
 export const RESOURCE_SUBDIRECTORY = 0x8000_0000;
+
 /** OffsetToData is an RVA. */
 export const ResourceDataEntry = struct({
   name: 'IMAGE_RESOURCE_DATA_ENTRY',

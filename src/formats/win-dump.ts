@@ -6,8 +6,10 @@
 import { nested, raw, struct, u8, u16, u32, u64, u64s } from '../core/struct.ts';
 
 export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
+
 /** Ours: stands where the signature will be, in a file that is being converted in place and is no dump yet. */
 export const UNFINISHED_SIGNATURE = Buffer.from('elf2dmp?', 'latin1');
+
 /** Windows fills the header with this before it sets fields. */
 export const DUMP_FILL = Buffer.from('PAGE', 'latin1');
 

@@ -47,6 +47,7 @@ export const SharedUserData = struct({
 
 /** 'KDBG' as a little-endian word. */
 export const KDBG_TAG = 0x4742444b;
+
 /** Sizes of KDDEBUGGER_DATA64: Server 2003 x64 has 0x318, later ones grew; anything outside is no KDBG. */
 export const KDBG_MIN_SIZE = 0x290;
 export const KDBG_MAX_SIZE = 0x1000;
@@ -152,6 +153,7 @@ export const UnloadedDriver64 = struct({
     CurrentTime: u64(0x20),
   },
 });
+
 /** MI_UNLOADED_DRIVERS: a ring; MmLastUnloadedDriver is the index of the entry that is used next, or this. */
 export const MAX_UNLOADED_DRIVERS = 50;
 
@@ -168,6 +170,7 @@ export const MAX_PROCESSORS = 4096;
 /** The thread's and process's blocks of a 64-bit process (winternl.h, public symbols), up to the list of its modules. */
 export const TEB_PEB = 0x60;
 export const PEB_LDR = 0x18;
+
 /** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */
 export const LDR_LOAD_ORDER_LIST = 0x10;
 

@@ -3,14 +3,8 @@ import { isKernelAddress } from '../core/bits.ts';
 import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import { KERNEL_STEP } from './kernel.ts';
+import { type CodeAddress, KERNEL_STEP } from './kernel.ts';
 import type { SearchResult } from './memory-search.ts';
-
-export interface CodeAddress {
-  address: VirtualAddress;
-  /** For evidence: `interrupt handler of CPU 2`. */
-  why: string;
-}
 
 /** Bytes of a stack that are looked through. */
 const STACK_BYTES = 0x800;

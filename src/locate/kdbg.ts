@@ -9,27 +9,15 @@
  * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
 import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
-import type { StructOf } from '../core/struct.ts';
-import { hex, hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import type { KernelImage } from './kernel.ts';
+import type { Kdbg } from '../windows/kdbg.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
 import { findProcessors } from '../windows/processors.ts';
 
 export const KDBG_STEP = 'KDBG';
-
-export type DebuggerFields = Partial<StructOf<typeof DebuggerData>>;
-
-export interface Kdbg {
-  address: VirtualAddress;
-  size: number;
-  encoded: boolean;
-  /** The decoded block, `size` bytes. */
-  block: Buffer;
-  /** Fields within `size`; those beyond it do not exist in this build. */
-  fields: DebuggerFields;
-}
 
 /** A place that looks like a block, before anything in it is believed. */
 export interface KdbgCandidate {

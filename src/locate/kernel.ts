@@ -1,21 +1,18 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import { describeImage, exportName, type PdbIdentity, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
+import { describeImage, exportName, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
 
 export const KERNEL_STEP = 'kernel image';
 
-export interface KernelImage extends PeImage {
-  exportName: string | undefined;
-  pdb: PdbIdentity | undefined;
-}
-
 /** How far below a handler the image can begin: checked builds have some 32 MiB. */
 export const MAX_KERNEL_SIZE = 64 * MIB;
+
 /** Kernels since Windows 10 2004 begin at 2 MiB, older ones at 64 KiB or any page: try the wide steps first. */
 const STEPS = [2 * MIB, 64 * KIB, PAGE_SIZE];
+
 /** Handlers can be hooked by other modules, and stacks hold addresses of all: some are tried before giving up. */
 const MAX_TRIES = 32;
 
@@ -100,3 +97,8 @@ export function findKernel(
 
 export const describeKernel = (kernel: KernelImage): string =>
   `${describeImage(kernel.exportName, kernel)}, ${kernel.size / KIB} KiB${kernel.pdb ? `, PDB ${kernel.pdb.name}` : ''}`;
+export interface CodeAddress {
+  address: VirtualAddress;
+  /** For evidence: `interrupt handler of CPU 2`. */
+  why: string;
+}

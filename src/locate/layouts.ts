@@ -3,7 +3,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Attempt } from '../windows/evidence.ts';
-import type { Windows } from './locator.ts';
+import type { Windows } from '../windows/windows.ts';
 
 const LAYOUT_STEP = 'memory layout';
 

@@ -1,22 +1,26 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
 import { isKernelAddress } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
-import { bytes, hex, hex64, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
-import type { CpuState, Machine } from '../machines/machine.ts';
+import { bytes, hex, hex64, pa, va } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { addressesFromCpus, addressesFromSearch, type CodeAddress } from './code-addresses.ts';
 import { dropDoubtfulFrames } from '../windows/context-frames.ts';
-import { type Crash, findCrash } from '../windows/crash.ts';
-import { type Attempt, Evidence } from '../windows/evidence.ts';
-import { checkKdbg, findKdbg, KDBG_STEP, type Kdbg } from './kdbg.ts';
-import { describeKernel, findKernel, KERNEL_STEP, type KernelImage, kernelAt } from './kernel.ts';
+import { findCrash } from '../windows/crash.ts';
+import { Evidence } from '../windows/evidence.ts';
+import type { Kdbg } from '../windows/kdbg.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
+import { readModules } from '../windows/modules.ts';
+import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
+import { findProcessors, matchProcessors, readDumpedCpus, reportProcessors } from '../windows/processors.ts';
+import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
+import { findVersion } from '../windows/version.ts';
+import type { BugCheck, Windows } from '../windows/windows.ts';
+import { addressesFromCpus, addressesFromSearch } from './code-addresses.ts';
+import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
+import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt } from './kernel.ts';
 import { locateInLayouts } from './layouts.ts';
 import { type SearchResult, searchMemory } from './memory-search.ts';
-import { type Module, readModules } from '../windows/modules.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
-import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
-import { type BadProcessor, findProcessors, matchProcessors, type Processor, readDumpedCpus } from '../windows/processors.ts';
 import { recoverKernel } from './recover-kernel.ts';
 import {
   dumpHeaderRoot,
@@ -28,8 +32,6 @@ import {
   type RootCandidate,
   shadowedRoots,
 } from './roots.ts';
-import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
-import { findVersion, type WindowsVersion } from '../windows/version.ts';
 import {
   addressesFromNote,
   compareNote,
@@ -50,39 +52,6 @@ export interface LocateOptions {
   signal?: AbortSignal | undefined;
   /** Called during a search of all memory with bytes searched so far and in all. */
   onSearch?: ((done: number, total: number) => void) | undefined;
-}
-
-export interface BugCheck {
-  code: number;
-  parameters: readonly [bigint, bigint, bigint, bigint];
-  /** Where KiBugCheckData is. */
-  address: VirtualAddress;
-}
-
-/** Windows as found in a memory image. */
-export interface Windows {
-  image: MemoryImage;
-  /** The kernel's address space, by the root that was accepted. */
-  space: AddressSpace;
-  root: PhysicalAddress;
-  /** The root for the dump's header: debuggers walk four levels. */
-  headerRoot: PhysicalAddress;
-  kernel: KernelImage;
-  kdbg: Kdbg;
-  version: WindowsVersion;
-  shared: SharedData;
-  /** undefined in a guest that did not crash. */
-  bugCheck: BugCheck | undefined;
-  /** Present with `bugCheck`. */
-  crash: Crash | undefined;
-  processors: readonly Processor[];
-  /** CPU states that run no Windows processor. */
-  strayCpus: readonly CpuState[];
-  modules: readonly Module[];
-  /** What Windows counts as RAM, or why that is unknown. */
-  physicalMemory: readonly RamRange[] | string;
-  evidence: readonly Attempt[];
-  diagnostics: Diagnostics;
 }
 
 /** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
@@ -370,67 +339,6 @@ function failure(
     attempts: evidence.failures(step),
     hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
   });
-}
-
-function reportProcessors(
-  machine: Machine,
-  processors: readonly Processor[],
-  bad: readonly BadProcessor[],
-  strays: readonly CpuState[],
-  cpuCount: number,
-  kdbg: Kdbg,
-  evidence: Evidence,
-  diagnostics: Diagnostics,
-): void {
-  const step = 'processors';
-  if (cpuCount === 0) diagnostics.add('loss', 'no-cpu-states', 'the input holds no CPU states: no register is known');
-  const table = hex64(kdbg.fields.KiProcessorBlock ?? 0n);
-  if (processors.length === 0) {
-    diagnostics.add(
-      'loss',
-      'no-processors',
-      `KiProcessorBlock at ${table} leads to no processor: the dump shows no registers`,
-    );
-    evidence.reject(step, `KiProcessorBlock at ${table}`, 'no entry is a PRCB');
-  }
-  for (const p of processors) {
-    if (p.doubt) {
-      diagnostics.add('loss', 'processor-damaged', `processor ${p.number}: ${p.doubt}`, { prcb: hex64(p.prcb) });
-    }
-    const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
-    if (p.cpu) {
-      evidence.accept(step, method, `it has CPU ${p.cpu.index}, by the KPCR ${hex64(p.kpcr)}`);
-    } else {
-      evidence.reject(step, method, `no CPU's gs leads to its KPCR ${hex64(p.kpcr)}`);
-      diagnostics.add(
-        'loss',
-        'processor-without-state',
-        `no CPU state belongs to processor ${p.number} (KPCR ${hex64(p.kpcr)}): its registers are unknown`,
-        {
-          prcb: hex64(p.prcb),
-        },
-      );
-    }
-  }
-  for (const { number, address, reason } of bad) {
-    evidence.reject(step, `KiProcessorBlock[${number}] ${hex64(address)}`, reason);
-    diagnostics.add('loss', 'prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, {
-      prcb: hex64(address),
-    });
-  }
-  for (const cpu of strays) {
-    if (!cpu.registers) continue; // reported by the reader
-    if (machine.knowsControl(cpu.registers) && !machine.pageTables(cpu.registers)) {
-      evidence.reject(step, `CPU ${cpu.index}`, 'paging is off: it was never started, so nothing of it is lost');
-      continue;
-    }
-    evidence.reject(step, `CPU ${cpu.index}`, 'its gs leads to no processor of Windows');
-    diagnostics.add(
-      'loss',
-      'cpu-without-processor',
-      `CPU ${cpu.index} runs no processor that Windows knows: its registers are not in the dump`,
-    );
-  }
 }
 
 /** KiBugCheckData: code and four parameters; the code is 0 while the system runs. */

@@ -5,7 +5,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
-import type { PageClue, PageScan } from '../machines/machine.ts';
+import type { PageClue, PageScan } from '../machines/page-search.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { SkipSearch } from './skip-search.ts';
 
@@ -22,10 +22,12 @@ export interface SearchResult {
 }
 
 const BLOCK = 4 * MIB;
+
 /** Of each kind; a guest has one root per process. */
 const MAX_FOUND = 1024;
 const KDBG_PATTERN = Buffer.from('KDBG', 'latin1');
 const tag = new SkipSearch(KDBG_PATTERN);
+
 /** Of the tag in its block. */
 const TAG_OFFSET = 0x10;
 

@@ -6,6 +6,7 @@ import type { MemoryImage } from '../memory/image.ts';
 const SEARCH_LIMIT = 512 * MIB;
 const CHUNK = MIB;
 const BANNER = Buffer.from('Linux version ');
+
 /** `Linux version 6.1.0-18-amd64 (` */
 const BANNER_PATTERN = /Linux version \d+\.\d+[\w.+~-]* \(/;
 

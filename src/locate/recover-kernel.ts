@@ -4,15 +4,17 @@ import type { Diagnostics } from '../core/errors.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
-import { KERNEL_STEP, type KernelImage, MAX_KERNEL_SIZE } from './kernel.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
 import { firstModule } from '../windows/modules.ts';
 import { readPeImage } from '../windows/pe-image.ts';
+import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
+import type { CodeAddress } from './kernel.ts';
+import { KERNEL_STEP, MAX_KERNEL_SIZE } from './kernel.ts';
 
 /** Neighbourhoods searched: each takes about a second. */
 const MAX_NEIGHBOURHOODS = 4;
+
 /** Blocks looked at in each: a kernel has a dozen, hostile memory any number. */
 const MAX_TRIES = 256;
 

@@ -86,8 +86,10 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
 
 /** KPRCB.KernelDirectoryTableBase was seen here (from the KPCR): Windows 10 1809 and 1903, 20H2, Windows 11. */
 const KNOWN_OFFSETS = [0x7000, 0x9000, 0xa000];
+
 /** KPCR with its PRCB: no build's is larger. */
 const KPCR_REACH = 0x10000;
+
 /** Bits 12 to 51 are the address; PCID below, and bit 63 says "do not flush". */
 const ROOT_ADDRESS = 0x000f_ffff_ffff_f000n;
 const ROOT_RESERVED = 0x7ff0_0000_0000_0000n;

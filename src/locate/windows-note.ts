@@ -10,11 +10,11 @@ import { DUMP_HEADER64_SIZE, DUMP_SIGNATURE, DumpHeader64, MAX_HEADER_RUNS } fro
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { CodeAddress } from './code-addresses.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import type { Kdbg } from './kdbg.ts';
-import type { Windows } from './locator.ts';
+import type { Kdbg } from '../windows/kdbg.ts';
 import { type RamRange, ramRanges } from '../windows/physical-memory.ts';
+import type { Windows } from '../windows/windows.ts';
+import type { CodeAddress } from './kernel.ts';
 import type { RootCandidate } from './roots.ts';
 
 export const NOTE_STEP = 'VMCOREINFO note';

@@ -2,8 +2,10 @@
  * What depends on the machine, as one value per machine: paging, CPU notes, CONTEXT layout, where
  * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
  */
-import type { PhysicalAddress, VirtualAddress } from '../core/units.ts';
+import type { VirtualAddress } from '../core/units.ts';
+import type { PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
+import type { CodeImage, FrameState, UnwindStep } from './unwinding.ts';
 import type { X64Registers } from './x64/registers.ts';
 
 /** Registers of any machine: a union once there is a second one. */
@@ -51,26 +53,6 @@ export interface InterruptTable {
   size: number;
 }
 
-/** Something that looks like Windows in a page of memory. */
-export type PageClue =
-  | { kind: 'root'; root: PhysicalAddress; how: 'processor start block' | 'self-map' }
-  | { kind: 'kpcr'; virtual: VirtualAddress; idtBase: VirtualAddress };
-
-/** A fast first look at pages in the search of all memory. */
-export interface PageScan {
-  /** To be filled and scanned in turn. */
-  readonly buffers: readonly [Buffer, Buffer];
-  /**
-   * Offsets of the pages in a buffer that can have a clue or a KDBG's tag; valid until the next call.
-   *
-   * @param which buffer
-   * @param length bytes, whole pages
-   * @param extended at least `length`: of the pages behind it only tags are looked for
-   * @param physical address of the buffer's first page
-   */
-  scan(which: 0 | 1, length: number, extended: number, physical: number): Uint32Array;
-}
-
 /** What matters of a CONTEXT that Windows captured. */
 export interface ContextView {
   /** Its flags say that it holds this machine's control and integer registers. */
@@ -78,40 +60,6 @@ export interface ContextView {
   instructionPointer: VirtualAddress;
   stackPointer: VirtualAddress;
 }
-
-/** The registers of one frame of a stack. */
-export interface FrameState {
-  instructionPointer: bigint;
-  stackPointer: bigint;
-  /** By the numbers that the machine's instructions encode; undefined where a register is not known. */
-  integers: readonly (bigint | undefined)[];
-  /** It runs the machine's own code, not that of WoW64. */
-  native: boolean;
-}
-
-/** An entry of an image's exception directory: RVAs. */
-export interface FunctionEntry {
-  begin: number;
-  end: number;
-  unwindInfo: number;
-}
-
-/** An image as unwinding needs it. */
-export interface CodeImage {
-  base: bigint;
-  /** Bytes. */
-  size: number;
-  /** Bytes at an RVA; undefined outside the image and where memory is missing. */
-  read(rva: number, length: number): Buffer | undefined;
-  /** The entry for an RVA; undefined: there is none; `missing`: the directory is not in memory. */
-  functionAt(rva: number): FunctionEntry | 'missing' | undefined;
-}
-
-export type UnwindStep =
-  /** `trap`: through an interrupt, exception or system call. */
-  | { how: 'unwound' | 'leaf' | 'trap'; state: FrameState }
-  /** It can't be done: why, without final stop. */
-  | { stopped: string };
 
 /** What an MMPFN, an entry of Windows' page frame database, tells (types in public symbols). */
 export interface PageDatabaseFormat {

@@ -16,6 +16,7 @@ export const Mapped = {
 } as const;
 
 const MAX_TRANSITION = 16_384;
+
 /** Missing tables that are told apart. */
 const MAX_MISSING = 65_536;
 

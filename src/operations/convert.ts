@@ -1,29 +1,28 @@
 /** The main job: open, locate, plan, emit. */
 import { dirname } from 'node:path';
+import type { Compression, ContextChoice, DumpTypeChoice, RamChoice, ReflinkChoice, SparseChoice } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
-import { hex64 } from '../core/units.ts';
-import type { Compression, SparseChoice } from '../dump/choices.ts';
-import { checkOutput, emitCopy, emitReflink, sharedFirstPage } from '../write/copy.ts';
-import { checkCompression, emitCompressed } from '../write/compressed.ts';
-import { PatchSet } from '../plan/patches.ts';
-import { type DumpPlan, type PlanOptions, planDump } from '../plan/plan.ts';
-import { sharedPages } from '../plan/shared-pages.ts';
-import { withoutZeroPages } from '../plan/zero-pages.ts';
-import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
-import { type LocateOptions, locateWindows, type Windows } from '../locate/locator.ts';
-import type { RamRange } from '../windows/physical-memory.ts';
-import type { Processor } from '../windows/processors.ts';
-import type { MemoryImage } from '../memory/image.ts';
-import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
-import { TOOL } from '../version.ts';
-import type { ContextChoice, DumpTypeChoice, RamChoice, ReflinkChoice } from '../commands/choices.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
-import { headerValues } from '../plan/header-values.ts';
+import { checkOutput } from '../files/publish.ts';
+import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
+import { type LocateOptions, locateWindows } from '../locate/locator.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { type Conversion, planConversion } from '../plan/conversion.ts';
+import { selectPages } from '../plan/select-pages.ts';
+import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
+import { withoutZeroPages } from '../plan/zero-pages.ts';
+import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
+import { type ConversionReport, reportDump } from '../report/conversion.ts';
+import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
 import { writePatchFile } from '../report/patch-file.ts';
-import { type ConversionReport, reportDump, reportInput, reportProcessors, reportWindows } from '../report/conversion.ts';
-import { type PageSelection, selectPages } from '../plan/select-pages.ts';
+import { reportProcessors, reportWindows } from '../report/windows.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
+import { TOOL } from '../version.ts';
+import type { Windows } from '../windows/windows.ts';
+import { checkCompression, emitCompressed } from '../write/compressed.ts';
+import { emitCopy } from '../write/copy.ts';
+import { emitReflink } from '../write/reflink.ts';
 
 export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
   /** A file, a compressed file, a pipe, or `-` for standard input. */
@@ -271,156 +270,6 @@ async function tryShared(windows: Windows, options: ConvertOptions, target: stri
   }
   image.diagnostics.add('warning', 'copied', `the pages were copied, not shared: ${obstacle}`);
   return undefined;
-}
-
-/** Registers that the dump shows for a processor. */
-export interface ShownContext {
-  processor: Processor;
-  source: 'cpu' | 'captured' | 'unknown';
-  frame: Buffer;
-}
-
-export interface Conversion {
-  plan: DumpPlan;
-  shown: readonly ShownContext[];
-  /** The processor that the header's context and exception record are of. */
-  header: ShownContext | undefined;
-  /** Of the header's exception record; 0 without `header`. */
-  exceptionAddress: bigint;
-  /** Its pages share the input's blocks. */
-  sharesInput: boolean;
-  /** Of a kernel dump or one of active memory: what was kept and why. */
-  selection?: PageSelection;
-  zeroPagesDropped?: number;
-  /** `bytes`: of the compressed file. */
-  compression?: { format: Compression; bytes: number };
-  /** The journal of a file converted in place. */
-  journal?: string;
-}
-
-/** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
-export function planConversion(
-  windows: Windows,
-  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & Pick<PlanOptions, 'firstPage' | 'kept'> = {},
-): Conversion {
-  const { image, space, kdbg, shared } = windows;
-  const { machine, diagnostics } = image;
-  const shown = showContexts(windows, options.context ?? 'auto');
-  const patches = new PatchSet(space, diagnostics);
-  if (options.patch ?? true) {
-    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
-    for (const context of shown) patchProcessor(windows, context, patches);
-  }
-  const known = shown.filter((s) => s.source !== 'unknown');
-  const header =
-    known.find((s) => s.processor === windows.crash?.processor) ??
-    // The debugger opens on this one; in 32-bit code (WoW64) it would read every CPU as x86.
-    known.find(
-      ({ source, processor: { cpu } }) => source === 'cpu' && cpu?.registers && machine.runsNativeCode(cpu.registers),
-    ) ??
-    known[0];
-  for (const [name, value] of [
-    ['SystemTime', shared.systemTime],
-    ['InterruptTime', shared.interruptTime],
-  ] as const) {
-    if (value === undefined) {
-      diagnostics.add(
-        'loss',
-        'time-unknown',
-        `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
-      );
-    }
-  }
-  if (shared.productType === 0) {
-    diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
-  }
-  const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
-  const plan = planDump(
-    image,
-    headerValues(windows, header?.frame),
-    patches.list,
-    {
-      type: options.type ?? 'auto',
-      firstPage: options.firstPage,
-      kept: options.kept,
-      ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
-    },
-    diagnostics,
-  );
-  return { plan, shown, header, exceptionAddress, sharesInput: false };
-}
-
-function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
-  if (typeof physicalMemory !== 'string') return physicalMemory;
-  throw new Elf2dmpError({
-    code: 'ram-unknown',
-    kind: 'corrupt',
-    message: `what Windows counts as RAM is unknown: ${physicalMemory}`,
-    file: image.file,
-    hint: 'convert without --ram windows: then everything in the input is kept',
-  });
-}
-
-/** The registers that each processor shows. */
-export const showContexts = (windows: Windows, choice: ContextChoice): ShownContext[] =>
-  windows.processors.map((processor) => chooseContext(windows, processor, choice));
-
-/** Decides whose registers a processor shows. */
-export function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
-  const { machine, diagnostics } = image;
-  const registers = processor.cpu?.registers;
-  const captured = crash?.captured.get(processor);
-  const usable = captured !== undefined && captured.doubt === undefined;
-  const wanted =
-    choice === 'captured' ||
-    (choice === 'auto' && (!registers || (processor === crash?.processor && captured?.atBugCheck)));
-  if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };
-  if (wanted && captured && processor === crash?.processor) {
-    diagnostics.add(
-      'warning',
-      'captured-frame-doubtful',
-      `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} does not hold up (${captured.doubt}): its CPU's later registers are shown`,
-    );
-  }
-  if (registers) return { processor, source: 'cpu', frame: machine.encodeContext(registers) };
-  return { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
-}
-
-/** Puts the registers that a processor shows where the debugger takes them from. */
-function patchProcessor(
-  { image, space, kdbg, bugCheck }: Windows,
-  { processor, frame }: ShownContext,
-  patches: PatchSet,
-): void {
-  const { machine, diagnostics } = image;
-  const registers = processor.cpu?.registers;
-  const name = `of processor ${processor.number}`;
-  if (processor.context === undefined) {
-    const reason = processor.contextDoubt ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
-    diagnostics.add(
-      'loss',
-      'no-context-frame',
-      `processor ${processor.number}: ${reason}: the debugger shows no registers of its CPU`,
-      { prcb: hex64(processor.prcb) },
-    );
-  } else {
-    patches.add(`CONTEXT ${name}`, processor.context, frame);
-  }
-  if (processor.specialRegisters === undefined) return;
-  const { OffsetPrcbProcStateContext: contextAt = 0, OffsetPrcbProcStateSpecialReg: specialAt = 0 } = kdbg.fields;
-  const original = space.read(processor.specialRegisters, machine.specialRegistersSize);
-  if (!original || (contextAt > specialAt && contextAt - specialAt < machine.specialRegistersSize)) {
-    diagnostics.add(
-      'loss',
-      'no-special-registers',
-      `processor ${processor.number}: its special registers at ${hex64(processor.specialRegisters)} can't be set`,
-      { virtual: hex64(processor.specialRegisters) },
-    );
-    return;
-  }
-  const kpcr = space.read(processor.kpcr, machine.kpcr.size);
-  const special = machine.patchSpecialRegisters(original, registers, kpcr, bugCheck !== undefined);
-  if (!special.equals(original)) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }
 
 export function refuseLosses({ image }: Windows): void {

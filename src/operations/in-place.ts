@@ -1,16 +1,18 @@
 /** Converting without a second file: the ELF file becomes the dump, and can become the ELF file again. */
 import { Elf2dmpError } from '../core/errors.ts';
-import type { SharedPages } from '../write/copy.ts';
 import { FILE_CALLS } from '../files/file-calls.ts';
-import { InPlaceFile, inPlaceFirstPage } from '../write/in-place.ts';
-import { sharedPages } from '../plan/shared-pages.ts';
 import { Elf64Header } from '../formats/elf.ts';
-import type { LocateOptions, Windows } from '../locate/locator.ts';
+import type { LocateOptions } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { type Conversion, planConversion } from '../plan/conversion.ts';
+import type { SharedPages } from '../plan/shared-pages.ts';
+import { inPlaceFirstPage, sharedPages } from '../plan/shared-pages.ts';
 import { openImage } from '../readers/registry.ts';
-import { TOOL } from '../version.ts';
-import { type Conversion, type ConvertOptions, convertImage, planConversion, refuseLosses } from './convert.ts';
 import type { ConversionReport, UndoReport } from '../report/conversion.ts';
+import { TOOL } from '../version.ts';
+import type { Windows } from '../windows/windows.ts';
+import { InPlaceFile } from '../write/in-place.ts';
+import { type ConvertOptions, convertImage, refuseLosses } from './convert.ts';
 
 export interface InPlaceOptions
   extends LocateOptions,

@@ -1,7 +1,7 @@
 /** The page map of bitmap dumps: bit n, least significant first, is PFN n. */
 import { PAGE_SIZE } from '../core/units.ts';
 import { BITMAP_SIGNATURE_FULL, BITMAP_SIGNATURE_KERNEL, BITMAP_VALID, BitmapDumpHeader } from '../formats/win-dump.ts';
-import type { Extent } from './header.ts';
+import type { Extent } from '../memory/runs.ts';
 
 /** Bytes that the bitmap header and map take for memory that ends at `end`. */
 export const bitmapSize = (end: number): number => BitmapDumpHeader.size + Math.ceil(end / PAGE_SIZE / 8);

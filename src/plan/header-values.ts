@@ -1,8 +1,9 @@
 /** What a dump's header says of a Windows. */
-import type { PlanValues } from './plan.ts';
+
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
-import type { Windows } from '../locate/locator.ts';
 import { VERSION } from '../version.ts';
+import type { Windows } from '../windows/windows.ts';
+import type { PlanValues } from './plan.ts';
 
 /** The comment begins with this. */
 export const COMMENT_START = 'Converted by elf2dmp ';

@@ -1,5 +1,4 @@
 /** The first 0x2000 bytes of a 64-bit crash dump. */
-import type { PhysicalAddress } from '../core/units.ts';
 import { PAGE_SIZE, pfnOf } from '../core/units.ts';
 import {
   DUMP_FILL,
@@ -12,13 +11,7 @@ import {
   PhysicalMemoryRun64,
   STATUS_BREAKPOINT,
 } from '../formats/win-dump.ts';
-
-/** A physically contiguous range of whole pages. */
-export interface Extent {
-  start: PhysicalAddress;
-  /** Bytes, a multiple of the page size. */
-  size: number;
-}
+import type { Extent } from '../memory/runs.ts';
 
 /** What the header says; every value is the guest's unless said otherwise. */
 export interface HeaderValues {

@@ -4,8 +4,9 @@ import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import { DUMP_ATTRIBUTE_FILTERED, DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { type Extent, sum } from '../memory/runs.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
-import { type Extent, encodeHeader, type HeaderValues } from './header.ts';
+import { encodeHeader, type HeaderValues } from './header.ts';
 import type { Patch } from './patches.ts';
 
 export interface DumpPlan {
@@ -132,8 +133,6 @@ function chooseExtents(
   return { type: type === 'auto' ? 'bitmap' : type, extents: dropFarExtents(extents, diagnostics) };
 }
 
-const sum = (extents: readonly { size: number }[]): number => extents.reduce((total, e) => total + e.size, 0);
-
 function intersect(a: readonly Extent[], b: readonly Extent[]): Extent[] {
   const result: Extent[] = [];
   for (let i = 0, j = 0; i < a.length && j < b.length; ) {
@@ -187,4 +186,14 @@ function keepPatches(patches: readonly Patch[], extents: readonly Extent[], diag
     }
     return kept;
   });
+}
+
+/** File offset of a physical address that the plan keeps. */
+export function positionOf(plan: DumpPlan, physical: number): number {
+  let position = plan.firstPage;
+  for (const { start, size } of plan.extents) {
+    if (physical >= start && physical < start + size) return position + physical - start;
+    position += size;
+  }
+  throw new RangeError(`physical 0x${physical.toString(16)} is not in the plan`);
 }

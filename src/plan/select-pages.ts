@@ -1,11 +1,12 @@
 /** Which pages a kernel dump or a dump of active memory keeps, and why. */
-import type { Extent } from './header.ts';
+
 import { PageLocation } from '../formats/win-kernel.ts';
-import type { Windows } from '../locate/locator.ts';
+import { PageMap } from '../memory/page-map.ts';
+import type { Extent } from '../memory/runs.ts';
+import { Mapped, walkTables } from '../memory/table-walk.ts';
 import { type PageState, readPageStates } from '../windows/page-states.ts';
 import { findProcessRoots } from '../windows/process-roots.ts';
-import { PageMap } from '../memory/page-map.ts';
-import { Mapped, walkTables } from '../memory/table-walk.ts';
+import type { Windows } from '../windows/windows.ts';
 
 /** What a page is: the kernel's, a process's or, where nothing maps it, what Windows' own database says. The first that holds. */
 export type PageKind =

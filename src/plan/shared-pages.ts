@@ -1,8 +1,8 @@
 /** Whether a dump can use the input's pages where they lie. */
 import { fstatSync } from 'node:fs';
+import { alignUp } from '../core/bits.ts';
 import { PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { SharedPages } from '../write/copy.ts';
 
 /**
  * A bitmap dump holds its pages in ascending order without gaps, at any byte. So the input's must lie like
@@ -27,3 +27,24 @@ export function sharedPages(image: MemoryImage): SharedPages | string {
   }
   return { fd: image.fd, offset: first.fileOffset, block: fstatSync(image.fd).blksize };
 }
+
+/** The part of the input that becomes the dump's pages as it lies there. */
+export interface SharedPages {
+  /** Opened for reading. */
+  fd: number;
+  /** File offset of the first page in the input. */
+  offset: number;
+  /** The file system's block size: what can be shared begins and ends at its multiples. */
+  block: number;
+}
+
+/** FirstPage of a dump that shares its pages: in the same place within a block as in the input. */
+export const sharedFirstPage =
+  ({ offset, block }: SharedPages) =>
+  (prefix: number): number =>
+    alignUp(prefix, block) + (offset % block);
+/** Where the pages begin in the dump that an ELF file becomes in place. */
+export const inPlaceFirstPage =
+  ({ offset, block }: SharedPages) =>
+  (prefix: number): number =>
+    Math.ceil(prefix / block) * block + offset;

@@ -1,7 +1,7 @@
 /** Pages that hold nothing but zeros. */
 import { MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { Extent } from './header.ts';
+import type { Extent } from '../memory/runs.ts';
 import type { Patch } from './patches.ts';
 
 const CHUNK = MIB;

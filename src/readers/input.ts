@@ -3,6 +3,7 @@ import { createReadStream, fstatSync, openSync, readFileSync, statSync } from 'n
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
+import { STANDARD_INPUT } from '../choices.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
@@ -10,7 +11,6 @@ import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
-import { STANDARD_INPUT } from './choices.ts';
 import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
 import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
 

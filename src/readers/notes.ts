@@ -8,6 +8,7 @@ import type { ImageNote } from '../memory/image.ts';
 
 /** Notes that are read: two for each of 4,096 CPUs, and room for more. */
 export const MAX_NOTES = 65_536;
+
 /** Bytes of all notes that are read; 4,096 CPUs take 3.3 MB. */
 export const MAX_NOTE_BYTES = 64 * MIB;
 const MAX_NAME = 4096;

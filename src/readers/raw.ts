@@ -23,6 +23,7 @@ export interface RawRange {
  */
 const LOW_MEMORY_ENDS = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0xe000_0000, 0xf000_0000] as const;
 const HIGH_MEMORY = 4 * GIB;
+
 /** Less is no machine's memory. */
 export const MIN_RAW_SIZE = 1024 * 1024;
 

@@ -1,9 +1,10 @@
 /** Finds the reader for an input, or says what the input is instead. */
+
+import type { FormatChoice } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import type { FormatChoice } from './choices.ts';
 import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';

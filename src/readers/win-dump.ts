@@ -22,6 +22,7 @@ import type { Estimate, Reader } from './reader.ts';
 
 /** 8 TiB of pages of 4 KiB. */
 const MAX_BITMAP_BYTES = 256 * MIB;
+
 /** A run costs about 100 bytes. */
 const MAX_RUNS = 1 << 20;
 const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
@@ -29,6 +30,7 @@ const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
 /** A run whose bytes lie in the file as they are. */
 type FileRun = PhysicalRun & { fileOffset: number };
 type Header = StructOf<typeof DumpHeader64>;
+
 /** One error of this file: `corrupt` unless said otherwise. */
 type Fail = (details: Omit<ErrorDetails, 'kind' | 'file'> & { kind?: ErrorDetails['kind'] }) => Elf2dmpError;
 

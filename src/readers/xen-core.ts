@@ -16,8 +16,10 @@ import type { Reader } from './reader.ts';
 const MAX_SECTIONS = 64;
 const MAX_NAMES = 4096;
 const MAX_CPUS = 4096;
+
 /** A run costs about 100 bytes. */
 const MAX_RUNS = 1 << 20;
+
 /** Of a page that was not there (~0 in Xen's words). */
 const INVALID_PFN_WORD = 0xffff_ffff;
 

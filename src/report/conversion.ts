@@ -1,80 +1,14 @@
 /** What a conversion found and did, as plain data: `--json` prints it. Addresses are hex strings. */
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
-import { type Patch, sha256 } from '../plan/patches.ts';
 import { STATUS_BREAKPOINT } from '../formats/win-dump.ts';
-import type { Attempt } from '../windows/evidence.ts';
-import type { Windows } from '../locate/locator.ts';
-import { moduleOf } from '../windows/modules.ts';
-import type { MemoryImage } from '../memory/image.ts';
-import { bugCheckName } from '../windows/bug-checks.ts';
-import type { Conversion, ShownContext } from '../operations/convert.ts';
+import type { Conversion } from '../plan/conversion.ts';
 import type { PageSelection } from '../plan/select-pages.ts';
-import type { VerificationReport } from '../verify/verify-dump.ts';
-
-export interface InputReport {
-  path: string;
-  format: string;
-  machine: string;
-  cpus: number;
-  /** Physically contiguous ranges in the input, and their bytes. */
-  runs: number;
-  memoryBytes: number;
-}
-
-export interface ProcessorReport {
-  number: number;
-  /** Index of the CPU in the input that runs it; null if none does. */
-  cpu: number | null;
-  kpcr: string;
-  prcb: string;
-  mode: 'kernel' | 'user' | null;
-  rip: string | null;
-  rsp: string | null;
-  cr3: string | null;
-  /** Module that RIP lies in. */
-  module: string | null;
-  /** Whose registers the dump shows: the CPU's, those that Windows captured at the bug check, or none. */
-  shown: 'cpu' | 'captured' | 'unknown';
-  /** In a crashed guest: the frame that Windows captured, and why it is not trusted (null if it is). */
-  captured: { rip: string; rsp: string; atBugCheck: boolean; doubt: string | null } | null;
-}
-
-export interface WindowsReport {
-  build: number;
-  checked: boolean;
-  buildLab: string | null;
-  ntVersion: string;
-  productType: 'workstation' | 'domain controller' | 'server' | null;
-  systemRoot: string;
-  directoryTableBase: string;
-  pagingMode: string;
-  kernelBase: string;
-  kernelSize: number;
-  kernelPdb: { name: string; guid: string; age: number } | null;
-  kdbg: { address: string; size: number; encoded: boolean };
-  /** ISO 8601, UTC. */
-  systemTime: string | null;
-  uptimeSeconds: number | null;
-  /** null in a guest that did not crash. */
-  bugCheck: {
-    code: string;
-    name: string | null;
-    parameters: string[];
-    /** The processor that crashed, null if nothing tells; and how it was told. */
-    processor: number | null;
-    processorFrom: 'input' | 'captured-frame' | 'stack' | 'only-processor' | 'unknown';
-  } | null;
-  modules: number;
-}
-
-export interface PatchReport {
-  what: string;
-  virtual: string;
-  physical: string;
-  length: number;
-  originalSha256: string;
-}
+import type { Attempt } from '../windows/evidence.ts';
+import type { VerificationReport } from './findings.ts';
+import type { InputReport } from './input.ts';
+import { type PatchReport, reportPatch } from './patch-file.ts';
+import type { ProcessorReport, WindowsReport } from './windows.ts';
 
 export interface DumpReport {
   path: string;
@@ -128,96 +62,6 @@ export interface UndoReport {
   bytes: number;
   /** Places in the guest's memory that got their old bytes back. */
   patches: number;
-}
-
-export function reportInput(image: MemoryImage): InputReport {
-  return {
-    path: image.file,
-    format: image.format,
-    machine: image.machine.name,
-    cpus: image.cpus.length,
-    runs: image.runs.length,
-    memoryBytes: image.size,
-  };
-}
-
-const PRODUCT_TYPES = [null, 'workstation', 'domain controller', 'server'] as const;
-/** 100 ns units between 1601 and 1970. */
-const UNIX_EPOCH = 116_444_736_000_000_000n;
-
-/** ISO 8601 of a FILETIME; null where it is zero, unknown or beyond what a date can say. */
-export function filetimeToIso(filetime: bigint | undefined): string | null {
-  if (!filetime) return null;
-  const date = new Date(Number((filetime - UNIX_EPOCH) / 10_000n));
-  return Number.isNaN(date.getTime()) ? null : date.toISOString();
-}
-
-export function reportWindows(w: Windows): WindowsReport {
-  return {
-    build: w.version.build,
-    checked: w.version.majorVersion === 0xc,
-    buildLab: w.version.lab ?? null,
-    ntVersion: `${w.shared.ntMajorVersion}.${w.shared.ntMinorVersion}`,
-    productType: PRODUCT_TYPES[w.shared.productType] ?? null,
-    systemRoot: w.shared.systemRoot,
-    directoryTableBase: hex(w.root),
-    pagingMode: w.space.mode.name,
-    kernelBase: hex64(w.kernel.base),
-    kernelSize: w.kernel.size,
-    kernelPdb: w.kernel.pdb ?? null,
-    kdbg: { address: hex64(w.kdbg.address), size: w.kdbg.size, encoded: w.kdbg.encoded },
-    systemTime: filetimeToIso(w.shared.systemTime),
-    uptimeSeconds: w.shared.interruptTime === undefined ? null : Number(w.shared.interruptTime / 10_000n) / 1000,
-    bugCheck: w.bugCheck
-      ? {
-          code: hex(w.bugCheck.code),
-          name: bugCheckName(w.bugCheck.code),
-          parameters: w.bugCheck.parameters.map(hex64),
-          processor: w.crash?.processor?.number ?? null,
-          processorFrom: w.crash?.how ?? 'unknown',
-        }
-      : null,
-    modules: w.modules.length,
-  };
-}
-
-export function reportProcessors(w: Windows, shown: readonly ShownContext[]): ProcessorReport[] {
-  const { machine } = w.image;
-  return w.processors.map((p) => {
-    const r = p.cpu?.registers;
-    const rip = r && machine.instructionPointer(r);
-    const captured = w.crash?.captured.get(p);
-    return {
-      number: p.number,
-      cpu: p.cpu?.index ?? null,
-      kpcr: hex64(p.kpcr),
-      prcb: hex64(p.prcb),
-      mode: r ? (machine.isUserMode(r) ? 'user' : 'kernel') : null,
-      rip: rip === undefined ? null : hex64(rip),
-      rsp: r ? hex64(machine.stackPointer(r)) : null,
-      cr3: r?.control ? hex(r.control.cr3) : null,
-      module: rip === undefined ? null : (moduleOf(w.modules, rip)?.name ?? null),
-      shown: shown.find((s) => s.processor === p)?.source ?? 'unknown',
-      captured: captured
-        ? {
-            rip: hex64(captured.view.instructionPointer),
-            rsp: hex64(captured.view.stackPointer),
-            atBugCheck: captured.atBugCheck,
-            doubt: captured.doubt ?? null,
-          }
-        : null,
-    };
-  });
-}
-
-export function reportPatch(patch: Patch): PatchReport {
-  return {
-    what: patch.what,
-    virtual: hex64(patch.virtual),
-    physical: hex(patch.physical),
-    length: patch.bytes.length,
-    originalSha256: sha256(patch.original),
-  };
 }
 
 /** A kernel dump of a large guest has runs by the hundred thousand. */

@@ -1,5 +1,10 @@
 /** What a verification found wrong, as plain data. */
 
+import { Elf2dmpError } from '../core/errors.ts';
+import { hex } from '../core/units.ts';
+import type { DumpPlan } from '../plan/plan.ts';
+import type { PatchReport } from './patch-file.ts';
+
 export interface Finding {
   /** `error`: the dump is not as it should be. `warning`: worth a look, and no fault of the dump. */
   severity: 'error' | 'warning';
@@ -40,4 +45,38 @@ export class Findings {
     if (this.#errors === 0) return 'sound';
     return this.#differences > 0 ? 'differs' : 'unsound';
   }
+}
+
+export interface VerificationReport {
+  /** `differs`: the comparison with the input found something; `unsound`: the dump alone shows it. */
+  outcome: 'sound' | 'unsound' | 'differs';
+  dump: { path: string; bytes: number; type: DumpPlan['type'] | null; pages: number };
+  /** The comparison with the input; null without one. */
+  against: {
+    path: string;
+    pagesCompared: number;
+    /** Pages that differ from the input's where no change is listed. */
+    pagesDifferent: number;
+    /** What the conversion changed, each found as it should be unless a finding says otherwise. */
+    changes: PatchReport[];
+  } | null;
+  findings: readonly Finding[];
+  /** Findings beyond those that are listed. */
+  findingsLeftOut: number;
+}
+
+/** What a reader or the locator refuses is a finding here; what can't be read at all is not. */
+export function asFinding(error: unknown): Finding {
+  if (!(error instanceof Elf2dmpError) || (error.kind !== 'corrupt' && error.kind !== 'unsupported')) throw error;
+  const { code, message, structure, field, offset, expected, actual } = error.details;
+  return {
+    severity: 'error',
+    code,
+    message,
+    ...(structure === undefined ? {} : { structure }),
+    ...(field === undefined ? {} : { field }),
+    ...(offset === undefined ? {} : { offset: hex(offset) }),
+    ...(expected === undefined ? {} : { expected }),
+    ...(actual === undefined ? {} : { found: actual }),
+  };
 }

@@ -1,10 +1,10 @@
 /** Physical memory as some hundred cells, each of one kind: for a person to look at. */
 
 import { PAGE_SIZE, pa } from '../core/units.ts';
-import type { Span } from '../write/sparse.ts';
-import type { Windows } from '../locate/locator.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { Windows } from '../windows/windows.ts';
+import type { Span } from '../write/sparse.ts';
 
 /** What a cell shows: the first of these that lies in it. */
 export const CELL_KINDS = ['patched', 'kernel', 'tables', 'data', 'zero', 'left'] as const;
@@ -18,8 +18,10 @@ export interface MemoryPicture {
 }
 
 const CELLS = 1536;
+
 /** Pages of a cell that are looked at to tell whether it is all zeros. */
 const SAMPLES = 4;
+
 /** A guest with 4 GiB has some thousand of the kernel's own. */
 const MAX_TABLES = 65_536;
 const ADDRESS_LOW = 0xffff_f000;

@@ -1,11 +1,13 @@
 /** Everything that a report for people shows of one dump, gathered while it is open. */
+
+import { type ShownContext, showContexts } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';
-import type { Windows } from '../locate/locator.ts';
-import { type ShownContext, showContexts } from '../operations/convert.ts';
-import { describeInput, describeWindows, type InfoReport } from '../operations/inspect.ts';
-import { drawMemory, type MemoryPicture } from './memory-picture.ts';
+import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
-import { type ProcessorStackReport, stacksOf } from '../operations/stacks.ts';
+import { describeInput, type InfoReport } from './input.ts';
+import { drawMemory, type MemoryPicture } from './memory-picture.ts';
+import { type ProcessorStackReport, stacksOf } from './stacks.ts';
+import { describeWindows } from './windows.ts';
 
 export interface PageData {
   input: InfoReport['input'];

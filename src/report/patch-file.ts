@@ -5,12 +5,13 @@
 import { readFile, stat } from 'node:fs/promises';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes, hex, hex64, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
-import { writeNewFile } from '../write/copy.ts';
-import type { Extent } from '../plan/header.ts';
-import type { Patch } from '../plan/patches.ts';
+import { writeNewFile } from '../files/publish.ts';
+import type { Extent } from '../memory/runs.ts';
+import { type Patch, sha256 } from '../plan/patches.ts';
 import { TOOL } from '../version.ts';
 
 const SCHEMA = 'elf2dmp-patches-1';
+
 /** 4096 processors change some 8 MiB, written as hex twice. */
 const MAX_FILE = 64 * MIB;
 
@@ -122,4 +123,20 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
     };
   });
   return { extents, patches };
+}
+export interface PatchReport {
+  what: string;
+  virtual: string;
+  physical: string;
+  length: number;
+  originalSha256: string;
+}
+export function reportPatch(patch: Patch): PatchReport {
+  return {
+    what: patch.what,
+    virtual: hex64(patch.virtual),
+    physical: hex(patch.physical),
+    length: patch.bytes.length,
+    originalSha256: sha256(patch.original),
+  };
 }

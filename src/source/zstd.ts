@@ -7,10 +7,13 @@ import { createXXHash64 } from 'hash-wasm';
 import { ChunkReader, ContainerDamage } from './chunks.ts';
 
 const FRAME_MAGIC = 0xfd2fb528;
+
 /** Magic of a skippable frame, whose low four bits are free. */
 const SKIPPABLE_MAGIC = 0x184d2a50;
+
 /** A block's bytes in the file (RFC 8878 3.1.1.2.4). */
 const MAX_BLOCK = 128 * 1024;
+
 /** Bytes of Frame_Content_Size and Dictionary_ID, by their flags in the descriptor. */
 const CONTENT_SIZE_BYTES = [0, 2, 4, 8] as const;
 const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;

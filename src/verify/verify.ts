@@ -1,20 +1,23 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
+
+import type { ContextChoice } from '../choices.ts';
 import { hex, hex64 } from '../core/units.ts';
+import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import { DumpHeader64 } from '../formats/win-dump.ts';
+import { locateWindows } from '../locate/locator.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { ConvertOptions } from '../operations/convert.ts';
+import { type Conversion, planConversion } from '../plan/conversion.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
-import { DumpHeader64 } from '../formats/win-dump.ts';
-import { locateWindows, type Windows } from '../locate/locator.ts';
-import type { MemoryImage } from '../memory/image.ts';
+import { selectPages } from '../plan/select-pages.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openCrashDump } from '../readers/registry.ts';
-import { TOOL } from '../version.ts';
-import type { ContextChoice } from '../commands/choices.ts';
-import { type Conversion, type ConvertOptions, planConversion } from '../operations/convert.ts';
-import type { Finding } from '../report/findings.ts';
-import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import type { Finding, VerificationReport } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
-import { selectPages } from '../plan/select-pages.ts';
-import { type Expectation, type VerificationReport, type VerifyDumpOptions, verifyDump } from './verify-dump.ts';
+import { TOOL } from '../version.ts';
+import type { Windows } from '../windows/windows.ts';
+import { type Expectation, type VerifyDumpOptions, verifyDump } from './verify-dump.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
 export interface VerifyOptions extends VerifyDumpOptions, OpenOptions {

@@ -3,7 +3,7 @@ import { hex64, PAGE_SIZE } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
 import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { Kdbg } from '../locate/kdbg.ts';
+import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
 import type { Processor } from './processors.ts';
 

@@ -5,7 +5,7 @@ import { hex64, PAGE_SIZE } from '../core/units.ts';
 import type { ContextView } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
-import type { KernelImage } from '../locate/kernel.ts';
+import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
 import { findExport, functionAt } from './pe-image.ts';
 import type { Processor } from './processors.ts';

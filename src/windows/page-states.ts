@@ -18,6 +18,7 @@ export interface KnownPages {
 /** Fewer pages prove nothing. */
 const MIN_SAMPLE = 32;
 const MAX_SAMPLE = 16_384;
+
 /** A running system may have been stopped amid a change of a few entries. */
 const NEEDED = 0.98;
 

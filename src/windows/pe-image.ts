@@ -16,7 +16,7 @@ import {
   RSDS,
   RuntimeFunction,
 } from '../formats/pe.ts';
-import type { FunctionEntry } from '../machines/machine.ts';
+import type { FunctionEntry } from '../machines/unwinding.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 
 /** The largest kernels (checked builds) have some 32 MiB. */

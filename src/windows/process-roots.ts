@@ -1,8 +1,8 @@
 /** The page-table roots that lead to everything that Windows maps: the kernel's, the CPUs' and the processes'. */
 import { pa } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import type { Windows } from '../locate/locator.ts';
 import { readProcesses } from './processes.ts';
+import type { Windows } from './windows.ts';
 
 export interface ProcessRoots {
   /** Physical addresses, without duplicates. */

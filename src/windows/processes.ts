@@ -6,7 +6,7 @@
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
 import { hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import type { DebuggerFields } from '../locate/kdbg.ts';
+import type { DebuggerFields } from './kdbg.ts';
 import type { Processor } from './processors.ts';
 
 export interface Process {
@@ -34,19 +34,25 @@ export interface ProcessList {
 
 /** Systems with more were not seen. */
 const MAX_PROCESSES = 1 << 15;
+
 /** EPROCESS has some 2 KiB. */
 const MIN_EPROCESS = 0x100;
 const MAX_EPROCESS = 0x2000;
+
 /** UCHAR ImageFileName[15] in all builds; the last byte is NUL. */
 const NAME_BYTES = 15;
 const SYSTEM_NAME = Buffer.from('System\0', 'latin1');
 const SYSTEM_PID = 4n;
+
 /** Places that fit the first process and are tried on all: real data has a few. */
 const MAX_CANDIDATES = 16;
+
 /** DISPATCHER_HEADER.Type of a process. */
 const PROCESS_OBJECT = 3;
+
 /** KPROCESS begins with its dispatcher header, and EPROCESS with KPROCESS: its links lie behind them. */
 const MIN_LINK = 0x80;
+
 /** Bits 12 to 51. */
 const ROOT_ADDRESS = 0x000f_ffff_ffff_f000n;
 

@@ -5,9 +5,8 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
-import type { CodeImage, FrameState, UnwindStep } from '../machines/machine.ts';
+import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import type { Windows } from '../locate/locator.ts';
 import { type Module, moduleOf, readModules } from './modules.ts';
 import {
   type ExportTable,
@@ -20,6 +19,7 @@ import {
   readRva,
 } from './pe-image.ts';
 import type { Processor } from './processors.ts';
+import type { Windows } from './windows.ts';
 
 /** Of the kernel's list, of a process's, or found in its memory. */
 type CodeModule = Pick<Module, 'name' | 'base' | 'size'>;
@@ -54,10 +54,13 @@ export interface Stack {
 }
 
 const MAX_FRAMES = 256;
+
 /** Of a stack, searched for return addresses: as much as a kernel stack has (KERNEL_LARGE_STACK_SIZE). */
 const MAX_GUESS_BYTES = 72 * KIB;
+
 /** Images of user mode begin at multiples of this. */
 const IMAGE_STEP = 0x1_0000n;
+
 /** How far below code its image is searched for, where no list names it. */
 const MAX_IMAGE_SEARCH = BigInt(64 * MIB);
 const MAX_USER_ADDRESS = 1n << 47n;

@@ -3,7 +3,7 @@ import { isKernelAddress } from '../core/bits.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_UNLOADED_DRIVERS, UnloadedDriver64 } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { DebuggerFields } from '../locate/kdbg.ts';
+import type { DebuggerFields } from './kdbg.ts';
 import { readString } from './modules.ts';
 
 export interface UnloadedModule {

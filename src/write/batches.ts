@@ -6,6 +6,7 @@ import type { DumpPlan } from '../plan/plan.ts';
 import { MIN_HOLE } from './sparse.ts';
 
 export const BATCH_BYTES = MIB;
+
 /** Memory between two pieces that is read along rather than making a request of its own. */
 const MAX_GAP = 32 * 1024;
 

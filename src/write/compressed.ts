@@ -2,13 +2,13 @@
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
+import type { Compression } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
+import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
-import type { Compression } from '../dump/choices.ts';
-import { type EmitOptions, writeAll, writeThenPublish } from './copy.ts';
 import type { DumpPlan } from '../plan/plan.ts';
+import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 
 const OUTPUT_CHUNK = 256 * KIB;
 

@@ -15,23 +15,19 @@ import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
-import { DUMP_SIGNATURE, UNFINISHED_SIGNATURE } from '../formats/win-dump.ts';
-import { checkSpace, positionOf, type SharedPages } from './copy.ts';
 import { FILE_CALLS, type FileCalls } from '../files/file-calls.ts';
 import { findWriters } from '../files/open-elsewhere.ts';
+import { checkSpace } from '../files/publish.ts';
+import { DUMP_SIGNATURE, UNFINISHED_SIGNATURE } from '../formats/win-dump.ts';
 import type { DumpPlan } from '../plan/plan.ts';
+import { positionOf } from '../plan/plan.ts';
+import type { SharedPages } from '../plan/shared-pages.ts';
 import { decodeJournal, encodeJournal, journalPath, MAX_JOURNAL_BYTES, type UndoJournal } from './undo-journal.ts';
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK } = constants;
 
 /** How `fallocate` says that the file system, or this file on it, has no such operation. */
 const NO_SUCH_OPERATION = new Set(['ENOTSUP', 'EOPNOTSUPP', 'EINVAL', 'ENOSYS', 'ENODEV']);
-
-/** Where the pages begin in the dump that an ELF file becomes in place. */
-export const inPlaceFirstPage =
-  ({ offset, block }: SharedPages) =>
-  (prefix: number): number =>
-    Math.ceil(prefix / block) * block + offset;
 
 /** A file that is, was, or will be converted in place; locked against other runs until it is closed. */
 export class InPlaceFile {

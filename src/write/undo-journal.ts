@@ -30,6 +30,7 @@ export const journalPath = (file: string): string => `${file}.elf2dmp-undo`;
 
 const FORMAT = 'elf2dmp-undo';
 const FORMAT_VERSION = 1;
+
 /** More than any conversion patches: 2048 processors take 4 MiB. */
 export const MAX_JOURNAL_BYTES = 64 * 1024 * 1024;
 

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { commandHelp } from '../../src/cli/arguments.ts';
-import { renderCompletion, SHELLS } from '../../src/cli/shell/completion.ts';
 import { type CommandHelp, commandNames, parseHelp } from '../../src/cli/help-text.ts';
+import { renderCompletion, SHELLS } from '../../src/cli/shell/completion.ts';
 import { renderManual } from '../../src/cli/shell/manual.ts';
 import { programsAvailable } from '../support/programs.ts';
 

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { renderPage } from '../../src/cli/html/page.ts';
-import type { PageData } from '../../src/report/page.ts';
 import { convert, inspect } from '../../src/index.ts';
+import type { PageData } from '../../src/report/page.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 

@@ -1,11 +1,13 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
-import { planConversion } from '../../src/operations/convert.ts';
-import { describeWindows } from '../../src/operations/inspect.ts';
+
 import { Elf2dmpError } from '../../src/core/errors.ts';
-import { locateWindows, type Windows } from '../../src/locate/locator.ts';
-import { walkStack } from '../../src/windows/stacks.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
+import { describeWindows } from '../../src/report/windows.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import { walkStack } from '../../src/windows/stacks.ts';
+import type { Windows } from '../../src/windows/windows.ts';
 import { apply, type Recipe } from './mutate.ts';
 import type { Subject } from './subjects.ts';
 

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { instantiate } from '../../src/machines/x64/wasm.ts';
 import { everyPage, searchMemory } from '../../src/locate/memory-search.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
+import { instantiate } from '../../src/machines/x64/wasm.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { imageOf } from '../support/images.ts';
 

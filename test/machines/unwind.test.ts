@@ -2,7 +2,7 @@
 // as instructions encode them: rax rcx rdx rbx rsp rbp rsi rdi r8 … r15.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { CodeImage, FrameState, FunctionEntry, UnwindStep } from '../../src/machines/machine.ts';
+import type { CodeImage, FrameState, FunctionEntry, UnwindStep } from '../../src/machines/unwinding.ts';
 import { endsWithCall, unwind } from '../../src/machines/x64/unwind.ts';
 
 const BASE = 0xfffff804_10000000n;

@@ -5,13 +5,13 @@ import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { planConversion } from '../../src/operations/convert.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
-import { emitCopy } from '../../src/write/copy.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import type { ByteSource } from '../../src/source/source.ts';
+import { emitCopy } from '../../src/write/copy.ts';
 
 export const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
 

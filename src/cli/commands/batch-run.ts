@@ -3,19 +3,19 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { type BatchConfig, readConfig } from '../config.ts';
 import { DEFAULT_NAME, type JobOptions, pageOf, planBatch, type Shard, shardOf } from '../../batch/plan.ts';
 import { ReportFile, writeJunit } from '../../batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
-import { BatchProgress } from '../text/batch-progress.ts';
-import type { BatchArguments } from './batch.ts';
+import { type BatchConfig, readConfig } from '../config.ts';
 import { CONVERSION_OPTIONS } from '../conversion-options.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { shardFrom } from '../shard.ts';
+import { BatchProgress } from '../text/batch-progress.ts';
 import { address, rawRanges, usage } from '../values.ts';
+import type { BatchArguments } from './batch.ts';
 
 const DEFAULT_RETRIES = 2;
 
@@ -153,7 +153,7 @@ async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | und
 async function writeIndex(out: string, shard: Shard | undefined, results: readonly JobResult[]): Promise<void> {
   const [{ renderIndex }, { writeNewFile }] = await Promise.all([
     import('../html/index-page.ts'),
-    import('../../write/copy.ts'),
+    import('../../files/publish.ts'),
   ]);
   const outputs = results.map(({ job }) => job.output).filter((output) => existsSync(pageOf(output)));
   const text = renderIndex(results, out, new Map(outputs.map((output) => [output, pageOf(output)])));

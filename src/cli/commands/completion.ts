@@ -1,8 +1,9 @@
 /** `elf2dmp completion SHELL`: the shell's completion of elf2dmp's command line. */
-import { renderCompletion, SHELLS } from '../shell/completion.ts';
+
 import { EXIT } from '../exit-codes.ts';
 import type { CommandHelp } from '../help-text.ts';
 import type { AddCommand } from '../job.ts';
+import { renderCompletion, SHELLS } from '../shell/completion.ts';
 
 /** @param help gives what is completed, which only the whole command line knows */
 export const addCompletion =

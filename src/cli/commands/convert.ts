@@ -2,9 +2,9 @@
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Argv } from 'yargs';
+import { STANDARD_INPUT } from '../../choices.ts';
 import type { Progress } from '../../operations/convert.ts';
 import type { InPlaceOptions } from '../../operations/in-place.ts';
-import { STANDARD_INPUT } from '../../readers/choices.ts';
 import { CONVERSION_OPTIONS } from '../conversion-options.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';

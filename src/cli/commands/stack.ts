@@ -1,8 +1,9 @@
 /** `elf2dmp stack FILE`: the stack of each processor. */
 import type { Argv } from 'yargs';
-import { CONTEXT_CHOICES } from '../../commands/choices.ts';
-import type { FrameReport, StackReport } from '../../operations/stacks.ts';
+import { CONTEXT_CHOICES } from '../../choices.ts';
 import { printable } from '../../core/errors.ts';
+import type { StackReport } from '../../operations/stacks.ts';
+import type { FrameReport } from '../../report/stacks.ts';
 import { EXIT } from '../exit-codes.ts';
 import { locateDescriptions, locateOptions, sourceDescriptions, sourceOptions } from '../input-options.ts';
 import type { AddCommand } from '../job.ts';

@@ -1,9 +1,10 @@
 /** One dump as an HTML page that needs nothing else: for a person in a hurry, on any screen or paper. */
-import type { BugCheckInfo } from '../../operations/inspect.ts';
+
+import { bytes, hex } from '../../core/units.ts';
 import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memory-picture.ts';
 import type { PageData } from '../../report/page.ts';
-import type { FrameReport, ProcessorStackReport } from '../../operations/stacks.ts';
-import { bytes, hex } from '../../core/units.ts';
+import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
+import type { BugCheckInfo } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
 import { plural, uptime } from '../text/render.ts';
 import { type Html, html } from './html.ts';

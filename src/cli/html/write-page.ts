@@ -14,7 +14,7 @@ export interface PageWriter {
  */
 export async function pageWriter(path: string, input: string, force: boolean): Promise<PageWriter> {
   // Loaded when it is needed: most runs make none.
-  const { checkOutput, writeNewFile } = await import('../../write/copy.ts');
+  const { checkOutput, writeNewFile } = await import('../../files/publish.ts');
   const target = await checkOutput(path, input, force);
   let page: PageData | undefined;
   return {

@@ -10,6 +10,7 @@ const RENDER: Record<Shell, (commands: readonly CommandHelp[]) => string> = { ba
 
 const words = (commands: readonly CommandHelp[]) => commands.map((c) => c.name).filter((name) => name !== '');
 const wantsDirectory = (option: OptionHelp) => /^director/.test(option.text);
+
 /** In single quotes, for any of the shells. */
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 

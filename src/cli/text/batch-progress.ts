@@ -1,9 +1,9 @@
 /** How far a batch is: lines that are redrawn on a terminal, else one from time to time. */
 import type { BatchJob } from '../../batch/plan.ts';
 import type { BatchEvent, JobResult, Standing } from '../../batch/run.ts';
-import type { Progress } from '../../operations/convert.ts';
 import { printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
+import type { Progress } from '../../operations/convert.ts';
 
 const REDRAW_MS = 200;
 const LINE_EVERY_MS = 30_000;

@@ -1,6 +1,7 @@
 /** One line on a terminal: what is being done, how fast, how long it still takes. */
-import type { Progress } from '../../operations/convert.ts';
+
 import { bytes } from '../../core/units.ts';
+import type { Progress } from '../../operations/convert.ts';
 
 const INTERVAL_MS = 100;
 const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;

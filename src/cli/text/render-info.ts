@@ -1,7 +1,9 @@
 /** `elf2dmp info` for people. Everything that comes from a guest goes through `printable`. */
-import type { BugCheckInfo, InfoReport, PdbInfo, ProcessorInfo, WindowsInfo } from '../../operations/inspect.ts';
+
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
+import type { InfoReport } from '../../report/input.ts';
+import type { BugCheckInfo, PdbInfo, ProcessorInfo, WindowsInfo } from '../../report/windows.ts';
 import { plural, uptime } from './render.ts';
 
 /** Runs that are listed each. */

@@ -1,7 +1,7 @@
 /** What a verification found, for people. */
-import type { Finding } from '../../report/findings.ts';
-import type { VerificationReport } from '../../verify/verify-dump.ts';
+
 import { printable } from '../../core/errors.ts';
+import type { Finding, VerificationReport } from '../../report/findings.ts';
 
 /** Findings that are printed each. */
 const SHOWN = 50;

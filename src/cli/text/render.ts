@@ -1,9 +1,10 @@
 /** Text for people. Everything that comes from a guest goes through `printable`. */
-import type { ConversionReport, UndoReport } from '../../report/conversion.ts';
-import type { PageCounts, PageKind } from '../../plan/select-pages.ts';
+
 import { type Diagnostic, type Elf2dmpError, printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
+import type { PageCounts, PageKind } from '../../plan/select-pages.ts';
 import type { Spooling } from '../../readers/input.ts';
+import type { ConversionReport, UndoReport } from '../../report/conversion.ts';
 import { describeVerification } from './render-verify.ts';
 
 /** Attempts shown with an error unless --verbose. */

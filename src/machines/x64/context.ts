@@ -7,8 +7,10 @@ import { bareSegment } from './prstatus.ts';
 import type { Segment, X64Registers } from './registers.ts';
 
 export const CONTEXT_AMD64 = 0x100000;
+
 /** Control, integer and segment registers: just what a QEMU note knows. */
 const CONTEXT_KNOWN = CONTEXT_AMD64 | 0x7;
+
 /** Power-on value of MXCSR, which is also what Windows sets for every thread. */
 const MXCSR_DEFAULT = 0x1f80;
 
@@ -224,6 +226,7 @@ export function encodeUnknownContext(): Buffer {
 /** GdtBase at 0 and IdtBase at 0x38 of a KPCR (public symbols). */
 const KPCR_GDT_BASE = 0;
 const KPCR_IDT_BASE = 0x38;
+
 /** Up to the descriptor of the compatibility-mode TEB, the last one that Windows sets; and 256 gates. */
 const GDT_LIMIT = 0x57;
 const IDT_LIMIT = 0xfff;

@@ -26,6 +26,7 @@ import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
 /** The processor exceptions; vectors above are not always installed. */
 const EXCEPTION_VECTORS = 32;
+
 /** KIDTENTRY64: offset 15..0 at 0, 31..16 at 6, 63..32 at 8; type in byte 5, bit 7 present. */
 const GATE_SIZE = 16;
 

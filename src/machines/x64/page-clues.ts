@@ -1,10 +1,11 @@
 /** What a page of physical memory shows of Windows on x64, for the search of dumps without useful CPU states. */
 import { isKernelAddress } from '../../core/bits.ts';
 import { MIB, pa, va } from '../../core/units.ts';
-import type { PageClue } from '../machine.ts';
+import type { PageClue } from '../page-search.ts';
 
 /** Windows puts the start block of its other processors into the first MiB. */
 export const LOW_MEMORY = MIB;
+
 /** Of a page-table entry: present, writable, not large. */
 const TABLE_ENTRY = 0x3;
 const TABLE_ENTRY_MASK = 0x83;

@@ -3,19 +3,24 @@
  * WebAssembly with SIMD, which goes through memory as fast as it comes; `pageClues` and the search for tags
  * then look at the few that are left. What this leaves out has none (tested against both).
  */
-import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
+
 import { KDBG_TAG } from '../../formats/win-kernel.ts';
-import type { PageScan } from '../machine.ts';
+import type { PageScan } from '../page-search.ts';
 import { LOW_MEMORY } from './page-clues.ts';
+import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
 
 const PAGE = 4096;
+
 /** Bytes that one round of a loop takes. */
 const STRIDE = 64;
+
 /** Present, writable, not large; the address of up to 52 bits. */
 const SELF_MAP_MASK = 0x000f_ffff_ffff_f083n;
 const SELF_MAP_BITS = 0x3n;
+
 /** A tag is the lower half of an aligned word. */
 const TAG_MASK = 0xffff_ffffn;
+
 /** Self at +0x18, CurrentPrcb 0x180 above it at +0x20: their lower halves. */
 const KPCR_SELF = 0x18;
 const KPCR_CURRENT_PRCB = 0x20;

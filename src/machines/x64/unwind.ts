@@ -3,6 +3,9 @@
  * code lies in, without symbols. Nothing in that data is believed: counts, chains and offsets are bounded.
  */
 import { RuntimeFunction } from '../../formats/pe.ts';
+import type { ReadVirtual } from '../machine.ts';
+import type { CodeImage, FrameState, FunctionEntry, UnwindStep } from '../unwinding.ts';
+import { Context } from './context.ts';
 import {
   MachineFrame,
   RUNTIME_FUNCTION_INDIRECT,
@@ -13,18 +16,20 @@ import {
   UWOP,
   unwindSlots,
 } from './pe-unwind.ts';
-import type { CodeImage, FrameState, FunctionEntry, ReadVirtual, UnwindStep } from '../machine.ts';
-import { Context } from './context.ts';
 
 /** Windows' own limit for chained unwind data. */
 const MAX_CHAIN = 32;
+
 /** RSP as instructions encode it. */
 const RSP = 4;
+
 /** RAX, RCX, RDX, R8 to R11: a function may change them, so they are not known in its caller. */
 const VOLATILE = [0, 1, 2, 8, 9, 10, 11];
+
 /** KGDT64_R3_CMCODE with its privilege level: 32-bit code of user mode. */
 const WOW64_CODE_SELECTOR = 0x23;
 const MAX_POPS = 16;
+
 /** The longest epilogue: lea rsp, pops of 2 bytes, a prefix, and a jump of 5 bytes. */
 const EPILOGUE_BYTES = 7 + MAX_POPS * 2 + 1 + 5;
 

@@ -10,8 +10,10 @@ import { type ByteSource, readUpTo } from '../../source/source.ts';
  * guest of 512 GiB takes about 40 MB where its pages compress well, and 160 MB at the worst.
  */
 const MAX_STRAND = 256;
+
 /** 218 MB; 8 TiB of guest memory have about 6.3 million. */
 const MAX_STRANDS = 1 << 22;
+
 /** 512 MB of record sizes. */
 const MAX_RECORDS = 1 << 27;
 

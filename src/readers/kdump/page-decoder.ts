@@ -46,8 +46,10 @@ export interface PageJob {
 
 /** Pages that go to a worker together. */
 export const BATCH_PAGES = 64;
+
 /** Batches that a worker has at once, so that it never waits for the next. */
 const DEPTH = 2;
+
 /** Batches that are decoded here before workers are worth their start of 45 ms. */
 const BATCHES_BEFORE_WORKERS = 16;
 const MAX_WORKERS = 7;

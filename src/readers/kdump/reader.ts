@@ -1,11 +1,7 @@
 /** Kdump-compressed files of x86-64 guests, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
 import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../../core/errors.ts';
-import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT, pa } from '../../core/units.ts';
+import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
 import {
-  DUMP_DH_COMPRESSED_LZO,
-  DUMP_DH_COMPRESSED_SNAPPY,
-  DUMP_DH_COMPRESSED_ZLIB,
-  DUMP_DH_COMPRESSED_ZSTD,
   FLATTENED_HEADER_SIZE,
   FlattenedRecord,
   KDUMP_SIGNATURE,
@@ -13,30 +9,34 @@ import {
   KdumpHeader32,
   KdumpHeader64,
   KdumpSubHeader64,
-  PageDescriptor,
   PRSTATUS_SIZES,
 } from '../../formats/kdump.ts';
 import { X64 } from '../../machines/x64/index.ts';
-import { MemoryImage, type PhysicalRun, type RunReader } from '../../memory/image.ts';
-import { FlattenedSource } from './flattened.ts';
+import { MemoryImage } from '../../memory/image.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
-import { decodePage, PageDecoder, type PageJob } from './page-decoder.ts';
 import type { Reader } from '../reader.ts';
+import { PageIndex, scanDescriptors } from './descriptors.ts';
+import { FlattenedSource } from './flattened.ts';
+import { pageReader } from './pages.ts';
 
 /** 8 TiB of pages of 4 KiB. */
 const MAX_BITMAP_BYTES = 256 * MIB;
+
 /** A run costs about 100 bytes; QEMU's files have as many as the guest has RAM blocks. */
-const MAX_RUNS = 1 << 20;
+export const MAX_RUNS = 1 << 20;
 const MIN_BLOCK = 4 * KIB;
 const MAX_BLOCK = MIB;
 const PRSTATUS_X64 = 336;
+
 /** Blocks whose bytes are read from the file together. */
-const MAX_SPAN = MIB;
+export const MAX_SPAN = MIB;
+
 /** Bytes between two pages' data that are read and thrown away rather than asked for separately. */
-const MAX_GAP = 16 * KIB;
+export const MAX_GAP = 16 * KIB;
+
 /** Damaged pages that are named each. */
-const NAMED_PAGES = 10;
+export const NAMED_PAGES = 10;
 
 export const kdump: Reader = {
   format: 'kdump',
@@ -58,7 +58,7 @@ export const kdump: Reader = {
   },
 };
 
-type Fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError;
+export type Fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError;
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
@@ -279,364 +279,4 @@ function readBitmap(
   source.readSync(at, bitmap.subarray(0, needed));
   if (maxPage % 8 !== 0) bitmap[needed - 1]! &= (1 << (maxPage % 8)) - 1;
   return bitmap;
-}
-
-const popcount = (word: number): number => {
-  let v = word - ((word >>> 1) & 0x55555555);
-  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
-  return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
-};
-
-/** Finds a page's descriptor: how many pages come before it, from counts every 16 words (1/16 of the bitmap). */
-class PageIndex {
-  readonly words: Uint32Array;
-  readonly count: number;
-  readonly #descriptorsAt: number;
-  readonly #before: Uint32Array;
-
-  constructor(bitmap: Buffer, descriptorsAt: number) {
-    const words = new Uint32Array(bitmap.length / 4);
-    for (let i = 0; i < words.length; i++) words[i] = bitmap.readUInt32LE(4 * i);
-    this.words = words;
-    this.#before = new Uint32Array(Math.ceil(words.length / 16));
-    let count = 0;
-    for (let i = 0; i < words.length; i++) {
-      if (i % 16 === 0) this.#before[i / 16] = count;
-      count += popcount(words[i]!);
-    }
-    this.count = count;
-    this.#descriptorsAt = descriptorsAt;
-  }
-
-  /** File offset of descriptor number `n`. */
-  descriptorAt(n: number): number {
-    return this.#descriptorsAt + n * PageDescriptor.size;
-  }
-
-  /** Number of the page's descriptor. */
-  rank(page: number): number {
-    const word = Math.floor(page / 32);
-    let n = this.#before[word >>> 4]!;
-    for (let i = word & ~15; i < word; i++) n += popcount(this.words[i]!);
-    return n + popcount(this.words[word]! & ((1 << (page % 32)) - 1));
-  }
-}
-
-/** Where a page's bytes lie. The size is 1 to that of a block. */
-interface PageData {
-  offset: number;
-  size: number;
-  flags: number;
-}
-
-/**
- * The descriptors' checks, which hold for all in a file: the data lies behind the descriptors and within
- * the file, and has a size that fits how it is stored.
- */
-class DescriptorRules {
-  readonly #fileEnd: number;
-  readonly #dataStart: number;
-  readonly #blockSize: number;
-  readonly #covers: ((offset: number, size: number) => boolean) | undefined;
-
-  constructor(source: ByteSource, pages: PageIndex, blockSize: number) {
-    this.#fileEnd = source.size;
-    this.#dataStart = pages.descriptorAt(pages.count);
-    this.#blockSize = blockSize;
-    this.#covers =
-      source instanceof FlattenedSource && source.hasHolesFrom(pages.descriptorAt(0))
-        ? (offset, size) => source.covers(offset, size)
-        : undefined;
-  }
-
-  /** `at`: of the descriptor in the file. */
-  problem(at: number, { offset, size, flags }: PageData): 'cut' | 'bad' | 'unknown' | undefined {
-    if (this.#covers && !this.#covers(at, PageDescriptor.size)) return 'cut';
-    switch (flags) {
-      case 0:
-        if (size !== this.#blockSize) return 'bad';
-        break;
-      case DUMP_DH_COMPRESSED_ZLIB:
-      case DUMP_DH_COMPRESSED_LZO:
-      case DUMP_DH_COMPRESSED_SNAPPY:
-        if (size === 0 || size > this.#blockSize) return 'bad';
-        break;
-      default:
-        return 'unknown';
-    }
-    if (offset < this.#dataStart || offset > Number.MAX_SAFE_INTEGER) return 'bad';
-    if (offset + size > this.#fileEnd) return 'cut';
-    return this.#covers && !this.#covers(offset, size) ? 'cut' : undefined;
-  }
-}
-
-function parseDescriptors(buffer: Buffer, from: number, into: PageData): PageData {
-  into.offset = buffer.readUInt32LE(from) + buffer.readUInt32LE(from + 4) * 2 ** 32;
-  into.size = buffer.readUInt32LE(from + 8);
-  into.flags = buffer.readUInt32LE(from + 12);
-  return into;
-}
-
-/**
- * Reads all descriptors once, so that a page that can't be in the file is known to be missing before
- * anything is planned. It is 0.6% of the guest's memory.
- */
-function scanDescriptors(
-  source: ByteSource,
-  pages: PageIndex,
-  blockSize: number,
-  diagnostics: Diagnostics,
-  fail: Fail,
-): PhysicalRun[] {
-  const rules = new DescriptorRules(source, pages, blockSize);
-  const inFile = Math.max(0, Math.floor((source.size - pages.descriptorAt(0)) / PageDescriptor.size));
-  const perRead = Math.floor(MIB / PageDescriptor.size);
-  const chunk = Buffer.alloc(perRead * PageDescriptor.size);
-  const missing = { cut: 0, bad: 0, unknown: 0 };
-  const first = { cut: 0, bad: 0, unknown: 0 };
-  let unknownFlags = 0;
-  const data: PageData = { offset: 0, size: 0, flags: 0 };
-  const runs: PhysicalRun[] = [];
-  let runStart = -1;
-  const endRun = (page: number) => {
-    if (runStart < 0) return;
-    if (runs.length === MAX_RUNS) {
-      throw fail('unsupported', {
-        code: 'kdump-fragmented',
-        message: 'the memory is in more pieces than elf2dmp keeps track of',
-        structure: 'bitmap 2',
-        expected: `at most ${MAX_RUNS} runs`,
-        actual: 'more',
-      });
-    }
-    runs.push({ start: pa(runStart * blockSize), size: (page - runStart) * blockSize });
-    runStart = -1;
-  };
-  let n = 0;
-  for (let w = 0; w < pages.words.length; w++) {
-    const word = pages.words[w]!;
-    if (word === 0) {
-      endRun(32 * w);
-      continue;
-    }
-    for (let bit = 0; bit < 32; bit++) {
-      const page = 32 * w + bit;
-      if (((word >>> bit) & 1) === 0) {
-        endRun(page);
-        continue;
-      }
-      let problem: ReturnType<DescriptorRules['problem']> = 'cut';
-      if (n < inFile) {
-        const i = n % perRead;
-        if (i === 0) {
-          source.readSync(
-            pages.descriptorAt(n),
-            chunk.subarray(0, Math.min(perRead, inFile - n, pages.count - n) * PageDescriptor.size),
-          );
-        }
-        problem = rules.problem(pages.descriptorAt(n), parseDescriptors(chunk, i * PageDescriptor.size, data));
-      }
-      n++;
-      if (problem === undefined) {
-        if (runStart < 0) runStart = page;
-        continue;
-      }
-      endRun(page);
-      if (missing[problem]++ === 0) first[problem] = page;
-      if (problem === 'unknown') unknownFlags = data.flags;
-    }
-  }
-  endRun(32 * pages.words.length);
-
-  if (runs.length === 0) {
-    const zstd = unknownFlags === DUMP_DH_COMPRESSED_ZSTD;
-    if (missing.unknown > 0) {
-      throw fail('unsupported', {
-        code: 'kdump-compression',
-        message: `the pages are compressed in a way that elf2dmp does not know${zstd ? ' (zstd)' : ''}`,
-        structure: PageDescriptor.name,
-        field: 'flags',
-        offset: pages.descriptorAt(pages.rank(first.unknown)) + PageDescriptor.offsetOf('flags'),
-        expected: '0 (none), 1 (zlib), 2 (LZO) or 4 (snappy)',
-        actual: hex(unknownFlags),
-      });
-    }
-    throw fail('corrupt', {
-      code: 'kdump-no-memory',
-      message:
-        pages.count === 0
-          ? 'the dump lists no memory (its bitmap is empty)'
-          : 'none of the memory that the bitmap lists is in the file',
-      structure: 'bitmap 2',
-      expected: 'pages',
-      actual: `${pages.count} listed, none usable`,
-      hint: 'the dump was cut off, or never finished: make a new one',
-    });
-  }
-  const losses: [keyof typeof missing, string, string][] = [
-    ['cut', 'input-truncated', 'listed by the bitmap, but not in the file, which was cut off or has lost a part'],
-    ['bad', 'page-descriptors-damaged', 'whose descriptors give impossible places or sizes, and are missing'],
-    [
-      'unknown',
-      'page-compression-unknown',
-      `compressed in an unknown way (flags ${hex(unknownFlags)}), and are missing`,
-    ],
-  ];
-  for (const [problem, code, what] of losses) {
-    if (missing[problem] === 0) continue;
-    const size = missing[problem] * blockSize;
-    diagnostics.add(
-      'loss',
-      code,
-      `${bytes(size)} of guest memory are ${what} (the first at physical ${hex(first[problem] * blockSize)})`,
-      { physical: hex(first[problem] * blockSize), missingBytes: hex(size) },
-    );
-  }
-  if (source instanceof FlattenedSource && !source.complete && missing.cut === 0) {
-    diagnostics.add(
-      'warning',
-      'kdump-no-end-mark',
-      'the flattened file has no end mark, so it was cut off, but all pages are there',
-    );
-  }
-  return runs;
-}
-
-/** A page, and the part of it that is wanted. */
-interface Wanted extends PageData {
-  page: number;
-  /** Bytes of the target for it; `from` in the page. */
-  target: Buffer;
-  from: number;
-}
-
-function pageReader(source: ByteSource, pages: PageIndex, blockSize: number, diagnostics: Diagnostics) {
-  const rules = new DescriptorRules(source, pages, blockSize);
-  const decoder = new PageDecoder(blockSize);
-  const zeroAt = zeroPage(source, pages.descriptorAt(pages.count), blockSize);
-  let damaged = 0;
-  const report = (page: number): void => {
-    damaged++;
-    const physical = hex(page * blockSize);
-    if (damaged <= NAMED_PAGES) {
-      const message = `the page at physical ${physical} is damaged (its data does not decompress to a page)`;
-      diagnostics.add('loss', 'page-damaged', message, { physical });
-    } else {
-      diagnostics.add('loss', 'pages-damaged', 'further pages are damaged too');
-    }
-  };
-
-  /** What is to be read for a range: descriptors' numbers, which go on within a run. */
-  const locate = (address: number, length: number) => {
-    const firstPage = Math.floor(address / blockSize);
-    const count = Math.floor((address + length - 1) / blockSize) - firstPage + 1;
-    return { firstPage, count, rank: pages.rank(firstPage) };
-  };
-  /** The pages whose bytes are needed; fills those that are zero and those that are bad. */
-  const want = (address: number, target: Buffer, at: ReturnType<typeof locate>, descriptors: Buffer) => {
-    const wanted: Wanted[] = [];
-    let sound = true;
-    for (let i = 0; i < at.count; i++) {
-      const page = at.firstPage + i;
-      const start = page * blockSize - address;
-      const part = target.subarray(Math.max(0, start), Math.min(target.length, start + blockSize));
-      const w: Wanted = { page, target: part, from: Math.max(0, -start), offset: 0, size: 0, flags: 0 };
-      parseDescriptors(descriptors, i * PageDescriptor.size, w);
-      if (w.flags === 0 && w.offset === zeroAt) part.fill(0);
-      else if (rules.problem(pages.descriptorAt(at.rank + i), w) === undefined) wanted.push(w);
-      else {
-        // It was good when the file was opened.
-        part.fill(0);
-        report(page);
-        sound = false;
-      }
-    }
-    return { wanted, sound };
-  };
-
-  const reader: RunReader = {
-    readSync(run, offset, target) {
-      const address = run.start + offset;
-      if (target.length === 0) return true;
-      const at = locate(address, target.length);
-      const descriptors = Buffer.allocUnsafe(at.count * PageDescriptor.size);
-      source.readSync(pages.descriptorAt(at.rank), descriptors);
-      let { wanted, sound } = want(address, target, at, descriptors);
-      for (const span of spans(wanted)) {
-        const data = Buffer.allocUnsafe(span.size);
-        source.readSync(span.offset, data);
-        for (const w of span.pages) {
-          const compressed = data.subarray(w.offset - span.offset, w.offset - span.offset + w.size);
-          const whole = w.target.length === blockSize ? w.target : Buffer.allocUnsafe(blockSize);
-          if (decodePage(w.flags, compressed, whole)) {
-            if (whole !== w.target) whole.copy(w.target, 0, w.from);
-          } else {
-            w.target.fill(0);
-            report(w.page);
-            sound = false;
-          }
-        }
-      }
-      return sound;
-    },
-    async read(run, offset, target) {
-      const address = run.start + offset;
-      if (target.length === 0) return;
-      const at = locate(address, target.length);
-      const descriptors = Buffer.allocUnsafe(at.count * PageDescriptor.size);
-      await source.read(pages.descriptorAt(at.rank), descriptors);
-      for (const span of spans(want(address, target, at, descriptors).wanted)) {
-        const data = Buffer.allocUnsafe(span.size);
-        await source.read(span.offset, data);
-        const jobs: (PageJob & { wanted: Wanted })[] = [];
-        for (const w of span.pages) {
-          const bytes = data.subarray(w.offset - span.offset, w.offset - span.offset + w.size);
-          if (w.flags === 0) bytes.copy(w.target, 0, w.from);
-          else {
-            const whole = w.target.length === blockSize ? w.target : Buffer.allocUnsafe(blockSize);
-            jobs.push({ flags: w.flags, source: bytes, target: whole, wanted: w });
-          }
-        }
-        if (jobs.length === 0) continue;
-        await decoder.decode(jobs);
-        for (const { good, target: whole, wanted: w } of jobs) {
-          if (whole !== w.target) w.target.set(whole.subarray(w.from, w.from + w.target.length));
-          if (!good) report(w.page);
-        }
-      }
-    },
-  };
-  return {
-    reader,
-    close: () => {
-      decoder.close();
-      source.close();
-    },
-  };
-}
-
-/** QEMU's first page of data is a zero page that all zero pages share. Its offset, if it is there. */
-function zeroPage(source: ByteSource, at: number, blockSize: number): number | undefined {
-  if (at + blockSize > source.size) return undefined;
-  if (source instanceof FlattenedSource && !source.covers(at, blockSize)) return undefined;
-  const page = readUpTo(source, at, blockSize);
-  return page.equals(Buffer.alloc(blockSize)) ? at : undefined;
-}
-
-/** Groups pages whose data lies near together and in order, as it does in QEMU's files. */
-function* spans(wanted: readonly Wanted[]): Generator<{ offset: number; size: number; pages: Wanted[] }> {
-  let span: { offset: number; size: number; pages: Wanted[] } | undefined;
-  for (const w of wanted) {
-    if (span) {
-      const end = span.offset + span.size;
-      if (w.offset >= end && w.offset - end <= MAX_GAP && w.offset + w.size - span.offset <= MAX_SPAN) {
-        span.size = w.offset + w.size - span.offset;
-        span.pages.push(w);
-        continue;
-      }
-      yield span;
-    }
-    span = { offset: w.offset, size: w.size, pages: [w] };
-  }
-  if (span) yield span;
 }

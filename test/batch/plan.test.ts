@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { DEFAULT_NAME, type PlanRequest, planBatch, shardOf } from '../../../src/batch/plan.ts';
+import { DEFAULT_NAME, type PlanRequest, planBatch, shardOf } from '../../src/batch/plan.ts';
 
 let base: string;
 const FILES = [

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readConfig } from '../../../src/cli/config.ts';
-import { Elf2dmpError } from '../../../src/core/errors.ts';
+import { readConfig } from '../../src/cli/config.ts';
+import { Elf2dmpError } from '../../src/core/errors.ts';
 
 let file: string;
 let dir: string;

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { convert } from '../../../src/index.ts';
+import { convert } from '../../src/index.ts';
 import {
   BIN,
   type Ended,
@@ -25,8 +25,8 @@ import {
   linesOf,
   makeArchive,
   runBatchCommand,
-} from '../../support/batches.ts';
-import { canMount, mountNew } from '../../support/loop-mounts.ts';
+} from '../support/batches.ts';
+import { canMount, mountNew } from '../support/loop-mounts.ts';
 
 let dir: string;
 let archive: string;
@@ -189,7 +189,7 @@ describe('elf2dmp batch', () => {
   });
 
   it('writes what a single conversion writes, of files that QEMU wrote', async () => {
-    const samples = fileURLToPath(new URL('../../../samples/', import.meta.url));
+    const samples = fileURLToPath(new URL('../../samples/', import.meta.url));
     const { code, stdout } = await runBatchCommand([`${samples}*.elf.gz`, '--out', out, '--verify']);
     expect([code, stdout]).toEqual([0, expect.stringMatching(/^good +2 +0 /m)]);
     for (const name of ['live-19041-4cpu', 'crashed-19041-2cpu']) {

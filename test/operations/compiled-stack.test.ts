@@ -3,12 +3,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { convert, showContexts } from '../../src/operations/convert.ts';
-import { type ProcessorStackReport, stacks } from '../../src/operations/stacks.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
-import { functionEntry, readRva } from '../../src/windows/pe-image.ts';
-import type { CodeImage } from '../../src/machines/machine.ts';
+import type { CodeImage } from '../../src/machines/unwinding.ts';
+import { convert } from '../../src/operations/convert.ts';
+import { stacks } from '../../src/operations/stacks.ts';
+import { showContexts } from '../../src/plan/contexts.ts';
 import { openImage } from '../../src/readers/registry.ts';
+import type { ProcessorStackReport } from '../../src/report/stacks.ts';
+import { functionEntry, readRva } from '../../src/windows/pe-image.ts';
 import {
   askDebugger,
   attempt,

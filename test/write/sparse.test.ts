@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { MIN_HOLE, withoutHoles, withoutZeros } from '../../src/write/sparse.ts';
-import { convert } from '../../src/index.ts';
 import { HoleMap } from '../../src/files/holes.ts';
+import { convert } from '../../src/index.ts';
+import { MIN_HOLE, withoutHoles, withoutZeros } from '../../src/write/sparse.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 

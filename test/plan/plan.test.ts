@@ -6,12 +6,13 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
 import { pa, va } from '../../src/core/units.ts';
+import { checkOutput } from '../../src/files/publish.ts';
+import type { MemoryImage } from '../../src/memory/image.ts';
 import { encodeBitmap } from '../../src/plan/bitmap.ts';
-import { checkOutput, emitCopy } from '../../src/write/copy.ts';
 import type { Patch } from '../../src/plan/patches.ts';
 import { applyPatches } from '../../src/plan/patches.ts';
 import { type DumpPlan, type PlanOptions, type PlanValues, planDump } from '../../src/plan/plan.ts';
-import type { MemoryImage } from '../../src/memory/image.ts';
+import { emitCopy } from '../../src/write/copy.ts';
 import { imageOf } from '../support/images.ts';
 
 const VALUES: PlanValues = {

@@ -2,10 +2,10 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ReportFile, writeJunit } from '../../../src/batch/report.ts';
-import { type RunOptions, runBatch } from '../../../src/batch/run.ts';
-import type { JobRecord } from '../../../src/batch/sidecar.ts';
-import { linesOf } from '../../support/batches.ts';
+import { ReportFile, writeJunit } from '../../src/batch/report.ts';
+import { type RunOptions, runBatch } from '../../src/batch/run.ts';
+import type { JobRecord } from '../../src/batch/sidecar.ts';
+import { linesOf } from '../support/batches.ts';
 
 let dir: string;
 beforeEach(() => {

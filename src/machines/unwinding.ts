@@ -1,0 +1,33 @@
+/** The registers of one frame of a stack. */
+
+export interface FrameState {
+  instructionPointer: bigint;
+  stackPointer: bigint;
+  /** By the numbers that the machine's instructions encode; undefined where a register is not known. */
+  integers: readonly (bigint | undefined)[];
+  /** It runs the machine's own code, not that of WoW64. */
+  native: boolean;
+}
+
+/** An entry of an image's exception directory: RVAs. */
+export interface FunctionEntry {
+  begin: number;
+  end: number;
+  unwindInfo: number;
+}
+
+/** An image as unwinding needs it. */
+export interface CodeImage {
+  base: bigint;
+  /** Bytes. */
+  size: number;
+  /** Bytes at an RVA; undefined outside the image and where memory is missing. */
+  read(rva: number, length: number): Buffer | undefined;
+  /** The entry for an RVA; undefined: there is none; `missing`: the directory is not in memory. */
+  functionAt(rva: number): FunctionEntry | 'missing' | undefined;
+}
+export type UnwindStep =
+  /** `trap`: through an interrupt, exception or system call. */
+  | { how: 'unwound' | 'leaf' | 'trap'; state: FrameState }
+  /** It can't be done: why, without final stop. */
+  | { stopped: string };

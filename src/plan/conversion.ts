@@ -1,0 +1,90 @@
+import type { Compression } from '../choices.ts';
+import { Elf2dmpError } from '../core/errors.ts';
+import type { ConvertOptions } from '../operations/convert.ts';
+import type { RamRange } from '../windows/physical-memory.ts';
+import type { Windows } from '../windows/windows.ts';
+import { patchProcessor, type ShownContext, showContexts } from './contexts.ts';
+import { headerValues } from './header-values.ts';
+import { PatchSet } from './patches.ts';
+import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
+import type { PageSelection } from './select-pages.ts';
+
+export interface Conversion {
+  plan: DumpPlan;
+  shown: readonly ShownContext[];
+  /** The processor that the header's context and exception record are of. */
+  header: ShownContext | undefined;
+  /** Of the header's exception record; 0 without `header`. */
+  exceptionAddress: bigint;
+  /** Its pages share the input's blocks. */
+  sharesInput: boolean;
+  /** Of a kernel dump or one of active memory: what was kept and why. */
+  selection?: PageSelection;
+  zeroPagesDropped?: number;
+  /** `bytes`: of the compressed file. */
+  compression?: { format: Compression; bytes: number };
+  /** The journal of a file converted in place. */
+  journal?: string;
+}
+
+/** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
+export function planConversion(
+  windows: Windows,
+  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & Pick<PlanOptions, 'firstPage' | 'kept'> = {},
+): Conversion {
+  const { image, space, kdbg, shared } = windows;
+  const { machine, diagnostics } = image;
+  const shown = showContexts(windows, options.context ?? 'auto');
+  const patches = new PatchSet(space, diagnostics);
+  if (options.patch ?? true) {
+    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
+    for (const context of shown) patchProcessor(windows, context, patches);
+  }
+  const known = shown.filter((s) => s.source !== 'unknown');
+  const header =
+    known.find((s) => s.processor === windows.crash?.processor) ??
+    // The debugger opens on this one; in 32-bit code (WoW64) it would read every CPU as x86.
+    known.find(
+      ({ source, processor: { cpu } }) => source === 'cpu' && cpu?.registers && machine.runsNativeCode(cpu.registers),
+    ) ??
+    known[0];
+  for (const [name, value] of [
+    ['SystemTime', shared.systemTime],
+    ['InterruptTime', shared.interruptTime],
+  ] as const) {
+    if (value === undefined) {
+      diagnostics.add(
+        'loss',
+        'time-unknown',
+        `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
+      );
+    }
+  }
+  if (shared.productType === 0) {
+    diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
+  }
+  const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
+  const plan = planDump(
+    image,
+    headerValues(windows, header?.frame),
+    patches.list,
+    {
+      type: options.type ?? 'auto',
+      firstPage: options.firstPage,
+      kept: options.kept,
+      ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
+    },
+    diagnostics,
+  );
+  return { plan, shown, header, exceptionAddress, sharesInput: false };
+}
+export function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
+  if (typeof physicalMemory !== 'string') return physicalMemory;
+  throw new Elf2dmpError({
+    code: 'ram-unknown',
+    kind: 'corrupt',
+    message: `what Windows counts as RAM is unknown: ${physicalMemory}`,
+    file: image.file,
+    hint: 'convert without --ram windows: then everything in the input is kept',
+  });
+}

@@ -1,0 +1,90 @@
+import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
+import type { Finding, Findings } from '../report/findings.ts';
+import { readProcesses } from '../windows/processes.ts';
+import type { Windows } from '../windows/windows.ts';
+import type { Expectation } from './verify-dump.ts';
+
+/** Page tables, KDBG, lists and registers: what a debugger needs. */
+export function checkMemory(windows: Windows, expectation: Expectation | undefined, findings: Findings): void {
+  // What is wrong in the input already is the guest's damage.
+  const known = new Set(expectation?.windows ? problemsOf(expectation.windows).map((p) => p.code) : []);
+  const unpatched = expectation?.patched === false;
+  for (const problem of problemsOf(windows)) {
+    const { code } = problem;
+    const excused = NO_FAULT.has(code) || known.has(code) || (unpatched && SET_BY_PATCHES.has(code));
+    findings.add({ severity: excused ? 'warning' : 'error', ...problem });
+  }
+  if (windows.kdbg.encoded) {
+    findings.add({
+      severity: unpatched ? 'warning' : 'error',
+      code: 'kdbg-encoded',
+      message: 'the KDBG is still encoded: the debugger shows no registers and no processors',
+      structure: 'KDDEBUGGER_DATA64',
+      virtual: hex64(windows.kdbg.address),
+    });
+  }
+}
+export type Problem = Omit<Finding, 'severity'>;
+
+/** What is damaged in a guest's memory, by the same eyes for input and dump. */
+export function problemsOf(windows: Windows): Problem[] {
+  const { space, kdbg, processors, diagnostics, image } = windows;
+  const problems: Problem[] = diagnostics.losses
+    .filter((d) => MEMORY_LOSSES.has(d.code))
+    .map(({ code, message, where }) => {
+      const virtual = where?.virtual ?? where?.prcb;
+      return { code, message, ...(virtual === undefined ? {} : { virtual }) };
+    });
+  const processes = readProcesses(space, kdbg.fields, processors);
+  const broken = typeof processes === 'string' ? processes : processes.broken;
+  if (broken !== undefined) {
+    problems.push({ code: 'processes-broken', message: `the list of processes is broken: ${broken}` });
+  }
+  for (const p of processors) {
+    const registers = p.cpu?.registers;
+    if (!registers) continue;
+    const who = `processor ${p.number}`;
+    const tables = image.machine.pageTables(registers);
+    // A CPU of which the input did not tell has none.
+    if (registers.control && (!tables || !image.has(tables.root, PAGE_SIZE))) {
+      problems.push({
+        code: 'special-registers',
+        message: `${who}: its page-table root is not in the dump, or paging is off`,
+        field: 'Cr3',
+        found: hex(registers.control.cr3),
+      });
+    }
+    const table = image.machine.interruptTable(registers);
+    if (table && image.machine.interruptHandlers(table, (at, length) => space.read(at, length)).length === 0) {
+      problems.push({
+        code: 'interrupt-table',
+        message: `${who}: its interrupt table has no usable gates`,
+        virtual: hex64(table.base),
+      });
+    }
+  }
+  return problems;
+}
+
+/** Losses that the locator reports of a guest's structures; the others are about inputs and conversions. */
+export const MEMORY_LOSSES: ReadonlySet<string> = new Set([
+  'no-cpu-states',
+  'processor-without-state',
+  'kernel-header-missing',
+  'modules-broken',
+  'no-processors',
+  'processor-damaged',
+  'prcb-damaged',
+  'bug-check-unreadable',
+  'bug-check-implausible',
+]);
+
+/** Survived by the locator, and no fault of a dump: what the input did not know, no dump can. */
+export const NO_FAULT: ReadonlySet<string> = new Set([
+  'no-cpu-states',
+  'processor-without-state',
+  'kernel-header-missing',
+]);
+
+/** Without patches, the special registers are what Windows last saved there, if anything. */
+export const SET_BY_PATCHES: ReadonlySet<string> = new Set(['special-registers', 'interrupt-table']);

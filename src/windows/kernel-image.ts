@@ -1,0 +1,6 @@
+import type { PdbIdentity, PeImage } from './pe-image.ts';
+
+export interface KernelImage extends PeImage {
+  exportName: string | undefined;
+  pdb: PdbIdentity | undefined;
+}

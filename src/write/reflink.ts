@@ -1,0 +1,39 @@
+import { ioError } from '../core/errors.ts';
+import { cloneRange } from '../files/clone-range.ts';
+import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
+import { type DumpPlan, positionOf } from '../plan/plan.ts';
+import type { SharedPages } from '../plan/shared-pages.ts';
+
+/**
+ * As `emitCopy`, but the pages share the input's blocks.
+ *
+ * @returns undefined, or the reason why it can't be done here; then nothing was written
+ */
+export async function emitReflink(
+  plan: DumpPlan,
+  shared: SharedPages,
+  output: string,
+  options: EmitOptions = {},
+): Promise<string | undefined> {
+  let obstacle: string | undefined;
+  try {
+    await writeThenPublish(output, options, async (file, name) => {
+      const within = shared.offset % shared.block;
+      obstacle = await cloneRange(
+        { fd: shared.fd, offset: shared.offset - within, length: 0 },
+        { fd: file.fd, offset: plan.firstPage - within },
+      );
+      if (obstacle) throw new NotShared();
+      await writeAll(file, name, plan.prefix, 0);
+      for (const patch of plan.patches) await writeAll(file, name, patch.bytes, positionOf(plan, patch.physical));
+      // What lies behind the pages in the input is no part of the dump.
+      await file.truncate(plan.size).catch((cause) => {
+        throw ioError('truncate', name, cause);
+      });
+    });
+  } catch (error) {
+    if (!(error instanceof NotShared)) throw error;
+  }
+  return obstacle;
+}
+export class NotShared extends Error {}
