@@ -1,8 +1,8 @@
 // Converts a file in place, or undoes it, and is killed (SIGKILL) before its n-th call that changes something.
 // Prints the names of those calls: killed-run.mjs convert|undo FILE N
 import { writeSync } from 'node:fs';
-import { convertInPlace, undoInPlace } from '../../dist/commands/in-place.js';
-import { FILE_CALLS } from '../../dist/dump/file-calls.js';
+import { FILE_CALLS } from '../../dist/files/file-calls.js';
+import { convertInPlace, undoInPlace } from '../../dist/operations/in-place.js';
 
 const [job, file, at] = process.argv.slice(2);
 const HARMLESS = new Set(['read', 'stat', 'lock', 'openForWriting']);
