@@ -8,7 +8,9 @@
  * tag with the size above it and word 3 is KernBase, which is known: so for each of 64 s and each
  * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
+
 import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
+import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -206,7 +208,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
       const fields = DebuggerData.readPartial(block, candidate.size);
       const kdbg = { address: at, size: candidate.size, encoded: candidate.rotation !== undefined, block, fields };
       const verdict = examine(space, kernel, kdbg);
-      if (typeof verdict === 'string') evidence.reject(KDBG_STEP, method, verdict);
+      if (verdict instanceof Reason) evidence.reject(KDBG_STEP, method, verdict.text);
       else ranked.push({ kdbg, ...verdict });
     }
   });
@@ -236,12 +238,12 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
 export function checkKdbg(
   space: AddressSpace,
   kernel: KernelImage,
-  kdbg: Kdbg | string,
+  kdbg: Kdbg | Reason,
   method: string,
   evidence: Evidence,
 ): Kdbg | undefined {
-  const verdict = typeof kdbg === 'string' ? kdbg : examine(space, kernel, kdbg);
-  if (typeof kdbg === 'string' || typeof verdict === 'string') {
+  const verdict = kdbg instanceof Reason ? kdbg : examine(space, kernel, kdbg);
+  if (kdbg instanceof Reason || verdict instanceof Reason) {
     evidence.reject(KDBG_STEP, method, String(verdict));
     return undefined;
   }
@@ -303,10 +305,10 @@ function readPages(space: AddressSpace, address: bigint, target: Buffer) {
 }
 
 /** Whether what a block says of the kernel is so: a reason against it, or a score with reasons for it. */
-function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): string | { score: number; reasons: string[] } {
+function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason | { score: number; reasons: string[] } {
   const { fields } = kdbg;
   if (fields.KernBase !== kernel.base)
-    return `KernBase is ${hex64(fields.KernBase ?? 0n)}, not the kernel's ${hex64(kernel.base)}`;
+    return because(`KernBase is ${hex64(fields.KernBase ?? 0n)}, not the kernel's ${hex64(kernel.base)}`);
   const reasons = ['KernBase is right'];
   let score = 1;
   const modules = firstLinkedEntry(space, fields.PsLoadedModuleList);
@@ -327,7 +329,7 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): string |
     score += 3;
     reasons.push(`${processors.length} PRCB${processors.length === 1 ? '' : 's'} that name themselves`);
   }
-  if (score === 1) return 'KernBase is right, but no list links back and no PRCB names itself: a stale copy';
+  if (score === 1) return because('KernBase is right, but no list links back and no PRCB names itself: a stale copy');
   if (firstLinkedEntry(space, kdbg.address) !== undefined) {
     score += 1;
     reasons.push('it is linked in the list of debugger data blocks');

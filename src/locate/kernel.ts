@@ -1,9 +1,10 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
+import { because, Reason } from '../core/reason.ts';
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
-import { describeImage, exportName, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
+import { describeImage, exportName, NO_MZ, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
 
 export const KERNEL_STEP = 'kernel image';
 
@@ -21,26 +22,26 @@ const KERNEL_PDB = /^nt(oskrnl|krnlmp|krnlpa|krpamp|krla57)\.pdb$/i;
 const KERNEL_NAME = /^nt(oskrnl|krnlmp|krla57)\.exe$/i;
 
 /** `image` if it is the kernel, or the reason why not. */
-function asKernel(space: AddressSpace, image: PeImage): KernelImage | string {
+function asKernel(space: AddressSpace, image: PeImage): KernelImage | Reason {
   const name = exportName(space, image);
   const pdb = pdbIdentity(space, image);
   if ((name && KERNEL_NAME.test(name)) || (name === undefined && pdb && KERNEL_PDB.test(pdb.name))) {
     return { ...image, exportName: name, pdb };
   }
-  return `${describeImage(name ?? pdb?.name, image)} is not the kernel`;
+  return because(`${describeImage(name ?? pdb?.name, image)} is not the kernel`);
 }
 
 /** The kernel image with its header at `base`. */
-export function kernelAt(space: AddressSpace, base: bigint): KernelImage | string {
+export function kernelAt(space: AddressSpace, base: bigint): KernelImage | Reason {
   const image = readPeImage(space, base, space.image.machine.imageFileMachine);
-  return typeof image === 'string' ? image : asKernel(space, image);
+  return image instanceof Reason ? image : asKernel(space, image);
 }
 
 const roundDown = (address: bigint, step: number): bigint => address - (address % BigInt(step));
 
 /** Looks below `address`, which is believed to lie in the kernel. */
-function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage | string {
-  let reason = `no image begins in the ${MAX_KERNEL_SIZE / MIB} MiB below`;
+function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage | Reason {
+  let reason = because(`no image begins in the ${MAX_KERNEL_SIZE / MIB} MiB below`);
   const top = roundDown(address, PAGE_SIZE);
   const bottom = top - BigInt(MAX_KERNEL_SIZE);
   for (const step of STEPS) {
@@ -54,16 +55,16 @@ function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage 
         continue;
       }
       const image = readPeImage(space, base, space.image.machine.imageFileMachine);
-      if (typeof image !== 'string') {
+      if (!(image instanceof Reason)) {
         if (BigInt(image.size) <= address - base) {
-          reason = `an image at ${hex64(base)} ends below it`;
+          reason = because(`an image at ${hex64(base)} ends below it`);
         } else {
           const kernel = asKernel(space, image);
-          if (typeof kernel !== 'string') return kernel;
+          if (!(kernel instanceof Reason)) return kernel;
           reason = kernel;
         }
-      } else if (image !== 'no MZ' && step === PAGE_SIZE) {
-        reason = `${hex64(base)}: ${image}`;
+      } else if (image !== NO_MZ && step === PAGE_SIZE) {
+        reason = because(`${hex64(base)}: ${image}`);
       }
       base -= BigInt(step);
     }
@@ -86,11 +87,11 @@ export function findKernel(
     tried.add(neighbourhood);
     const method = `down from ${hex64(address)}, ${why}`;
     const kernel = kernelBelow(space, address);
-    if (typeof kernel !== 'string') {
+    if (!(kernel instanceof Reason)) {
       evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
       return kernel;
     }
-    evidence.reject(KERNEL_STEP, method, kernel);
+    evidence.reject(KERNEL_STEP, method, kernel.text);
   }
   return undefined;
 }

@@ -1,5 +1,7 @@
 /** Which of several layouts of the same bytes is the machine's: the one that Windows' own list of its RAM fits. */
+
 import { Elf2dmpError } from '../core/errors.ts';
+import { Reason } from '../core/reason.ts';
 import { bytes, hex } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Attempt } from '../windows/evidence.ts';
@@ -59,7 +61,7 @@ export async function locateInLayouts(
 
 /** Bytes that Windows counts as RAM and the layout lacks, counted double, and those that it has beyond. */
 function misfitOf({ image, physicalMemory }: Windows): number | undefined {
-  if (typeof physicalMemory === 'string') return undefined;
+  if (physicalMemory instanceof Reason) return undefined;
   let inside = 0;
   let total = 0;
   for (const { start, size } of physicalMemory) {

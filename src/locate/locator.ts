@@ -1,6 +1,8 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
+
 import { isKernelAddress } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { because, Reason } from '../core/reason.ts';
 import { bytes, hex, hex64, pa, va } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -150,12 +152,12 @@ function findPhysicalMemory(
   kdbg: Kdbg,
   note: WindowsNote | undefined,
   evidence: Evidence,
-): readonly RamRange[] | string {
+): readonly RamRange[] | Reason {
   const block = readPhysicalMemoryBlock(space, kdbg.fields.MmPhysicalMemoryBlock);
-  if (typeof block !== 'string' || !note) return block;
+  if (!(block instanceof Reason) || !note) return block;
   const noted = notedRam(note);
-  evidence.reject('physical memory', 'MmPhysicalMemoryBlock', block);
-  if (typeof noted === 'string') return `${block}; ${NOTE_STEP}: ${noted}`;
+  evidence.reject('physical memory', 'MmPhysicalMemoryBlock', block.text);
+  if (noted instanceof Reason) return because(`${block}; ${NOTE_STEP}: ${noted}`);
   evidence.accept('physical memory', NOTE_STEP, `${noted.length} runs`);
   return noted;
 }
@@ -235,8 +237,8 @@ function tryRoots(
     const space = new AddressSpace(image, pa(tables.root), tables.mode);
     const label = `${method}, ${hex(tables.root)}`;
     const shared = readSharedUserData(space);
-    if (typeof shared === 'string') {
-      evidence.reject(ROOT_STEP, label, shared);
+    if (shared instanceof Reason) {
+      evidence.reject(ROOT_STEP, label, shared.text);
       continue;
     }
     evidence.accept(
@@ -307,8 +309,8 @@ function locateKernel(
 function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
   const kernel = kernelAt(space, base);
   const method = `the base given, ${hex64(base)}`;
-  if (typeof kernel === 'string') {
-    evidence.reject(KERNEL_STEP, method, kernel);
+  if (kernel instanceof Reason) {
+    evidence.reject(KERNEL_STEP, method, kernel.text);
     return undefined;
   }
   evidence.accept(KERNEL_STEP, method, describeKernel(kernel));

@@ -1,6 +1,8 @@
 /** The kernel when its header page is gone: by a KDBG near addresses in its code, and the module list that it leads to. */
+
 import { isKernelAddress } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
+import { Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -80,7 +82,7 @@ function kernelNear(space: AddressSpace, handler: bigint): KernelImage | undefin
     }
   });
   // Where the header can be read, the image was looked at and refused for a reason.
-  return found && typeof readPeImage(space, found.base, space.image.machine.imageFileMachine) === 'string'
+  return found && readPeImage(space, found.base, space.image.machine.imageFileMachine) instanceof Reason
     ? found
     : undefined;
 }

@@ -3,7 +3,9 @@
  * it when the driver started, with the address of a decoded copy of the KDBG in BugCheckParameter1
  * (fwcfg/device.c of the driver). It is the guest's word like the rest: used where memory bears it out.
  */
+
 import { isKernelAddress } from '../core/bits.ts';
+import { because, Reason } from '../core/reason.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
 import { DUMP_HEADER64_SIZE, DUMP_SIGNATURE, DumpHeader64, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
@@ -47,32 +49,35 @@ export function* notedRoots(image: MemoryImage, note: WindowsNote | undefined): 
 }
 
 /** The driver's decoded copy of the KDBG, as the block at the address that the header names. */
-export function notedKdbg(space: AddressSpace, note: WindowsNote | undefined): Kdbg | string {
+export function notedKdbg(space: AddressSpace, note: WindowsNote | undefined): Kdbg | Reason {
   const copy = note?.BugCheckParameters[0];
-  if (note === undefined || copy === undefined || !isKernelAddress(copy)) return 'it names no copy of the KDBG';
+  if (note === undefined || copy === undefined || !isKernelAddress(copy))
+    return because('it names no copy of the KDBG');
   const head = space.read(copy, KDBG_MIN_SIZE);
-  if (!head) return `the copy of the KDBG at ${hex64(copy)} is not present`;
+  if (!head) return because(`the copy of the KDBG at ${hex64(copy)} is not present`);
   const { OwnerTag, Size } = DebuggerData.readPartial(head, KDBG_MIN_SIZE);
   if (OwnerTag !== KDBG_TAG || Size === undefined || Size < KDBG_MIN_SIZE || Size > KDBG_MAX_SIZE || Size % 8 !== 0) {
-    return `no KDBG is at ${hex64(copy)}, where its copy should be`;
+    return because(`no KDBG is at ${hex64(copy)}, where its copy should be`);
   }
   const block = space.read(copy, Size);
   const address = note.KdDebuggerDataBlock;
-  if (!block || !isKernelAddress(address)) return `the copy of the KDBG at ${hex64(copy)} is not present as a whole`;
+  if (!block || !isKernelAddress(address))
+    return because(`the copy of the KDBG at ${hex64(copy)} is not present as a whole`);
   return { address: va(address), size: Size, encoded: true, block, fields: DebuggerData.readPartial(block, Size) };
 }
 
 /** Where that copy says that the kernel begins. */
 export function* addressesFromNote(space: AddressSpace, note: WindowsNote | undefined): Generator<CodeAddress> {
   const kdbg = notedKdbg(space, note);
-  if (typeof kdbg === 'string' || kdbg.fields.KernBase === undefined || !isKernelAddress(kdbg.fields.KernBase)) return;
+  if (kdbg instanceof Reason || kdbg.fields.KernBase === undefined || !isKernelAddress(kdbg.fields.KernBase)) return;
   yield { address: va(kdbg.fields.KernBase), why: `KernBase of the KDBG that the ${NOTE_STEP} names` };
 }
 
 /** What Windows counted as RAM when the driver started, or the reason why it can't be had. */
-export function notedRam(note: WindowsNote | undefined): RamRange[] | string {
-  if (!note) return `there is no ${NOTE_STEP} of Windows`;
-  if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS) return `it claims ${note.NumberOfRuns} runs`;
+export function notedRam(note: WindowsNote | undefined): RamRange[] | Reason {
+  if (!note) return because(`there is no ${NOTE_STEP} of Windows`);
+  if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS)
+    return because(`it claims ${note.NumberOfRuns} runs`);
   return ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
 }
 

@@ -1,5 +1,6 @@
 import type { Compression } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
+import { Reason } from '../core/reason.ts';
 import type { ConvertOptions } from '../operations/convert.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -79,7 +80,7 @@ export function planConversion(
   return { plan, shown, header, exceptionAddress, sharesInput: false };
 }
 export function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
-  if (typeof physicalMemory !== 'string') return physicalMemory;
+  if (!(physicalMemory instanceof Reason)) return physicalMemory;
   throw new Elf2dmpError({
     code: 'ram-unknown',
     kind: 'corrupt',

@@ -1,5 +1,6 @@
 /** Which pages a kernel dump or a dump of active memory keeps, and why. */
 
+import { Reason } from '../core/reason.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
 import { PageMap } from '../memory/page-map.ts';
 import type { Extent } from '../memory/runs.ts';
@@ -77,7 +78,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     mapped: pagesWith(map, Mapped.kernelTable | Mapped.userTable | Mapped.kernel, windows),
     transition: walked.transition.filter((address) => ((map.bits[map.indexOf(address)] ?? MAPPED) & MAPPED) === 0),
   });
-  const known = typeof states !== 'string';
+  const known = !(states instanceof Reason);
   const isRam = ramTest(windows);
   const counts: { kept: PageCounts; leftOut: PageCounts } = { kept: {}, leftOut: {} };
   const extents = map.select((index, address) => {
@@ -121,7 +122,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     extents,
     ...counts,
     statesFrom: known ? 'page frame database' : 'page tables',
-    statesDetail: known ? states.how : states,
+    statesDetail: known ? states.how : states.text,
     processes: found.processes,
     roots: found.roots.length,
   };
@@ -139,9 +140,9 @@ function kindOf(bits: number, outside: boolean, state: () => number | undefined)
 }
 
 /** Pages that nothing is known of are kept where Windows' database is believed: it should have said so. */
-function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageState } | string): boolean {
+function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageState } | Reason): boolean {
   if ((bits & MAPPED) !== 0) return true;
-  if (typeof states === 'string') return kind !== 'unknown' && !UNUSED_KINDS.has(kind);
+  if (states instanceof Reason) return kind !== 'unknown' && !UNUSED_KINDS.has(kind);
   if (kind === 'kernelInTransition' || kind === 'userInTransition') {
     return !UNUSED_KINDS.has(STATE_KINDS[states.state(address) ?? -1] ?? 'unknown');
   }
@@ -158,7 +159,7 @@ function* pagesWith(map: PageMap, bits: number, windows: Windows): Generator<num
 
 /** Whether Windows counts a page as RAM; everything is where that is unknown. For ascending addresses. */
 function ramTest({ physicalMemory }: Windows): (address: number) => boolean {
-  if (typeof physicalMemory === 'string') return () => true;
+  if (physicalMemory instanceof Reason) return () => true;
   let at = 0;
   return (address) => {
     while (at < physicalMemory.length && physicalMemory[at]!.start + physicalMemory[at]!.size <= address) at++;

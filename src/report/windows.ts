@@ -1,4 +1,5 @@
 import { isKernelAddress } from '../core/bits.ts';
+import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -112,14 +113,14 @@ export function describeWindows(w: Windows): WindowsInfo {
   const doubts: string[] = [];
   const images = new Images(space);
   const unloaded = readUnloadedModules(space, kdbg.fields);
-  if (typeof unloaded === 'string') doubts.push(`unloaded modules: ${unloaded}`);
+  if (unloaded instanceof Reason) doubts.push(`unloaded modules: ${unloaded}`);
   const processes = readProcesses(space, kdbg.fields, w.processors);
-  if (typeof processes === 'string') doubts.push(`processes: ${processes}`);
+  if (processes instanceof Reason) doubts.push(`processes: ${processes}`);
   else
     doubts.push(
       ...[...(processes.broken ? [processes.broken] : []), ...processes.doubts].map((doubt) => `processes: ${doubt}`),
     );
-  if (typeof w.physicalMemory === 'string') doubts.push(`RAM: ${w.physicalMemory}`);
+  if (w.physicalMemory instanceof Reason) doubts.push(`RAM: ${w.physicalMemory}`);
   return {
     name: releaseName(build, w.shared.productType),
     build,
@@ -145,7 +146,7 @@ export function describeWindows(w: Windows): WindowsInfo {
     processors: w.processors.map((p) => describeProcessor(w, p, images)),
     modules: w.modules.map((m) => describeModule(space, m, images.at(m.base))),
     unloadedModules:
-      typeof unloaded === 'string'
+      unloaded instanceof Reason
         ? []
         : unloaded.map(({ name, from, to, time }) => ({
             name,
@@ -154,7 +155,7 @@ export function describeWindows(w: Windows): WindowsInfo {
             time: filetimeToIso(time),
           })),
     processes:
-      typeof processes === 'string'
+      processes instanceof Reason
         ? []
         : processes.processes.map((p) => ({
             address: p.address === undefined ? null : hex64(p.address),
@@ -165,7 +166,7 @@ export function describeWindows(w: Windows): WindowsInfo {
             peb: p.peb === undefined ? null : hex64(p.peb),
           })),
     ram:
-      typeof w.physicalMemory === 'string'
+      w.physicalMemory instanceof Reason
         ? null
         : w.physicalMemory.map(({ start, size }) => ({ start: hex(start), size })),
     doubts,
@@ -194,7 +195,7 @@ export class Images {
   at(base: bigint): PeImage | undefined {
     if (!this.#images.has(base)) {
       const image = readPeImage(this.#space, base, this.#space.image.machine.imageFileMachine);
-      this.#images.set(base, typeof image === 'string' ? undefined : image);
+      this.#images.set(base, image instanceof Reason ? undefined : image);
     }
     return this.#images.get(base);
   }

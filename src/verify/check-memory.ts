@@ -1,3 +1,4 @@
+import { Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
 import type { Finding, Findings } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
@@ -36,7 +37,7 @@ export function problemsOf(windows: Windows): Problem[] {
       return { code, message, ...(virtual === undefined ? {} : { virtual }) };
     });
   const processes = readProcesses(space, kdbg.fields, processors);
-  const broken = typeof processes === 'string' ? processes : processes.broken;
+  const broken = processes instanceof Reason ? processes.text : processes.broken;
   if (broken !== undefined) {
     problems.push({ code: 'processes-broken', message: `the list of processes is broken: ${broken}` });
   }

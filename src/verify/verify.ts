@@ -1,6 +1,7 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 
 import type { ContextChoice } from '../choices.ts';
+import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { DumpHeader64 } from '../formats/win-dump.ts';
@@ -148,7 +149,7 @@ function planAgain(windows: Windows, path: string): Expectation {
 
 /** Whether a dump has just what Windows counts as RAM, and the input has more. */
 function leavesOut(dump: MemoryImage, { image, physicalMemory }: Windows): boolean {
-  if (typeof physicalMemory === 'string' || dump.size >= image.size) return false;
+  if (physicalMemory instanceof Reason || dump.size >= image.size) return false;
   return dump.runs.every((run) =>
     physicalMemory.some((ram) => run.start >= ram.start && run.start + run.size <= ram.start + ram.size),
   );

@@ -1,5 +1,7 @@
 /** What Windows uses each page of RAM for, from its page frame database (MmPfnDatabase). */
+
 import { isKernelAddress } from '../core/bits.ts';
+import { because, type Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -32,16 +34,18 @@ export function readPageStates(
   space: AddressSpace,
   variable: bigint | undefined,
   known: KnownPages,
-): { state: PageState; how: string } | string {
-  if (variable === undefined || !isKernelAddress(variable)) return 'the KDBG names no MmPfnDatabase';
+): { state: PageState; how: string } | Reason {
+  if (variable === undefined || !isKernelAddress(variable)) return because('the KDBG names no MmPfnDatabase');
   const base = space.readU64(variable);
   if (base === undefined || !isKernelAddress(base) || base % BigInt(PAGE_SIZE) !== 0n) {
-    return `MmPfnDatabase at ${hex64(variable)} holds ${base === undefined ? 'nothing that is present' : hex64(base)}`;
+    return because(
+      `MmPfnDatabase at ${hex64(variable)} holds ${base === undefined ? 'nothing that is present' : hex64(base)}`,
+    );
   }
   const { entrySize, stateAt } = image.machine.pageDatabase;
   const mapped = take(known.mapped, MAX_SAMPLE);
   const transition = take(known.transition, MAX_SAMPLE);
-  if (mapped.length < MIN_SAMPLE) return `only ${mapped.length} pages are known to hold it against`;
+  if (mapped.length < MIN_SAMPLE) return because(`only ${mapped.length} pages are known to hold it against`);
   const tried: string[] = [];
   for (const at of stateAt) {
     const state = reader(space, base, entrySize, at);
@@ -56,7 +60,7 @@ export function readPageStates(
     }
     tried.push(result);
   }
-  return `MmPfnDatabase at ${hex64(base)} does not agree with the page tables: ${tried.join('; ')}`;
+  return because(`MmPfnDatabase at ${hex64(base)} does not agree with the page tables: ${tried.join('; ')}`);
 }
 
 function take(values: Iterable<number>, limit: number): number[] {

@@ -1,4 +1,5 @@
 /** PE images as they lie in a guest's memory: nothing in their headers is believed unchecked. */
+import { because, type Reason } from '../core/reason.ts';
 import { hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import {
   DataDirectory,
@@ -41,23 +42,27 @@ export interface PeImage {
   directories: readonly { rva: number; size: number }[];
 }
 
-/** The image whose DOS header is at `base`, or the reason why there is none. */
-export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine: number): PeImage | string {
+/** What `readPeImage` returns for memory that does not look like an image at all. */
+export const NO_MZ = because('no MZ');
+
+/** The image whose DOS header is at `base`, or why there is none. */
+export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine: number): PeImage | Reason {
   const dos = space.read(base, DosHeader.size);
-  if (!dos) return 'its first page is not present';
+  if (!dos) return because('its first page is not present');
   const { e_magic, e_lfanew } = DosHeader.read(dos);
-  if (e_magic !== MZ) return 'no MZ';
+  if (e_magic !== MZ) return NO_MZ;
   // The PE header follows the DOS stub and Rich header in the first page in every kernel-mode image.
-  if (e_lfanew < DosHeader.size || e_lfanew > PAGE_SIZE - PeHeader.size) return `MZ, but e_lfanew is ${e_lfanew}`;
+  if (e_lfanew < DosHeader.size || e_lfanew > PAGE_SIZE - PeHeader.size)
+    return because(`MZ, but e_lfanew is ${e_lfanew}`);
   const nt = space.read(base + BigInt(e_lfanew), PeHeader.size);
-  if (!nt) return 'MZ, but its PE header is not present';
+  if (!nt) return because('MZ, but its PE header is not present');
   const header = PeHeader.read(nt);
-  if (header.Signature !== PE_SIGNATURE) return 'MZ, but no PE signature';
+  if (header.Signature !== PE_SIGNATURE) return because('MZ, but no PE signature');
   if (header.Machine !== imageFileMachine || header.Magic !== PE32PLUS) {
-    return `a PE image of another machine (0x${header.Machine.toString(16)})`;
+    return because(`a PE image of another machine (0x${header.Machine.toString(16)})`);
   }
   if (header.SizeOfImage < PAGE_SIZE || header.SizeOfImage > MAX_IMAGE_SIZE) {
-    return `a PE image with an impossible SizeOfImage (0x${header.SizeOfImage.toString(16)})`;
+    return because(`a PE image with an impossible SizeOfImage (0x${header.SizeOfImage.toString(16)})`);
   }
   const count = Math.min(header.NumberOfRvaAndSizes, 16);
   const table = space.read(base + BigInt(e_lfanew + PeHeader.size), count * DataDirectory.size);

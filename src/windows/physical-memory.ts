@@ -1,5 +1,7 @@
 /** What Windows itself counts as RAM: MmPhysicalMemoryBlock. */
+
 import { isKernelAddress } from '../core/bits.ts';
+import { because, type Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
 import { PhysicalMemoryRun64 } from '../formats/win-dump.ts';
 import { PhysicalMemoryDescriptor64 } from '../formats/win-kernel.ts';
@@ -19,18 +21,20 @@ export interface RamRange {
  *
  * @param variable address of the kernel's variable, as the KDBG has it
  */
-export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | undefined): RamRange[] | string {
-  if (variable === undefined || !isKernelAddress(variable)) return 'the KDBG names no MmPhysicalMemoryBlock';
+export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | undefined): RamRange[] | Reason {
+  if (variable === undefined || !isKernelAddress(variable)) return because('the KDBG names no MmPhysicalMemoryBlock');
   const address = space.readU64(variable);
   if (address === undefined || !isKernelAddress(address)) {
-    return `MmPhysicalMemoryBlock at ${hex64(variable)} holds ${address === undefined ? 'nothing that is present' : hex64(address)}`;
+    return because(
+      `MmPhysicalMemoryBlock at ${hex64(variable)} holds ${address === undefined ? 'nothing that is present' : hex64(address)}`,
+    );
   }
   const head = space.read(address, PhysicalMemoryDescriptor64.size);
-  if (!head) return `the descriptor at ${hex64(address)} is not present`;
+  if (!head) return because(`the descriptor at ${hex64(address)} is not present`);
   const { NumberOfRuns: count, NumberOfPages: total } = PhysicalMemoryDescriptor64.read(head);
-  if (count === 0 || count > MAX_RUNS) return `the descriptor at ${hex64(address)} claims ${count} runs`;
+  if (count === 0 || count > MAX_RUNS) return because(`the descriptor at ${hex64(address)} claims ${count} runs`);
   const table = space.read(address + BigInt(PhysicalMemoryDescriptor64.size), count * PhysicalMemoryRun64.size);
-  if (!table) return `the ${count} runs after ${hex64(address)} are not all present`;
+  if (!table) return because(`the ${count} runs after ${hex64(address)} are not all present`);
   return ramRanges(table, count, total, `the descriptor at ${hex64(address)}`);
 }
 
@@ -40,19 +44,19 @@ export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | 
  * @param total pages that they have to have
  * @param owner for the reason
  */
-export function ramRanges(table: Buffer, count: number, total: bigint, owner: string): RamRange[] | string {
+export function ramRanges(table: Buffer, count: number, total: bigint, owner: string): RamRange[] | Reason {
   const ranges: RamRange[] = [];
   let pages = 0n;
   let end = 0n;
   for (let i = 0; i < count; i++) {
     const { BasePage, PageCount } = PhysicalMemoryRun64.read(table, i * PhysicalMemoryRun64.size);
     if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
-      return `run ${i} of ${owner} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`;
+      return because(`run ${i} of ${owner} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`);
     }
     end = BasePage + PageCount;
     pages += PageCount;
     ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
   }
-  if (pages !== total) return `the runs of ${owner} have ${pages} pages, not the ${total} that it claims`;
+  if (pages !== total) return because(`the runs of ${owner} have ${pages} pages, not the ${total} that it claims`);
   return ranges;
 }

@@ -1,4 +1,5 @@
 /** The page-table roots that lead to everything that Windows maps: the kernel's, the CPUs' and the processes'. */
+import { Reason } from '../core/reason.ts';
 import { pa } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import { readProcesses } from './processes.ts';
@@ -39,7 +40,7 @@ export function findProcessRoots({
     if (tables && tables.mode === space.mode) add(tables.root);
   }
   const list = readProcesses(space, kdbg.fields, processors);
-  if (typeof list === 'string') return { roots: [...roots], processes: 0, doubt: list };
+  if (list instanceof Reason) return { roots: [...roots], processes: 0, doubt: list.text };
   const { processes, broken, layout, doubts } = list;
   let without = 0;
   for (const { directoryTableBase } of processes) {

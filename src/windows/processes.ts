@@ -3,7 +3,9 @@
  * parent, but not where its list link, process ID and name are. Those are inferred, and believed only if they hold
  * for every process at once; what can't be told so is left undefined.
  */
+
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
+import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
@@ -61,10 +63,10 @@ export function readProcesses(
   space: AddressSpace,
   fields: DebuggerFields,
   processors: readonly Processor[],
-): ProcessList | string {
+): ProcessList | Reason {
   const head = fields.PsActiveProcessHead;
   const size = fields.SizeEProcess ?? 0;
-  if (head === undefined || !isKernelAddress(head)) return 'the KDBG names no PsActiveProcessHead';
+  if (head === undefined || !isKernelAddress(head)) return because('the KDBG names no PsActiveProcessHead');
   const { links, broken } = walk(space, head);
   const layout: ProcessList['layout'] = { link: undefined, pid: undefined, name: undefined };
   const doubts: string[] = [];
@@ -72,12 +74,12 @@ export function readProcesses(
   if (!usable) doubts.push(`the KDBG gives an impossible size of EPROCESS (0x${size.toString(16)})`);
   if (usable && links.length > 0) {
     const link = inferLink(space, fields, size, links, processors);
-    if (typeof link === 'string') doubts.push(link);
+    if (link instanceof Reason) doubts.push(link.text);
     else layout.link = link;
     if (inferPid(space, links)) layout.pid = -8;
     else doubts.push('no process IDs before the links: the first is not 4, or some are no IDs');
     const name = inferName(space, size, links);
-    if (typeof name === 'string') doubts.push(name);
+    if (name instanceof Reason) doubts.push(name.text);
     else layout.name = name;
   }
   const { link, pid, name } = layout;
@@ -121,7 +123,7 @@ function inferLink(
   size: number,
   links: readonly bigint[],
   processors: readonly Processor[],
-): number | string {
+): number | Reason {
   const rootAt = fields.OffsetEprocessDirectoryTableBase ?? 0;
   const { machine } = space.image;
   const sharedPage = space.translate(machine.sharedUserData);
@@ -158,13 +160,13 @@ function inferLink(
       if (isProcess(first - BigInt(at))) offsets.add(at);
     }
   }
-  if (offsets.size > MAX_CANDIDATES) return 'too many offsets of the links in EPROCESS fit the first process';
+  if (offsets.size > MAX_CANDIDATES) return because('too many offsets of the links in EPROCESS fit the first process');
   const holding = [...offsets].filter((offset) => links.every((link) => isProcess(link - BigInt(offset))));
   const [only] = holding;
   if (holding.length === 1 && only !== undefined) return only;
-  return holding.length === 0
-    ? 'no offset of the links in EPROCESS fits all processes'
-    : `${holding.length} offsets of the links in EPROCESS fit all processes`;
+  return because(
+    `${holding.length === 0 ? 'no offset of the links in EPROCESS fits' : `${holding.length} offsets of the links in EPROCESS fit`} all processes`,
+  );
 }
 
 /** PRCB.CurrentThread → KTHREAD.ApcState.Process. */
@@ -195,7 +197,7 @@ function inferPid(space: AddressSpace, links: readonly bigint[]): boolean {
 }
 
 /** Offset of ImageFileName from the link, or why it is not known. */
-function inferName(space: AddressSpace, size: number, links: readonly bigint[]): number | string {
+function inferName(space: AddressSpace, size: number, links: readonly bigint[]): number | Reason {
   const [first] = links;
   // What lies behind EPROCESS need not be mapped.
   const pageEnd = first === undefined ? 0 : PAGE_SIZE - Number(first & 0xfffn);
@@ -205,13 +207,12 @@ function inferName(space: AddressSpace, size: number, links: readonly bigint[]):
   for (let at = bytes?.indexOf(SYSTEM_NAME) ?? -1; bytes && at >= 0; at = bytes.indexOf(SYSTEM_NAME, at + 1)) {
     places.push(at);
   }
-  if (places.length > MAX_CANDIDATES) return 'too many places hold "System" in the first process';
+  if (places.length > MAX_CANDIDATES) return because('too many places hold "System" in the first process');
   const fitting = places.filter((at) => links.every((link) => readName(space, link + BigInt(at)) !== undefined));
   const [only] = fitting;
   if (fitting.length === 1 && only !== undefined) return only;
-  return fitting.length === 0
-    ? 'no place behind the links holds "System" in the first process and a name in all others'
-    : `${fitting.length} places hold "System" in the first process and a name in all others`;
+  const which = fitting.length === 0 ? 'no place behind the links holds' : `${fitting.length} places hold`;
+  return because(`${which} "System" in the first process and a name in all others`);
 }
 
 /** A name of at most 14 characters, padded with zeros. */

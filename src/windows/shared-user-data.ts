@@ -1,5 +1,6 @@
 /** KUSER_SHARED_DATA: one page at a fixed address, the touchstone for a page-table root. */
 
+import { because, type Reason } from '../core/reason.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex64 } from '../core/units.ts';
 import { SharedUserData, type SystemTimeField } from '../formats/win-kernel.ts';
@@ -26,21 +27,21 @@ const plausibleVersion = (major: number, minor: number) =>
   (major === 5 && minor === 2) || (major === 6 && minor <= 4) || (major === 10 && minor <= 1);
 
 /** The page's contents, or the reason why this is not it. */
-export function readSharedUserData(space: AddressSpace): SharedData | string {
+export function readSharedUserData(space: AddressSpace): SharedData | Reason {
   const address = space.image.machine.sharedUserData;
   const page = space.read(address, SharedUserData.size);
   if (!page) {
     const fault = space.fault(address);
-    return `SharedUserData is not there: ${fault ? describeFault(fault) : hex64(address)}`;
+    return because(`SharedUserData is not there: ${fault ? describeFault(fault) : hex64(address)}`);
   }
   const data = SharedUserData.read(page);
   if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion)) {
-    return `SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`;
+    return because(`SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`);
   }
   const systemRoot = data.NtSystemRoot.toString('utf16le').replace(/\0.*$/s, '');
   const productTypeOk = data.NtProductType >= 1 && data.NtProductType <= 3;
   if (!productTypeOk && !/^[A-Za-z]:\\/.test(systemRoot)) {
-    return `SharedUserData has neither a product type (${data.NtProductType}) nor a system directory`;
+    return because(`SharedUserData has neither a product type (${data.NtProductType}) nor a system directory`);
   }
   return {
     ntMajorVersion: data.NtMajorVersion,

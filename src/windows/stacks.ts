@@ -2,7 +2,9 @@
  * Stacks without symbols: frame by frame through the unwind data of the modules that lie in memory, from
  * the kernel into user mode. What can't be unwound is searched for return addresses; those are guesses, and say so.
  */
+
 import { isKernelAddress } from '../core/bits.ts';
+import { Reason } from '../core/reason.ts';
 import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
@@ -71,7 +73,7 @@ const isUserAddress = (address: bigint): boolean => address >= IMAGE_STEP && add
 interface Code {
   module: CodeModule;
   /** Why its header can't be had, instead of the image. */
-  image: CodeImage | string;
+  image: CodeImage | Reason;
   /** Where it was read. */
   space: AddressSpace;
   pe: PeImage | undefined;
@@ -177,7 +179,7 @@ class Walk {
     const { instructionPointer } = state;
     if (!code) return { stopped: `${hex64(instructionPointer)} lies in no module` };
     const { image, module } = code;
-    if (typeof image === 'string') return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
+    if (image instanceof Reason) return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
     const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
     if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
     if (step.how !== 'leaf') return step;
@@ -214,7 +216,7 @@ class Walk {
     const before = BigInt(machine.longestCall);
     const bytes = address - module.base > before ? this.#read(address - before, machine.longestCall) : undefined;
     if (!bytes || !machine.endsWithCall(bytes)) return false;
-    return typeof image === 'string' || image.functionAt(Number(address - module.base)) !== undefined;
+    return image instanceof Reason || image.functionAt(Number(address - module.base)) !== undefined;
   }
 
   #codeAt(address: bigint): Code | undefined {
@@ -228,7 +230,7 @@ class Walk {
     if (known) return known;
     const { space, image: pe } = this.#peImage(module.base);
     const code: Code =
-      typeof pe === 'string'
+      pe instanceof Reason
         ? { module, image: pe, space, pe: undefined }
         : {
             module,
@@ -246,10 +248,10 @@ class Walk {
   }
 
   /** The image at `base`, or why there is none, in the first address space that has it. */
-  #peImage(base: bigint): { space: AddressSpace; image: PeImage | string } {
+  #peImage(base: bigint): { space: AddressSpace; image: PeImage | Reason } {
     const { imageFileMachine } = this.#windows.image.machine;
     const found = this.#spaces.map((space) => ({ space, image: readPeImage(space, base, imageFileMachine) }));
-    return found.find(({ image }) => typeof image !== 'string') ?? found[0]!;
+    return found.find(({ image }) => !(image instanceof Reason)) ?? found[0]!;
   }
 
   #modules(address: bigint): readonly CodeModule[] {
@@ -276,7 +278,7 @@ class Walk {
     const top = address - (address % IMAGE_STEP);
     for (let base = top; base > 0n && top - base <= MAX_IMAGE_SEARCH; base -= IMAGE_STEP) {
       const { space, image } = this.#peImage(base);
-      if (typeof image === 'string') continue;
+      if (image instanceof Reason) continue;
       if (address >= base + BigInt(image.size)) return undefined;
       const module = { name: exportName(space, image) ?? '', base: image.base, size: image.size };
       this.#userModules?.push(module);

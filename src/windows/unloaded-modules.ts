@@ -1,5 +1,7 @@
 /** Modules that Windows unloaded lately: the ring at MmUnloadedDrivers. */
+
 import { isKernelAddress } from '../core/bits.ts';
+import { because, type Reason } from '../core/reason.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_UNLOADED_DRIVERS, UnloadedDriver64 } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -17,25 +19,26 @@ export interface UnloadedModule {
 }
 
 /** The last one unloaded first; or the reason why they can't be had. */
-export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields): UnloadedModule[] | string {
+export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields): UnloadedModule[] | Reason {
   const { MmUnloadedDrivers: table, MmLastUnloadedDriver: last } = fields;
-  if (!table || !last || !isKernelAddress(table) || !isKernelAddress(last)) return 'the KDBG names no list';
+  if (!table || !last || !isKernelAddress(table) || !isKernelAddress(last)) return because('the KDBG names no list');
   const ring = space.readU64(table);
   const count = space.read(last, 4)?.readUInt32LE();
-  if (ring === undefined || count === undefined) return `the list's variables at ${hex64(table)} are not present`;
+  if (ring === undefined || count === undefined)
+    return because(`the list's variables at ${hex64(table)} are not present`);
   // The debugger takes no more either.
-  if (count > MAX_UNLOADED_DRIVERS) return `the index of the last one at ${hex64(last)} is ${count}`;
+  if (count > MAX_UNLOADED_DRIVERS) return because(`the index of the last one at ${hex64(last)} is ${count}`);
   // Windows makes the ring when the first module is unloaded.
   if (ring === 0n) return [];
   const bytes = isKernelAddress(ring) ? space.read(ring, MAX_UNLOADED_DRIVERS * UnloadedDriver64.size) : undefined;
-  if (!bytes) return `the list at ${hex64(ring)} is not present`;
+  if (!bytes) return because(`the list at ${hex64(ring)} is not present`);
   const modules: UnloadedModule[] = [];
   for (let i = 1; i <= MAX_UNLOADED_DRIVERS; i++) {
     const index = (count - i + MAX_UNLOADED_DRIVERS) % MAX_UNLOADED_DRIVERS;
     const entry = UnloadedDriver64.read(bytes, index * UnloadedDriver64.size);
     if (entry.StartAddress === 0n && entry.EndAddress === 0n) continue;
     if (!isKernelAddress(entry.StartAddress) || entry.EndAddress <= entry.StartAddress) {
-      return `entry ${index} of the list at ${hex64(ring)} has impossible addresses`;
+      return because(`entry ${index} of the list at ${hex64(ring)} has impossible addresses`);
     }
     modules.push({
       name: readString(space, entry.Name) ?? '',

@@ -1,4 +1,5 @@
 import type { Diagnostics } from '../core/errors.ts';
+import type { Reason } from '../core/reason.ts';
 import type { PhysicalAddress, VirtualAddress } from '../core/units.ts';
 import type { CpuState } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -34,7 +35,7 @@ export interface Windows {
   strayCpus: readonly CpuState[];
   modules: readonly Module[];
   /** What Windows counts as RAM, or why that is unknown. */
-  physicalMemory: readonly RamRange[] | string;
+  physicalMemory: readonly RamRange[] | Reason;
   evidence: readonly Attempt[];
   diagnostics: Diagnostics;
 }
