@@ -139,7 +139,7 @@ export async function convertImage(
     outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
     input: reportInput(image),
     windows: reportWindows(windows),
-    processors: reportProcessors(windows, conversion.shown),
+    processors: reportProcessors(windows, conversion.contexts.shown),
     dump: reportDump(path, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
     effort,
     seconds: Math.round(performance.now() - started) / 1000,

@@ -4,6 +4,7 @@ import { hex } from '../core/units.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../formats/pe.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
 import { type DumpHeader, describeHeader, describeInput, type InfoReport } from '../report/input.ts';
@@ -40,10 +41,12 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
   }
   try {
     const windows = await locateWindows(image, options);
+    const contexts = chooseContexts(windows, 'auto');
+    for (const { severity, code, message } of contexts.warnings) image.diagnostics.add(severity, code, message);
     if (options.onPage) options.onPage({ ...(await describePage(windows)), conversion: undefined });
     return report({
       input: describeInput(windows.image),
-      windows: describeWindows(windows),
+      windows: describeWindows(windows, contexts),
       diagnostics: windows.image.diagnostics.list,
     });
   } catch (error) {

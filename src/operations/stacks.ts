@@ -4,7 +4,7 @@ import type { ContextChoice } from '../choices.ts';
 import type { Diagnostic } from '../core/errors.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
-import { showContexts } from '../plan/contexts.ts';
+import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { type InputReport, reportInput } from '../report/input.ts';
 import { type ProcessorStackReport, stacksOf } from '../report/stacks.ts';
@@ -36,7 +36,9 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
   try {
     const windows = await locateWindows(opened, options);
     const { image } = windows;
-    const all = stacksOf(windows, showContexts(windows, options.context ?? 'auto'));
+    const contexts = chooseContexts(windows, options.context ?? 'auto');
+    for (const { severity, code, message } of contexts.warnings) image.diagnostics.add(severity, code, message);
+    const all = stacksOf(windows, contexts);
     const wanted = options.processor === undefined ? all : all.filter((s) => s.processor === options.processor);
     if (wanted.length === 0 && options.processor !== undefined) {
       throw new Elf2dmpError({

@@ -1,38 +1,122 @@
+/**
+ * Whose registers each processor shows, and which processor the debugger opens on. Everything that reports or writes
+ * registers asks here.
+ */
 import type { ContextChoice } from '../choices.ts';
+import type { Diagnostic } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
 import type { Processor } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';
 
-/** Registers that the dump shows for a processor. */
+/**
+ * Whose registers a processor shows: its CPU's, those that Windows captured at the bug check, those that a crash dump
+ * holds for it; or none are known.
+ */
+export type ContextSource = 'cpu' | 'captured' | 'dump' | 'unknown';
+
+/** Registers that one processor shows. */
 export interface ShownContext {
   processor: Processor;
-  source: 'cpu' | 'captured' | 'unknown';
+  source: ContextSource;
+  /** A whole CONTEXT of the machine; with `unknown`, one that claims no register. */
   frame: Buffer;
 }
 
-/** The registers that each processor shows. */
-export const showContexts = (windows: Windows, choice: ContextChoice): ShownContext[] =>
-  windows.processors.map((processor) => chooseContext(windows, processor, choice));
-/** Decides whose registers a processor shows. */
-export function chooseContext({ image, crash }: Windows, processor: Processor, choice: ContextChoice): ShownContext {
-  const { machine, diagnostics } = image;
+/** The registers of all processors, in their order. */
+export interface Contexts {
+  shown: readonly ShownContext[];
+  /** The debugger opens on this one; undefined where no registers are known. */
+  opened: ShownContext | undefined;
+  /** A conversion has the debugger open on this one. In a crash dump it may be another than `opened`. */
+  intended: ShownContext | undefined;
+  /** Why a processor does not show what was asked for. */
+  warnings: readonly Diagnostic[];
+}
+
+/** A crash dump has one set of registers, so that `choice` makes no difference there. */
+export function chooseContexts(windows: Windows, choice: ContextChoice): Contexts {
+  const { dumpHeader } = windows.image;
+  const warnings: Diagnostic[] = [];
+  const shown = windows.processors.map((processor) => {
+    if (dumpHeader) return dumpedContext(windows, processor);
+    const { context, warning } = chooseContext(windows, processor, choice);
+    if (warning) warnings.push(warning);
+    return context;
+  });
+  const intended = chooseOpened(windows, shown);
+  const opened = dumpHeader ? openedInDump(windows, shown, dumpHeader.ContextRecord) : intended;
+  return { shown, opened, intended, warnings };
+}
+
+function chooseContext(
+  { image: { machine }, crash }: Windows,
+  processor: Processor,
+  choice: ContextChoice,
+): { context: ShownContext; warning?: Diagnostic } {
   const registers = processor.cpu?.registers;
   const captured = crash?.captured.get(processor);
-  const usable = captured !== undefined && captured.doubt === undefined;
+  const atCrash = processor === crash?.processor;
   const wanted =
-    choice === 'captured' ||
-    (choice === 'auto' && (!registers || (processor === crash?.processor && captured?.atBugCheck)));
-  if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };
-  if (wanted && captured && processor === crash?.processor) {
-    diagnostics.add(
-      'warning',
-      'captured-frame-doubtful',
-      `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} does not hold up (${captured.doubt}): its CPU's later registers are shown`,
-    );
+    captured !== undefined &&
+    (choice === 'captured' || (choice === 'auto' && (!registers || (atCrash && captured.atBugCheck))));
+  if (wanted && captured.doubt === undefined) {
+    return { context: { processor, source: 'captured', frame: captured.bytes } };
   }
-  if (registers) return { processor, source: 'cpu', frame: machine.encodeContext(registers) };
-  return { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
+  const context: ShownContext = registers
+    ? { processor, source: 'cpu', frame: machine.encodeContext(registers) }
+    : { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
+  if (!wanted || !atCrash) return { context };
+  return {
+    context,
+    warning: {
+      severity: 'warning',
+      code: 'captured-frame-doubtful',
+      message: `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} cannot be right (${captured.doubt}): ${registers ? "its CPU's later registers are shown" : 'its registers are unknown'}`,
+    },
+  };
+}
+
+/** What the debugger reads from the PRCB of a dump. */
+function dumpedContext({ image: { machine }, space, crash }: Windows, processor: Processor): ShownContext {
+  const captured = crash?.captured.get(processor);
+  const isKnown = processor.cpu?.registers !== undefined || (captured !== undefined && captured.doubt === undefined);
+  const frame =
+    isKnown && processor.context !== undefined ? space.read(processor.context, machine.contextSize) : undefined;
+  return frame
+    ? { processor, source: 'dump', frame }
+    : { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
+}
+
+const isKnown = ({ source }: ShownContext): boolean => source !== 'unknown';
+
+/** The crashing processor; else one in native code, since on another the debugger would read every CPU as 32-bit. */
+function chooseOpened({ image: { machine }, crash }: Windows, shown: readonly ShownContext[]) {
+  const known = shown.filter(isKnown);
+  return (
+    known.find(({ processor }) => processor === crash?.processor) ??
+    known.find(
+      ({ source, processor: { cpu } }) =>
+        source !== 'captured' && cpu?.registers && machine.runsNativeCode(cpu.registers),
+    ) ??
+    known[0]
+  );
+}
+
+const openedInDump = (windows: Windows, shown: readonly ShownContext[], record: Buffer) =>
+  ownerOf(windows, shown, record) ?? (shown.some(isKnown) ? shown[0] : undefined);
+
+/**
+ * The processor that a header's context belongs to: the first with its stack pointer, which is all that the debugger
+ * compares (docs/debugger.md). undefined where none has it.
+ */
+export function ownerOf(
+  { image: { machine } }: Windows,
+  shown: readonly ShownContext[],
+  record: Buffer,
+): ShownContext | undefined {
+  const { stackPointer } = machine.viewContext(record);
+  return shown.filter(isKnown).find(({ frame }) => machine.viewContext(frame).stackPointer === stackPointer);
 }
 
 /** Puts the registers that a processor shows where the debugger takes them from. */

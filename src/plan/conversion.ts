@@ -4,7 +4,7 @@ import { Reason } from '../core/reason.ts';
 import type { ConvertOptions } from '../operations/convert.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import type { Windows } from '../windows/windows.ts';
-import { patchProcessor, type ShownContext, showContexts } from './contexts.ts';
+import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
 import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
@@ -12,10 +12,9 @@ import type { PageSelection } from './select-pages.ts';
 
 export interface Conversion {
   plan: DumpPlan;
-  shown: readonly ShownContext[];
-  /** The processor that the header's context and exception record are of. */
-  header: ShownContext | undefined;
-  /** Of the header's exception record; 0 without `header`. */
+  /** The header's context and exception record are those of `opened`. */
+  contexts: Contexts;
+  /** Of the header's exception record; 0 where no registers are known. */
   exceptionAddress: bigint;
   /** Its pages share the input's blocks. */
   sharesInput: boolean;
@@ -35,20 +34,13 @@ export function planConversion(
 ): Conversion {
   const { image, space, kdbg, shared } = windows;
   const { machine, diagnostics } = image;
-  const shown = showContexts(windows, options.context ?? 'auto');
+  const contexts = chooseContexts(windows, options.context ?? 'auto');
+  for (const { severity, code, message } of contexts.warnings) diagnostics.add(severity, code, message);
   const patches = new PatchSet(space, diagnostics);
   if (options.patch ?? true) {
     if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
-    for (const context of shown) patchProcessor(windows, context, patches);
+    for (const context of contexts.shown) patchProcessor(windows, context, patches);
   }
-  const known = shown.filter((s) => s.source !== 'unknown');
-  const header =
-    known.find((s) => s.processor === windows.crash?.processor) ??
-    // The debugger opens on this one; in 32-bit code (WoW64) it would read every CPU as x86.
-    known.find(
-      ({ source, processor: { cpu } }) => source === 'cpu' && cpu?.registers && machine.runsNativeCode(cpu.registers),
-    ) ??
-    known[0];
   for (const [name, value] of [
     ['SystemTime', shared.systemTime],
     ['InterruptTime', shared.interruptTime],
@@ -64,10 +56,11 @@ export function planConversion(
   if (shared.productType === 0) {
     diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
   }
-  const exceptionAddress = header ? machine.viewContext(header.frame).instructionPointer : 0n;
+  const { opened } = contexts;
+  const exceptionAddress = opened ? machine.viewContext(opened.frame).instructionPointer : 0n;
   const plan = planDump(
     image,
-    headerValues(windows, header?.frame),
+    headerValues(windows, opened?.frame),
     patches.list,
     {
       type: options.type ?? 'auto',
@@ -77,7 +70,7 @@ export function planConversion(
     },
     diagnostics,
   );
-  return { plan, shown, header, exceptionAddress, sharesInput: false };
+  return { plan, contexts, exceptionAddress, sharesInput: false };
 }
 export function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
   if (!(physicalMemory instanceof Reason)) return physicalMemory;

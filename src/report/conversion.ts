@@ -69,7 +69,16 @@ const MAX_REPORTED_RUNS = 4096;
 
 export function reportDump(
   path: string,
-  { plan, header, exceptionAddress, sharesInput, journal, selection, zeroPagesDropped, compression }: Conversion,
+  {
+    plan,
+    contexts: { opened },
+    exceptionAddress,
+    sharesInput,
+    journal,
+    selection,
+    zeroPagesDropped,
+    compression,
+  }: Conversion,
   bugCheckCode: number,
 ): DumpReport {
   return {
@@ -87,12 +96,12 @@ export function reportDump(
     sharesInput,
     undoJournal: journal ?? null,
     bugCheckCode: hex(bugCheckCode),
-    headerProcessor: header?.processor.number ?? null,
-    exception: header
+    headerProcessor: opened?.processor.number ?? null,
+    exception: opened
       ? {
           code: hex(STATUS_BREAKPOINT),
           address: hex64(exceptionAddress),
-          from: `a breakpoint at the ${header.source === 'captured' ? 'captured' : "CPU's"} rip of processor ${header.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
+          from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} rip of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
         }
       : null,
     patches: plan.patches.map(reportPatch),

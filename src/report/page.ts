@@ -1,6 +1,6 @@
 /** Everything that a report for people shows of one dump, gathered while it is open. */
 
-import { type ShownContext, showContexts } from '../plan/contexts.ts';
+import { type Contexts, chooseContexts } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
@@ -25,19 +25,20 @@ export interface PageData {
 /** @param conversion what a conversion shows and changes; without one, the registers are those that it would show */
 export async function describePage(
   windows: Windows,
-  conversion?: { shown: readonly ShownContext[]; plan: Pick<DumpPlan, 'patches' | 'extents'> },
+  conversion?: { contexts: Contexts; plan: Pick<DumpPlan, 'patches' | 'extents'> },
 ): Promise<Omit<PageData, 'conversion'>> {
+  const contexts = conversion?.contexts ?? chooseContexts(windows, 'auto');
   const patched = (conversion?.plan.patches ?? []).map(({ physical, bytes }) => ({
     from: physical,
     to: physical + bytes.length,
   }));
   return {
     input: describeInput(windows.image),
-    windows: describeWindows(windows),
+    windows: describeWindows(windows, contexts),
     problem: null,
     diagnostics: windows.image.diagnostics.list,
     evidence: windows.evidence,
-    stacks: stacksOf(windows, conversion?.shown ?? showContexts(windows, 'auto')),
+    stacks: stacksOf(windows, contexts),
     memory: await drawMemory(windows, patched, conversion?.plan.extents),
   };
 }

@@ -1,5 +1,5 @@
 import { hex64 } from '../core/units.ts';
-import type { ShownContext } from '../plan/contexts.ts';
+import type { ContextSource, Contexts } from '../plan/contexts.ts';
 import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
 
@@ -24,7 +24,7 @@ export interface ProcessorStackReport {
   /** Index of the CPU in the input that runs it; null if none does. */
   cpu: number | null;
   /** Whose registers the stack begins at; with none there are no frames. */
-  from: 'cpu' | 'captured' | 'unknown';
+  from: ContextSource;
   frames: FrameReport[];
   /** Why it goes no further. */
   end: string;
@@ -33,7 +33,7 @@ export interface ProcessorStackReport {
 }
 
 /** The stack of each processor, from the registers that it shows. */
-export function stacksOf(windows: Windows, shown: readonly ShownContext[]): ProcessorStackReport[] {
+export function stacksOf(windows: Windows, { shown }: Contexts): ProcessorStackReport[] {
   return shown.map(({ processor, source, frame }) => {
     const stack: Pick<Stack, 'frames' | 'end' | 'doubts'> =
       source === 'unknown'

@@ -4,7 +4,7 @@ import { hex, hex64 } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { chooseContext, type ShownContext } from '../plan/contexts.ts';
+import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
 import { bugCheckName, parameterMeanings } from '../windows/bug-checks.ts';
 import { type Module, moduleOf } from '../windows/modules.ts';
 import {
@@ -17,7 +17,6 @@ import {
   readPeImage,
 } from '../windows/pe-image.ts';
 import { readProcesses } from '../windows/processes.ts';
-import type { Processor } from '../windows/processors.ts';
 import { releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import { readFileVersion } from '../windows/version-resource.ts';
@@ -71,7 +70,7 @@ export interface ProcessorInfo {
   kpcr: string;
   prcb: string;
   /** Whose registers these are: a CPU's, those that Windows captured at the bug check, those that a crash dump holds; or none are known. */
-  registers: 'cpu' | 'captured' | 'dump' | 'unknown';
+  registers: ContextSource;
   mode: CpuMode | null;
   rip: string | null;
   rsp: string | null;
@@ -106,8 +105,8 @@ export interface ProcessInfo {
   peb: string | null;
 }
 
-/** What `info` tells of a Windows. */
-export function describeWindows(w: Windows): WindowsInfo {
+/** What `info` reports of a Windows whose processors show `contexts`. */
+export function describeWindows(w: Windows, contexts: Contexts): WindowsInfo {
   const { build, checked, buildLab, ntVersion, productType, systemRoot, ...found } = reportWindows(w);
   const { space, kdbg } = w;
   const doubts: string[] = [];
@@ -143,7 +142,7 @@ export function describeWindows(w: Windows): WindowsInfo {
           processor: w.crash?.processor?.number ?? null,
         }
       : null,
-    processors: w.processors.map((p) => describeProcessor(w, p, images)),
+    processors: contexts.shown.map((context) => describeProcessor(w, context, images)),
     modules: w.modules.map((m) => describeModule(space, m, images.at(m.base))),
     unloadedModules:
       unloaded instanceof Reason
@@ -212,21 +211,22 @@ export class Images {
 
 /** Exports of all modules together whose names are looked at; a kernel has some 3,000. */
 export const MAX_EXPORTS = 1 << 18;
-export function describeProcessor(w: Windows, processor: Processor, images: Images): ProcessorInfo {
-  const { machine, dumpHeader } = w.image;
+export function describeProcessor(w: Windows, shown: ShownContext, images: Images): ProcessorInfo {
+  const { machine } = w.image;
+  const { processor } = shown;
   const registers = processor.cpu?.registers;
-  const shown = chooseContext(w, processor, 'auto');
   const known = shown.source !== 'unknown';
   const view = machine.viewContext(shown.frame);
   const rip = view.instructionPointer;
   let mode: CpuMode | null = null;
   if (shown.source === 'captured') mode = isKernelAddress(rip) ? 'kernel' : 'user';
   else if (registers) mode = modeOf(w.image, registers);
+  else if (known) mode = isKernelAddress(rip) ? 'kernel' : 'user';
   return {
     number: processor.number,
     kpcr: hex64(processor.kpcr),
     prcb: hex64(processor.prcb),
-    registers: known && dumpHeader ? 'dump' : shown.source,
+    registers: shown.source,
     mode,
     rip: known ? hex64(rip) : null,
     rsp: known ? hex64(view.stackPointer) : null,
@@ -311,7 +311,7 @@ export interface ProcessorReport {
   /** Module that RIP lies in. */
   module: string | null;
   /** Whose registers the dump shows: the CPU's, those that Windows captured at the bug check, or none. */
-  shown: 'cpu' | 'captured' | 'unknown';
+  shown: ContextSource;
   /** In a crashed guest: the frame that Windows captured, and why it is not trusted (null if it is). */
   captured: { rip: string; rsp: string; atBugCheck: boolean; doubt: string | null } | null;
 }

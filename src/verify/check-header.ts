@@ -1,35 +1,29 @@
 import { hex } from '../core/units.ts';
 import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64 } from '../formats/win-dump.ts';
+import { chooseContexts, ownerOf } from '../plan/contexts.ts';
 import { COMMENT_START, headerValues } from '../plan/header-values.ts';
 import { dumpTypeOf, planDump } from '../plan/plan.ts';
 import type { Findings } from '../report/findings.ts';
-import type { Processor } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import { compareHeader } from './compare-header.ts';
 
 /** The header against the one that elf2dmp would write for this memory. */
 export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, findings: Findings): void {
-  const { image, space } = windows;
+  const { image } = windows;
   const foreign = !isOurs(prefix);
   const at = DumpHeader64.offsetOf('ContextRecord');
   const inHeader = prefix.subarray(at, at + image.machine.contextSize);
-  const frames = windows.processors.flatMap((processor) => {
-    const frame =
-      processor.cpu && processor.context !== undefined
-        ? space.read(processor.context, image.machine.contextSize)
-        : undefined;
-    return frame ? [{ processor, frame }] : [];
-  });
-  const same = frames.filter(({ frame }) => frame.equals(inHeader));
-  const expected = expectedProcessor(windows, frames);
+  const { shown, intended } = chooseContexts(windows, 'auto');
+  const owner = ownerOf(windows, shown, inHeader);
   // Without patches the header has registers that the PRCBs do not.
-  const context = patched ? (same[0] ?? expected)?.frame : inHeader;
-  const crashed = windows.crash?.processor;
-  if (!foreign && patched && crashed?.cpu && same.length > 0 && !same.some((s) => s.processor === crashed)) {
+  const context = patched ? (owner ?? intended)?.frame : inHeader;
+  const crashed = shown.find(({ processor }) => processor === windows.crash?.processor);
+  const isMisplaced = owner && crashed && crashed.source !== 'unknown' && !crashed.frame.equals(owner.frame);
+  if (!foreign && patched && isMisplaced) {
     findings.add({
       severity: 'error',
       code: 'header-context',
-      message: `the header's context is that of processor ${same[0]!.processor.number}, but processor ${crashed.number} crashed`,
+      message: `the header's context is that of processor ${owner.processor.number}, but processor ${crashed.processor.number} crashed`,
       structure: DumpHeader64.name,
       field: 'ContextRecord',
       offset: hex(at),
@@ -67,19 +61,6 @@ export function isOurs(header: Buffer): boolean {
   let same = 0;
   for (let i = 0; i < COMMENT_START.length; i++) if (header[at + i] === COMMENT_START.charCodeAt(i)) same++;
   return same >= COMMENT_START.length - 4;
-}
-
-/** The processor that the debugger opens on. */
-export function expectedProcessor<T extends { processor: Processor }>(
-  windows: Windows,
-  known: readonly T[],
-): T | undefined {
-  const { machine } = windows.image;
-  return (
-    known.find((s) => s.processor === windows.crash?.processor) ??
-    known.find(({ processor: { cpu } }) => cpu?.registers && machine.runsNativeCode(cpu.registers)) ??
-    known[0]
-  );
 }
 
 /** File offset of the first page. */

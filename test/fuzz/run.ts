@@ -34,7 +34,8 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
     });
     try {
       const windows = await locateWindows(image);
-      const { plan, shown } = planConversion(windows);
+      const { plan, contexts } = planConversion(windows);
+      const { shown } = contexts;
       for (const { start, size } of plan.extents) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
       }
@@ -45,7 +46,7 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
         const [first] = frames;
         if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
-      JSON.stringify(describeWindows(windows));
+      JSON.stringify(describeWindows(windows, contexts));
       const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
       if (wrong) return { problem: wrong };
       const { list, losses } = windows.image.diagnostics;
@@ -74,7 +75,7 @@ type Planned = ReturnType<typeof planConversion>;
 function disagreement(
   { guest }: Subject,
   windows: Windows,
-  shown: Planned['shown'],
+  shown: Planned['contexts']['shown'],
   patches: Planned['plan']['patches'],
 ): string | undefined {
   const { truth, cpus } = guest;

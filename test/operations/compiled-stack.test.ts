@@ -7,7 +7,7 @@ import { locateWindows } from '../../src/locate/locator.ts';
 import type { CodeImage } from '../../src/machines/unwinding.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
-import { showContexts } from '../../src/plan/contexts.ts';
+import { chooseContexts } from '../../src/plan/contexts.ts';
 import { openImage } from '../../src/readers/registry.ts';
 import type { ProcessorStackReport } from '../../src/report/stacks.ts';
 import { functionEntry, readRva } from '../../src/windows/pe-image.ts';
@@ -173,7 +173,7 @@ describe.skipIf(!compilerAvailable() || !qemuAvailable())('stacks of compiled co
       try {
         const windows = await locateWindows(image);
         const { kernel, space } = windows;
-        const { processor, frame } = showContexts(windows, 'cpu')[1]!;
+        const { processor, frame } = chooseContexts(windows, 'cpu').shown[1]!;
         const [rsp, rbp] = [kernel.base + WORDS + 0x800n, kernel.base + WORDS + 0x1000n];
         const places = Array.from(code, (_, i) => kernel.base + BigInt(TEXT + i));
         const session = await openInDebugger(dump, [

@@ -59,7 +59,12 @@ const LEGEND =
 function renderStacks({ stacks: all }: StackReport, verbose: boolean): string {
   let text = LEGEND;
   for (const stack of all) {
-    const from = { cpu: `CPU ${stack.cpu}`, captured: 'what Windows captured at the bug check', unknown: 'unknown' };
+    const from = {
+      cpu: `CPU ${stack.cpu}`,
+      captured: 'what Windows captured at the bug check',
+      dump: 'what the dump holds',
+      unknown: 'unknown',
+    };
     text += `\nProcessor ${stack.processor}, registers: ${from[stack.from]}\n`;
     if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
     stack.frames.forEach((frame, i) => {

@@ -144,7 +144,12 @@ function summary({ input, windows: w, conversion }: PageData): Html {
   return html`<dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>\n`)}</dl>`;
 }
 
-const FROM = { cpu: "the CPU's", captured: 'captured by Windows at the bug check', unknown: 'unknown' } as const;
+const FROM = {
+  cpu: "the CPU's",
+  captured: 'captured by Windows at the bug check',
+  dump: "the dump's",
+  unknown: 'unknown',
+} as const;
 
 function processors({ stacks, windows }: PageData): Html {
   return html`
