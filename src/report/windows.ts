@@ -172,7 +172,7 @@ export function describeWindows(w: Windows, contexts: Contexts): WindowsInfo {
   };
 }
 export function describeBugCheck(code: number, parameters: readonly bigint[]): BugCheckInfo {
-  const meanings = parameterMeanings(code);
+  const meanings = parameterMeanings(code, parameters);
   return {
     code: hex(code),
     name: bugCheckName(code),

@@ -11,6 +11,8 @@ const RELEASES: readonly Release[] = [
   { build: 6000, client: 'Windows Vista', server: undefined },
   { build: 6001, client: 'Windows Vista SP1', server: 'Windows Server 2008' },
   { build: 6002, client: 'Windows Vista SP2', server: 'Windows Server 2008 SP2' },
+  // Updates of 2018 and later for Server 2008.
+  { build: 6003, client: undefined, server: 'Windows Server 2008 SP2' },
   { build: 7600, client: 'Windows 7', server: 'Windows Server 2008 R2' },
   { build: 7601, client: 'Windows 7 SP1', server: 'Windows Server 2008 R2 SP1' },
   { build: 9200, client: 'Windows 8', server: 'Windows Server 2012' },
@@ -36,6 +38,7 @@ const RELEASES: readonly Release[] = [
   { build: 25398, client: undefined, server: 'Windows Server 23H2' },
   { build: 26100, client: 'Windows 11 24H2', server: 'Windows Server 2025' },
   { build: 26200, client: 'Windows 11 25H2', server: undefined },
+  { build: 28000, client: 'Windows 11 26H1', server: undefined },
 ];
 
 /** 19042 to 19045 and 18363 run the kernel of 19041 and 18362, whose build number it may show. */

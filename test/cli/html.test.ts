@@ -44,7 +44,7 @@ describe('the report for people', () => {
     for (const known of [
       'demo.sys',
       'ntkrnlmp.pdb/',
-      'IRQL at that time',
+      'IRQL at that time: DISPATCH_LEVEL',
       'ntoskrnl.exe!KeBugCheckEx+',
       'CONTEXT of processor 2',
     ]) {

@@ -25,7 +25,7 @@ describe('elf2dmp info', () => {
     expect([status, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/^Windows: +Windows 10 2004, build 19041, .*, workstation, TerminalServer, SingleUserTS$/m);
     expect(stdout).toMatch(/^Bug check: +0xd1 DRIVER_IRQL_NOT_LESS_OR_EQUAL$/m);
-    expect(stdout).toMatch(/^ {2}parameter 2: 0x0000000000000002 {2}IRQL at that time$/m);
+    expect(stdout).toMatch(/^ {2}parameter 2: 0x0000000000000002 {2}IRQL at that time: DISPATCH_LEVEL$/m);
     expect(stdout).toMatch(
       /^Processor 0: +kernel mode, rip 0xfffff8041a2c7485, ntoskrnl\.exe\+0x10485 \(PoIdle\+0x5\)/m,
     );

@@ -164,7 +164,10 @@ describe('info', () => {
     writeFileSync(input, writeElf(buildGuest({ crash })));
     const { windows } = await infoOf(input);
     expect(windows?.bugCheck).toMatchObject({ name: 'DRIVER_IRQL_NOT_LESS_OR_EQUAL', processor: 0 });
-    expect(windows?.bugCheck?.parameters[1]).toEqual({ value: '0x0000000000000002', meaning: 'IRQL at that time' });
+    expect(windows?.bugCheck?.parameters[1]).toEqual({
+      value: '0x0000000000000002',
+      meaning: 'IRQL at that time: DISPATCH_LEVEL',
+    });
   });
 
   it('tries a hostile process list on a few places only', async () => {

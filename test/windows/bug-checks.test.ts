@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest';
+import { BUG_CHECK_NAMES } from '../../src/windows/bug-check-names.ts';
+import { BUG_CHECK_PARAMETERS } from '../../src/windows/bug-check-parameters.ts';
+import { bugCheckName, describeParameters, parameterMeanings } from '../../src/windows/bug-checks.ts';
+
+describe('names of bug checks', () => {
+  it('are those of the public references', () => {
+    // Spot checks against codes that people met (public reports).
+    for (const [code, name] of [
+      [0xa, 'IRQL_NOT_LESS_OR_EQUAL'],
+      [0x5d, 'UNSUPPORTED_PROCESSOR'],
+      [0xb8, 'ATTEMPTED_SWITCH_FROM_DPC'],
+      [0xd1, 'DRIVER_IRQL_NOT_LESS_OR_EQUAL'],
+      [0xed, 'UNMOUNTABLE_BOOT_VOLUME'],
+      [0x161, 'LIVE_SYSTEM_DUMP'],
+      [0x1c8, 'MANUALLY_INITIATED_POWER_BUTTON_HOLD'],
+      [0x20001, 'HYPERVISOR_ERROR'],
+      [0xdeaddead, 'MANUALLY_INITIATED_CRASH1'],
+      [0x1000007e, 'SYSTEM_THREAD_EXCEPTION_NOT_HANDLED_M'],
+    ] as const) {
+      expect(bugCheckName(code), code.toString(16)).toBe(name);
+    }
+    expect(BUG_CHECK_NAMES.size).toBeGreaterThan(400);
+  });
+
+  it('are found with 0x10000000 in the code, and null where there is none', () => {
+    expect(bugCheckName(0x100000d1)).toBe('DRIVER_IRQL_NOT_LESS_OR_EQUAL');
+    expect(bugCheckName(0x7fffffff)).toBeNull();
+  });
+});
+
+describe('parameters of bug checks', () => {
+  it('have a name for each code', () => {
+    for (const code of BUG_CHECK_PARAMETERS.keys()) expect(bugCheckName(code), code.toString(16)).not.toBeNull();
+    expect(BUG_CHECK_PARAMETERS.size).toBeGreaterThan(100);
+  });
+
+  it('say what the value is where it is one of a few', () => {
+    const [referenced, irql, operation, instruction] = describeParameters(0xd1, [8n, 2n, 1n, 0xfffff80000001000n]);
+    expect(referenced).toEqual({ what: 'address that was referenced', value: null, address: true });
+    expect(irql.value).toBe('DISPATCH_LEVEL');
+    expect(operation).toEqual({ what: 'operation', value: 'write', address: false });
+    expect(instruction.address).toBe(true);
+    expect(describeParameters(0x3b, [0xc0000005n, 0n, 0n, 0n])[0].value).toBe('STATUS_ACCESS_VIOLATION');
+    expect(describeParameters(0x1000007e, [0xffffffffc0000005n, 0n, 0n, 0n])[0].value).toBe('STATUS_ACCESS_VIOLATION');
+  });
+
+  it('depend on the one that decides', () => {
+    // 0x133 with 1: the third is the triage block and the fourth is reserved; with 0 the fourth is the block.
+    expect(describeParameters(0x133, [1n, 0x1e00n, 0xfffff80000001000n, 0n]).map((p) => p.what)).toEqual([
+      'kind of time-out',
+      "the watchdog's period in ticks",
+      'triage block (nt!DPC_WATCHDOG_GLOBAL_TRIAGE_BLOCK)',
+      null,
+    ]);
+    expect(describeParameters(0x133, [0n, 0x501n, 0x500n, 1n])[3].what).toContain('triage block');
+    expect(describeParameters(0x9f, [3n, 1n, 2n, 3n])[3].what).toBe('the IRP');
+    expect(describeParameters(0x77, [1n, 0n, 0n, 0n])[0].value).toBe('the page came from disk');
+    expect(describeParameters(0x77, [0xc0000185n, 0xc0000185n, 0n, 0n])[0].value).toBe('STATUS_IO_DEVICE_ERROR');
+    expect(describeParameters(0xc1, [1n, 2n, 3n, 0x24n])[1]).toMatchObject({
+      what: 'where bytes are corrupt',
+      address: true,
+    });
+  });
+
+  it('are not mistaken for a case whose number they only end with', () => {
+    expect(describeParameters(0x133, [(1n << 53n) + 1n, 0n, 0n, 0n])[1].what).toBe('depends on the first');
+  });
+
+  it('are text with the value in words, or null', () => {
+    expect(parameterMeanings(0xd1, [8n, 0xffn, 0n, 1n])).toEqual([
+      'address that was referenced',
+      'IRQL at that time',
+      'operation: read',
+      'address of the instruction',
+    ]);
+    expect(parameterMeanings(0x7fffffff, [1n, 2n, 3n, 4n])).toEqual([null, null, null, null]);
+    expect(parameterMeanings(0x161, [0n, 0n, 0n, 0n])).toEqual(['who asked for it', null, null, null]);
+  });
+
+  it('have a case for the decider and words that agree with it', () => {
+    for (const [code, { parameters, by, cases }] of BUG_CHECK_PARAMETERS) {
+      expect(by === undefined, code.toString(16)).toBe(cases === undefined);
+      if (by === undefined || cases === undefined) continue;
+      for (const [key, replaced] of Object.entries(cases)) {
+        const decider = parameters[by];
+        const words = typeof decider === 'object' && decider !== null ? decider.values?.[Number(key)] : undefined;
+        // The case repeats the value's words, or has them where the value is in no list.
+        if (words !== undefined) expect(replaced[by], `${code.toString(16)} ${key}`).toBe(words);
+        expect(typeof replaced[by]).toBe('string');
+      }
+    }
+  });
+});
