@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
 import picomatch from 'picomatch';
 import { globSync, isDynamicPattern } from 'tinyglobby';
+import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 
 /** Options of one conversion by their names on the command line, without the dashes. */
@@ -110,7 +111,11 @@ function find(path: string, base: string, out: string): Found[] {
   const { root, pattern } = splitGlob(path, base);
   const names = globSync(pattern, { cwd: root, followSymbolicLinks: false, expandDirectories: false });
   if (names.length > 0) return names.map((name) => ({ input: join(root, name), relative: name }));
-  throw planError('no-input', `nothing matches "${path}"`, 'a glob is matched from the directory that it is given in');
+  throw planError(
+    'batch-no-input',
+    `nothing matches "${path}"`,
+    'a glob is matched from the directory that it is given in',
+  );
 }
 
 /** By their names below it. Not with globSync, which says nothing of directories that can't be read. */
@@ -161,14 +166,18 @@ function outputOf(template: string, path: string, out: string): string {
   const filled = template.replace(/\{([^{}]*)\}/g, (_, key: string) => {
     const value = values[key];
     if (value !== undefined) return value;
-    throw planError('template', `the output name "${template}" has {${key}}`, 'use {stem}, {name}, {dir}, {relative}');
+    throw planError(
+      'batch-template',
+      `the output name "${template}" has {${key}}`,
+      'use {stem}, {name}, {dir}, {relative}',
+    );
   });
   const output = normalize(join(out, filled));
   const below = relative(out, output);
   if (!isAbsolute(filled) && below !== '' && below !== '..' && !below.startsWith(`..${sep}`) && !output.endsWith(sep)) {
     return output;
   }
-  throw planError('template', `the output name "${template}" gives "${filled}", no file below ${out}`);
+  throw planError('batch-template', `the output name "${template}" gives "${filled}", no file below ${out}`);
 }
 
 /** `vm.elf.zst` and `vm.elf` are `vm`. */
@@ -185,7 +194,7 @@ function refuseCollisions(jobs: readonly BatchJob[]): void {
       const other = taken.get(file);
       if (other !== undefined) {
         throw planError(
-          'two-for-one',
+          'batch-two-for-one',
           other === file
             ? `${input} would be written over the input ${file}`
             : `${other} and ${input} would both be written to ${file}`,
@@ -203,5 +212,5 @@ export const sidecarOf = (output: string): string => `${output}.json`;
 /** Where a dump's report for people is, with `--html`. */
 export const pageOf = (output: string): string => `${output}.html`;
 
-const planError = (code: string, message: string, hint?: string) =>
-  new Elf2dmpError({ code: `batch-${code}`, kind: 'usage', message, hint });
+const planError = (code: ErrorCodeOf<'usage'>, message: string, hint?: string) =>
+  new Elf2dmpError({ code, kind: 'usage', message, hint });

@@ -4,7 +4,7 @@ import { type BigIntStats, createReadStream } from 'node:fs';
 import { open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { Elf2dmpError, type ErrorKind, ioError } from '../core/errors.ts';
+import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import type { ConversionReport } from '../report/conversion.ts';
 import { TOOL } from '../version.ts';
@@ -38,7 +38,7 @@ export interface JobRecord {
 }
 
 export interface JobError {
-  code: string;
+  code: ErrorCode;
   kind: ErrorKind;
   text: string;
   /** The end of what a process without a report said on stderr. */

@@ -2,29 +2,13 @@
  * The one error base, and diagnostics: what is wrong with which file at which offset, what was
  * expected, what was found, and what to do next.
  */
+import type { DiagnosticCode, ErrorCode, ErrorCodeOf, ErrorKind, IoErrorCode, Severity, SeverityOf } from './codes.ts';
 import { hex } from './units.ts';
 
-/** What kind of failure: each kind has its own exit code, see `EXIT_CODES`. */
-export type ErrorKind =
-  /** Wrong arguments or options. */
-  | 'usage'
-  /** The input is sound, but not something that we convert (other format, other machine, not Windows). */
-  | 'unsupported'
-  /** The input is damaged or cut off beyond use. */
-  | 'corrupt'
-  /** I/O that fails again when tried again: missing, denied, exists already. */
-  | 'io-permanent'
-  /** I/O that may work later or elsewhere: disk full, EIO. */
-  | 'io-transient'
-  /** Losses, and the caller asked for none (`strict`). */
-  | 'losses'
-  /** The work was interrupted by the caller's signal. */
-  | 'aborted';
+export type { DiagnosticCode, ErrorCode, ErrorKind, Severity } from './codes.ts';
 
-export interface ErrorDetails {
-  /** Stable identifier in kebab case, for scripts and tests: `elf-not-core`. */
-  code: string;
-  kind: ErrorKind;
+/** Where and how something failed, apart from its code and kind. */
+export interface ErrorContext {
   /** One sentence without final stop: what is wrong. */
   message: string;
   file?: string | undefined;
@@ -42,9 +26,19 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** Details of an error of kind `K`. */
+export interface ErrorOf<K extends ErrorKind> extends ErrorContext {
+  /** Stable identifier in kebab case, for scripts and tests: `elf-not-core`. */
+  code: ErrorCodeOf<K>;
+  kind: K;
+}
+
+/** Everything that an error tells; its code has to be one of its kind, see `ERRORS`. */
+export type ErrorDetails = { [K in ErrorKind]: ErrorOf<K> }[ErrorKind];
+
 /** Every failure that is not a bug of ours. */
 export class Elf2dmpError extends Error {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly kind: ErrorKind;
   readonly details: ErrorDetails;
 
@@ -56,6 +50,19 @@ export class Elf2dmpError extends Error {
     this.details = details;
   }
 }
+
+/** Makes errors about one file. */
+export type Fail<Kinds extends ErrorKind> = <K extends Kinds>(
+  kind: K,
+  details: Omit<ErrorOf<K>, 'kind' | 'file'>,
+) => Elf2dmpError;
+
+/** Makes errors about `file`. */
+export const failIn =
+  (file: string): Fail<ErrorKind> =>
+  (kind, details) =>
+    // TypeScript does not see that an `ErrorOf<K>` is one of the union's members for every K.
+    new Elf2dmpError({ ...details, kind, file } as ErrorDetails);
 
 function describe(d: ErrorDetails): string {
   const place = [
@@ -105,15 +112,11 @@ const IO_HINTS: Record<string, string> = {
 
 /** Wraps an error of Node's file system calls. */
 export function ioError(action: string, file: string, cause: unknown): Elf2dmpError {
-  const errno = (cause as NodeJS.ErrnoException).code ?? 'unknown';
-  return new Elf2dmpError({
-    code: `io-${errno.toLowerCase()}`,
-    kind: TRANSIENT.has(errno) ? 'io-transient' : 'io-permanent',
-    message: `cannot ${action}: ${errnoText(cause)}`,
-    file,
-    hint: IO_HINTS[errno],
-    cause,
-  });
+  const errno = (cause as NodeJS.ErrnoException).code ?? '';
+  const details = { message: `cannot ${action}: ${errnoText(cause)}`, file, hint: IO_HINTS[errno], cause };
+  if (!errno.startsWith('E')) return new Elf2dmpError({ ...details, code: 'io-unknown', kind: 'io-permanent' });
+  const code = `io-${errno.toLowerCase()}` as IoErrorCode;
+  return new Elf2dmpError({ ...details, code, kind: TRANSIENT.has(errno) ? 'io-transient' : 'io-permanent' });
 }
 
 function errnoText(cause: unknown): string {
@@ -122,17 +125,11 @@ function errnoText(cause: unknown): string {
   return message?.match(/^[A-Z0-9]+: ([^,]+)/)?.[1] ?? code ?? String(cause);
 }
 
-/**
- * How bad a finding is: `note` changes nothing, `warning` deserves a look but nothing is missing
- * from the output, `loss` means that the output lacks or does not assert something that it should.
- */
-export type Severity = 'note' | 'warning' | 'loss';
-
 /** Something that was survived. Losses make the outcome "written, with losses". */
 export interface Diagnostic {
   severity: Severity;
-  /** Stable identifier in kebab case. */
-  code: string;
+  /** Stable identifier in kebab case, see `DIAGNOSTICS`. */
+  code: DiagnosticCode;
   message: string;
   /** Guest addresses or file offsets, named: `{ physical: '0x1000' }`. */
   where?: Record<string, string>;
@@ -143,7 +140,12 @@ export class Diagnostics {
   readonly #list: Diagnostic[] = [];
   readonly #seen = new Set<string>();
 
-  add(severity: Severity, code: string, message: string, where?: Record<string, string>): void {
+  add<C extends DiagnosticCode>(
+    severity: SeverityOf<C>,
+    code: C,
+    message: string,
+    where?: Record<string, string>,
+  ): void {
     const key = `${code}\n${message}`;
     if (this.#seen.has(key)) return;
     this.#seen.add(key);

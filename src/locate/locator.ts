@@ -329,18 +329,20 @@ function failure(
   image: MemoryImage,
   evidence: Evidence,
   step: string,
-  details: { code: string; message: string },
+  details: { code: 'windows-not-found' | 'kernel-not-found' | 'kdbg-not-found' | 'version-not-found'; message: string },
 ): Elf2dmpError {
   const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated' || d.code === 'memory-absent');
-  return new Elf2dmpError({
-    ...details,
-    // A file that lacks memory may well be of Windows: that is damage, not another system.
-    kind: truncated || step !== ROOT_STEP ? 'corrupt' : 'unsupported',
+  const context = {
     file: image.file,
     message: truncated ? `${details.message}; ${truncated.message}` : details.message,
     attempts: evidence.failures(step),
     hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
-  });
+  };
+  const { code } = details;
+  // A file that lacks memory may well be of Windows: that is damage, not another system.
+  return code === 'windows-not-found' && !truncated
+    ? new Elf2dmpError({ ...context, code, kind: 'unsupported' })
+    : new Elf2dmpError({ ...context, code, kind: 'corrupt' });
 }
 
 /** KiBugCheckData: code and four parameters; the code is 0 while the system runs. */

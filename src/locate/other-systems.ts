@@ -1,4 +1,5 @@
 /** When there is no Windows: what else is it? */
+import type { ErrorCodeOf } from '../core/codes.ts';
 import { MIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 
@@ -10,7 +11,9 @@ const BANNER = Buffer.from('Linux version ');
 /** `Linux version 6.1.0-18-amd64 (` */
 const BANNER_PATTERN = /Linux version \d+\.\d+[\w.+~-]* \(/;
 
-export function recogniseOtherSystem(image: MemoryImage): { code: string; what: string; hint: string } | undefined {
+export function recogniseOtherSystem(
+  image: MemoryImage,
+): { code: ErrorCodeOf<'unsupported'>; what: string; hint: string } | undefined {
   const vmcoreinfo = image.notes.find((note) => note.name === 'VMCOREINFO');
   const release = vmcoreinfo?.head.toString('latin1').match(/OSRELEASE=([\w.+~-]{1,64})/)?.[1];
   const banner = release ? `Linux ${release}` : findBanner(image);

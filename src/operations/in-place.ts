@@ -1,5 +1,5 @@
 /** Converting without a second file: the ELF file becomes the dump, and can become the ELF file again. */
-import { Elf2dmpError } from '../core/errors.ts';
+import { type DiagnosticCode, Elf2dmpError } from '../core/errors.ts';
 import { FILE_CALLS } from '../files/file-calls.ts';
 import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions } from '../locate/locator.ts';
@@ -99,7 +99,7 @@ async function write(
 }
 
 /** Diagnostics of files that were cut off, or never finished. */
-const MISSING_BYTES = new Set(['input-truncated', 'notes-truncated', 'memory-absent']);
+const MISSING_BYTES = new Set<DiagnosticCode>(['input-truncated', 'notes-truncated', 'memory-absent']);
 
 /**
  * Makes a file that was converted in place, wholly or in part, the ELF file that it was: byte for byte, with its

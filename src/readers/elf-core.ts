@@ -1,5 +1,5 @@
 /** ELF64 core files of x86-64 guests, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
-import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
 import {
   ELF_MACHINES,
@@ -69,8 +69,7 @@ export const elfCore: Reader = {
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
-  const fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) =>
-    new Elf2dmpError({ kind, file: source.name, ...details });
+  const fail = failIn(source.name);
 
   const header = readHeader(source, fail);
   const count = programHeaderCount(source, header, fail);
@@ -149,7 +148,7 @@ function qemuMemoryArea(source: ByteSource, header: ReturnType<typeof readHeader
   return end > start ? { start, end: Math.min(end, source.size) } : undefined;
 }
 
-type Fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError;
+type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 function readHeader(source: ByteSource, fail: Fail) {
   const head = readUpTo(source, 0, Elf64Header.size);

@@ -153,7 +153,7 @@ async function openStream(
   if (damage) {
     image.diagnostics.add(
       'loss',
-      `container-${damage.how}`,
+      CONTAINER_CODES[damage.how],
       damage.how === 'truncated'
         ? `the ${container?.name} file is cut off: what could be decompressed, ${source.size} bytes, was used`
         : `the ${container?.name} file is damaged: ${damage.message}; the ${source.size} bytes that came out were used, and any of them may be wrong`,
@@ -161,6 +161,8 @@ async function openStream(
   }
   return image;
 }
+
+const CONTAINER_CODES = { truncated: 'container-truncated', damaged: 'container-damaged' } as const;
 
 /** What does not open because its container is damaged fails with that as the reason. */
 function openDecompressed(
@@ -175,7 +177,7 @@ function openDecompressed(
   } catch (error) {
     if (!damage) throw error;
     throw new Elf2dmpError({
-      code: `container-${damage.how}`,
+      code: CONTAINER_CODES[damage.how],
       kind: 'corrupt',
       message: `the ${container?.name} file can not be decompressed: ${damage.message}`,
       file: name,

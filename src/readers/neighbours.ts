@@ -1,7 +1,9 @@
 /** Files that people take for what we read: each gets its name and the command that makes what we need. */
 
+import type { ErrorCodeOf } from '../core/codes.ts';
+
 interface Neighbour {
-  code: string;
+  code: ErrorCodeOf<'unsupported'>;
   what: string;
   hint: string;
 }
@@ -20,12 +22,14 @@ const SIGNATURES: readonly Signature[] = [
     what: 'a QEMU migration stream, as `virsh dump` writes without --memory-only, not a memory dump',
     hint: `dump again with ${DUMP}; to use this file, restore the guest from it first (\`virsh restore\`, or qemu -incoming) and then dump it`,
   },
-  ...['LibvirtQemudSave', 'LibvirtQemudPart'].map((magic) => ({
-    magic,
-    code: 'libvirt-save',
-    what: 'a libvirt save file (a migration stream), not a memory dump',
-    hint: `restore the guest with \`virsh restore FILE\`, then dump it with ${DUMP}`,
-  })),
+  ...['LibvirtQemudSave', 'LibvirtQemudPart'].map(
+    (magic): Signature => ({
+      magic,
+      code: 'libvirt-save',
+      what: 'a libvirt save file (a migration stream), not a memory dump',
+      hint: `restore the guest with \`virsh restore FILE\`, then dump it with ${DUMP}`,
+    }),
+  ),
   {
     magic: 'PAGEDU64',
     code: 'already-dmp',
@@ -60,14 +64,16 @@ const SIGNATURES: readonly Signature[] = [
     { magic: '\x7f\x10\xda\xbe', kind: 'VDI', at: 0x40 },
     { magic: 'EFI PART', kind: 'raw (GPT)', at: 0x200 },
     { magic: '\x55\xaa', kind: 'raw (MBR)', at: 0x1fe },
-  ].map(({ kind, ...rest }) => ({
-    ...rest,
-    code: kind === 'qcow2' ? 'qcow2' : 'disk-image',
-    what: `a ${kind} disk image, not memory`,
-    hint: `dump the running guest's memory with ${DUMP}; a VM's memory is never in its disk`,
-  })),
+  ].map(
+    ({ kind, ...rest }): Signature => ({
+      ...rest,
+      code: kind === 'qcow2' ? 'qcow2' : 'disk-image',
+      what: `a ${kind} disk image, not memory`,
+      hint: `dump the running guest's memory with ${DUMP}; a VM's memory is never in its disk`,
+    }),
+  ),
   ...['\xd0\xbe\xd2\xbe', '\xd2\xbe\xd2\xbe', '\xd3\xbe\xd2\xbe', '\xd3\xbe\xd3\xbe', '\xd1\xba\xd1\xba'].map(
-    (magic) => ({
+    (magic): Signature => ({
       magic,
       code: 'vmware-state',
       what: "VMware's state of a VM (.vmss, .vmsn), not its memory",
@@ -86,18 +92,22 @@ const SIGNATURES: readonly Signature[] = [
     what: 'a LiME dump of a Linux system, not of Windows',
     hint: 'open it with Volatility or drgn',
   },
-  ...['hibr', 'HIBR', 'wake', 'WAKE', 'RSTR'].map((magic) => ({
-    magic,
-    code: 'hibernation-file',
-    what: 'a Windows hibernation file (hiberfil.sys), not a memory dump',
-    hint: 'MemProcFS and Volatility read these',
-  })),
-  ...['Xen saved domain', 'LinuxGuestRecord'].map((magic) => ({
-    magic,
-    code: 'xen-save',
-    what: 'a saved Xen domain (`xl save`), not a memory dump',
-    hint: 'restore it with `xl restore FILE`, then dump it with `xl dump-core DOMAIN FILE`',
-  })),
+  ...['hibr', 'HIBR', 'wake', 'WAKE', 'RSTR'].map(
+    (magic): Signature => ({
+      magic,
+      code: 'hibernation-file',
+      what: 'a Windows hibernation file (hiberfil.sys), not a memory dump',
+      hint: 'MemProcFS and Volatility read these',
+    }),
+  ),
+  ...['Xen saved domain', 'LinuxGuestRecord'].map(
+    (magic): Signature => ({
+      magic,
+      code: 'xen-save',
+      what: 'a saved Xen domain (`xl save`), not a memory dump',
+      hint: 'restore it with `xl restore FILE`, then dump it with `xl dump-core DOMAIN FILE`',
+    }),
+  ),
   {
     magic: '\x1f\x8b',
     code: 'compressed-gzip',

@@ -1,7 +1,8 @@
 /** Finds the reader for an input, or says what the input is instead. */
 
 import type { FormatChoice } from '../choices.ts';
-import { Elf2dmpError } from '../core/errors.ts';
+import type { ErrorCodeOf } from '../core/codes.ts';
+import { Elf2dmpError, failIn } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
@@ -89,29 +90,30 @@ export const estimate = (head: Buffer): Estimate | undefined => readerOf(head, t
 /** The error for an input that is something else, as far as its first bytes tell. */
 export function identify(head: Buffer, name: string, crashDumps = false): Elf2dmpError | undefined {
   const neighbour = readerOf(head, crashDumps) ? undefined : identifyNeighbour(head);
-  return neighbour && inputError(neighbour.code, 'unsupported', neighbour.what, head, name, neighbour.hint);
+  return neighbour && inputError('unsupported', neighbour, head, name);
 }
 
 function unknownInput(head: Buffer, name: string): Elf2dmpError {
   return head.length === 0
-    ? inputError('input-empty', 'corrupt', 'the file is empty', head, name, HOW_TO_DUMP)
-    : inputError('input-unknown', 'unsupported', 'not a guest memory dump that elf2dmp knows', head, name, HOW_TO_DUMP);
+    ? inputError('corrupt', { code: 'input-empty', what: 'the file is empty', hint: HOW_TO_DUMP }, head, name)
+    : inputError(
+        'unsupported',
+        { code: 'input-unknown', what: 'not a guest memory dump that elf2dmp knows', hint: HOW_TO_DUMP },
+        head,
+        name,
+      );
 }
 
-function inputError(
-  code: string,
-  kind: 'unsupported' | 'corrupt',
-  message: string,
+function inputError<K extends 'unsupported' | 'corrupt'>(
+  kind: K,
+  { code, what, hint }: { code: ErrorCodeOf<K>; what: string; hint: string },
   head: Buffer,
   file: string,
-  hint: string,
 ): Elf2dmpError {
   const shown = head.subarray(0, 8).toString('hex').replace(/../g, '$& ').trim();
-  return new Elf2dmpError({
+  return failIn(file)(kind, {
     code,
-    kind,
-    message,
-    file,
+    message: what,
     structure: 'signature',
     offset: 0,
     expected: 'an ELF core file (7f 45 4c 46) or a kdump-compressed file ("KDUMP   ", "makedumpfile")',

@@ -1,5 +1,5 @@
 /** Windows 64-bit crash dumps of x64 machines that hold pages of all memory: full ones and bitmap ones. */
-import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
 import type { StructOf } from '../core/struct.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import {
@@ -31,8 +31,7 @@ const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
 type FileRun = PhysicalRun & { fileOffset: number };
 type Header = StructOf<typeof DumpHeader64>;
 
-/** One error of this file: `corrupt` unless said otherwise. */
-type Fail = (details: Omit<ErrorDetails, 'kind' | 'file'> & { kind?: ErrorDetails['kind'] }) => Elf2dmpError;
+type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 export const winDump: Reader = {
   format: 'windows-dump',
@@ -59,17 +58,12 @@ export const winDump: Reader = {
  * `Elf2dmpError` where there is no whole header of a 64-bit dump.
  */
 export function readDumpHeader(source: ByteSource): Header {
-  return readHeader(source, failure(source));
+  return readHeader(source, failIn(source.name));
 }
-
-const failure =
-  (source: ByteSource): Fail =>
-  (details) =>
-    new Elf2dmpError({ kind: 'corrupt', file: source.name, ...details });
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
-  const fail = failure(source);
+  const fail = failIn(source.name);
   const header = readHeader(source, fail);
   checkKind(header, fail);
   const full = header.DumpType === DumpType.full;
@@ -85,7 +79,10 @@ function open(source: ByteSource): MemoryImage {
     });
   }
   if (runs.length === 0) {
-    throw fail({ code: 'dmp-no-memory', message: 'none of the memory that the header lists is in the file' });
+    throw fail('corrupt', {
+      code: 'dmp-no-memory',
+      message: 'none of the memory that the header lists is in the file',
+    });
   }
   return new MemoryImage({
     file: source.name,
@@ -120,7 +117,7 @@ const at = (field: keyof Header) => ({
 function readHeader(source: ByteSource, fail: Fail): Header {
   const head = readUpTo(source, 0, DUMP_HEADER64_SIZE);
   if (head.length < DUMP_HEADER64_SIZE) {
-    throw fail({
+    throw fail('corrupt', {
       code: 'dmp-truncated-header',
       message: 'the file ends within its header',
       structure: DumpHeader64.name,
@@ -131,7 +128,7 @@ function readHeader(source: ByteSource, fail: Fail): Header {
   }
   const header = DumpHeader64.read(head);
   if (!header.Signature.equals(DUMP_SIGNATURE)) {
-    throw fail({
+    throw fail('corrupt', {
       code: 'dmp-signature',
       message: 'not a Windows 64-bit crash dump',
       ...at('Signature'),
@@ -144,8 +141,7 @@ function readHeader(source: ByteSource, fail: Fail): Header {
 
 function checkKind(header: Header, fail: Fail): void {
   if (header.MachineImageType !== X64.imageFileMachine) {
-    throw fail({
-      kind: 'unsupported',
+    throw fail('unsupported', {
       code: 'dmp-machine',
       message: 'a crash dump of another machine than x64',
       ...at('MachineImageType'),
@@ -155,8 +151,7 @@ function checkKind(header: Header, fail: Fail): void {
   }
   const known: readonly number[] = [DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel];
   if (!known.includes(header.DumpType)) {
-    throw fail({
-      kind: 'unsupported',
+    throw fail('unsupported', {
       code: 'dmp-type',
       message: `${OTHER_TYPES[header.DumpType] ?? 'a crash dump of an unknown kind'}: only full and bitmap dumps are read`,
       ...at('DumpType'),
@@ -169,7 +164,7 @@ function checkKind(header: Header, fail: Fail): void {
 /** The runs of a full dump: their pages follow each other right behind the header. */
 function headerRuns(header: Header, fail: Fail): FileRun[] {
   const bad = (field: 'NumberOfRuns' | 'Runs' | 'NumberOfPages', message: string, expected: string, actual: string) =>
-    fail({
+    fail('corrupt', {
       code: 'dmp-runs',
       message,
       structure: DumpHeader64.name,
@@ -227,7 +222,7 @@ function bitmapRuns(source: ByteSource, fail: Fail): FileRun[] {
     expected: string,
     actual: string | bigint,
   ) =>
-    fail({
+    fail('corrupt', {
       code: 'dmp-bitmap',
       message,
       structure: BitmapDumpHeader.name,

@@ -3,7 +3,7 @@
  * section .xen_pages, a page for each entry of .xen_pfn, and the CPUs are in .xen_prstatus (Xen's
  * docs/misc/dump-core-format.txt). No file of a real Xen was at hand to check it on.
  */
-import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import { Diagnostics, type Fail, failIn } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import { ELF_MAGIC, Elf64Header, Elf64SectionHeader, ET_CORE } from '../formats/elf.ts';
 import type { CpuState } from '../machines/machine.ts';
@@ -49,8 +49,7 @@ export const xenCore: Reader = {
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
-  const fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) =>
-    new Elf2dmpError({ kind, file: source.name, ...details });
+  const fail = failIn(source.name);
   const sections = readSections(source);
   const [pages, pfns] = [sections.get('.xen_pages'), sections.get('.xen_pfn')];
   if (!pages || !pfns) {
@@ -114,7 +113,7 @@ function readRuns(
   pages: Section,
   pfns: Section,
   diagnostics: Diagnostics,
-  fail: (kind: 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError,
+  fail: Fail<'corrupt'>,
 ): PhysicalRun[] {
   const listed = Math.floor(Math.min(pfns.size, Math.max(0, source.size - pfns.offset)) / 8);
   const stored = Math.floor(Math.min(pages.size, Math.max(0, source.size - pages.offset)) / PAGE_SIZE);

@@ -1,15 +1,15 @@
 /** What a verification found wrong, as plain data. */
 
+import type { FindingCode, FindingSeverity } from '../core/codes.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex } from '../core/units.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import type { PatchReport } from './patch-file.ts';
 
 export interface Finding {
-  /** `error`: the dump is not as it should be. `warning`: worth a look, and no fault of the dump. */
-  severity: 'error' | 'warning';
-  /** Stable identifier in kebab case. */
-  code: string;
+  severity: FindingSeverity;
+  /** Stable identifier in kebab case, see `FINDINGS`. */
+  code: FindingCode;
   message: string;
   structure?: string;
   field?: string;
@@ -67,8 +67,9 @@ export interface VerificationReport {
 
 /** What a reader or the locator refuses is a finding here; what can't be read at all is not. */
 export function asFinding(error: unknown): Finding {
-  if (!(error instanceof Elf2dmpError) || (error.kind !== 'corrupt' && error.kind !== 'unsupported')) throw error;
-  const { code, message, structure, field, offset, expected, actual } = error.details;
+  const details = error instanceof Elf2dmpError ? error.details : undefined;
+  if (details?.kind !== 'corrupt' && details?.kind !== 'unsupported') throw error;
+  const { code, message, structure, field, offset, expected, actual } = details;
   return {
     severity: 'error',
     code,

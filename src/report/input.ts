@@ -1,4 +1,4 @@
-import type { Diagnostic, ErrorKind } from '../core/errors.ts';
+import type { Diagnostic, ErrorCode, ErrorKind } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -44,7 +44,7 @@ export interface InfoReport {
   };
   /** null where none was found: then `problem` says why. */
   windows: WindowsInfo | null;
-  problem: { code: string; kind: ErrorKind; message: string; hint: string | null } | null;
+  problem: { code: ErrorCode; kind: ErrorKind; message: string; hint: string | null } | null;
   diagnostics: readonly Diagnostic[];
 }
 

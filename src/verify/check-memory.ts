@@ -1,3 +1,4 @@
+import type { DiagnosticCode, FindingCode } from '../core/codes.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
 import type { Finding, Findings } from '../report/findings.ts';
@@ -68,7 +69,7 @@ export function problemsOf(windows: Windows): Problem[] {
 }
 
 /** Losses that the locator reports of a guest's structures; the others are about inputs and conversions. */
-export const MEMORY_LOSSES: ReadonlySet<string> = new Set([
+export const MEMORY_LOSSES: ReadonlySet<DiagnosticCode> = new Set([
   'no-cpu-states',
   'processor-without-state',
   'kernel-header-missing',
@@ -81,11 +82,11 @@ export const MEMORY_LOSSES: ReadonlySet<string> = new Set([
 ]);
 
 /** Survived by the locator, and no fault of a dump: what the input did not know, no dump can. */
-export const NO_FAULT: ReadonlySet<string> = new Set([
+export const NO_FAULT: ReadonlySet<FindingCode> = new Set([
   'no-cpu-states',
   'processor-without-state',
   'kernel-header-missing',
 ]);
 
 /** Without patches, the special registers are what Windows last saved there, if anything. */
-export const SET_BY_PATCHES: ReadonlySet<string> = new Set(['special-registers', 'interrupt-table']);
+export const SET_BY_PATCHES: ReadonlySet<FindingCode> = new Set(['special-registers', 'interrupt-table']);

@@ -1,3 +1,4 @@
+import type { FindingCode } from '../core/codes.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, without } from '../memory/runs.ts';
@@ -13,7 +14,7 @@ export async function comparePages(
   { signal, onProgress }: VerifyDumpOptions,
 ): Promise<{ pagesCompared: number; pagesDifferent: number }> {
   const present = dump.pageExtents().extents;
-  const report = (code: string, what: string, ranges: readonly Extent[]) => {
+  const report = (code: FindingCode, what: string, ranges: readonly Extent[]) => {
     for (const { start, size } of ranges) {
       findings.add(
         {

@@ -13,6 +13,7 @@
 import { type BigIntStats, constants } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
 import { FILE_CALLS, type FileCalls } from '../files/file-calls.ts';
@@ -85,7 +86,7 @@ export class InPlaceFile {
   }
 
   async #check(): Promise<void> {
-    const refuse = (code: string, message: string, hint: string) =>
+    const refuse = (code: ErrorCodeOf<'io-permanent'>, message: string, hint: string) =>
       new Elf2dmpError({ code, kind: 'io-permanent', message, file: this.path, hint });
     if (!this.#stat.isFile()) throw refuse('io-not-a-file', 'not a regular file', 'name the dump file itself');
     const user = process.geteuid?.();

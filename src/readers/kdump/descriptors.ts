@@ -1,4 +1,4 @@
-import type { Diagnostics } from '../../core/errors.ts';
+import type { DiagnosticCode, Diagnostics } from '../../core/errors.ts';
 import { bytes, hex, MIB, pa } from '../../core/units.ts';
 import {
   DUMP_DH_COMPRESSED_LZO,
@@ -198,7 +198,7 @@ export function scanDescriptors(
       hint: 'the dump was cut off, or never finished: make a new one',
     });
   }
-  const losses: [keyof typeof missing, string, string][] = [
+  const losses: [keyof typeof missing, DiagnosticCode, string][] = [
     ['cut', 'input-truncated', 'listed by the bitmap, but not in the file, which was cut off or has lost a part'],
     ['bad', 'page-descriptors-damaged', 'whose descriptors give impossible places or sizes, and are missing'],
     [

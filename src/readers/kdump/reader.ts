@@ -1,5 +1,5 @@
 /** Kdump-compressed files of x86-64 guests, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
-import { Diagnostics, Elf2dmpError, type ErrorDetails } from '../../core/errors.ts';
+import { Diagnostics, type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
 import {
   FLATTENED_HEADER_SIZE,
@@ -58,11 +58,11 @@ export const kdump: Reader = {
   },
 };
 
-export type Fail = (kind: 'unsupported' | 'corrupt', details: Omit<ErrorDetails, 'kind' | 'file'>) => Elf2dmpError;
+export type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
-  const fail: Fail = (kind, details) => new Elf2dmpError({ kind, file: source.name, ...details });
+  const fail = failIn(source.name);
   const header = readHeader(source, fail);
   const { blockSize, sub } = header;
   if (source instanceof FlattenedSource && source.overlaps > 0) {

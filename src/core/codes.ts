@@ -1,0 +1,684 @@
+/**
+ * Every code of an error, a diagnostic and a finding: what it means and what to do about it. A code that
+ * is not here does not compile, and neither does one with another kind. `docs/errors.md` is made from
+ * these tables (`scripts/make-docs.ts`).
+ */
+
+/** What kind of failure: each kind has its own exit code, see `EXIT_CODES`. */
+export type ErrorKind =
+  /** Wrong arguments or options. */
+  | 'usage'
+  /** The input is sound, but not something that we convert (other format, other machine, not Windows). */
+  | 'unsupported'
+  /** The input is damaged or cut off beyond use. */
+  | 'corrupt'
+  /** I/O that fails again when tried again: missing, denied, exists already. */
+  | 'io-permanent'
+  /** I/O that may work later or elsewhere: disk full, EIO. */
+  | 'io-transient'
+  /** Losses, and the caller asked for none (`strict`). */
+  | 'losses'
+  /** The work was interrupted by the caller's signal. */
+  | 'aborted';
+
+/**
+ * How bad a diagnostic is: `note` changes nothing, `warning` deserves a look but nothing is missing
+ * from the output, `loss` means that the output lacks or does not assert something that it should.
+ */
+export type Severity = 'note' | 'warning' | 'loss';
+
+interface Explained {
+  /** One sentence: what happened. */
+  means: string;
+  /** What a user does about it; undefined where there is nothing to do. */
+  todo?: string;
+}
+
+interface ErrorEntry extends Explained {
+  /** Several where circumstances decide. */
+  kind: ErrorKind | readonly ErrorKind[];
+}
+
+interface DiagnosticEntry extends Explained {
+  severity: Severity | readonly Severity[];
+}
+
+interface FindingEntry extends Explained {
+  severity: FindingSeverity | readonly FindingSeverity[];
+}
+
+/** `error`: the dump is not as it should be. `warning`: worth a look, but not a fault of the dump. */
+export type FindingSeverity = 'error' | 'warning';
+
+const DUMP_AGAIN = 'Make a new dump.';
+const CUT_OFF = 'The dump was cut off or never finished: make a new one.';
+const OTHER_MACHINE = 'elf2dmp converts dumps of 64-bit x86 guests only.';
+const MEMORY_DAMAGED = 'The rest of the dump is usable. If you can, make a new dump.';
+const TWICE = 'It is compressed twice: decompress it once by hand.';
+const PIPE = 'Decompress it into elf2dmp: `PROGRAM -dc FILE | elf2dmp - OUTPUT`.';
+const OWN_FILE = 'Name an OUTPUT: the dump then is a separate file.';
+
+/** Errors: the command ends with the exit code of their kind, and writes no dump. */
+export const ERRORS = {
+  // Arguments
+  usage: { kind: 'usage', means: 'The arguments or options are wrong.', todo: 'See `elf2dmp --help`.' },
+  'stdin-is-terminal': {
+    kind: 'usage',
+    means: 'The input is `-`, but standard input is a terminal.',
+    todo: 'Pipe a dump into it.',
+  },
+  'output-is-input': { kind: 'usage', means: 'The output is the input.', todo: 'Name another output.' },
+  'patches-is-output': {
+    kind: 'usage',
+    means: '`--patches` names the output.',
+    todo: 'Name another file for the patches.',
+  },
+  'runs-of-no-raw-memory': {
+    kind: 'usage',
+    means: '`--runs` was given for a dump whose header says where its memory is.',
+    todo: 'Leave out `--runs`.',
+  },
+  'raw-runs': {
+    kind: 'usage',
+    means: 'The ranges of `--runs` overlap or do not add up to the size of the file.',
+    todo: 'Give disjoint ranges that cover the file.',
+  },
+  'no-such-processor': {
+    kind: 'usage',
+    means: 'The guest has no processor of that number.',
+    todo: 'The message lists its processors.',
+  },
+  'zstd-unavailable': {
+    kind: 'usage',
+    means: 'This Node.js cannot compress with zstd.',
+    todo: 'Use `--compress=gzip`, or Node.js 22.15 or later.',
+  },
+  'batch-config': { kind: 'usage', means: "The batch's configuration file is wrong.", todo: 'Mend what it names.' },
+  'batch-no-input': {
+    kind: 'usage',
+    means: 'A pattern for inputs matches nothing.',
+    todo: 'Globs count from the directory in which they are given.',
+  },
+  'batch-template': {
+    kind: 'usage',
+    means: 'The template for output names does not give a file below the output directory.',
+    todo: 'Use `{stem}`, `{name}`, `{dir}` and `{relative}`.',
+  },
+  'batch-two-for-one': {
+    kind: 'usage',
+    means: 'Two files of the batch would get the same name.',
+    todo: 'Put more of the input into the template, as in `--name "{dir}/{name}.dmp"`.',
+  },
+
+  // Files that are not memory dumps, or none that is read
+  'input-empty': { kind: 'corrupt', means: 'The file is empty.', todo: DUMP_AGAIN },
+  'input-unknown': {
+    kind: 'unsupported',
+    means: 'The file is not a memory dump that elf2dmp knows.',
+    todo: 'Make a dump with `virsh dump --memory-only`. For raw memory, give `--format raw`.',
+  },
+  'migration-stream': {
+    kind: 'unsupported',
+    means: 'A QEMU migration stream, as `virsh dump` writes it without `--memory-only`.',
+    todo: 'Dump again with `virsh dump --memory-only`, or restore the guest from the file and then dump it.',
+  },
+  'libvirt-save': {
+    kind: 'unsupported',
+    means: 'A libvirt save file.',
+    todo: 'Restore the guest with `virsh restore`, then dump it.',
+  },
+  'already-dmp': {
+    kind: 'unsupported',
+    means: 'The file is a 64-bit Windows crash dump already.',
+    todo: 'Open it in WinDbg.',
+  },
+  'already-dmp-32': {
+    kind: 'unsupported',
+    means: 'The file is a 32-bit Windows crash dump already.',
+    todo: 'Open it in WinDbg.',
+  },
+  'in-place-begun': {
+    kind: 'unsupported',
+    means: 'An interrupted conversion in place left this file half converted.',
+    todo: '`elf2dmp --undo FILE` restores the ELF file, `--in-place FILE` finishes the dump.',
+  },
+  minidump: { kind: 'unsupported', means: 'A user-mode minidump of one process.', todo: 'Open it in WinDbg.' },
+  qcow2: { kind: 'unsupported', means: 'A qcow2 disk image.', todo: "Dump the running guest's memory." },
+  'disk-image': { kind: 'unsupported', means: 'A disk image.', todo: "Dump the running guest's memory." },
+  'vmware-state': {
+    kind: 'unsupported',
+    means: "VMware's state of a VM, without its memory.",
+    todo: 'Give the `.vmem` file beside it, or use `vmss2core -W8`.',
+  },
+  'hyper-v-state': {
+    kind: 'unsupported',
+    means: 'A Hyper-V saved state or configuration.',
+    todo: "Use WinDbg's `.opendump` or LiveKd on the Hyper-V host.",
+  },
+  lime: { kind: 'unsupported', means: 'A LiME dump of a Linux system.', todo: 'Use Volatility or drgn.' },
+  'hibernation-file': {
+    kind: 'unsupported',
+    means: 'A Windows hibernation file.',
+    todo: 'Use MemProcFS or Volatility.',
+  },
+  'xen-save': {
+    kind: 'unsupported',
+    means: 'A saved Xen domain.',
+    todo: 'Restore it with `xl restore`, then use `xl dump-core`.',
+  },
+  'compressed-gzip': { kind: 'unsupported', means: 'A gzip file inside a compressed file.', todo: TWICE },
+  'compressed-zstd': { kind: 'unsupported', means: 'A zstd file inside a compressed file.', todo: TWICE },
+  'compressed-xz': { kind: 'unsupported', means: 'An xz file inside a compressed file.', todo: TWICE },
+  'compressed-lz4': { kind: 'unsupported', means: 'An lz4 file.', todo: PIPE },
+  'compressed-bzip2': { kind: 'unsupported', means: 'A bzip2 file.', todo: PIPE },
+  'compressed-7z': { kind: 'unsupported', means: 'A 7-Zip archive.', todo: '`7z x -so FILE | elf2dmp - OUTPUT`.' },
+  'compressed-zip': { kind: 'unsupported', means: 'A zip archive.', todo: '`unzip -p FILE | elf2dmp - OUTPUT`.' },
+  'compressed-lzop': { kind: 'unsupported', means: 'An lzop file.', todo: PIPE },
+  tar: { kind: 'unsupported', means: 'A tar archive.', todo: '`tar -xOf FILE NAME | elf2dmp - OUTPUT`.' },
+  'container-truncated': {
+    kind: 'corrupt',
+    means: 'The compressed file is cut off, and nothing usable comes out of it.',
+    todo: 'Look for another copy of it.',
+  },
+  'container-damaged': {
+    kind: 'corrupt',
+    means: 'The compressed file is damaged, and nothing usable comes out of it.',
+    todo: 'Look for another copy of it.',
+  },
+
+  // ELF core files
+  'elf-truncated-header': { kind: 'corrupt', means: 'The file ends within its ELF header.', todo: CUT_OFF },
+  'elf-big-endian': { kind: 'unsupported', means: 'A core file of a big-endian machine.', todo: OTHER_MACHINE },
+  'elf-32-bit': { kind: 'unsupported', means: 'A 32-bit core file.', todo: OTHER_MACHINE },
+  'elf-bad-header': { kind: 'corrupt', means: 'The ELF header is damaged.', todo: DUMP_AGAIN },
+  'elf-not-core': {
+    kind: 'unsupported',
+    means: 'An ELF file, but not a core file.',
+    todo: 'Make a dump with `virsh dump --memory-only`.',
+  },
+  'elf-machine': { kind: 'unsupported', means: 'A core file of another machine.', todo: OTHER_MACHINE },
+  'elf-phentsize': { kind: 'corrupt', means: 'The size of program headers is impossible.', todo: DUMP_AGAIN },
+  'elf-section-missing': {
+    kind: 'corrupt',
+    means: 'The section with the number of program headers is not in the file.',
+    todo: CUT_OFF,
+  },
+  'elf-phnum': { kind: 'corrupt', means: 'The number of program headers is impossible.', todo: DUMP_AGAIN },
+  'elf-truncated-phdrs': { kind: 'corrupt', means: 'The file ends within its program headers.', todo: CUT_OFF },
+  'elf-phdr-range': { kind: 'corrupt', means: 'A value in a program header is impossible.', todo: DUMP_AGAIN },
+  'elf-no-memory': {
+    kind: ['corrupt', 'unsupported'],
+    means: 'The core file lists no memory, or holds none of what it lists.',
+    todo: CUT_OFF,
+  },
+  'xen-paravirtual': {
+    kind: 'unsupported',
+    means: 'A core file of a paravirtualised Xen guest, which cannot be Windows.',
+  },
+  'xen-pfn': { kind: 'corrupt', means: 'The list of page numbers in a Xen core file is damaged.', todo: DUMP_AGAIN },
+
+  // kdump-compressed files
+  'kdump-truncated-header': { kind: 'corrupt', means: 'The file ends within its headers.', todo: CUT_OFF },
+  'kdump-signature': {
+    kind: 'corrupt',
+    means: 'A flattened file that does not contain a kdump-compressed dump.',
+    todo: DUMP_AGAIN,
+  },
+  'kdump-big-endian': { kind: 'unsupported', means: 'A dump of a big-endian machine.', todo: OTHER_MACHINE },
+  'kdump-version': { kind: 'unsupported', means: 'An unknown version of the kdump-compressed format.' },
+  'kdump-32-bit': { kind: 'unsupported', means: 'A dump of a 32-bit machine.', todo: OTHER_MACHINE },
+  'kdump-block-size': { kind: 'corrupt', means: 'The block size in the header is impossible.', todo: DUMP_AGAIN },
+  'kdump-split': {
+    kind: 'unsupported',
+    means: 'One part of a dump that was split into several files.',
+    todo: '`makedumpfile --reassemble PART... OUT`',
+  },
+  'kdump-machine': { kind: 'unsupported', means: 'A dump of another machine.', todo: OTHER_MACHINE },
+  'kdump-bitmap-size': {
+    kind: 'corrupt',
+    means: "The size of the page bitmap does not fit the header's number of pages.",
+    todo: DUMP_AGAIN,
+  },
+  'kdump-truncated-bitmap': { kind: 'corrupt', means: 'The page bitmap is not in the file.', todo: CUT_OFF },
+  'kdump-fragmented': { kind: 'unsupported', means: 'The memory is in more pieces than elf2dmp keeps track of.' },
+  'kdump-compression': {
+    kind: 'unsupported',
+    means: 'All pages are compressed by a method that elf2dmp does not know.',
+    todo: 'Dump with zlib, LZO, snappy or no compression.',
+  },
+  'kdump-no-memory': { kind: 'corrupt', means: 'No page that the bitmap lists is in the file.', todo: CUT_OFF },
+  'kdump-flattened-empty': { kind: 'corrupt', means: 'A flattened file without records.', todo: CUT_OFF },
+  'kdump-flattened-truncated-header': {
+    kind: 'corrupt',
+    means: 'The file ends within the header of the flattened format.',
+    todo: CUT_OFF,
+  },
+  'kdump-flattened-version': { kind: 'unsupported', means: 'An unknown version of the flattened format.' },
+  'kdump-flattened-record': {
+    kind: 'corrupt',
+    means: 'A record of the flattened file is damaged; what follows cannot be found.',
+    todo: 'Copy the file again, or make a new dump.',
+  },
+  'kdump-flattened-records': {
+    kind: 'unsupported',
+    means: 'The flattened file has more pieces than elf2dmp keeps in memory.',
+    todo: '`makedumpfile -R OUT < FILE`',
+  },
+
+  // Crash dumps, as inputs of info, stack and verify
+  'dmp-truncated-header': { kind: 'corrupt', means: "The file ends within the dump's header.", todo: CUT_OFF },
+  'dmp-signature': { kind: 'corrupt', means: 'The file is not a 64-bit Windows crash dump.' },
+  'dmp-machine': { kind: 'unsupported', means: 'A crash dump of another machine.', todo: OTHER_MACHINE },
+  'dmp-type': { kind: 'unsupported', means: 'A crash dump that is neither full nor a bitmap dump.' },
+  'dmp-runs': { kind: 'corrupt', means: "The list of memory runs in the dump's header is damaged." },
+  'dmp-bitmap': { kind: 'corrupt', means: 'The page bitmap of the dump is damaged.' },
+  'dmp-no-memory': { kind: 'corrupt', means: 'The dump holds none of the memory that it lists.', todo: CUT_OFF },
+  'compressed-dump': {
+    kind: 'unsupported',
+    means: 'A compressed dump cannot be verified byte by byte.',
+    todo: 'Decompress it first.',
+  },
+  'patch-file': {
+    kind: 'corrupt',
+    means: 'The file given with `--patches` is not a list of patches.',
+    todo: 'Name a file that a conversion with `--patches` wrote.',
+  },
+
+  // Locating Windows
+  'windows-not-found': {
+    kind: ['unsupported', 'corrupt'],
+    means: 'No page tables of a 64-bit Windows were found.',
+    todo: 'If you know the page-table root, give `--dtb`.',
+  },
+  'linux-guest': { kind: 'unsupported', means: 'The guest runs Linux.', todo: 'Use crash or drgn.' },
+  'kernel-not-found': {
+    kind: 'corrupt',
+    means: "Windows' page tables were found, but not its kernel.",
+    todo: 'If you know where the kernel is, give `--kernel-base`.',
+  },
+  'kdbg-not-found': {
+    kind: 'corrupt',
+    means: 'The kernel was found, but not its debugger data block, which every debugger needs.',
+    todo: 'If the dump is complete, please report it with `elf2dmp info --json`.',
+  },
+  'version-not-found': { kind: 'corrupt', means: 'The kernel was found, but nothing shows its build number.' },
+  'layout-unknown': {
+    kind: 'corrupt',
+    means: 'In raw memory, nothing shows where the hole below 4 GiB is.',
+    todo: 'Give the layout: `--runs 0+3G,4G` for 3 GiB below the hole.',
+  },
+
+  // Planning
+  'no-pages': { kind: 'corrupt', means: 'No whole page of memory is left to write.' },
+  'too-many-runs': {
+    kind: 'unsupported',
+    means: "The memory has more runs than a full dump's header can list.",
+    todo: 'Use `--type bitmap`, or `--ram windows`.',
+  },
+  'ram-unknown': {
+    kind: 'corrupt',
+    means: '`--ram windows` was given, but what Windows counts as RAM is unknown.',
+    todo: 'Convert without `--ram windows`.',
+  },
+  'strict-losses': {
+    kind: 'losses',
+    means: 'The dump would have losses, and `--strict` was given.',
+    todo: 'Without `--strict` the dump is written, with exit code 3.',
+  },
+  'reflink-impossible': {
+    kind: 'unsupported',
+    means: "The dump cannot share the input's blocks, and `--reflink=always` was given.",
+    todo: 'Use `--reflink=auto`, or put both files on one XFS or Btrfs.',
+  },
+
+  // Files
+  'io-not-a-file': { kind: 'io-permanent', means: 'Not a regular file.', todo: 'Name the dump file itself.' },
+  'io-unknown': { kind: 'io-permanent', means: 'A system call failed without an error number.' },
+  'input-changed': {
+    kind: 'io-transient',
+    means: 'The file was changed, replaced or shortened while it was read.',
+    todo: 'Wait until the dump is complete, then convert again.',
+  },
+  'output-not-a-file': {
+    kind: 'io-permanent',
+    means: 'The output exists and is not a regular file.',
+    todo: 'Name a new file.',
+  },
+  'output-exists': {
+    kind: 'io-permanent',
+    means: 'The output exists and was left as it is.',
+    todo: 'Give `--force`, or name another file.',
+  },
+  'no-space': {
+    kind: 'io-transient',
+    means: 'The file system does not have enough room for the output.',
+    todo: 'Free space, or name an output elsewhere.',
+  },
+  'clone-range-failed': {
+    kind: 'io-transient',
+    means: 'Sharing blocks failed with an unexpected error.',
+    todo: 'Convert with `--reflink=never`.',
+  },
+
+  // In place
+  'in-place-unavailable': {
+    kind: 'unsupported',
+    means: 'Converting in place needs calls of the C library that are not available here.',
+    todo: OWN_FILE,
+  },
+  'in-place-impossible': {
+    kind: 'unsupported',
+    means: 'The pages in the file are not laid out as in a dump, or the file is incomplete.',
+    todo: OWN_FILE,
+  },
+  'in-place-unsupported': {
+    kind: 'unsupported',
+    means: 'The file system cannot insert room at the front of a file.',
+    todo: `ext4 and XFS can. ${OWN_FILE}`,
+  },
+  'in-place-done': {
+    kind: 'unsupported',
+    means: 'The file was converted in place already.',
+    todo: 'Open it in WinDbg; `elf2dmp --undo FILE` restores the ELF file.',
+  },
+  'in-place-not-owner': {
+    kind: 'io-permanent',
+    means: 'Only the owner of the file and root can convert it in place.',
+    todo: `Run as that user. ${OWN_FILE}`,
+  },
+  'in-place-hard-links': {
+    kind: 'io-permanent',
+    means: 'The file has several names (hard links).',
+    todo: `Remove the others. ${OWN_FILE}`,
+  },
+  'in-place-busy': { kind: 'io-transient', means: 'Another elf2dmp is at work on the file.', todo: 'Wait.' },
+  'in-place-open-elsewhere': {
+    kind: 'io-transient',
+    means: 'Another process has the file open for writing.',
+    todo: 'Wait until the dump is complete.',
+  },
+  'in-place-stuck': {
+    kind: 'io-transient',
+    means: 'Converting in place failed, and so did going back. The undo journal holds what is missing.',
+    todo: 'Remove the cause (often a full disk), then run `elf2dmp --undo FILE`.',
+  },
+  'in-place-unknown-state': {
+    kind: 'corrupt',
+    means: 'The file is neither the ELF file nor the dump that its undo journal describes.',
+    todo: 'Was the file changed? It and the journal were left as they are.',
+  },
+  'journal-missing': {
+    kind: 'io-permanent',
+    means: 'There is no undo journal beside the file.',
+    todo: 'If the file was renamed, rename its journal too.',
+  },
+  'journal-of-another-file': {
+    kind: 'io-permanent',
+    means: 'The undo journal belongs to another file.',
+    todo: 'Move the journal to where its file is now.',
+  },
+  'journal-not-trusted': {
+    kind: 'io-permanent',
+    means: 'Others could have written the undo journal.',
+    todo: 'Check who made it. If you did, set its owner, and its mode to 0600.',
+  },
+  'journal-damaged': {
+    kind: 'corrupt',
+    means: 'The undo journal is damaged; without it the ELF file cannot be restored.',
+  },
+  'journal-version': {
+    kind: 'unsupported',
+    means: 'Another version of elf2dmp wrote the undo journal.',
+    todo: 'Use that version.',
+  },
+
+  // Batches
+  'sidecar-unknown': {
+    kind: 'io-permanent',
+    means: 'A file has the name that a batch needs for its record of a job.',
+    todo: 'Name the outputs differently, or remove it.',
+  },
+  verification: {
+    kind: 'io-permanent',
+    means: "A batch's job wrote the dump, but `--verify` found it different from its input.",
+    todo: 'Run `elf2dmp verify` on it for the details.',
+  },
+  crashed: {
+    kind: 'aborted',
+    means: "A batch's job ended without a report: it was killed, or has a bug.",
+    todo: 'The record holds the end of its error output.',
+  },
+
+  // The run itself
+  aborted: { kind: 'aborted', means: 'The run was interrupted; nothing was left behind.' },
+  internal: {
+    kind: 'aborted',
+    means: 'A bug in elf2dmp.',
+    todo: 'Please report it with the text of the message.',
+  },
+} as const satisfies Record<string, ErrorEntry>;
+
+/** Diagnostics: the command went on. Losses make the outcome `losses`, with exit code 3. */
+export const DIAGNOSTICS = {
+  // The input
+  'taken-as-raw': {
+    severity: 'note',
+    means: 'The file has no known header and was read as raw memory.',
+    todo: 'If it is not raw memory, find out what it is.',
+  },
+  'input-truncated': {
+    severity: 'loss',
+    means: 'The file ends before the memory that it lists: pages are missing.',
+    todo: CUT_OFF,
+  },
+  'container-truncated': {
+    severity: 'loss',
+    means: 'The compressed file is cut off; what could be decompressed was used.',
+    todo: 'Look for another copy of it.',
+  },
+  'container-damaged': {
+    severity: 'loss',
+    means: 'The compressed file is damaged; what came out was used, and any of it may be wrong.',
+    todo: 'Look for another copy of it.',
+  },
+  'memory-absent': {
+    severity: 'loss',
+    means: 'Headers list memory that the file does not store.',
+    todo: MEMORY_DAMAGED,
+  },
+  'memory-unlisted': {
+    severity: 'note',
+    means: 'RAM that no program header lists (a paging-mode dump) was recovered.',
+    todo: 'Dump without `-p` next time.',
+  },
+  'memory-unaddressed': {
+    severity: 'loss',
+    means: 'The file holds memory whose address is unknown; it was left out.',
+    todo: 'Dump without `-p` next time.',
+  },
+  'address-beyond-52-bits': {
+    severity: 'loss',
+    means: 'Memory at impossible physical addresses was left out.',
+    todo: 'The headers are damaged: make a new dump.',
+  },
+  'elf-overlap': { severity: 'warning', means: 'Program headers overlap; the one that begins lower was used.' },
+  'xen-overlap': { severity: 'warning', means: 'Pages are listed more than once; the first copy was used.' },
+  'notes-truncated': {
+    severity: 'loss',
+    means: 'The file ends before its notes: CPU states are missing.',
+    todo: CUT_OFF,
+  },
+  'notes-too-large': { severity: 'loss', means: 'The notes are larger than what is read of them.' },
+  'notes-too-many': { severity: 'loss', means: 'There are more notes than are read.' },
+  'notes-damaged': { severity: 'loss', means: 'A note is damaged; it and all later ones were not read.' },
+  'cpu-note-short': { severity: 'loss', means: "A CPU's note does not hold its state." },
+  'cpu-notes-missing': { severity: 'loss', means: 'Some CPUs have no note with their control registers.' },
+  'cpu-state-truncated': { severity: 'loss', means: "The file ends within a CPU's state.", todo: CUT_OFF },
+  'page-damaged': {
+    severity: 'loss',
+    means: 'A page does not decompress; it is zeros in the dump.',
+    todo: MEMORY_DAMAGED,
+  },
+  'pages-damaged': { severity: 'loss', means: 'More pages do not decompress than are listed.', todo: MEMORY_DAMAGED },
+  'page-descriptors-damaged': {
+    severity: 'loss',
+    means: 'Page descriptors are damaged; their pages are missing.',
+    todo: MEMORY_DAMAGED,
+  },
+  'page-compression-unknown': {
+    severity: 'loss',
+    means: 'Pages are compressed by an unknown method; they are missing.',
+  },
+  'kdump-flattened-overlap': {
+    severity: 'note',
+    means: 'Records of a flattened file overwrite earlier ones, as they may.',
+  },
+  'kdump-no-end-mark': {
+    severity: 'warning',
+    means: 'The flattened file has no end mark, but all pages are there.',
+  },
+
+  // What was found of Windows
+  'five-level-root': { severity: 'loss', means: "The dump's header cannot name the root of 5-level page tables." },
+  'five-level-paging': { severity: 'loss', means: 'The guest uses 5-level paging, which dump headers cannot express.' },
+  'vmcoreinfo-disagrees': {
+    severity: 'warning',
+    means: "The guest's VMCOREINFO note and its memory disagree; memory was used.",
+  },
+  'kernel-header-missing': {
+    severity: 'loss',
+    means: "The kernel image's header is not in memory; the kernel was found by its contents.",
+  },
+  'build-disagrees': { severity: 'warning', means: 'Sources of the build number disagree.' },
+  'modules-broken': {
+    severity: 'loss',
+    means: 'The list of loaded modules is damaged; some modules cannot be reached.',
+    todo: MEMORY_DAMAGED,
+  },
+  'bug-check-unreadable': {
+    severity: 'loss',
+    means: 'The bug check data is not present: whether the guest crashed is unknown.',
+  },
+  'bug-check-implausible': {
+    severity: 'loss',
+    means: 'The bug check data is damaged: whether the guest crashed is unknown.',
+  },
+  'crashing-processor-unknown': { severity: 'warning', means: 'Which processor crashed is unknown.' },
+  'no-cpu-states': {
+    severity: 'loss',
+    means: 'The input holds no CPU states: no registers are known.',
+    todo: 'Raw memory never has them. `virsh dump --memory-only` writes them.',
+  },
+  'no-processors': { severity: 'loss', means: "Windows' processors were not found." },
+  'processor-damaged': { severity: 'loss', means: "A processor's control block is damaged." },
+  'processor-without-state': {
+    severity: 'loss',
+    means: 'No CPU state belongs to a processor: its registers are unknown.',
+  },
+  'prcb-damaged': { severity: 'loss', means: 'A processor has no usable control block (PRCB).' },
+  'cpu-without-processor': { severity: 'loss', means: 'A CPU state belongs to no processor of Windows.' },
+
+  // The plan of the dump
+  'captured-frame-doubtful': {
+    severity: 'warning',
+    means: "The registers that Windows captured at the bug check are implausible; the CPU's own are shown.",
+  },
+  'no-context-frame': {
+    severity: 'loss',
+    means: "There is no place for a processor's registers: the debugger does not show them.",
+  },
+  'no-special-registers': {
+    severity: 'loss',
+    means: "There is no place for a processor's special registers: the debugger does not show them.",
+  },
+  'time-unknown': { severity: 'loss', means: "A time in Windows' shared data is damaged; the header says 0." },
+  'product-type-damaged': { severity: 'loss', means: 'The product type is damaged; the header says 0.' },
+  'patch-impossible': {
+    severity: 'loss',
+    means: 'Memory that a debugger needs changed could not be changed in the dump.',
+  },
+  'patch-left-out': { severity: 'loss', means: 'A change is in a page that the dump leaves out.' },
+  'ram-left-out': { severity: 'note', means: 'Memory that Windows does not count as RAM was left out.' },
+  'ram-missing': { severity: 'loss', means: 'Memory that Windows counts as RAM is not in the input.' },
+  'partial-pages': { severity: 'loss', means: 'Pages that are present only in part were left out.' },
+  'extents-too-far': {
+    severity: 'loss',
+    means: 'Memory at an address too high for a page map of reasonable size was left out.',
+  },
+  'large-bitmap': {
+    severity: 'warning',
+    means: 'The page map is so large that LeechCore and MemProcFS refuse the dump. WinDbg reads it.',
+  },
+  'zero-pages-dropped': {
+    severity: 'loss',
+    means: 'Pages of zeros were left out, as `--drop-zero-pages` asks; a debugger cannot tell them from missing ones.',
+  },
+  'processes-unknown': {
+    severity: ['loss', 'warning'],
+    means: 'Not all processes are known: pages that only they use may be left out.',
+  },
+  'page-tables-damaged': { severity: 'loss', means: 'The page tables are damaged; some were not followed.' },
+  'page-tables-missing': {
+    severity: 'warning',
+    means: 'Page tables are not in the input; what they map was not found.',
+  },
+  'page-states-unknown': {
+    severity: 'warning',
+    means: 'The page frame database was not readable: pages in use that no process maps are left out.',
+  },
+  copied: { severity: 'warning', means: "The dump could not share the input's blocks and was copied." },
+  'in-place-resumed': { severity: 'warning', means: 'An interrupted conversion in place was undone first.' },
+  'in-place-unseen': {
+    severity: 'warning',
+    means: "Other users' processes could not be examined; one might have the file open for writing.",
+  },
+} as const satisfies Record<string, DiagnosticEntry>;
+
+/** Findings of `verify`, besides the errors and losses above that it meets in the dump. */
+export const FINDINGS = {
+  'header-context': { severity: 'error', means: "The header's context is not the crashed processor's." },
+  'header-field': { severity: 'error', means: 'A field of the header is not what memory or the input make it.' },
+  'file-size': {
+    severity: ['error', 'warning'],
+    means: 'The file is shorter or longer than the pages that it lists.',
+  },
+  'kdbg-encoded': {
+    severity: ['error', 'warning'],
+    means: 'The debugger data block is still encoded: a debugger shows no processors.',
+  },
+  'processes-broken': { severity: ['error', 'warning'], means: 'The list of processes is damaged.' },
+  'special-registers': { severity: ['error', 'warning'], means: "A processor's page-table root is not in the dump." },
+  'interrupt-table': { severity: ['error', 'warning'], means: "A processor's interrupt table is not usable." },
+  'pages-missing': { severity: 'error', means: 'Pages of the input are not in the dump.' },
+  'pages-added': { severity: 'error', means: 'The dump has pages that it should not have.' },
+  'page-differs': { severity: 'error', means: "A page is not the input's." },
+  'change-differs': { severity: 'error', means: 'A change that the conversion makes is not as it should be.' },
+  'patch-original': {
+    severity: 'error',
+    means: 'The input does not hold the bytes that the list of patches says it replaced.',
+  },
+} as const satisfies Record<string, FindingEntry>;
+
+type OneOf<T> = T extends readonly (infer E)[] ? E : T;
+
+/** A failed system call: its errno in lower case, `io-enoent`. */
+export type IoErrorCode = `io-e${string}`;
+
+/** A code of `ERRORS`, or a failed system call's. */
+export type ErrorCode = keyof typeof ERRORS | IoErrorCode;
+/** The kinds that a code can have. */
+export type KindOf<C extends ErrorCode> = C extends keyof typeof ERRORS
+  ? OneOf<(typeof ERRORS)[C]['kind']>
+  : 'io-permanent' | 'io-transient';
+/** The codes that go with a kind. */
+export type ErrorCodeOf<K extends ErrorKind> =
+  | { [C in keyof typeof ERRORS]: K extends KindOf<C> ? C : never }[keyof typeof ERRORS]
+  | (K extends 'io-permanent' | 'io-transient' ? IoErrorCode : never);
+
+/** A code of `DIAGNOSTICS`. */
+export type DiagnosticCode = keyof typeof DIAGNOSTICS;
+/** The severities that a diagnostic can have. */
+export type SeverityOf<C extends DiagnosticCode> = OneOf<(typeof DIAGNOSTICS)[C]['severity']>;
+
+/** A code of `FINDINGS`; `verify` also passes on errors and losses that it meets. */
+export type FindingCode = keyof typeof FINDINGS | DiagnosticCode | ErrorCodeOf<'corrupt' | 'unsupported'>;
