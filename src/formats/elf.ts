@@ -15,8 +15,13 @@ export const ET_CORE = 4;
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;
 
+/** Of a note "CORE": general registers of a CPU. */
+export const NT_PRSTATUS = 1;
+
 /** e_phnum when the real count is in section 0's sh_info (gABI, "Extended numbering"). */
 export const PN_XNUM = 0xffff;
+
+export const EM_386 = 3;
 
 export const ELF_MACHINES: Record<number, string> = {
   2: 'SPARC',

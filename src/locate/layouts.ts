@@ -9,15 +9,33 @@ import type { Windows } from '../windows/windows.ts';
 
 const LAYOUT_STEP = 'memory layout';
 
+type Locate = (image: MemoryImage) => Promise<Windows>;
+
 /**
- * Locates Windows in each layout. Throws the first layout's `Elf2dmpError` when it is in none.
+ * Locates Windows in each layout of one machine after the other. Throws the first layout's `Elf2dmpError` when
+ * it is in none.
  *
  * @param locate as `locateWindows`, in one layout
  */
-export async function locateInLayouts(
-  image: MemoryImage,
-  locate: (image: MemoryImage) => Promise<Windows>,
-): Promise<Windows> {
+export async function locateInLayouts(image: MemoryImage, locate: Locate): Promise<Windows> {
+  const images = [image, ...image.alternatives];
+  let failure: unknown;
+  for (const machine of new Set(images.map((i) => i.machine))) {
+    const layouts = images.filter((i) => i.machine === machine);
+    try {
+      return await locateInMachine(layouts, locate);
+    } catch (error) {
+      if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
+      failure ??= error;
+    }
+  }
+  throw failure;
+}
+
+async function locateInMachine(layouts: readonly MemoryImage[], locate: Locate): Promise<Windows> {
+  const [image] = layouts;
+  // With one layout, nothing has to choose.
+  if (image && layouts.length === 1) return locate(image);
   let best: { windows: Windows; misfit: number; attempt: Attempt } | undefined;
   let failure: unknown;
   const attempts: Attempt[] = [];
@@ -26,7 +44,7 @@ export async function locateInLayouts(
     attempts.push(attempt);
     return attempt;
   };
-  for (const layout of [image, ...image.alternatives]) {
+  for (const layout of layouts) {
     const method = layout.runs.map(({ start, size }) => `${hex(start)}+${hex(size)}`).join(', ');
     try {
       const windows = await locate(layout);
@@ -53,7 +71,7 @@ export async function locateInLayouts(
     kind: 'corrupt',
     message:
       "Windows was found, but its list of its RAM can't be read, and nothing else tells where the hole below 4 GiB is",
-    file: image.file,
+    file: image?.file,
     attempts: attempts.map(({ method, detail }) => `${method}: ${detail}`),
     hint: 'give the layout: --runs 0+3G,4G for 3 GiB below the hole and the rest from 4 GiB on',
   });

@@ -4,6 +4,7 @@ import { isKernelAddress } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { bytes, hex, hex64, pa, va } from '../core/units.ts';
+import type { Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { dropDoubtfulFrames } from '../windows/context-frames.ts';
@@ -65,12 +66,13 @@ const MAX_ROOTS = 8;
  */
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
   if (image.alternatives.length === 0) return locateIn(image, options);
-  // The bytes are the same in each: one search does. Tables that point to themselves are found up to the hole.
-  let searched: Promise<SearchResult> | undefined;
+  // The bytes are the same in each: one search per machine does. Tables that point to themselves are found up to the hole.
+  const searched = new Map<Machine, Promise<SearchResult>>();
   return locateInLayouts(image, (layout) =>
     locateIn(layout, options, () => {
-      searched ??= searchMemory(image, options);
-      return searched;
+      const search = searched.get(layout.machine) ?? searchMemory(layout, options);
+      searched.set(layout.machine, search);
+      return search;
     }),
   );
 }

@@ -3,13 +3,14 @@
  * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
  */
 import type { VirtualAddress } from '../core/units.ts';
+import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
+import type { Registers } from './registers.ts';
 import type { CodeImage, FrameState, UnwindStep } from './unwinding.ts';
-import type { X64Registers } from './x64/registers.ts';
 
-/** Registers of any machine: a union once there is a second one. */
-export type Registers = X64Registers;
+export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
+export type { Registers } from './registers.ts';
 
 /** One CPU as the input describes it. */
 export interface CpuState {
@@ -21,21 +22,6 @@ export interface CpuState {
   crashed: boolean | undefined;
   /** Where the state came from, for the report. */
   origin: string;
-}
-
-/** What a CPU's state in an input says. */
-export interface CpuNote {
-  registers: Registers;
-  /** undefined where the input doesn't say. */
-  crashed: boolean | undefined;
-}
-
-/** A form of CPU state that comes as ELF notes, one for each CPU. */
-export interface CpuNoteFormat {
-  name: string;
-  type: number;
-  /** undefined when the descriptor can't be one. */
-  parse(desc: Buffer): CpuNote | undefined;
 }
 
 export interface PageTables {
@@ -71,6 +57,9 @@ export interface PageDatabaseFormat {
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;
+  /** For messages about inputs: `64-bit x86`. */
+  readonly title: string;
+  /** e_machine of its ELF files. */
   readonly elfMachine: number;
   /** IMAGE_FILE_MACHINE_*, in PE and dump headers. */
   readonly imageFileMachine: number;
@@ -78,12 +67,14 @@ export interface Machine {
   readonly pagingModes: readonly PagingMode[];
   readonly pageDatabase: PageDatabaseFormat;
 
-  /** Notes with all of a CPU's state that matters. */
-  readonly cpuNotes: readonly CpuNoteFormat[];
-  /** NT_PRSTATUS: general registers only. */
-  readonly prstatus: CpuNoteFormat;
-  /** An entry of .xen_prstatus in a core file of Xen's. */
-  readonly xenVcpu: { size: number; parse(bytes: Buffer): CpuNote | undefined };
+  /** Forms of CPU state in ELF notes, the one that says most first. */
+  readonly cpuNotes: readonly CpuNoteForm[];
+  /** Bytes of its NT_PRSTATUS: the notes of a kdump-compressed file show the machine by it. */
+  readonly prstatusSize: number;
+  /** Bytes of a block in its kdump-compressed files. */
+  readonly kdumpBlockSize: number;
+  /** An entry of .xen_prstatus in a core file of Xen's; undefined where Xen runs no Windows on this machine. */
+  readonly xenVcpu: { size: number; parse(bytes: Buffer): CpuNote | undefined } | undefined;
   /** Whether the input has this CPU's control registers. */
   knowsControl(registers: Registers): boolean;
   /** undefined when they are unknown, or the CPU runs without the paging that this Windows needs: it was never started. */

@@ -47,7 +47,10 @@ export interface MemoryImageSpec {
   /** Of a crash dump: what its header says, none of it believed yet. */
   dumpHeader?: StructOf<typeof DumpHeader64> | undefined;
   reader: RunReader;
-  /** Other layouts of the same bytes, where the input doesn't say which is right. They are closed with this one. */
+  /**
+   * Other readings of the same bytes, by layout and machine, where the input doesn't say which is right: all
+   * layouts of a machine follow each other. They are closed with this one.
+   */
   alternatives?: readonly MemoryImage[] | undefined;
   /** The open file that the runs' `fileOffset`s are of. */
   fd?: number | undefined;

@@ -1,8 +1,8 @@
 /** What an input is and what runs in it, as plain data (schema/info.schema.json). Addresses are hex strings. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex } from '../core/units.ts';
-import { IMAGE_FILE_MACHINE_AMD64 } from '../formats/pe.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
+import { machineOf } from '../machines/index.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
@@ -79,7 +79,7 @@ function describeHeaderOnly(path: string): InfoReport['input'] | undefined {
   return {
     path,
     format: 'windows-dump',
-    machine: header.MachineImageType === IMAGE_FILE_MACHINE_AMD64 ? 'x64' : hex(header.MachineImageType),
+    machine: machineOf({ imageFileMachine: header.MachineImageType })?.name ?? hex(header.MachineImageType),
     memoryBytes: 0,
     runs: [],
     cpus: [],

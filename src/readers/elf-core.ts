@@ -1,4 +1,4 @@
-/** ELF64 core files of x86-64 guests, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
+/** ELF64 core files, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
 import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
 import {
@@ -11,12 +11,13 @@ import {
   Elf64Header,
   Elf64ProgramHeader,
   Elf64SectionHeader,
+  EM_386,
   ET_CORE,
   PN_XNUM,
   PT_LOAD,
   PT_NOTE,
 } from '../formats/elf.ts';
-import { X64 } from '../machines/x64/index.ts';
+import { convertedMachines, machineOf, marksOf } from '../machines/index.ts';
 import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { runReader } from './file-runs.ts';
@@ -108,7 +109,7 @@ function open(source: ByteSource): MemoryImage {
       notes.push(note);
     }
   }
-  const { cpus, notes: otherNotes } = interpretNotes(notes, X64, diagnostics);
+  const { cpus, notes: otherNotes } = interpretNotes(notes, header.machine, diagnostics);
   const runs = toRuns(segments, source, qemuMemoryArea(source, header, noteSegments), diagnostics);
   if (runs.length === 0) {
     throw fail('corrupt', {
@@ -123,7 +124,7 @@ function open(source: ByteSource): MemoryImage {
   return new MemoryImage({
     file: source.name,
     format: 'elf-core',
-    machine: X64,
+    machine: header.machine,
     runs,
     cpus,
     notes: otherNotes,
@@ -150,6 +151,8 @@ function qemuMemoryArea(source: ByteSource, header: ReturnType<typeof readHeader
 
 type Fail = FailOf<'unsupported' | 'corrupt'>;
 
+const elfMachineName = (machine: number): string => ELF_MACHINES[machine] ?? `machine ${machine}`;
+
 function readHeader(source: ByteSource, fail: Fail) {
   const head = readUpTo(source, 0, Elf64Header.size);
   if (head.length < 20) {
@@ -175,12 +178,12 @@ function readHeader(source: ByteSource, fail: Fail) {
       actual: '2',
     });
   }
-  const machine = head.readUInt16LE(0x12);
-  const machineName = ELF_MACHINES[machine] ?? `machine ${machine}`;
+  const elfMachine = head.readUInt16LE(0x12);
+  const machineName = elfMachineName(elfMachine);
   if (elfClass === ELFCLASS32) {
     throw fail('unsupported', {
       code: 'elf-32-bit',
-      message: `a 32-bit core file (${machineName}): only 64-bit x86 guests are converted`,
+      message: `a 32-bit core file (${machineName}): only ${convertedMachines()} guests are converted`,
       structure: 'Elf32_Ehdr',
       field: 'e_ident[EI_CLASS]',
       offset: 4,
@@ -212,22 +215,23 @@ function readHeader(source: ByteSource, fail: Fail) {
       hint: "make one with `virsh dump --memory-only DOMAIN FILE` or QEMU's `dump-guest-memory FILE`",
     });
   }
-  if (machine !== X64.elfMachine) {
+  const machine = machineOf({ elfMachine });
+  if (!machine) {
     throw fail('unsupported', {
       code: 'elf-machine',
-      message: `a core file of another machine (${machineName}): only 64-bit x86 guests are converted`,
+      message: `a core file of another machine (${machineName}): only ${convertedMachines()} guests are converted`,
       structure: 'Elf64_Ehdr',
       field: 'e_machine',
       offset: Elf64Header.offsetOf('e_machine'),
-      expected: '62 (x86-64)',
-      actual: `${machine} (${machineName})`,
+      expected: marksOf(({ elfMachine: own }) => `${own} (${elfMachineName(own)})`),
+      actual: `${elfMachine} (${machineName})`,
       hint:
-        machine === 3
+        elfMachine === EM_386
           ? 'QEMU writes i386 when CPU 0 was not in 64-bit mode: a 32-bit guest, or a 64-bit one still in its boot loader'
           : undefined,
     });
   }
-  return { ...header, phoff: Number(header.e_phoff) };
+  return { ...header, machine, phoff: Number(header.e_phoff) };
 }
 
 function programHeaderCount(source: ByteSource, header: ReturnType<typeof readHeader>, fail: Fail): number {

@@ -3,7 +3,7 @@ import { alignUp } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { hex, MIB } from '../core/units.ts';
 import { ElfNoteHeader } from '../formats/elf.ts';
-import type { CpuNoteFormat, CpuState, Machine } from '../machines/machine.ts';
+import type { CpuNoteForm, CpuState, Machine, NoteKind } from '../machines/machine.ts';
 import type { ImageNote } from '../memory/image.ts';
 
 /** Notes that are read: two for each of 4,096 CPUs, and room for more. */
@@ -50,53 +50,88 @@ export function* splitNotes(bytes: Buffer, fileOffset: number, diagnostics: Diag
   }
 }
 
+/** The notes of one CPU in one form. */
+interface NotedCpu {
+  note: RawNote;
+  /** As `CpuNoteForm.more`. */
+  more: (RawNote | undefined)[];
+}
+
+const is = (note: RawNote, { name, type }: NoteKind) => note.name === name && note.type === type;
+
 /**
- * CPU states, in the order of the notes, and the notes that are nobody's CPU. A CPU whose own note is
- * missing or unusable has at least the general registers of its NT_PRSTATUS: writers keep one order.
+ * CPU states, in the order of the notes, and the notes that are nobody's CPU. A CPU whose best note is
+ * missing or unusable has what the next form knows of it: writers keep one order of CPUs in all forms.
  */
-export function interpretNotes(notes: Iterable<RawNote>, machine: Machine, diagnostics: Diagnostics) {
-  const states: RawNote[] = [];
-  const prstatus: RawNote[] = [];
+export function interpretNotes(
+  notes: Iterable<RawNote>,
+  machine: Machine,
+  diagnostics: Diagnostics,
+): { cpus: CpuState[]; notes: ImageNote[] } {
+  const forms = machine.cpuNotes.map((form) => ({ form, cpus: [] as NotedCpu[] }));
   const others: ImageNote[] = [];
-  const is = (note: RawNote, format: CpuNoteFormat) => note.name === format.name && note.type === format.type;
-  let format: CpuNoteFormat | undefined;
+  let last: { form: CpuNoteForm; cpu: NotedCpu } | undefined;
   for (const note of notes) {
-    format ??= machine.cpuNotes.find((f) => is(note, f));
-    if (format && is(note, format)) states.push(note);
-    else if (is(note, machine.prstatus)) prstatus.push(note);
-    else if (note.name !== 'CORE' && note.name !== 'LINUX' && others.length < MAX_KEPT) {
+    const own = forms.find(({ form }) => is(note, form));
+    const part = last?.form.more.findIndex((kind) => is(note, kind)) ?? -1;
+    if (own) {
+      last = { form: own.form, cpu: { note, more: own.form.more.map(() => undefined) } };
+      own.cpus.push(last.cpu);
+    } else if (last && part >= 0) {
+      last.cpu.more[part] ??= note;
+    } else if (note.name !== 'CORE' && note.name !== 'LINUX' && others.length < MAX_KEPT) {
       // A copy: a part would keep all notes in memory.
       const head = Buffer.from(note.desc.subarray(0, KEPT_HEAD));
       others.push({ name: note.name, type: note.type, size: note.desc.length, head });
     }
   }
-  const cpus: CpuState[] = [];
-  let lacking = 0;
-  for (let index = 0; index < Math.max(states.length, prstatus.length); index++) {
-    const [state, general] = [states[index], prstatus[index]];
-    const parsed = state && format?.parse(state.desc);
-    if (parsed && state) {
-      cpus.push({ index, ...parsed, origin: `${state.name} note at file offset ${hex(state.offset)}` });
-      continue;
-    }
-    const fallback = general && machine.prstatus.parse(general.desc);
-    if (state) {
-      diagnostics.add(
-        'loss',
-        'cpu-note-short',
-        `CPU ${index}: the ${state.name} note at file offset ${hex(state.offset)} is no CPU state (${state.desc.length} bytes), ${fallback ? 'only its general registers are known, from its NT_PRSTATUS note' : 'its registers are unknown'}`,
-        { offset: hex(state.offset) },
-      );
-    } else lacking++;
-    const origin = fallback ? `NT_PRSTATUS note at file offset ${hex(general.offset)}` : 'no usable note';
-    cpus.push({ index, registers: fallback?.registers, crashed: undefined, origin });
-  }
-  if (lacking > 0) {
+  const count = Math.max(0, ...forms.map(({ cpus }) => cpus.length));
+  const cpus = Array.from({ length: count }, (_, index) =>
+    readCpu(
+      index,
+      forms.flatMap(({ form, cpus }) => (cpus[index] ? [{ form, cpu: cpus[index] }] : [])),
+      diagnostics,
+    ),
+  );
+  const whole = Math.max(0, ...forms.map(({ form, cpus }) => (form.whole ? cpus.length : 0)));
+  if (whole < count) {
     diagnostics.add(
       'loss',
       'cpu-notes-missing',
-      `the file has ${prstatus.length} CPU status notes, but ${states.length} with control registers: those of the other CPUs are unknown`,
+      `the file has ${count} CPU status notes, but ${whole} with control registers: those of the other CPUs are unknown`,
     );
   }
   return { cpus, notes: others };
+}
+
+/** @param noted the CPU's notes, the form that says most first */
+function readCpu(
+  index: number,
+  noted: readonly { form: CpuNoteForm; cpu: NotedCpu }[],
+  diagnostics: Diagnostics,
+): CpuState {
+  const short: { label: string; note: RawNote }[] = [];
+  let state: CpuState = { index, registers: undefined, crashed: undefined, origin: 'no usable note' };
+  let known = 'its registers are unknown';
+  for (const { form, cpu } of noted) {
+    const parsed = form.parse(
+      cpu.note.desc,
+      cpu.more.map((part) => part?.desc),
+    );
+    if (parsed) {
+      state = { index, ...parsed, origin: `${form.label} note at file offset ${hex(cpu.note.offset)}` };
+      known = `${form.whole ? 'its' : 'only its general'} registers are known, from its ${form.label} note`;
+      break;
+    }
+    if (form.whole) short.push({ label: form.label, note: cpu.note });
+  }
+  for (const { label, note } of short) {
+    diagnostics.add(
+      'loss',
+      'cpu-note-short',
+      `CPU ${index}: the ${label} note at file offset ${hex(note.offset)} is no CPU state (${note.desc.length} bytes), ${known}`,
+      { offset: hex(note.offset) },
+    );
+  }
+  return state;
 }

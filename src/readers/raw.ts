@@ -4,7 +4,8 @@
  */
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, GIB, hex, PAGE_SIZE, pa } from '../core/units.ts';
-import { X64 } from '../machines/x64/index.ts';
+import { MACHINES } from '../machines/index.ts';
+import type { Machine } from '../machines/machine.ts';
 import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
 import type { ByteSource } from '../source/source.ts';
 import { runReader } from './file-runs.ts';
@@ -28,16 +29,24 @@ const HIGH_MEMORY = 4 * GIB;
 export const MIN_RAW_SIZE = 1024 * 1024;
 
 /**
- * @param ranges what the caller knows of the layout; otherwise the image has an alternative for each
- *   layout that is known, and the locator tells which is right
+ * Nothing says of which machine it is either: the image has an alternative for each machine and each layout
+ * that fits, and the locator finds out which is right.
+ *
+ * @param ranges the layout, if the caller knows it
+ * @param machines in the order in which they are tried
  */
-export function openRaw(source: ByteSource, ranges?: readonly RawRange[]): MemoryImage {
+export function openRaw(
+  source: ByteSource,
+  ranges?: readonly RawRange[],
+  machines: readonly Machine[] = MACHINES,
+): MemoryImage {
   try {
-    const [first, ...others] = ranges ? [placed(source, ranges)] : layouts(source.size);
+    const known = ranges ? [placed(source, ranges)] : layouts(source.size);
+    const [first, ...others] = machines.flatMap((machine) => known.map((runs) => ({ machine, runs })));
     return makeImage(
       source,
       first!,
-      others.map((runs) => makeImage(source, runs)),
+      others.map((choice) => makeImage(source, choice)),
     );
   } catch (error) {
     source.close();
@@ -81,7 +90,11 @@ const runsError = (source: ByteSource, actual: string) =>
     actual,
   });
 
-function makeImage(source: ByteSource, runs: PhysicalRun[], alternatives: MemoryImage[] = []): MemoryImage {
+function makeImage(
+  source: ByteSource,
+  { machine, runs }: { machine: Machine; runs: PhysicalRun[] },
+  alternatives: MemoryImage[] = [],
+): MemoryImage {
   const diagnostics = new Diagnostics();
   if (source.size % PAGE_SIZE !== 0) {
     diagnostics.add(
@@ -93,7 +106,7 @@ function makeImage(source: ByteSource, runs: PhysicalRun[], alternatives: Memory
   return new MemoryImage({
     file: source.name,
     format: 'raw',
-    machine: X64,
+    machine,
     runs,
     cpus: [],
     notes: [],

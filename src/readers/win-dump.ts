@@ -1,4 +1,4 @@
-/** Windows 64-bit crash dumps of x64 machines that hold pages of all memory: full ones and bitmap ones. */
+/** Windows 64-bit crash dumps that hold pages of all memory: full ones and bitmap ones. */
 import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
 import type { StructOf } from '../core/struct.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
@@ -14,7 +14,8 @@ import {
   MAX_HEADER_RUNS,
   PhysicalMemoryRun64,
 } from '../formats/win-dump.ts';
-import { X64 } from '../machines/x64/index.ts';
+import { machineOf, marksOf } from '../machines/index.ts';
+import type { Machine } from '../machines/machine.ts';
 import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { runReader } from './file-runs.ts';
@@ -65,6 +66,7 @@ function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
   const fail = failIn(source.name);
   const header = readHeader(source, fail);
+  const machine = dumpMachine(header, fail);
   checkKind(header, fail);
   const full = header.DumpType === DumpType.full;
   const listed = full ? headerRuns(header, fail) : bitmapRuns(source, fail);
@@ -87,7 +89,7 @@ function open(source: ByteSource): MemoryImage {
   return new MemoryImage({
     file: source.name,
     format: full ? 'windows-full-dump' : 'windows-bitmap-dump',
-    machine: X64,
+    machine,
     runs,
     cpus: [],
     notes: [],
@@ -139,16 +141,19 @@ function readHeader(source: ByteSource, fail: Fail): Header {
   return header;
 }
 
+function dumpMachine(header: Header, fail: Fail): Machine {
+  const machine = machineOf({ imageFileMachine: header.MachineImageType });
+  if (machine) return machine;
+  throw fail('unsupported', {
+    code: 'dmp-machine',
+    message: `a crash dump of another machine than ${marksOf(({ name }) => name)}`,
+    ...at('MachineImageType'),
+    expected: marksOf(({ imageFileMachine }) => hex(imageFileMachine)),
+    actual: hex(header.MachineImageType),
+  });
+}
+
 function checkKind(header: Header, fail: Fail): void {
-  if (header.MachineImageType !== X64.imageFileMachine) {
-    throw fail('unsupported', {
-      code: 'dmp-machine',
-      message: 'a crash dump of another machine than x64',
-      ...at('MachineImageType'),
-      expected: hex(X64.imageFileMachine),
-      actual: hex(header.MachineImageType),
-    });
-  }
   const known: readonly number[] = [DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel];
   if (!known.includes(header.DumpType)) {
     throw fail('unsupported', {

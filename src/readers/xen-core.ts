@@ -6,8 +6,8 @@
 import { Diagnostics, type Fail, failIn } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import { ELF_MAGIC, Elf64Header, Elf64SectionHeader, ET_CORE } from '../formats/elf.ts';
-import type { CpuState } from '../machines/machine.ts';
-import { X64 } from '../machines/x64/index.ts';
+import { machineOf } from '../machines/index.ts';
+import type { CpuState, Machine } from '../machines/machine.ts';
 import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { runReader } from './file-runs.ts';
@@ -32,8 +32,8 @@ export const xenCore: Reader = {
   format: 'xen-core',
   probe(head) {
     if (head.length < Elf64Header.size || !head.subarray(0, 4).equals(ELF_MAGIC)) return false;
-    const { e_type, e_machine, e_phnum, e_shnum } = Elf64Header.read(head);
-    return e_type === ET_CORE && e_machine === X64.elfMachine && e_phnum === 0 && e_shnum > 0;
+    const { e_type, e_phnum, e_shnum } = Elf64Header.read(head);
+    return e_type === ET_CORE && xenMachine(head) !== undefined && e_phnum === 0 && e_shnum > 0;
   },
   // Its sections may lie anywhere.
   estimate: () => undefined,
@@ -47,9 +47,21 @@ export const xenCore: Reader = {
   },
 };
 
+/** The machine, if Xen runs Windows on it. */
+function xenMachine(head: Buffer): XenMachine | undefined {
+  const machine = machineOf({ elfMachine: Elf64Header.fields.e_machine.read(head, Elf64Header.offsetOf('e_machine')) });
+  return machine?.xenVcpu && { machine, vcpu: machine.xenVcpu };
+}
+
+interface XenMachine {
+  machine: Machine;
+  vcpu: NonNullable<Machine['xenVcpu']>;
+}
+
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
   const fail = failIn(source.name);
+  const { machine, vcpu } = xenMachine(readUpTo(source, 0, Elf64Header.size))!;
   const sections = readSections(source);
   const [pages, pfns] = [sections.get('.xen_pages'), sections.get('.xen_pfn')];
   if (!pages || !pfns) {
@@ -74,9 +86,9 @@ function open(source: ByteSource): MemoryImage {
   return new MemoryImage({
     file: source.name,
     format: 'xen-core',
-    machine: X64,
+    machine,
     runs,
-    cpus: readCpus(source, sections.get('.xen_prstatus'), diagnostics),
+    cpus: readCpus(source, vcpu, sections.get('.xen_prstatus'), diagnostics),
     notes: [],
     diagnostics,
     reader: runReader(source),
@@ -175,9 +187,13 @@ function disjoint(runs: readonly (PhysicalRun & { fileOffset: number })[], diagn
   return result;
 }
 
-function readCpus(source: ByteSource, section: Section | undefined, diagnostics: Diagnostics): CpuState[] {
+function readCpus(
+  source: ByteSource,
+  { size, parse }: XenMachine['vcpu'],
+  section: Section | undefined,
+  diagnostics: Diagnostics,
+): CpuState[] {
   if (!section) return [];
-  const { size, parse } = X64.xenVcpu;
   const cpus: CpuState[] = [];
   for (let index = 0; index < Math.min(MAX_CPUS, section.size / size); index++) {
     const offset = section.offset + index * size;

@@ -1,5 +1,6 @@
 import { isKernelAddress } from '../../core/bits.ts';
-import { va } from '../../core/units.ts';
+import { PAGE_SIZE, va } from '../../core/units.ts';
+import { NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
 import type { Machine } from '../machine.ts';
@@ -17,7 +18,7 @@ import {
 import { pageClues } from './page-clues.ts';
 import { createPageScan } from './page-scan.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
-import { parsePrstatus } from './prstatus.ts';
+import { Prstatus, parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, is64BitCode, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
 import { endsWithCall, frameState, LONGEST_CALL, unwind } from './unwind.ts';
@@ -32,6 +33,7 @@ const GATE_SIZE = 16;
 
 export const X64: Machine = {
   name: 'x64',
+  title: '64-bit x86',
   elfMachine: 62,
   imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
   sharedUserData: SHARED_USER_DATA_64,
@@ -40,10 +42,13 @@ export const X64: Machine = {
   pageDatabase: { entrySize: 0x30, stateAt: [0x1a, 0x19] },
 
   cpuNotes: [
-    { name: 'QEMU', type: 0, parse: parseQemuNote },
-    { name: 'VBCPU', type: 0xb01, parse: parseVirtualBoxNote },
+    { name: 'QEMU', type: 0, label: 'QEMU', more: [], whole: true, parse: parseQemuNote },
+    { name: 'VBCPU', type: 0xb01, label: 'VBCPU', more: [], whole: true, parse: parseVirtualBoxNote },
+    // General registers only.
+    { name: 'CORE', type: NT_PRSTATUS, label: 'NT_PRSTATUS', more: [], whole: false, parse: parsePrstatus },
   ],
-  prstatus: { name: 'CORE', type: 1, parse: parsePrstatus },
+  prstatusSize: Prstatus.size,
+  kdumpBlockSize: PAGE_SIZE,
   xenVcpu: { size: XenVcpu.size, parse: parseXenVcpu },
 
   knowsControl: (r) => r.control !== undefined,

@@ -3,10 +3,10 @@
  * others write it for gdb: general registers, selectors, fs and gs bases, and nothing of the system.
  */
 import { struct, u64 } from '../../core/struct.ts';
-import type { CpuNote } from '../machine.ts';
+import type { CpuNote } from '../cpu-notes.ts';
 import { SEGMENT_LONG, type Segment, type X64Registers } from './registers.ts';
 
-const Prstatus = struct({
+export const Prstatus = struct({
   name: 'elf_prstatus',
   size: 336,
   fields: {

@@ -3,7 +3,7 @@
  * for 32-bit and 64-bit guests. Sizes decide what is in it, not the version number.
  */
 import { nested, struct, u8, u32, u64 } from '../../core/struct.ts';
-import type { CpuNote } from '../machine.ts';
+import type { CpuNote } from '../cpu-notes.ts';
 import { CONTROL_REGISTERS, GENERAL_REGISTERS, SEGMENTS, TABLES } from './registers.ts';
 
 const QemuSegment = struct({

@@ -3,7 +3,7 @@
  * dbgfcorefmt.h, as it is since format 1.2. No file of a real VirtualBox was at hand to check it on.
  */
 import { nested, struct, u16, u32, u64, u64s } from '../../core/struct.ts';
-import type { CpuNote } from '../machine.ts';
+import type { CpuNote } from '../cpu-notes.ts';
 import { CONTROL_REGISTERS, GENERAL_REGISTERS, SEGMENTS, type Segment } from './registers.ts';
 
 const VirtualBoxSegment = struct({

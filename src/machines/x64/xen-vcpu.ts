@@ -4,7 +4,7 @@
  * and the fs and gs bases; no descriptor tables. No file of a real Xen was at hand to check it on.
  */
 import { struct, u16, u64, u64s } from '../../core/struct.ts';
-import type { CpuNote } from '../machine.ts';
+import type { CpuNote } from '../cpu-notes.ts';
 import { bareSegment } from './prstatus.ts';
 
 export const XenVcpu = struct({

@@ -1,6 +1,7 @@
-/** Kdump-compressed files of x86-64 guests, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
+/** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
 import { Diagnostics, type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
+import { NT_PRSTATUS } from '../../formats/elf.ts';
 import {
   FLATTENED_HEADER_SIZE,
   FlattenedRecord,
@@ -11,7 +12,8 @@ import {
   KdumpSubHeader64,
   PRSTATUS_SIZES,
 } from '../../formats/kdump.ts';
-import { X64 } from '../../machines/x64/index.ts';
+import { convertedMachines, MACHINES, machineOf, marksOf } from '../../machines/index.ts';
+import type { Machine } from '../../machines/machine.ts';
 import { MemoryImage } from '../../memory/image.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
@@ -27,7 +29,6 @@ const MAX_BITMAP_BYTES = 256 * MIB;
 export const MAX_RUNS = 1 << 20;
 const MIN_BLOCK = 4 * KIB;
 const MAX_BLOCK = MIB;
-const PRSTATUS_X64 = 336;
 
 /** Blocks whose bytes are read from the file together. */
 export const MAX_SPAN = MIB;
@@ -74,14 +75,14 @@ function open(source: ByteSource): MemoryImage {
   }
 
   const notes = readNotes(source, Number(sub.offset_note), Number(sub.note_size), diagnostics);
-  checkMachine(notes, blockSize, fail);
-  const { cpus, notes: otherNotes } = interpretNotes(notes, X64, diagnostics);
+  const machine = machineOfNotes(notes, blockSize, fail);
+  const { cpus, notes: otherNotes } = interpretNotes(notes, machine, diagnostics);
   const pages = new PageIndex(readBitmap(source, header, fail), header.descriptorsAt);
   const runs = scanDescriptors(source, pages, blockSize, diagnostics, fail);
   return new MemoryImage({
     file: source.name,
     format: source instanceof FlattenedSource ? 'kdump-flattened' : 'kdump',
-    machine: X64,
+    machine,
     runs,
     cpus,
     notes: otherNotes,
@@ -135,7 +136,7 @@ function readHeader(source: ByteSource, fail: Fail) {
   if (as32.status !== 0 && as32.status < 0x100 && isBlockSize(as32.block_size)) {
     throw fail('unsupported', {
       code: 'kdump-32-bit',
-      message: 'a kdump-compressed dump of a 32-bit machine (32-bit Arm): only 64-bit x86 guests are converted',
+      message: `a kdump-compressed dump of a 32-bit machine (32-bit Arm): only ${convertedMachines()} guests are converted`,
       structure: KdumpHeader32.name,
       field: 'block_size',
       offset: KdumpHeader32.offsetOf('block_size'),
@@ -199,18 +200,20 @@ function readNotes(source: ByteSource, at: number, size: number, diagnostics: Di
 }
 
 /** The header's name for the machine may be "Unknown", so the notes tell: each machine's status has its own size. */
-function checkMachine(notes: ReturnType<typeof readNotes>, blockSize: number, fail: Fail): void {
-  const prstatus = notes.filter((n) => n.name === 'CORE' && n.type === 1);
-  const other = prstatus.find((n) => n.desc.length !== PRSTATUS_X64);
+function machineOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, fail: Fail): Machine {
+  const prstatus = notes.filter((n) => n.name === 'CORE' && n.type === NT_PRSTATUS);
+  const [first] = prstatus;
+  const named = first && machineOf({ prstatusSize: first.desc.length });
+  const other = prstatus.find((n) => n.desc.length !== named?.prstatusSize);
   if (other) {
     const machine = PRSTATUS_SIZES[other.desc.length] ?? 'unknown';
     throw fail('unsupported', {
       code: 'kdump-machine',
-      message: `a kdump-compressed dump of another machine (${machine}): only 64-bit x86 guests are converted`,
+      message: `a kdump-compressed dump of another machine (${machine}): only ${convertedMachines()} guests are converted`,
       structure: 'Elf64_Nhdr',
       field: 'n_descsz',
       offset: other.offset,
-      expected: `${PRSTATUS_X64} bytes (x86-64)`,
+      expected: marksOf(({ prstatusSize: size }) => `${size} bytes (${PRSTATUS_SIZES[size]})`),
       actual: `${other.desc.length} (${machine})`,
       hint:
         machine === 'i386'
@@ -218,17 +221,21 @@ function checkMachine(notes: ReturnType<typeof readNotes>, blockSize: number, fa
           : undefined,
     });
   }
-  if (prstatus.length === 0 && blockSize === 64 * KIB) {
+  if (named) return named;
+  // Without CPUs only the size of a block is left.
+  const fitting = MACHINES.find(({ kdumpBlockSize }) => kdumpBlockSize === blockSize);
+  if (!fitting && blockSize === 64 * KIB) {
     throw fail('unsupported', {
       code: 'kdump-machine',
-      message: 'a kdump-compressed dump of an AArch64 machine: only 64-bit x86 guests are converted',
+      message: `a kdump-compressed dump of an AArch64 machine: only ${convertedMachines()} guests are converted`,
       structure: KdumpHeader64.name,
       field: 'block_size',
       offset: KdumpHeader64.offsetOf('block_size'),
-      expected: '4096',
+      expected: marksOf(({ kdumpBlockSize }) => `${kdumpBlockSize}`),
       actual: `${blockSize}`,
     });
   }
+  return fitting ?? MACHINES[0]!;
 }
 
 /** The second bitmap: the pages that are in the file. QEMU writes the same twice. */

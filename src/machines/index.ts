@@ -1,0 +1,19 @@
+/** The machines whose guests are converted. A new one is a folder beside this file and an entry here. */
+import type { Machine } from './machine.ts';
+import { X64 } from './x64/index.ts';
+
+/** In the order in which they are tried where an input doesn't say whose it is. */
+export const MACHINES: readonly Machine[] = [X64];
+
+/** What an input says of its machine: e_machine of an ELF file, IMAGE_FILE_MACHINE_*, or the bytes of its NT_PRSTATUS notes. */
+export type MachineMark = { elfMachine: number } | { imageFileMachine: number } | { prstatusSize: number };
+
+/** undefined: a machine whose guests are not converted. */
+export const machineOf = (mark: MachineMark): Machine | undefined =>
+  MACHINES.find((machine) => Object.entries(mark).every(([key, value]) => machine[key as keyof Machine] === value));
+
+/** For messages: what is converted, `64-bit x86`. */
+export const convertedMachines = (): string => MACHINES.map(({ title }) => title).join(' and ');
+
+/** For messages: each machine's value of a mark. */
+export const marksOf = (describe: (machine: Machine) => string): string => MACHINES.map(describe).join(', ');
