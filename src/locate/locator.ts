@@ -1,9 +1,8 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
 
-import { isKernelAddress } from '../core/bits.ts';
-import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
-import { bytes, hex, hex64, pa, va } from '../core/units.ts';
+import { bytes, hex, hex64, pa } from '../core/units.ts';
 import type { Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -17,7 +16,7 @@ import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memo
 import { findProcessors, matchProcessors, readDumpedCpus, reportProcessors } from '../windows/processors.ts';
 import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
 import { findVersion } from '../windows/version.ts';
-import type { BugCheck, Windows } from '../windows/windows.ts';
+import type { Windows } from '../windows/windows.ts';
 import { addressesFromCpus, addressesFromSearch } from './code-addresses.ts';
 import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
 import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt } from './kernel.ts';
@@ -114,7 +113,6 @@ async function locateIn(
       `the list of loaded modules is broken: ${modules.broken}; ${modules.modules.length} modules can be reached`,
     );
   }
-  const bugCheck = readBugCheck(space, kdbg, diagnostics);
   const loaded = modules?.modules ?? [];
   dropDoubtfulFrames(space, kdbg, processors, loaded);
   const windows = {
@@ -126,8 +124,7 @@ async function locateIn(
     kdbg,
     version,
     shared,
-    bugCheck,
-    crash: bugCheck && findCrash(space, kernel, loaded, processors, evidence, diagnostics),
+    crash: findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence),
     processors,
     strayCpus,
     modules: loaded,
@@ -345,33 +342,4 @@ function failure(
   return code === 'windows-not-found' && !truncated
     ? new Elf2dmpError({ ...context, code, kind: 'unsupported' })
     : new Elf2dmpError({ ...context, code, kind: 'corrupt' });
-}
-
-/** KiBugCheckData: code and four parameters; the code is 0 while the system runs. */
-function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | undefined {
-  const address = kdbg.fields.KiBugCheckData;
-  const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 40) : undefined;
-  if (address === undefined || !bytes) {
-    diagnostics.add(
-      'loss',
-      'bug-check-unreadable',
-      `KiBugCheckData at ${hex64(address ?? 0n)} is not present: whether the guest crashed is unknown`,
-    );
-    return undefined;
-  }
-  const word = (i: number) => bytes.readBigUInt64LE(8 * i);
-  // Kept as 64 bits, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
-  const code = bytes.readUInt32LE(0);
-  if (code === 0) return undefined;
-  const upper = bytes.readUInt32LE(4);
-  if (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000)) {
-    diagnostics.add(
-      'loss',
-      'bug-check-implausible',
-      `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is no bug check code: whether the guest crashed is unknown`,
-      { virtual: hex64(address) },
-    );
-    return undefined;
-  }
-  return { code, parameters: [word(1), word(2), word(3), word(4)], address: va(address) };
 }

@@ -140,7 +140,7 @@ export async function convertImage(
     input: reportInput(image),
     windows: reportWindows(windows),
     processors: reportProcessors(windows, conversion.contexts.shown),
-    dump: reportDump(path, conversion, windows.bugCheck?.code ?? LIVE_SYSTEM_DUMP),
+    dump: reportDump(path, conversion, windows.crash?.bugCheck.code ?? LIVE_SYSTEM_DUMP),
     effort,
     seconds: Math.round(performance.now() - started) / 1000,
     diagnostics: image.diagnostics.list,

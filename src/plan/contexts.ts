@@ -2,10 +2,12 @@
  * Whose registers each processor shows, and which processor the debugger opens on. Everything that reports or writes
  * registers asks here.
  */
+
 import type { ContextChoice } from '../choices.ts';
 import type { Diagnostic } from '../core/errors.ts';
+import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
-import type { Processor } from '../windows/processors.ts';
+import { type Processor, readContextFrame } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';
 
@@ -72,7 +74,7 @@ function chooseContext(
     warning: {
       severity: 'warning',
       code: 'captured-frame-doubtful',
-      message: `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(processor.context ?? 0n)} cannot be right (${captured.doubt}): ${registers ? "its CPU's later registers are shown" : 'its registers are unknown'}`,
+      message: `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(captured.address)} cannot be right (${captured.doubt}): ${registers ? "its CPU's later registers are shown" : 'its registers are unknown'}`,
     },
   };
 }
@@ -81,8 +83,7 @@ function chooseContext(
 function dumpedContext({ image: { machine }, space, crash }: Windows, processor: Processor): ShownContext {
   const captured = crash?.captured.get(processor);
   const isKnown = processor.cpu?.registers !== undefined || (captured !== undefined && captured.doubt === undefined);
-  const frame =
-    isKnown && processor.context !== undefined ? space.read(processor.context, machine.contextSize) : undefined;
+  const frame = isKnown ? readContextFrame(space, processor) : undefined;
   return frame
     ? { processor, source: 'dump', frame }
     : { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
@@ -121,15 +122,15 @@ export function ownerOf(
 
 /** Puts the registers that a processor shows where the debugger takes them from. */
 export function patchProcessor(
-  { image, space, kdbg, bugCheck }: Windows,
+  { image, space, kdbg, crash }: Windows,
   { processor, frame }: ShownContext,
   patches: PatchSet,
 ): void {
   const { machine, diagnostics } = image;
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
-  if (processor.context === undefined) {
-    const reason = processor.contextDoubt ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
+  if (processor.context === undefined || processor.context instanceof Reason) {
+    const reason = processor.context ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
     diagnostics.add(
       'loss',
       'no-context-frame',
@@ -152,6 +153,6 @@ export function patchProcessor(
     return;
   }
   const kpcr = space.read(processor.kpcr, machine.kpcr.size);
-  const special = machine.patchSpecialRegisters(original, registers, kpcr, bugCheck !== undefined);
+  const special = machine.patchSpecialRegisters(original, registers, kpcr, crash !== undefined);
   if (!special.equals(original)) patches.add(`special registers ${name}`, processor.specialRegisters, special);
 }

@@ -10,7 +10,7 @@ export const COMMENT_START = 'Converted by elf2dmp ';
 
 /** @param context of the processor that the debugger shows first, or undefined where no registers are known */
 export function headerValues(
-  { image: { machine }, headerRoot, kdbg, version, shared, bugCheck, processors }: Windows,
+  { image: { machine }, headerRoot, kdbg, version, shared, crash, processors }: Windows,
   context: Buffer | undefined,
 ): PlanValues {
   const lastNumber = processors.reduce((last, p) => Math.max(last, p.number), -1);
@@ -23,7 +23,7 @@ export function headerValues(
     psActiveProcessHead: kdbg.fields.PsActiveProcessHead ?? 0n,
     machine: machine.imageFileMachine,
     processors: lastNumber + 1,
-    bugCheck: bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
+    bugCheck: crash?.bugCheck ?? { code: LIVE_SYSTEM_DUMP, parameters: [0n, 0n, 0n, 0n] },
     kdDebuggerDataBlock: kdbg.address,
     context,
     exceptionAddress: context ? machine.viewContext(context).instructionPointer : 0n,

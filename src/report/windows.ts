@@ -136,10 +136,10 @@ export function describeWindows(w: Windows, contexts: Contexts): WindowsInfo {
     pagingMode: found.pagingMode,
     kernel: { base: found.kernelBase, size: found.kernelSize, pdb: describePdb(w.kernel.pdb) },
     kdbg: found.kdbg,
-    bugCheck: w.bugCheck
+    bugCheck: w.crash
       ? {
-          ...describeBugCheck(w.bugCheck.code, w.bugCheck.parameters),
-          processor: w.crash?.processor?.number ?? null,
+          ...describeBugCheck(w.crash.bugCheck.code, w.crash.bugCheck.parameters),
+          processor: w.crash.processor?.number ?? null,
         }
       : null,
     processors: contexts.shown.map((context) => describeProcessor(w, context, images)),
@@ -331,13 +331,13 @@ export function reportWindows(w: Windows): WindowsReport {
     kdbg: { address: hex64(w.kdbg.address), size: w.kdbg.size, encoded: w.kdbg.encoded },
     systemTime: filetimeToIso(w.shared.systemTime),
     uptimeSeconds: w.shared.interruptTime === undefined ? null : Number(w.shared.interruptTime / 10000n) / 1000,
-    bugCheck: w.bugCheck
+    bugCheck: w.crash
       ? {
-          code: hex(w.bugCheck.code),
-          name: bugCheckName(w.bugCheck.code),
-          parameters: w.bugCheck.parameters.map(hex64),
-          processor: w.crash?.processor?.number ?? null,
-          processorFrom: w.crash?.how ?? 'unknown',
+          code: hex(w.crash.bugCheck.code),
+          name: bugCheckName(w.crash.bugCheck.code),
+          parameters: w.crash.bugCheck.parameters.map(hex64),
+          processor: w.crash.processor?.number ?? null,
+          processorFrom: w.crash.how,
         }
       : null,
     modules: w.modules.length,

@@ -1,4 +1,5 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
+import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
 import type { Machine } from '../machines/machine.ts';
@@ -17,25 +18,26 @@ function frameDoubt(
   processors: readonly Processor[],
   modules: readonly Module[],
   processor: Processor,
-): string | undefined {
+): Reason | undefined {
   const { context } = processor;
   const { machine } = space.image;
   // A frame inside the PRCB is where the KDBG says, not where a pointer does.
-  if (context === undefined || !kdbg.fields.OffsetPrcbContext) return undefined;
-  if (context % ALIGNMENT !== 0n) return 'it is not aligned to 16 bytes';
+  if (context === undefined || context instanceof Reason || !kdbg.fields.OffsetPrcbContext) return undefined;
+  const doubt = (why: string) => because(`its PRCB points to ${hex64(context)} for its CONTEXT frame, but ${why}`);
+  if (context % ALIGNMENT !== 0n) return doubt('it is not aligned to 16 bytes');
   const taken = structures(machine, kdbg, processors, modules).find(
     ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
   );
-  if (taken) return `${taken.what} is there`;
+  if (taken) return doubt(`${taken.what} is there`);
   const frame = space.read(context, machine.contextSize);
   // Whether that is a loss is told where the frame is written.
   if (!frame || machine.looksLikeContext(frame)) return undefined;
   const module = moduleOf(modules, context);
-  if (module) return `${module.name} is there, and no CONTEXT`;
+  if (module) return doubt(`${module.name} is there, and no CONTEXT`);
   // Behind the pointer the PRCB keeps the flags that a new frame gets.
   const flags = space.read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext) + 8n, 4)?.readUInt32LE();
   if (flags !== undefined && machine.areContextFlags(flags)) return undefined;
-  return 'what is there looks like no CONTEXT';
+  return doubt('what is there looks like no CONTEXT');
 }
 
 /** Kernel structures that a damaged pointer must not lead the writer to. */
@@ -76,8 +78,6 @@ export function dropDoubtfulFrames(
   const doubts = processors.map((p) => frameDoubt(space, kdbg, processors, modules, p));
   processors.forEach((processor, i) => {
     const doubt = doubts[i];
-    if (doubt === undefined || processor.context === undefined) return;
-    processor.contextDoubt = `its PRCB points to ${hex64(processor.context)} for its CONTEXT frame, but ${doubt}`;
-    processor.context = undefined;
+    if (doubt) processor.context = doubt;
   });
 }

@@ -1,19 +1,23 @@
-/** In a crashed guest: which processor crashed, and the registers that Windows captured at the bug check. */
+/** In a crashed guest: the bug check, which processor crashed, and the registers that Windows captured then. */
+
 import { isKernelAddress } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
-import { hex64, PAGE_SIZE } from '../core/units.ts';
+import { Reason } from '../core/reason.ts';
+import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { ContextView } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
+import type { Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
 import { findExport, functionAt } from './pe-image.ts';
-import type { Processor } from './processors.ts';
+import { type Processor, readContextFrame } from './processors.ts';
 
 const STEP = 'crashing processor';
 
 /** The frame that a processor's PRCB points to, as the guest left it. */
 export interface CapturedFrame {
+  address: VirtualAddress;
   bytes: Buffer;
   view: ContextView;
   /** Why it is not to be shown; undefined when it holds up. */
@@ -22,10 +26,20 @@ export interface CapturedFrame {
   atBugCheck: boolean;
 }
 
+/** What the kernel stored in KiBugCheckData. */
+export interface BugCheck {
+  code: number;
+  parameters: readonly [bigint, bigint, bigint, bigint];
+  /** Where KiBugCheckData is. */
+  address: VirtualAddress;
+}
+
+/** A crashed guest. */
 export interface Crash {
+  bugCheck: BugCheck;
   /** undefined: the guest crashed, but on which processor is unknown. */
   processor: Processor | undefined;
-  /** How the processor was told. */
+  /** What identified the processor. */
   how: 'input' | 'captured-frame' | 'stack' | 'only-processor' | 'unknown';
   captured: ReadonlyMap<Processor, CapturedFrame>;
 }
@@ -38,19 +52,26 @@ interface CodeRange {
 /** A kernel stack's largest size on x64 (KERNEL_LARGE_STACK_SIZE, 0x12000). */
 const MAX_STACK = 0x12000;
 
-export function findCrash(
-  space: AddressSpace,
-  kernel: KernelImage,
-  modules: readonly Module[],
-  processors: readonly Processor[],
-  evidence: Evidence,
-  diagnostics: Diagnostics,
-): Crash {
+/** What a crash is looked for in. */
+export interface CrashScene {
+  space: AddressSpace;
+  kernel: KernelImage;
+  kdbg: Kdbg;
+  modules: readonly Module[];
+  processors: readonly Processor[];
+}
+
+/** The crash, or undefined in a guest that did not crash. Adds what is doubtful to the image's diagnostics. */
+export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefined {
+  const { space, kernel, kdbg, processors } = scene;
+  const { diagnostics } = space.image;
+  const bugCheck = readBugCheck(space, kdbg, diagnostics);
+  if (!bugCheck) return undefined;
   // KeBugCheck is the form without parameters.
   const bugCheckCode = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
   const captured = new Map<Processor, CapturedFrame>();
   for (const processor of processors) {
-    const frame = readCaptured(space, kernel, modules, processor, bugCheckCode);
+    const frame = readCaptured(scene, processor, bugCheckCode);
     if (!frame) continue;
     captured.set(processor, frame);
     const method = `captured frame of processor ${processor.number}`;
@@ -64,7 +85,7 @@ export function findCrash(
   }
   const told = (processor: Processor, how: Crash['how'], detail: string): Crash => {
     evidence.accept(STEP, `processor ${processor.number}`, detail);
-    return { processor, how, captured };
+    return { bugCheck, processor, how, captured };
   };
 
   const flagged = processors.find((p) => p.cpu?.crashed);
@@ -83,7 +104,36 @@ export function findCrash(
     'crashing-processor-unknown',
     'the guest crashed, but nothing tells on which processor: the dump opens on the first one',
   );
-  return { processor: undefined, how: 'unknown', captured };
+  return { bugCheck, processor: undefined, how: 'unknown', captured };
+}
+
+/** The bug check in KiBugCheckData; undefined while the system runs (the code is 0), and where the data cannot be believed. */
+export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | undefined {
+  const address = kdbg.fields.KiBugCheckData;
+  const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 40) : undefined;
+  if (address === undefined || !bytes) {
+    diagnostics.add(
+      'loss',
+      'bug-check-unreadable',
+      `KiBugCheckData at ${hex64(address ?? 0n)} is not present: whether the guest crashed is unknown`,
+    );
+    return undefined;
+  }
+  const word = (i: number) => bytes.readBigUInt64LE(8 * i);
+  // Kept as 64 bits, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
+  const code = bytes.readUInt32LE(0);
+  if (code === 0) return undefined;
+  const upper = bytes.readUInt32LE(4);
+  if (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000)) {
+    diagnostics.add(
+      'loss',
+      'bug-check-implausible',
+      `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is no bug check code: whether the guest crashed is unknown`,
+      { virtual: hex64(address) },
+    );
+    return undefined;
+  }
+  return { code, parameters: [word(1), word(2), word(3), word(4)], address: va(address) };
 }
 
 /** Addresses of an exported function, by its unwind data where there is some. */
@@ -95,15 +145,14 @@ function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRa
 }
 
 function readCaptured(
-  space: AddressSpace,
-  kernel: KernelImage,
-  modules: readonly Module[],
+  { space, kernel, modules }: CrashScene,
   processor: Processor,
   bugCheckCode: readonly CodeRange[],
 ): CapturedFrame | undefined {
   const { machine } = space.image;
-  const bytes = processor.context === undefined ? undefined : space.read(processor.context, machine.contextSize);
-  if (!bytes) return undefined;
+  const { context: address } = processor;
+  const bytes = readContextFrame(space, processor);
+  if (!bytes || address === undefined || address instanceof Reason) return undefined;
   const view = machine.viewContext(bytes);
   const { instructionPointer: rip, stackPointer: rsp } = view;
   const inKernel = rip >= kernel.base && rip < kernel.base + BigInt(kernel.size);
@@ -114,7 +163,7 @@ function readCaptured(
   else if (moduleOf(modules, rsp)) doubt = `rsp ${hex64(rsp)} lies in a module`;
   else if (!space.read(rsp, 8)) doubt = `the stack at rsp ${hex64(rsp)} is not present`;
   const atBugCheck = bugCheckCode.some(({ from, to }) => rip >= from && rip < to);
-  return { bytes, view, doubt, atBugCheck };
+  return { address, bytes, view, doubt, atBugCheck };
 }
 
 /** Whether the stack above a processor's RSP holds a return address in `code`. */

@@ -1,6 +1,8 @@
 /** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
+
 import { isKernelAddress } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
+import { Reason } from '../core/reason.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
 import type { CpuState, Machine, Registers } from '../machines/machine.ts';
@@ -13,10 +15,11 @@ export interface Processor {
   number: number;
   prcb: VirtualAddress;
   kpcr: VirtualAddress;
-  /** Where the debugger takes this processor's registers from; undefined if no build rule leads to one. */
-  context: VirtualAddress | undefined;
-  /** Why the frame that the PRCB points to is not believed to be one; then `context` is undefined. */
-  contextDoubt: string | undefined;
+  /**
+   * The CONTEXT frame that the debugger takes this processor's registers from; a reason where the PRCB points to
+   * something that is not believed to be one; undefined where it points to nothing.
+   */
+  context: VirtualAddress | Reason | undefined;
   /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
   specialRegisters: VirtualAddress | undefined;
   /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
@@ -127,7 +130,6 @@ function describeProcessor(
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,
-    contextDoubt: undefined,
     doubt: undefined,
     cpu: undefined,
   };
@@ -164,6 +166,12 @@ function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number
   return registers ? space.image.machine.kpcrCandidates(registers) : [];
 }
 
+/** A processor's CONTEXT frame as it is in memory; undefined where none is known or it is not present. */
+export function readContextFrame(space: AddressSpace, { context }: Processor): Buffer | undefined {
+  if (context === undefined || context instanceof Reason) return undefined;
+  return space.read(context, space.image.machine.contextSize);
+}
+
 /** A crash dump holds the CPUs' states where the debugger takes them from: in the PRCBs. */
 export function readDumpedCpus(space: AddressSpace, processors: readonly Processor[]): void {
   for (const processor of processors) {
@@ -174,9 +182,10 @@ export function readDumpedCpus(space: AddressSpace, processors: readonly Process
   }
 }
 
-function dumpedRegisters(space: AddressSpace, { context, specialRegisters }: Processor): Registers | undefined {
+function dumpedRegisters(space: AddressSpace, processor: Processor): Registers | undefined {
   const { machine } = space.image;
-  const frame = context === undefined ? undefined : space.read(context, machine.contextSize);
+  const { specialRegisters } = processor;
+  const frame = readContextFrame(space, processor);
   const special =
     specialRegisters === undefined ? undefined : space.read(specialRegisters, machine.specialRegistersSize);
   return frame && special && machine.decodeContext(frame, special, (address, length) => space.read(address, length));

@@ -1,6 +1,6 @@
 import type { Diagnostics } from '../core/errors.ts';
 import type { Reason } from '../core/reason.ts';
-import type { PhysicalAddress, VirtualAddress } from '../core/units.ts';
+import type { PhysicalAddress } from '../core/units.ts';
 import type { CpuState } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -27,8 +27,6 @@ export interface Windows {
   version: WindowsVersion;
   shared: SharedData;
   /** undefined in a guest that did not crash. */
-  bugCheck: BugCheck | undefined;
-  /** Present with `bugCheck`. */
   crash: Crash | undefined;
   processors: readonly Processor[];
   /** CPU states that run no Windows processor. */
@@ -38,10 +36,4 @@ export interface Windows {
   physicalMemory: readonly RamRange[] | Reason;
   evidence: readonly Attempt[];
   diagnostics: Diagnostics;
-}
-export interface BugCheck {
-  code: number;
-  parameters: readonly [bigint, bigint, bigint, bigint];
-  /** Where KiBugCheckData is. */
-  address: VirtualAddress;
 }
