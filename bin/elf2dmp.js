@@ -1,8 +1,15 @@
 #!/usr/bin/env node
+import { existsSync } from 'node:fs';
+
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   console.error(`elf2dmp needs Node.js 20.19 or later; this is ${process.version}`);
   process.exit(2);
 }
-const { main } = await import('../bundle/main.js');
+const bundle = new URL('../bundle/main.js', import.meta.url);
+if (!existsSync(bundle)) {
+  console.error('elf2dmp is not built: run `npm run build` in its folder, which installs what it needs');
+  process.exit(2);
+}
+const { main } = await import(bundle);
 await main(process.argv.slice(2));

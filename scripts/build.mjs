@@ -1,19 +1,21 @@
-// Builds dist/, the library with its types (tsc) and the manual page, and bundle/, the command in one piece (esbuild),
-// which starts faster.
+// Builds bundle/, command and library in one piece each (esbuild), and dist/: the types, the manual page, and the modules
+// one by one, which tests use. Installs what it needs first, so that `npm pack` works on a clean clone.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { build } from 'esbuild';
-import { bundleOptions } from './bundle.mjs';
-import { root, run } from './setup.mjs';
+import { bundleOptions, libraryOptions } from './bundle.mjs';
+import { ensureInstalled, root, run } from './setup.mjs';
+
+ensureInstalled();
+const { build } = await import('esbuild');
 
 rmSync(join(root, 'dist'), { recursive: true, force: true });
 run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
 
 const outdir = join(root, 'bundle');
 rmSync(outdir, { recursive: true, force: true });
-const { metafile } = await build({ ...bundleOptions, outdir });
-writeFileSync(join(outdir, 'LICENSES.txt'), licences(Object.keys(metafile.inputs)));
+const command = await build({ ...bundleOptions, outdir });
+const library = await build({ ...libraryOptions, outdir });
 
 /** The licences of the packages that are in the bundle. */
 function licences(inputs) {
@@ -26,10 +28,16 @@ function licences(inputs) {
     const text = file && existsSync(join(folder, file)) ? readFileSync(join(folder, file), 'utf8').trim() : license;
     return `${name} ${version}\n\n${text}\n`;
   });
-  return `The command holds code of these packages.\n\n${texts.join('\n----\n\n')}`;
+  return `Command and library hold code of these packages.\n\n${texts.join('\n----\n\n')}`;
 }
 
 const built = (file) => import(pathToFileURL(join(root, 'dist', 'cli', file)).href);
 const { commandHelp } = await built('arguments.js');
 const { renderManual } = await built('shell/manual.js');
 writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(await commandHelp()));
+
+// Last: that it is there says that all was built.
+writeFileSync(
+  join(outdir, 'LICENSES.txt'),
+  licences([...Object.keys(command.metafile.inputs), ...Object.keys(library.metafile.inputs)]),
+);

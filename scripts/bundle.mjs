@@ -1,4 +1,4 @@
-// How the command is bundled; a test asks what its start loads.
+// How command and library are bundled; a test asks what the command's start loads.
 import { root } from './setup.mjs';
 
 /** @type {import('esbuild').BuildOptions & { metafile: true }} */
@@ -30,4 +30,16 @@ export const bundleOptions = {
     js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
   },
   logLevel: 'warning',
+};
+
+/**
+ * The library in one piece, so that the package needs no other. Apart from the command, whose start would load more
+ * and smaller files if they shared some.
+ *
+ * @type {import('esbuild').BuildOptions & { metafile: true }}
+ */
+export const libraryOptions = {
+  ...bundleOptions,
+  entryPoints: { index: 'src/index.ts' },
+  splitting: false,
 };

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeElf } from '../guest/elf.ts';
@@ -21,6 +21,38 @@ const run = (command: string, args: string[], cwd = dir) => {
   return result.stdout;
 };
 
+describe('a clean clone', () => {
+  it('packs, and until it is built its command says what to do', () => {
+    const clone = join(dir, 'clone');
+    for (const file of run('git', ['ls-files', '-z'], ROOT).split('\0')) {
+      if (file && existsSync(join(ROOT, file))) cpSync(join(ROOT, file), join(clone, file));
+    }
+    const unbuilt = spawnSync(process.execPath, [join(clone, 'bin', 'elf2dmp.js'), '--version'], { encoding: 'utf8' });
+    expect(unbuilt.status).toBe(2);
+    expect(unbuilt.stderr).toBe(
+      'elf2dmp is not built: run `npm run build` in its folder, which installs what it needs\n',
+    );
+    expect(run('npm', ['pack'], clone)).toMatch(/^elf2dmp-\d+\.\d+\.\d+\.tgz$/m);
+    expect(run(process.execPath, [join(clone, 'bin', 'elf2dmp.js'), '--version'])).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('has no link in its documents to a file that the package lacks', () => {
+    const packed: string[] = JSON.parse(
+      run('npm', ['pack', '--ignore-scripts', '--dry-run', '--json'], ROOT),
+    )[0].files.map((file: { path: string }) => file.path);
+    const documents = packed.filter((path) => path.endsWith('.md'));
+    expect(documents.length).toBeGreaterThan(5);
+    for (const path of documents) {
+      const links = [...readFileSync(join(ROOT, path), 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)];
+      for (const [, link] of links) {
+        const target = join(dirname(path), link!);
+        const found = packed.some((file) => file === target || file.startsWith(`${target.replace(/\/$/, '')}/`));
+        expect(found, `${path} links to ${link}`).toBe(true);
+      }
+    }
+  });
+});
+
 describe('the package', () => {
   it('installs elsewhere and runs, as a command and as a library', () => {
     run('npm', ['pack', '--ignore-scripts', '--pack-destination', dir], ROOT);
@@ -33,10 +65,12 @@ describe('the package', () => {
     writeFileSync(join(dir, 'vm.elf'), writeElf(buildGuest()));
     expect(run(command, ['vm.elf', 'vm.dmp'])).toContain('build 19041');
 
-    const library = join(prefix, 'lib', 'node_modules', 'elf2dmp', 'dist', 'index.js');
+    run('npm', ['install', '--no-audit', '--no-fund', '--omit=optional', join(dir, tarball!)]);
+    // The package needs no other.
+    expect(readdirSync(join(dir, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual(['elf2dmp']);
     writeFileSync(
       join(dir, 'use.mjs'),
-      `import { convert, Elf2dmpError, locate, open } from ${JSON.stringify(library)};
+      `import { convert, Elf2dmpError, locate, open } from 'elf2dmp';
       const image = await open('vm.elf');
       const windows = await locate(image);
       image.close();
