@@ -37,7 +37,7 @@ const BIN = target('../bin/elf2dmp.js');
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const RUNS = 5;
-const COPY_MIB = Number(process.env.ELF2DMP_BENCH_COPY_MIB ?? 4096);
+const COPY_MIB = Number(process.env['ELF2DMP_BENCH_COPY_MIB'] ?? 4096);
 
 /** A guest's ELF file with `bytes` of further memory at 4 GiB: sparse, or filled with bytes that do not compress. */
 function bigElf(path: string, bytes: number, filled: boolean, guest: GuestOptions = {}, withoutNotes = false): void {
@@ -120,7 +120,7 @@ async function copying(dir: string): Promise<Row[]> {
     rmSync(output, { force: true });
     return way().seconds;
   };
-  const c = process.env.ELF2DMP_QEMU_ELF2DMP;
+  const c = process.env['ELF2DMP_QEMU_ELF2DMP'];
   const times = await alternating(RUNS, {
     cp: fresh(() => run('sh', '-c', `cp "${input}" "${output}" && sync "${output}"`)),
     elf2dmp: fresh(() => elf2dmp('-q', input, output)),
@@ -131,7 +131,7 @@ async function copying(dir: string): Promise<Row[]> {
   const ratio = (of: string, to: string) => spread(times[of]!.map((s, i) => s / times[to]![i]!));
   return [
     [`converting ${COPY_MIB} MiB ÷ cp and fsync of the same`, ratio('elf2dmp', 'cp')],
-    [`… in seconds`, spread(times.elf2dmp!, 1)],
+    [`… in seconds`, spread(times['elf2dmp']!, 1)],
     c
       ? ["converting ÷ QEMU's C elf2dmp and fsync", ratio('elf2dmp', 'c')]
       : ["converting ÷ QEMU's C elf2dmp", 'not measured: name it in ELF2DMP_QEMU_ELF2DMP'],
@@ -195,7 +195,7 @@ async function memory(dir: string): Promise<Row[]> {
         return elf2dmp('-q', input, output).peakMib;
       },
     });
-    rows.push([`peak memory, a sparse guest of ${gib} GiB, MiB`, spread(peaks.copy!, 0)]);
+    rows.push([`peak memory, a sparse guest of ${gib} GiB, MiB`, spread(peaks['copy']!, 0)]);
   }
   bigElf(input, GIB, true);
   const peaks = await alternating(3, {
@@ -209,8 +209,8 @@ async function memory(dir: string): Promise<Row[]> {
   rmSync(input);
   return [
     ...rows,
-    ['peak memory, a guest of 1 GiB without holes, MiB', spread(peaks.copy!, 0)],
-    ['peak memory of node alone, MiB', spread(peaks.node!, 0)],
+    ['peak memory, a guest of 1 GiB without holes, MiB', spread(peaks['copy']!, 0)],
+    ['peak memory of node alone, MiB', spread(peaks['node']!, 0)],
   ];
 }
 
@@ -281,7 +281,7 @@ async function translating(dir: string): Promise<Row[]> {
   });
   image.close();
   rmSync(path);
-  return [['one translation of a kernel address, ns', spread(rates.walks!, 0)]];
+  return [['one translation of a kernel address, ns', spread(rates['walks']!, 0)]];
 }
 
 async function starting(dir: string): Promise<Row[]> {
@@ -304,10 +304,14 @@ async function starting(dir: string): Promise<Row[]> {
     },
   });
   const ms = (seconds: number) => `${(1000 * seconds).toFixed(0)} ms`;
-  const [node, version, sample] = [times.node!, times.version!, times.sample!].map(median) as [number, number, number];
+  const [node, version, sample] = [times['node']!, times['version']!, times['sample']!].map(median) as [
+    number,
+    number,
+    number,
+  ];
   return [
-    ['elf2dmp --version ÷ node -e 0', spread(times.version!.map((s, i) => s / times.node![i]!))],
-    ['converting a guest of 16 MiB ÷ node -e 0', spread(times.sample!.map((s, i) => s / times.node![i]!))],
+    ['elf2dmp --version ÷ node -e 0', spread(times['version']!.map((s, i) => s / times['node']![i]!))],
+    ['converting a guest of 16 MiB ÷ node -e 0', spread(times['sample']!.map((s, i) => s / times['node']![i]!))],
     ['… of that: node itself', ms(node)],
     ['… loading the command and parsing its arguments', ms(version - node)],
     ['… locating Windows', `${median(effort.map((e) => e.locate)).toFixed(0)} ms`],
@@ -348,7 +352,7 @@ async function smaller(dir: string): Promise<Row[]> {
   rmSync(input);
   return Object.keys(ways).map((name) => [
     `a guest of 256 MiB: ${name}`,
-    `${sizes[name]!.toFixed(1)} MiB in ${spread(times[name]!)} s; ÷ full ${spread(times[name]!.map((s, i) => s / times.full![i]!))}`,
+    `${sizes[name]!.toFixed(1)} MiB in ${spread(times[name]!)} s; ÷ full ${spread(times[name]!.map((s, i) => s / times['full']![i]!))}`,
   ]);
 }
 
@@ -361,7 +365,7 @@ async function main(): Promise<void> {
   const kept: Record<string, { machine: string; version: string; rows: Row[] }> = existsSync(target('results.json'))
     ? JSON.parse(readFileSync(target('results.json'), 'utf8')).parts
     : {};
-  const dir = mkdtempSync(join(process.env.ELF2DMP_BENCH_DIR ?? tmpdir(), 'elf2dmp-bench-'));
+  const dir = mkdtempSync(join(process.env['ELF2DMP_BENCH_DIR'] ?? tmpdir(), 'elf2dmp-bench-'));
   try {
     for (const part of wanted.length > 0 ? wanted : Object.keys(PARTS)) {
       const rows = await PARTS[part]!(dir);

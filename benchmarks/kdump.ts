@@ -86,7 +86,7 @@ const REGISTRY = new URL('../dist/readers/registry.js', import.meta.url).href;
 
 const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
-const dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'elf2dmp-bench-'));
+const dir = mkdtempSync(join(process.env['BENCH_DIR'] ?? tmpdir(), 'elf2dmp-bench-'));
 try {
   const guest = buildGuest({});
   const pages = new Map<number, Buffer>();

@@ -45,7 +45,7 @@ async function main(): Promise<void> {
       if (process.argv.includes('--corpus')) keepSmallest(recipe, outcome);
       continue;
     }
-    counts.problem!++;
+    counts['problem']!++;
     keep(`found-${seed}`, recipe);
     console.log(`seed ${seed} (${recipe.subject}): ${outcome.problem}`);
   }
@@ -58,7 +58,7 @@ async function main(): Promise<void> {
       peakMiB: Math.round(process.resourceUsage().maxRSS / 1024),
     }),
   );
-  process.exitCode = counts.problem! > 0 ? 1 : 0;
+  process.exitCode = counts['problem']! > 0 ? 1 : 0;
 }
 
 void main();

@@ -66,7 +66,7 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
       child.on('exit', (...how) => exited(how));
     });
     const ends = [child.stdout!, child.stderr!].map((stream) => finished(stream).catch(() => undefined));
-    Promise.all([exit, ...ends]).then(([[code, signal]]) =>
+    void Promise.all([exit, ...ends]).then(([[code, signal]]) =>
       finish(resultOf(code, signal, Buffer.concat(stdout).toString('utf8'), stderr)),
     );
     o.signal.addEventListener('abort', stop);

@@ -86,7 +86,7 @@ export function planBatch(request: PlanRequest): BatchJob[] {
     const options = Object.assign({}, request.options, ...matching.map((o) => o.options ?? {})) as JobOptions;
     return { ...one, output: outputOf(name, one.relative, out), options };
   });
-  jobs.sort((a, b) => (a.relative < b.relative ? -1 : a.relative > b.relative ? 1 : a.input < b.input ? -1 : 1));
+  jobs.sort((a, b) => compare(a.relative, b.relative) || compare(a.input, b.input));
   refuseCollisions(jobs);
   return jobs;
 }
@@ -214,3 +214,9 @@ export const pageOf = (output: string): string => `${output}.html`;
 
 const planError = (code: ErrorCodeOf<'usage'>, message: string, hint?: string) =>
   new Elf2dmpError({ code, kind: 'usage', message, hint });
+
+/** Order by code units, whatever the locale. */
+function compare(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}

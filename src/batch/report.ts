@@ -140,14 +140,7 @@ export async function writeJunit(file: string, results: readonly JobResult[]): P
   const stopped = results.filter(({ record }) => !record).length;
   const cases = results.map(({ job, record }) => {
     const head = `    <testcase classname="elf2dmp" name="${xml(job.relative)}" time="${record?.seconds ?? 0}">`;
-    const said = !record
-      ? '<skipped message="not run: the batch was stopped"/>'
-      : record.error
-        ? `<failure type="${xml(record.error.code)}" message="${xml(record.error.text)}">exit code ${record.exitCode}</failure>`
-        : record.losses.length > 0
-          ? `<system-out>${xml(record.losses.map((loss) => `loss: ${loss}`).join('\n'))}</system-out>`
-          : '';
-    return `${head}${said}</testcase>\n`;
+    return `${head}${junitBody(record)}</testcase>\n`;
   });
   await replaceFile(
     file,
@@ -165,3 +158,13 @@ const xml = (text: string): string =>
     .join('\n')
     .replace(/[&<>"]/g, (c) => ENTITIES[c]!)
     .replace(/[\uFFFE\uFFFF]/g, '\uFFFD');
+
+/** What a JUnit test case holds: why it was not run, why it failed, or what its dump lacks. */
+function junitBody(record: JobResult['record']): string {
+  if (!record) return '<skipped message="not run: the batch was stopped"/>';
+  const { error, losses, exitCode } = record;
+  if (error) {
+    return `<failure type="${xml(error.code)}" message="${xml(error.text)}">exit code ${exitCode}</failure>`;
+  }
+  return losses.length > 0 ? `<system-out>${xml(losses.map((loss) => `loss: ${loss}`).join('\n'))}</system-out>` : '';
+}

@@ -106,8 +106,9 @@ function plainNames(argv: readonly string[]): string[] {
   const end = argv.indexOf('--');
   const options = end < 0 ? argv : argv.slice(0, end);
   const names = end < 0 ? [] : argv.slice(end + 1);
+  const plain = (word: string) => (word === '-' ? STANDARD_INPUT_WORD : word);
   return [
-    ...options.map((word) => (word === '-' ? STANDARD_INPUT_WORD : word === '--compress' ? '--compress=gzip' : word)),
-    ...names.map((name) => (name === '-' ? STANDARD_INPUT_WORD : name.startsWith('-') ? `./${name}` : name)),
+    ...options.map((word) => (word === '--compress' ? '--compress=gzip' : plain(word))),
+    ...names.map((name) => (name.startsWith('-') && name !== '-' ? `./${name}` : plain(name))),
   ];
 }

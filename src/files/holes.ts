@@ -34,7 +34,8 @@ export class HoleMap {
       const found = Number(lseek(fd, offset, whence));
       if (found >= 0) return found;
       // ENXIO alone means that nothing comes; whatever else it is, bytes are read rather than taken for zeros.
-      return libc.errno() === ENXIO ? undefined : whence === SEEK_DATA ? offset : size;
+      if (libc.errno() === ENXIO) return undefined;
+      return whence === SEEK_DATA ? offset : size;
     });
   }
 

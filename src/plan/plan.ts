@@ -86,7 +86,7 @@ export function planDump(
     extents,
     pages,
     dumpType: DUMP_TYPES[type],
-    attributes: type === 'full' ? undefined : type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0,
+    attributes: attributesOf(type),
     requiredSpace: size,
   }).copy(prefix);
   if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, DUMP_HEADER64_SIZE);
@@ -196,4 +196,10 @@ export function positionOf(plan: DumpPlan, physical: number): number {
     position += size;
   }
   throw new RangeError(`physical 0x${physical.toString(16)} is not in the plan`);
+}
+
+/** The header's Attributes, which Windows leaves unset in a full dump. */
+function attributesOf(type: DumpPlan['type']): number | undefined {
+  if (type === 'full') return undefined;
+  return type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0;
 }

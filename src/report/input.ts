@@ -61,7 +61,7 @@ export function describeInput(image: MemoryImage): InfoReport['input'] {
       index,
       rip: r ? hex64(image.machine.instructionPointer(r)) : null,
       cr3: r?.control ? hex(r.control.cr3) : null,
-      mode: r ? (neverStarted(image, r) ? 'never started' : modeOf(image, r)) : null,
+      mode: r ? cpuMode(image, r) : null,
     })),
     dumpHeader: header ? describeHeader(header) : null,
   };
@@ -84,6 +84,7 @@ export function headerText(field: Buffer): string | null {
   const text = field.toString('latin1').replace(/\0.*$/s, '');
   return text === '' || text.startsWith('PAGEPAGE') ? null : text;
 }
+const cpuMode = (image: MemoryImage, r: Registers) => (neverStarted(image, r) ? 'never started' : modeOf(image, r));
 export const neverStarted = ({ machine }: MemoryImage, registers: Registers): boolean =>
   machine.knowsControl(registers) && !machine.pageTables(registers);
 export interface InputReport {

@@ -63,7 +63,8 @@ export async function drawMemory(
         continue;
       }
       const mark = marks.find(([, pages]) => hasBetween(pages, from, to));
-      cells.push(mark ? mark[0] : (await isZero(image, from, to)) ? 'zero' : 'data');
+      if (mark) cells.push(mark[0]);
+      else cells.push((await isZero(image, from, to)) ? 'zero' : 'data');
     }
     ranges.push({ start, size, cells });
   }

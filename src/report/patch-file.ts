@@ -93,11 +93,11 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
   };
   const limit = BigInt(PHYSICAL_ADDRESS_LIMIT);
   const file = record(data, 'file');
-  if (file.schema !== SCHEMA) throw fail('another kind of file', 'schema');
+  if (file['schema'] !== SCHEMA) throw fail('another kind of file', 'schema');
   let end = 0;
-  const extents = list(file.runs, 'runs').map((value, i): Extent => {
+  const extents = list(file['runs'], 'runs').map((value, i): Extent => {
     const run = record(value, `runs[${i}]`);
-    const start = Number(number(run.start, limit, `runs[${i}].start`));
+    const start = Number(number(run['start'], limit, `runs[${i}].start`));
     const { size } = run;
     const whole = typeof size === 'number' && Number.isSafeInteger(size) && size > 0 && size % PAGE_SIZE === 0;
     if (!whole || start < end || start % PAGE_SIZE !== 0 || start + size > PHYSICAL_ADDRESS_LIMIT) {
@@ -107,19 +107,19 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
     return { start: pa(start), size };
   });
   end = 0;
-  const patches = list(file.patches, 'patches').map((value, i): Patch => {
+  const patches = list(file['patches'], 'patches').map((value, i): Patch => {
     const field = `patches[${i}]`;
     const patch = record(value, field);
-    const physical = Number(number(patch.physical, limit, `${field}.physical`));
-    const changed = content(patch.bytes, patch.length, `${field}.bytes`);
+    const physical = Number(number(patch['physical'], limit, `${field}.physical`));
+    const changed = content(patch['bytes'], patch['length'], `${field}.bytes`);
     if (physical < end) throw fail('not sorted, or they overlap', field);
     end = physical + changed.length;
     return {
-      what: typeof patch.what === 'string' ? patch.what : field,
-      virtual: va(number(patch.virtual, 2n ** 64n, `${field}.virtual`)),
+      what: typeof patch['what'] === 'string' ? patch['what'] : field,
+      virtual: va(number(patch['virtual'], 2n ** 64n, `${field}.virtual`)),
       physical: pa(physical),
       bytes: changed,
-      original: content(patch.original, patch.length, `${field}.original`),
+      original: content(patch['original'], patch['length'], `${field}.original`),
     };
   });
   return { extents, patches };

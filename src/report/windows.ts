@@ -349,12 +349,13 @@ export function reportProcessors(w: Windows, shown: readonly ShownContext[]): Pr
     const r = p.cpu?.registers;
     const rip = r && machine.instructionPointer(r);
     const captured = w.crash?.captured.get(p);
+    const mode = r && (machine.isUserMode(r) ? 'user' : 'kernel');
     return {
       number: p.number,
       cpu: p.cpu?.index ?? null,
       kpcr: hex64(p.kpcr),
       prcb: hex64(p.prcb),
-      mode: r ? (machine.isUserMode(r) ? 'user' : 'kernel') : null,
+      mode: mode ?? null,
       rip: rip === undefined ? null : hex64(rip),
       rsp: r ? hex64(machine.stackPointer(r)) : null,
       cr3: r?.control ? hex(r.control.cr3) : null,

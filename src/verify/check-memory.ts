@@ -4,7 +4,7 @@ import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
 import type { Finding, Findings } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
-import type { Expectation } from './verify-dump.ts';
+import type { Expectation } from './expectation.ts';
 
 /** Page tables, KDBG, lists and registers: what a debugger needs. */
 export function checkMemory(windows: Windows, expectation: Expectation | undefined, findings: Findings): void {
@@ -34,7 +34,7 @@ export function problemsOf(windows: Windows): Problem[] {
   const problems: Problem[] = diagnostics.losses
     .filter((d) => MEMORY_LOSSES.has(d.code))
     .map(({ code, message, where }) => {
-      const virtual = where?.virtual ?? where?.prcb;
+      const virtual = where?.['virtual'] ?? where?.['prcb'];
       return { code, message, ...(virtual === undefined ? {} : { virtual }) };
     });
   const processes = readProcesses(space, kdbg.fields, processors);

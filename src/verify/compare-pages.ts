@@ -1,10 +1,13 @@
 import type { FindingCode } from '../core/codes.ts';
-import { hex, PAGE_SIZE } from '../core/units.ts';
+import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, without } from '../memory/runs.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import type { Finding, Findings } from '../report/findings.ts';
-import { CHUNK, type Expectation, type VerifyDumpOptions } from './verify-dump.ts';
+import type { Expectation, VerifyDumpOptions } from './expectation.ts';
+
+/** Bytes of each file that are compared together. */
+const CHUNK = MIB;
 
 /** Every page of the dump against the input's with the changes made; and which are missing or too many. */
 export async function comparePages(

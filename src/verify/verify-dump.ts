@@ -1,11 +1,9 @@
 /** Whether a crash dump holds together, and holds what it should: read back from its file by our own reader. */
 import { Elf2dmpError } from '../core/errors.ts';
-import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
+import { hex, PAGE_SIZE } from '../core/units.ts';
 import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { Extent } from '../memory/runs.ts';
-import type { Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { asFinding, Findings, type VerificationReport } from '../report/findings.ts';
@@ -18,27 +16,7 @@ import { checkHeader, firstPageOf, withComment } from './check-header.ts';
 import { checkMemory } from './check-memory.ts';
 import { compareHeader } from './compare-header.ts';
 import { comparePages } from './compare-pages.ts';
-
-/** What a dump should hold. */
-export interface Expectation {
-  /** The input. */
-  image: MemoryImage;
-  /** As found in the input; undefined where it was not looked for. */
-  windows: Windows | undefined;
-  /** Its pages, sorted. */
-  extents: readonly Extent[];
-  /** What differs from the input's memory, sorted. */
-  patches: readonly Patch[];
-  /** The file's first bytes; undefined where they are not known. */
-  prefix: Buffer | undefined;
-  /** false: converted without patches, so that the KDBG may be encoded and frames be old. */
-  patched: boolean;
-}
-
-export interface VerifyDumpOptions extends LocateOptions {
-  /** Called with bytes compared so far and in all. */
-  onProgress?: ((done: number, total: number) => void) | undefined;
-}
+import type { Expectation, VerifyDumpOptions } from './expectation.ts';
 
 /** Throws `Elf2dmpError` where a file can't be read. */
 export async function verifyDump(
@@ -149,5 +127,3 @@ function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: F
     ...(truncated ? {} : { expected: `${hex(end)} bytes`, found: `${hex(size)} bytes` }),
   });
 }
-
-export const CHUNK = MIB;

@@ -18,7 +18,8 @@ import type { Finding, VerificationReport } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
 import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
-import { type Expectation, type VerifyDumpOptions, verifyDump } from './verify-dump.ts';
+import type { Expectation, VerifyDumpOptions } from './expectation.ts';
+import { verifyDump } from './verify-dump.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
 export interface VerifyOptions extends VerifyDumpOptions, OpenOptions {

@@ -94,9 +94,9 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
   if (framed.length === 1) return told(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
   const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
   const both = framed.filter((p) => stacked.includes(p));
-  const [only] = both.length > 0 ? both : framed.length > 0 ? framed : stacked;
-  if (only && (both.length || framed.length || stacked.length) === 1) {
-    return told(only, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
+  const strongest = [both, framed, stacked].find((found) => found.length > 0) ?? [];
+  if (strongest.length === 1) {
+    return told(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
   }
   if (processors.length === 1) return told(processors[0]!, 'only-processor', 'it is the only one');
   diagnostics.add(

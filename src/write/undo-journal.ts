@@ -72,14 +72,14 @@ export function decodeJournal(bytes: Buffer, path: string): UndoJournal {
   } catch {
     throw damaged('it is no JSON');
   }
-  if (j.format !== FORMAT || j.version !== FORMAT_VERSION) {
+  if (j['format'] !== FORMAT || j['version'] !== FORMAT_VERSION) {
     throw new Elf2dmpError({
       code: 'journal-version',
       kind: 'unsupported',
       message: 'the undo journal is of another version of elf2dmp',
       file: path,
       expected: `${FORMAT} ${FORMAT_VERSION}`,
-      actual: `${j.format} ${j.version}, by elf2dmp ${j.tool}`,
+      actual: `${j['format']} ${j['version']}, by elf2dmp ${j['tool']}`,
       hint: 'use that version',
     });
   }
@@ -95,20 +95,20 @@ export function decodeJournal(bytes: Buffer, path: string): UndoJournal {
     if (typeof value === 'string') return Buffer.from(value, 'base64');
     throw damaged(`${name} is ${JSON.stringify(value)}`);
   };
-  const size = count('size', j.size);
-  const head = base64('head', j.head);
+  const size = count('size', j['size']);
+  const head = base64('head', j['head']);
   if (head.length === 0 || head.length > size) throw damaged('head is empty or too long');
-  if (!Array.isArray(j.patched)) throw damaged('patched is no list');
+  if (!Array.isArray(j['patched'])) throw damaged('patched is no list');
   return {
-    inode: large('inode', j.inode),
-    born: large('born', j.born),
+    inode: large('inode', j['inode']),
+    born: large('born', j['born']),
     size,
-    inserted: count('inserted', j.inserted),
-    mode: count('mode', j.mode, 0o7777),
-    modified: large('modified', j.modified),
+    inserted: count('inserted', j['inserted']),
+    mode: count('mode', j['mode'], 0o7777),
+    modified: large('modified', j['modified']),
     head,
-    tail: base64('tail', j.tail),
-    patched: j.patched.map((p: { offset?: unknown; original?: unknown } | null, i) => {
+    tail: base64('tail', j['tail']),
+    patched: j['patched'].map((p: { offset?: unknown; original?: unknown } | null, i) => {
       const original = base64(`patched[${i}].original`, p?.original);
       const offset = count(`patched[${i}].offset`, p?.offset, size - original.length);
       if (offset < head.length) throw damaged(`patched[${i}].offset is ${offset}`);

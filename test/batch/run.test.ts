@@ -61,13 +61,13 @@ describe('runBatch', () => {
     ];
     await runBatch(jobs, options(), (record) => records.push(record));
     const found = Object.fromEntries(records.map((r) => [r.input.slice(dir.length + 1), r]));
-    expect(found.killed).toMatchObject({
+    expect(found['killed']).toMatchObject({
       outcome: 'failed',
       exitCode: 137,
       error: { code: 'crashed', stderr: 'last words\n' },
     });
-    expect(found.exits).toMatchObject({ exitCode: 9, error: { code: 'crashed' } });
-    expect(found.good).toMatchObject({ outcome: 'good', exitCode: 0, bytes: 4 });
+    expect(found['exits']).toMatchObject({ exitCode: 9, error: { code: 'crashed' } });
+    expect(found['good']).toMatchObject({ outcome: 'good', exitCode: 0, bytes: 4 });
   });
 
   it('tries again what may pass, and only that', async () => {

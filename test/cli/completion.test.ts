@@ -75,7 +75,7 @@ describe('completion', () => {
       'bash',
       '-c',
       `source "$0"; COMP_WORDS=(elf2dmp "$@"); COMP_CWORD=$#; _elf2dmp 2>/dev/null; printf '%s\\n' "\${COMPREPLY[@]}"`,
-      scripts.bash!,
+      scripts['bash']!,
       ...words,
     );
 
@@ -109,7 +109,7 @@ describe('completion', () => {
           'fish',
           '--no-config',
           '-c',
-          `source ${scripts.fish}; complete -C ${JSON.stringify(`elf2dmp ${line}`)}`,
+          `source ${scripts['fish']}; complete -C ${JSON.stringify(`elf2dmp ${line}`)}`,
         ).map((found) => found.split('\t')[0]);
       expect(fish('sta')).toEqual(['stack']);
       expect(fish('--type b')).toEqual(['bitmap']);
@@ -120,7 +120,7 @@ describe('completion', () => {
     it('is a function of zsh', () => {
       const load =
         'autoload -Uz compinit && compinit -u -D && source $1 && print $_comps[elf2dmp] && whence -w _elf2dmp';
-      expect(lines('zsh', '-f', '-c', load, 'zsh', scripts.zsh!)).toEqual(['_elf2dmp', '_elf2dmp: function']);
+      expect(lines('zsh', '-f', '-c', load, 'zsh', scripts['zsh']!)).toEqual(['_elf2dmp', '_elf2dmp: function']);
     });
   });
 });

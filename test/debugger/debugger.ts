@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const cache = process.env.ELF2DMP_DEBUGGER_DIR ?? join(root, '.cache', 'debugger');
+const cache = process.env['ELF2DMP_DEBUGGER_DIR'] ?? join(root, '.cache', 'debugger');
 
 interface Setup {
   readonly engine: string;
@@ -51,7 +51,7 @@ export function debuggerMissing(): string | undefined {
 export function debuggerAvailable(): boolean {
   const missing = debuggerMissing();
   if (missing === undefined) return true;
-  if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw new Error(missing);
+  if (process.env['ELF2DMP_REQUIRE_TOOLS'] === '1') throw new Error(missing);
   if (!told) console.warn(`skipping the tests with the real debugger: ${missing}`);
   told = true;
   return false;

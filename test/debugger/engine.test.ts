@@ -55,10 +55,10 @@ describe.skipIf(!debuggerAvailable())("the debugger's engine", () => {
 
   it('starts at the processor whose RSP is the one of the context in the header', async () => {
     const path = await dump(({ header }) =>
-      writeContext(header, 0x348, { ...tinyRegisters(0), rsp: tinyRegisters(1).rsp! }),
+      writeContext(header, 0x348, { ...tinyRegisters(0), rsp: tinyRegisters(1)['rsp']! }),
     );
     const { rip } = await askDebugger(path, { rip: text('r rip') });
-    expect(rip).toContain(`rip=${tinyRegisters(1).rip!.toString(16)}`);
+    expect(rip).toContain(`rip=${tinyRegisters(1)['rip']!.toString(16)}`);
   });
 
   it('takes 32-bit code on the first processor for a 32-bit machine, unless it starts at another', async () => {

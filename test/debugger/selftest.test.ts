@@ -64,7 +64,7 @@ describe.skipIf(!debuggerAvailable())('the real debugger', () => {
     expect(seen.at0).toEqual({ address: va(0x41000), bytes: '4883ec28', text: 'sub rsp,28h' });
     expect(seen.at1.address).toBe(va(0x41020));
     for (const [cpu, frames] of [seen.stack0, seen.stack1].entries()) {
-      expect(frames.map((frame) => frame.instruction).slice(0, 2)).toEqual([tinyRegisters(cpu).rip, returnAddress]);
+      expect(frames.map((frame) => frame.instruction).slice(0, 2)).toEqual([tinyRegisters(cpu)['rip'], returnAddress]);
       expect(frames[0]).toMatchObject({ symbol: 'nt!Entry', offset: BigInt(cpu) * 0x20n });
     }
     expect(seen.modules).toMatchObject([

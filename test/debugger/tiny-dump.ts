@@ -275,14 +275,14 @@ export function buildTinyDump(bug: { code: number; parameters: readonly bigint[]
     u64(process + 0x28, cpu === 0 ? AT.pml4 : AT.userTables);
     u64(prcb + OFFSET.context, va(AT.context[cpu]!));
     const special = prcb + OFFSET.processorState;
-    u64(special, registers.cr0!);
-    u64(special + 0x10, registers.cr3!);
-    u64(special + 0x18, registers.cr4!);
-    u16(special + 0x56, Number(registers.gdtl));
-    u64(special + 0x58, registers.gdtr!);
-    u16(special + 0x66, Number(registers.idtl));
-    u64(special + 0x68, registers.idtr!);
-    u16(special + 0x70, Number(registers.tr));
+    u64(special, registers['cr0']!);
+    u64(special + 0x10, registers['cr3']!);
+    u64(special + 0x18, registers['cr4']!);
+    u16(special + 0x56, Number(registers['gdtl']));
+    u64(special + 0x58, registers['gdtr']!);
+    u16(special + 0x66, Number(registers['idtl']));
+    u64(special + 0x68, registers['idtr']!);
+    u16(special + 0x70, Number(registers['tr']));
     u64(special + 0xa8, va(pcr));
     writeContext(memory, AT.context[cpu]!, registers);
     u64(AT.stack + 0x1000 * cpu + 0x800, returnAddress); // RIP is at the start of a function
@@ -330,9 +330,9 @@ export function writeContext(into: Buffer, at: number, registers: Record<string,
   into.writeUInt32LE(0x1f80, at + 0x34);
   for (const [n, name] of ['cs', 'ds', 'es', 'fs', 'gs', 'ss'].entries())
     into.writeUInt16LE(Number(registers[name]), at + 0x38 + n * 2);
-  into.writeUInt32LE(Number(registers.efl), at + 0x44);
+  into.writeUInt32LE(Number(registers['efl']), at + 0x44);
   for (const [n, name] of GENERAL.entries()) into.writeBigUInt64LE(registers[name]!, at + 0x78 + n * 8);
-  into.writeBigUInt64LE(registers.rip!, at + 0xf8);
+  into.writeBigUInt64LE(registers['rip']!, at + 0xf8);
   into.writeUInt32LE(0x1f80, at + 0x118);
 }
 

@@ -90,13 +90,10 @@ export function subjects(): Subject[] {
       places: [
         { what: 'dump header', offset: 0, length: 0x1060, truth: true },
         ...(type === 5 ? [{ what: 'bitmap', offset: 0x2000, length: 0x238, truth: true }] : []),
-        ...memoryPlaces(dumped, (physical) =>
-          physical >= 0x1000 && physical < 0xa0000
-            ? pages + physical - 0x1000
-            : physical >= 0x100000
-              ? pages + physical - 0x61000
-              : undefined,
-        ),
+        ...memoryPlaces(dumped, (physical) => {
+          if (physical >= 0x1000 && physical < 0xa0000) return pages + physical - 0x1000;
+          return physical >= 0x100000 ? pages + physical - 0x61000 : undefined;
+        }),
       ],
     });
   }

@@ -260,6 +260,9 @@ function kernelFunctions(): PeFunction[] {
   }));
 }
 
+/** Page aligned only, as kernels before Windows 10 2004 can be; else aligned as the mapping needs it. */
+const KERNEL_BASES = { '4k': 0xfffff804_1a2b7000n, '2m': 0xfffff804_1a200000n, '1g': 0xfffff804_40600000n };
+
 export function buildGuest(options: GuestOptions = {}): Guest {
   const build: Build = BUILDS[options.build ?? 'win10'];
   const seed = options.seed ?? 1;
@@ -282,11 +285,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     highBytes,
   );
   const kernel = new PageTables(memory, options.la57 ? 5 : 4);
-  // Page aligned only, as kernels before Windows 10 2004 can be; else aligned as the mapping needs it.
   const { compiled } = options;
-  const kernelBase =
-    compiled?.kernel.base ??
-    (kernelPages === '4k' ? 0xfffff804_1a2b7000n : kernelPages === '2m' ? 0xfffff804_1a200000n : 0xfffff804_40600000n);
+  const kernelBase = compiled?.kernel.base ?? KERNEL_BASES[kernelPages];
   const kernelSize = compiled?.kernel.bytes.length ?? IMAGE_SIZE;
   if (kernelPages === '4k') kernel.mapNew(kernelBase, kernelSize);
   else if (kernelPages === '2m') kernel.mapLarge(kernelBase, large.from, 2);
@@ -569,7 +569,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const regs = Object.fromEntries(GPRS.map((name) => [name, word()])) as Record<Gpr, bigint>;
     const userRip = (in32 ? CODE_32 : USER_CODE) + 1n;
     const userRsp = (in32 ? STACK_32 : USER_STACK) + 0xe00n;
-    regs.rip = inUser ? userRip : compiled ? 0n : functionAt(path[0]!, AFTER_HLT);
+    const kernelRip = compiled ? 0n : functionAt(path[0]!, AFTER_HLT);
+    regs.rip = inUser ? userRip : kernelRip;
     regs.rsp = inUser ? userRsp : rsp;
     // Kernel CPUs sleep with interrupts off, so that nothing wakes them.
     regs.rflags = inUser ? 0x246n : 0x46n;
@@ -582,11 +583,12 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       Object.assign(regs, { ...start.regs, rsp: top - 0x28n });
       ends = start.ends;
     }
+    const nativeCs = inUser ? 0x33 : 0x10;
     const cpu: GuestCpu = {
       started: true,
       ...(ends ? { ends } : {}),
       regs,
-      cs: in32 ? 0x23 : inUser ? 0x33 : 0x10,
+      cs: in32 ? 0x23 : nativeCs,
       ss: inUser ? 0x2b : 0x18,
       ds: 0x2b,
       es: 0x2b,

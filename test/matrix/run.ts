@@ -51,9 +51,10 @@ class Checks {
 }
 
 const show = (value: unknown): string =>
-  JSON.stringify(value, (_, v) =>
-    typeof v === 'bigint' ? `0x${v.toString(16)}` : Buffer.isBuffer(v) ? v.toString('hex') : v,
-  ) ?? 'undefined';
+  JSON.stringify(value, (_, v) => {
+    if (typeof v === 'bigint') return `0x${v.toString(16)}`;
+    return Buffer.isBuffer(v) ? v.toString('hex') : v;
+  }) ?? 'undefined';
 
 /** Writes the guest's ELF file, by a real QEMU unless the case is one that QEMU can't make. */
 export async function writeInput(c: MatrixCase, guest: Guest, path: string): Promise<void> {
@@ -74,7 +75,7 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     return;
   }
   await dumpWithQemu(guest, path, {
-    ...(c.format === 'pmemsave' || c.format === 'backend' ? { raw: c.format } : c.format ? { format: c.format } : {}),
+    ...(c.format === 'pmemsave' || c.format === 'backend' ? { raw: c.format } : c.format && { format: c.format }),
     ...(c.paging ? { paging: true } : {}),
     ...(c.machineType ? { machineType: c.machineType } : {}),
   });
@@ -195,7 +196,7 @@ async function checkInDebugger(checks: Checks, c: MatrixCase, guest: Guest, dump
   truth.samples.forEach((s, i) => {
     questions[`sample${i}`] = virtualMemory(s.virtual, s.bytes.length);
   });
-  questions.kdbg = virtualMemory(truth.kdbg, truth.kdbgBlock.length);
+  questions['kdbg'] = virtualMemory(truth.kdbg, truth.kdbgBlock.length);
   // biome-ignore lint/suspicious/noExplicitAny: answers by names made above.
   const seen = (await askDebugger(dump, questions)) as any;
 
@@ -318,7 +319,7 @@ async function checkInfo(checks: Checks, c: MatrixCase, dump: string, seen: any)
       `info: registers of processor ${p.number}`,
       // Control registers that nobody knows are zeros in a dump.
       [p.rip, p.rsp, p.cr3 ?? '0'].map((value) => value && BigInt(value)),
-      [registers.rip, registers.rsp, registers.cr3],
+      [registers['rip'], registers['rsp'], registers['cr3']],
     );
   }
 }
@@ -334,19 +335,19 @@ function checkRegisters(
   if (captured) {
     checks.same(
       `${who}: captured registers`,
-      [seen.rip, seen.rsp, seen.rax],
+      [seen['rip'], seen['rsp'], seen['rax']],
       [captured.rip, captured.rsp, captured.rax],
     );
   } else {
     for (const name of GPRS) if (name !== 'rflags') checks.same(`${who}: ${name}`, seen[name], cpu.regs[name]);
-    checks.same(`${who}: rflags`, seen.efl, cpu.regs.rflags & 0xffffffffn);
-    checks.same(`${who}: cs, ss`, [seen.cs, seen.ss], [BigInt(cpu.cs), BigInt(cpu.ss)]);
+    checks.same(`${who}: rflags`, seen['efl'], cpu.regs.rflags & 0xffffffffn);
+    checks.same(`${who}: cs, ss`, [seen['cs'], seen['ss']], [BigInt(cpu.cs), BigInt(cpu.ss)]);
   }
   const control = c.elf?.prstatusOnly === null ? [0n, 0n, 0n] : [cpu.cr0, cpu.cr3, cpu.cr4];
-  checks.same(`${who}: cr0, cr3, cr4`, [seen.cr0, seen.cr3, seen.cr4], control);
+  checks.same(`${who}: cr0, cr3, cr4`, [seen['cr0'], seen['cr3'], seen['cr4']], control);
   checks.same(
     `${who}: gdtr, idtr, tr`,
-    [seen.gdtr, seen.gdtl, seen.idtr, seen.idtl, seen.tr],
+    [seen['gdtr'], seen['gdtl'], seen['idtr'], seen['idtl'], seen['tr']],
     [
       cpu.gdt.base,
       BigInt(cpu.gdt.limit),

@@ -80,7 +80,7 @@ describe.skipIf(!canMount() || !qemuAvailable())('a dump that QEMU wrote', () =>
         };
         const seen = await askDebugger(outside, questions);
         expect(seen.complaints).toEqual([]);
-        expect(seen.r0.rip).toBe(guest.cpus[guest.truth.processors[0]!.cpu!]!.regs.rip);
+        expect(seen.r0['rip']).toBe(guest.cpus[guest.truth.processors[0]!.cpu!]!.regs.rip);
         expect(seen).toEqual(await askDebugger(copied, questions));
       }
 

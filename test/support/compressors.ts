@@ -8,7 +8,7 @@ export function loadCompressors(): { lzo: Compressor; snappy: Compressor } | und
   try {
     return { lzo: loadLzo(), snappy: loadSnappy() };
   } catch (cause) {
-    if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw cause;
+    if (process.env['ELF2DMP_REQUIRE_TOOLS'] === '1') throw cause;
     console.warn(`skipping the tests with liblzo2 and libsnappy (Debian: apt-get install liblzo2-2 libsnappy1v5)`);
     return undefined;
   }

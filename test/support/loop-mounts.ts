@@ -15,7 +15,7 @@ export function canMount(): boolean {
   const message = root
     ? `${missing.join(', ')} not found (Debian: apt-get install xfsprogs btrfs-progs e2fsprogs)`
     : 'mounting loop devices needs root';
-  if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw new Error(message);
+  if (process.env['ELF2DMP_REQUIRE_TOOLS'] === '1') throw new Error(message);
   if (!told) console.warn(`skipping the tests on other file systems: ${message}`);
   told = true;
   return false;

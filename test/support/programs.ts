@@ -10,14 +10,14 @@ export function programsAvailable(packages: Readonly<Record<string, string>>): b
   if (missing.length === 0) return true;
   const install = [...new Set(missing.map((program) => packages[program]))].join(' ');
   const message = `${missing.join(' and ')} not found (Debian: apt-get install ${install})`;
-  if (process.env.ELF2DMP_REQUIRE_TOOLS === '1') throw new Error(message);
+  if (process.env['ELF2DMP_REQUIRE_TOOLS'] === '1') throw new Error(message);
   if (!told.has(message)) console.warn(`skipping tests: ${message}`);
   told.add(message);
   return false;
 }
 
 function onPath(program: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some((dir) => {
+  return (process.env['PATH'] ?? '').split(delimiter).some((dir) => {
     try {
       accessSync(join(dir, program), constants.X_OK);
       return true;

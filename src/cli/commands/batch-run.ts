@@ -69,8 +69,10 @@ export async function batch(args: BatchArguments, signal: AbortSignal): Promise<
 function settingsOf(args: BatchArguments) {
   const [configFile, config] = configOf(args.paths);
   const base = configFile === undefined ? process.cwd() : dirname(resolve(configFile));
-  const place = (given: string | undefined, configured: string | undefined) =>
-    given !== undefined ? resolve(given) : configured === undefined ? undefined : resolve(base, configured);
+  const place = (given: string | undefined, configured: string | undefined) => {
+    if (given !== undefined) return resolve(given);
+    return configured === undefined ? undefined : resolve(base, configured);
+  };
   const out = place(args.out, config.out);
   if (out === undefined) throw usage('--out is needed: the directory for the dumps');
   const manifest = place(args.manifest, config.manifest);

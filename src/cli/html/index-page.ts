@@ -24,16 +24,11 @@ export function renderIndex(
   const failed = count('failed');
   const lossy = count('losses');
   const crashed = results.filter(({ record }) => record?.bugCheck).length;
-  const verdict =
-    failed > 0
-      ? `${failed} of ${plural(results.length, 'dump')} failed`
-      : lossy > 0
-        ? `${lossy} of ${plural(results.length, 'dump')} lack something`
-        : `${plural(results.length, 'dump')}, nothing lacks`;
+  const [tone, verdict] = verdictOf(plural(results.length, 'dump'), failed, lossy);
   return document(
     'Batch',
     html`
-<header class="${failed > 0 ? 'bad' : lossy > 0 ? 'lossy' : 'good'}">
+<header class="${tone}">
   <h1>${verdict}</h1>
   <p>${plural(crashed, 'guest')} had crashed.</p>
 </header>
@@ -60,3 +55,10 @@ ${table(
 /** Below the page's own directory: every part is spelled so that it can't be a scheme or another host. */
 const link = (path: string, text: string): Html =>
   html`<a href="./${path.split('/').map(encodeURIComponent).join('/')}">${text}</a>`;
+
+/** The class of the page's head, and its words. */
+function verdictOf(dumps: string, failed: number, lossy: number): [tone: string, verdict: string] {
+  if (failed > 0) return ['bad', `${failed} of ${dumps} failed`];
+  if (lossy > 0) return ['lossy', `${lossy} of ${dumps} lack something`];
+  return ['good', `${dumps}, nothing lacks`];
+}

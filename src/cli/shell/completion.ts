@@ -57,10 +57,12 @@ complete -o default -F _elf2dmp elf2dmp
 
 function zsh(commands: readonly CommandHelp[]): string {
   const describe = (text: string) => text.replaceAll(/[[\]\\]/g, '').replaceAll(':', ';');
+  const values = (o: OptionHelp) => {
+    if (o.choices.length > 0) return `(${o.choices.join(' ')})`;
+    return wantsDirectory(o) ? '_files -/' : ' ';
+  };
   const option = (o: OptionHelp) => {
-    const value = o.takesValue
-      ? `:value:${o.choices.length > 0 ? `(${o.choices.join(' ')})` : wantsDirectory(o) ? '_files -/' : ' '}`
-      : '';
+    const value = o.takesValue ? `:value:${values(o)}` : '';
     const exclusive = o.names.length > 1 ? `(${o.names.join(' ')})` : '';
     return o.names.map((name) => {
       const equals = o.takesValue && name.startsWith('--') ? '=' : '';
@@ -90,19 +92,16 @@ compdef _elf2dmp elf2dmp
 
 function fish(commands: readonly CommandHelp[]): string {
   const names = words(commands).join(' ');
+  const argument = (o: OptionHelp) => {
+    if (o.choices.length > 0) return ` -x -a ${quote(o.choices.join(' '))}`;
+    if (wantsDirectory(o)) return " -x -a '(__fish_complete_directories)'";
+    return o.takesValue ? ' -x' : '';
+  };
   const lines = commands.flatMap((c) => {
     const when = c.name === '' ? `not __fish_seen_subcommand_from ${names}` : `__fish_seen_subcommand_from ${c.name}`;
     const options = c.options.map((o) => {
       const flags = o.names.map((name) => (name.startsWith('--') ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`));
-      const value =
-        o.choices.length > 0
-          ? ` -x -a ${quote(o.choices.join(' '))}`
-          : wantsDirectory(o)
-            ? " -x -a '(__fish_complete_directories)'"
-            : o.takesValue
-              ? ' -x'
-              : '';
-      return `complete -c elf2dmp -n ${quote(when)} ${flags.join(' ')}${value} -d ${quote(o.text)}\n`;
+      return `complete -c elf2dmp -n ${quote(when)} ${flags.join(' ')}${argument(o)} -d ${quote(o.text)}\n`;
     });
     const values = c.positionals.flatMap((p) => p.choices);
     const positional =

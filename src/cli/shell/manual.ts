@@ -25,8 +25,8 @@ export function renderManual(commands: readonly CommandHelp[]): string {
     [
       ...c.positionals.map((p) => `.TP\n\\fI${roff(p.name)}\\fR\n${roff(p.text)}\n`),
       ...c.options.map((o) => {
-        const value = o.choices.length > 0 ? ` ${o.choices.join('|')}` : o.takesValue ? ' VALUE' : '';
-        return `.TP\n${o.names.map(bold).join(', ')}${roff(value)}\n${roff(o.text)}\n`;
+        const value = o.choices.length > 0 ? o.choices.join('|') : 'VALUE';
+        return `.TP\n${o.names.map(bold).join(', ')}${o.takesValue ? roff(` ${value}`) : ''}\n${roff(o.text)}\n`;
       }),
     ].join('');
   return `.TH ELF2DMP 1 "" "elf2dmp ${VERSION}" "User Commands"

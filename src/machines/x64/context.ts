@@ -252,12 +252,10 @@ export function patchSpecialRegisters(
   const { control, tables } = r ?? {};
   const kernelTables = kpcr && tablesOfKpcr(kpcr);
   const savedTables = saved && SpecialRegisters.read(original).GdtrBase === kernelTables?.GdtrBase;
+  const unknownControl = saved ? {} : UNKNOWN_CONTROL;
+  const unknownTables = savedTables ? {} : { ...(saved ? {} : { Tr: 0, Ldtr: 0 }), ...kernelTables };
   SpecialRegisters.write(buffer, 0, {
-    ...(control
-      ? { Cr0: control.cr0, Cr2: control.cr2, Cr3: control.cr3, Cr4: control.cr4 }
-      : saved
-        ? {}
-        : UNKNOWN_CONTROL),
+    ...(control ? { Cr0: control.cr0, Cr2: control.cr2, Cr3: control.cr3, Cr4: control.cr4 } : unknownControl),
     ...(tables
       ? {
           GdtrLimit: tables.gdt.limit & 0xffff,
@@ -267,9 +265,7 @@ export function patchSpecialRegisters(
           Tr: tables.tr.selector & 0xffff,
           Ldtr: tables.ldt.selector & 0xffff,
         }
-      : savedTables
-        ? {}
-        : { ...(saved ? {} : { Tr: 0, Ldtr: 0 }), ...kernelTables }),
+      : unknownTables),
     ...(r && { MsrGsBase: r.gs.base }),
     ...(r?.kernelGsBase !== undefined && { MsrGsSwap: r.kernelGsBase }),
   });

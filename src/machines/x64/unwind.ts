@@ -469,6 +469,8 @@ function indirectCallLength(code: Buffer, at: number): number | undefined {
   if (mode === 3) return 2;
   const sib = rm === 4;
   if (sib && at + 2 >= code.length) return undefined;
-  const displacement = mode === 1 ? 1 : mode === 2 || rm === 5 || (sib && (code[at + 2]! & 7) === 5) ? 4 : 0;
-  return 2 + (sib ? 1 : 0) + displacement;
+  const head = sib ? 3 : 2;
+  if (mode === 1) return head + 1;
+  const disp32 = mode === 2 || rm === 5 || (sib && (code[at + 2]! & 7) === 5);
+  return head + (disp32 ? 4 : 0);
 }

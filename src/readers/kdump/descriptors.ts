@@ -10,7 +10,7 @@ import {
 import type { PhysicalRun } from '../../memory/image.ts';
 import type { ByteSource } from '../../source/source.ts';
 import { FlattenedSource } from './flattened.ts';
-import { type Fail, MAX_RUNS } from './reader.ts';
+import { type Fail, MAX_RUNS } from './limits.ts';
 
 /** Finds a page's descriptor: how many pages come before it, from counts every 16 words (1/16 of the bitmap). */
 export class PageIndex {

@@ -5,8 +5,8 @@ import type { RunReader } from '../../memory/image.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { DescriptorRules, type PageData, type PageIndex, parseDescriptors } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
+import { MAX_GAP, MAX_SPAN, NAMED_PAGES } from './limits.ts';
 import { decodePage, PageDecoder, type PageJob } from './page-decoder.ts';
-import { MAX_GAP, MAX_SPAN, NAMED_PAGES } from './reader.ts';
 
 /** A page, and the part of it that is wanted. */
 export interface Wanted extends PageData {

@@ -1,5 +1,5 @@
 /** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
-import { Diagnostics, type Fail as FailOf, failIn } from '../../core/errors.ts';
+import { Diagnostics, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import {
@@ -20,24 +20,14 @@ import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
 import type { Reader } from '../reader.ts';
 import { PageIndex, scanDescriptors } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
+import type { Fail } from './limits.ts';
 import { pageReader } from './pages.ts';
 
 /** 8 TiB of pages of 4 KiB. */
 const MAX_BITMAP_BYTES = 256 * MIB;
 
-/** A run costs about 100 bytes; QEMU's files have as many as the guest has RAM blocks. */
-export const MAX_RUNS = 1 << 20;
 const MIN_BLOCK = 4 * KIB;
 const MAX_BLOCK = MIB;
-
-/** Blocks whose bytes are read from the file together. */
-export const MAX_SPAN = MIB;
-
-/** Bytes between two pages' data that are read and thrown away rather than asked for separately. */
-export const MAX_GAP = 16 * KIB;
-
-/** Damaged pages that are named each. */
-export const NAMED_PAGES = 10;
 
 export const kdump: Reader = {
   format: 'kdump',
@@ -58,8 +48,6 @@ export const kdump: Reader = {
     }
   },
 };
-
-export type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 function open(source: ByteSource): MemoryImage {
   const diagnostics = new Diagnostics();
