@@ -1,7 +1,7 @@
 // Installs and builds what is missing or older than its sources, so that `npm run demo` and
 // `npm test` work on a clean clone. Plain JavaScript: it runs before anything is installed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -20,22 +20,34 @@ function newest(path) {
   return Math.max(0, ...readdirSync(path).map((name) => newest(join(path, name))));
 }
 
+/** Whether npm installed what the lock file names: times say nothing in a checkout that shares its node_modules. */
+function hasPackages() {
+  const packagesOf = (...path) => JSON.parse(readFileSync(join(root, ...path), 'utf8')).packages;
+  if (!existsSync(join(root, 'node_modules', '.package-lock.json'))) return false;
+  const installed = packagesOf('node_modules', '.package-lock.json');
+  return Object.entries(packagesOf('package-lock.json')).every(
+    ([name, { version, optional }]) =>
+      name === '' || (installed[name] ? installed[name].version === version : optional),
+  );
+}
+
 export function ensureInstalled() {
-  const marker = join(root, 'node_modules', '.package-lock.json');
-  if (existsSync(marker) && statSync(marker).mtimeMs >= statSync(join(root, 'package-lock.json')).mtimeMs) return;
+  if (hasPackages()) return;
   console.error('installing npm packages …');
   // stdout belongs to whoever called us.
   run('npm', ['ci', '--no-audit', '--no-fund'], { stdio: ['ignore', 2, 2] });
 }
 
+/** When a source of dist/ and bundle/ last changed, in ms. */
+export function newestSource() {
+  const others = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs'];
+  return Math.max(newest(join(root, 'src')), ...[...others, 'scripts/bundle.mjs'].map((f) => newest(join(root, f))));
+}
+
 export function ensureBuilt() {
   // What is made last.
   const entry = join(root, 'bundle', 'LICENSES.txt');
-  const sources = Math.max(
-    newest(join(root, 'src')),
-    ...['package.json', 'tsconfig.build.json', 'scripts/build.mjs'].map((f) => newest(join(root, f))),
-  );
-  if (existsSync(entry) && statSync(entry).mtimeMs >= sources) return;
+  if (existsSync(entry) && statSync(entry).mtimeMs >= newestSource()) return;
   console.error('building …');
   run(process.execPath, [join(root, 'scripts', 'build.mjs')], { stdio: ['ignore', 2, 2] });
 }
