@@ -1,7 +1,8 @@
 /** Where a page-table root may be: candidates in the order of how much they are worth, none of them believed yet. */
 import type { Diagnostics } from '../core/errors.ts';
-import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import { hex, hex64, type PhysicalAddress, pa } from '../core/units.ts';
 import type { CpuState, PageTables } from '../machines/machine.ts';
+import { entryAt, rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
@@ -16,26 +17,29 @@ export interface RootCandidate {
 }
 
 /**
- * The root that goes into a dump's header. The debugger walks four levels: given the root of five, it
- * resolves nothing; given the PML4 that the topmost PML5 entry leads to, all of the kernel that 48-bit
+ * The root that goes into a dump's header. Of x64's tables the debugger walks four levels: given the root of
+ * five, it resolves nothing; given the PML4 that the topmost PML5 entry leads to, all of the kernel that 48-bit
  * addresses reach (seen in the engine).
  */
 export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): PhysicalAddress {
-  if (space.mode.levels.length === 4) return space.root;
-  const entry = space.image.page(space.root)?.readBigUInt64LE(PAGE_SIZE - 8);
-  if (entry === undefined || (entry & 1n) === 0n) {
+  const { mode, image } = space;
+  const { debuggerRoot } = mode;
+  if (!debuggerRoot) return space.root;
+  const page = image.page(space.root);
+  const entry = page && entryAt(mode, 0, page, tableSize(mode, 0) - mode.entrySize);
+  if (entry?.kind !== 'table') {
     diagnostics.add(
       'loss',
       'five-level-root',
-      `the last entry of the 5-level root at ${hex(space.root)} maps nothing: debuggers can't translate addresses`,
+      `the last entry of the ${mode.name} root at ${hex(space.root)} maps nothing: debuggers can't translate addresses`,
     );
     return space.root;
   }
-  const root = pa(Number(entry & ROOT_ADDRESS));
+  const root = pa(entry.physical);
   diagnostics.add(
     'loss',
     'five-level-paging',
-    `the guest uses 5-level page tables, which debuggers don't walk: the header's root is the PML4 at ${hex(root)}, through which kernel addresses from 0xffff800000000000 resolve, and user addresses and lower kernel ones do not`,
+    `the guest uses ${mode.name} page tables, which debuggers don't walk: the header's root is the ${debuggerRoot.table} at ${hex(root)}, through which ${debuggerRoot.maps} resolve, and user addresses and lower kernel ones do not`,
   );
   return root;
 }
@@ -43,18 +47,18 @@ export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): Physi
 /** A root that the caller names, in each paging mode that a CPU runs in (or that exists, if none is known). */
 export function* givenRoot(image: MemoryImage, dtb: number): Generator<RootCandidate> {
   const { machine, cpus } = image;
-  const root = dtb - (dtb % PAGE_SIZE);
   const running = cpus.flatMap((cpu) => (cpu.registers ? (machine.pageTables(cpu.registers)?.mode ?? []) : []));
   for (const mode of new Set(running.length > 0 ? running : machine.pagingModes)) {
-    yield { tables: { root, mode }, method: 'the root given' };
+    yield { tables: { root: rootIn(mode, BigInt(dtb)), mode }, method: 'the root given' };
   }
 }
 
 /** The root that a crash dump's header names, in each paging mode: it does not tell which. */
 export function* dumpHeaderRoot({ dumpHeader, machine }: MemoryImage): Generator<RootCandidate> {
   if (!dumpHeader) return;
-  const root = Number(dumpHeader.DirectoryTableBase & ROOT_ADDRESS);
-  for (const mode of machine.pagingModes) yield { tables: { root, mode }, method: "the dump header's root" };
+  for (const mode of machine.pagingModes) {
+    yield { tables: { root: rootIn(mode, dumpHeader.DirectoryTableBase), mode }, method: "the dump header's root" };
+  }
 }
 
 /** The root that each CPU has loaded. */
@@ -90,10 +94,6 @@ const KNOWN_OFFSETS = [0x7000, 0x9000, 0xa000];
 /** KPCR with its PRCB: no build's is larger. */
 const KPCR_REACH = 0x10000;
 
-/** Bits 12 to 51 are the address; PCID below, and bit 63 says "do not flush". */
-const ROOT_ADDRESS = 0x000f_ffff_ffff_f000n;
-const ROOT_RESERVED = 0x7ff0_0000_0000_0000n;
-
 /**
  * With KVA shadow, a CPU in user mode has tables loaded that lack most of the kernel; the kernel's root
  * is in its PRCB, at an offset that differs between builds and is found by what it leads to. Of the KPCR
@@ -118,8 +118,8 @@ function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence
   let mapping = 0;
   for (const offset of offsets) {
     const value = space.readU64(kpcr + BigInt(offset));
-    if (value === undefined || (value & ROOT_RESERVED) !== 0n) continue;
-    const root = Number(value & ROOT_ADDRESS);
+    if (value === undefined || (value & space.mode.root.reserved) !== 0n) continue;
+    const root = rootIn(space.mode, value);
     if (root === 0 || tried.has(root)) continue;
     tried.add(root);
     // The kernel's tables map the word's page to the same memory, and a KPCR that names itself.

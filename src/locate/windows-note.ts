@@ -7,9 +7,10 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import type { StructOf } from '../core/struct.ts';
-import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
+import { hex, hex64, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
 import { DUMP_HEADER64_SIZE, DUMP_SIGNATURE, DumpHeader64, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import { rootIn } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
@@ -43,9 +44,11 @@ export function readWindowsNote(image: MemoryImage, evidence: Evidence): Windows
 /** The root that the header names, in every paging mode: it does not tell which. */
 export function* notedRoots(image: MemoryImage, note: WindowsNote | undefined): Generator<RootCandidate> {
   if (!note || note.DirectoryTableBase >= BigInt(PHYSICAL_ADDRESS_LIMIT)) return;
-  const root = Number(note.DirectoryTableBase) - (Number(note.DirectoryTableBase) % PAGE_SIZE);
   for (const mode of image.machine.pagingModes)
-    yield { tables: { root, mode }, method: `${NOTE_STEP}'s DirectoryTableBase` };
+    yield {
+      tables: { root: rootIn(mode, note.DirectoryTableBase), mode },
+      method: `${NOTE_STEP}'s DirectoryTableBase`,
+    };
 }
 
 /** The driver's decoded copy of the KDBG, as the block at the address that the header names. */

@@ -1,7 +1,7 @@
-/** Virtual memory: one table-driven page walker for every machine with 64-bit page-table entries. */
+/** Virtual memory: one page walker for every machine and paging mode. */
 import { isCanonical } from '../core/bits.ts';
 import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
-import type { PagingMode } from '../machines/paging-mode.ts';
+import { entryAt, type PageEntry, type PagingMode, rawEntryAt } from '../machines/paging-mode.ts';
 import type { MemoryImage } from './image.ts';
 
 /** Why an address does not translate. */
@@ -63,59 +63,42 @@ export class AddressSpace {
     const vpn = (high & 0x1ff_ffff) * 0x10_0000 + (low >>> 12);
     let table: number = this.root;
     for (let i = 0; i < mode.levels.length; i++) {
-      const level = mode.levels[i]!;
-      const index = Math.floor(vpn / 2 ** (level.shift - 12)) % 2 ** level.bits;
-      const span = 2 ** level.shift;
-      const page = image.page(pa(table));
-      if (!page) {
-        return {
-          reason: 'table-missing',
-          virtual,
-          level: mode.levelNames[i]!,
-          entryAddress: table + index * 8,
-          region: span,
-        };
+      const { name, shift, bits } = mode.levels[i]!;
+      const index = Math.floor(vpn / 2 ** (shift - 12)) % 2 ** bits;
+      const entryAddress = table + index * mode.entrySize;
+      const at = entryAddress % PAGE_SIZE;
+      const page = image.page(pa(entryAddress - at));
+      const fault = { virtual, level: name, entryAddress, region: 2 ** shift };
+      if (!page) return { reason: 'table-missing', ...fault };
+      const entry = entryAt(mode, i, page, at);
+      if (entry.kind === 'table') {
+        table = entry.physical;
+        continue;
       }
-      const entryLow = page.readUInt32LE(index * 8);
-      const entryHigh = page.readUInt32LE(index * 8 + 4);
-      if ((entryLow & 1) === 0) {
-        const base = level.shift === 12 ? this.softwarePage(entryLow, entryHigh) : undefined;
-        if (base !== undefined) return { physical: pa(base + (low & 0xfff)), pageSize: PAGE_SIZE };
-        return {
-          reason: 'not-present',
-          virtual,
-          level: mode.levelNames[i]!,
-          entryAddress: table + index * 8,
-          entry: (BigInt(entryHigh) << 32n) | BigInt(entryLow),
-          region: span,
-        };
-      }
-      const address = (entryHigh & 0xf_ffff) * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);
-      if (level.shift === 12 || (level.largePages && (entryLow & 0x80) !== 0)) {
-        // A large page's entry has flag bits (PAT) below its address.
-        const base = address - (address % span);
-        const offset = (vpn % (span / PAGE_SIZE)) * PAGE_SIZE + (low & 0xfff);
-        return { physical: pa(base + offset), pageSize: span };
-      }
-      table = address;
+      const mapping = entry.kind === 'page' ? entry : this.#softPage(entry);
+      if (!mapping) return { reason: 'not-present', ...fault, entry: rawEntryAt(mode, page, at) };
+      const offset = (vpn % (mapping.size / PAGE_SIZE)) * PAGE_SIZE + (low & 0xfff);
+      return { physical: pa(mapping.physical + offset), pageSize: mapping.size };
     }
     throw new Error(`paging mode ${mode.name} ends without a leaf level`);
   }
 
+  #softPage(entry: PageEntry): { physical: number; size: number } | undefined {
+    const physical = this.softwarePage(entry);
+    return physical === undefined ? undefined : { physical, size: PAGE_SIZE };
+  }
+
   /** The page of a last-level entry that is not present in the hardware's sense, but still in memory. */
-  softwarePage(low: number, high: number): number | undefined {
-    const software = this.mode.softwareEntry(low, high);
-    if (software?.kind === 'transition') return software.physical;
+  softwarePage(entry: PageEntry): number | undefined {
+    if (entry.kind === 'transition') return entry.physical;
     // A prototype entry can itself be behind another, which real systems never do: one level only.
-    if (software?.kind !== 'prototype' || this.#inPrototype) return undefined;
+    if (entry.kind !== 'prototype' || this.#inPrototype) return undefined;
+    const { mode } = this;
     this.#inPrototype = true;
     try {
-      const entry = this.readU64(software.entry);
-      if (entry === undefined) return undefined;
-      const [entryLow, entryHigh] = [Number(entry & 0xffff_ffffn), Number(entry >> 32n)];
-      if ((entryLow & 1) !== 0) return (entryHigh & 0xf_ffff) * 2 ** 32 + ((entryLow & 0xffff_f000) >>> 0);
-      const behind = this.mode.softwareEntry(entryLow, entryHigh);
-      return behind?.kind === 'transition' ? behind.physical : undefined;
+      const bytes = this.read(entry.entry, mode.entrySize);
+      const behind = bytes && entryAt(mode, mode.levels.length - 1, bytes, 0);
+      return behind?.kind === 'page' || behind?.kind === 'transition' ? behind.physical : undefined;
     } finally {
       this.#inPrototype = false;
     }

@@ -1,9 +1,14 @@
 /** Which pages the page tables map: all roots at once, each table once, whatever the tables say. */
 import { PAGE_SIZE, pa } from '../core/units.ts';
+import { entryAt, type PageEntry, type PagingMode, tableSize } from '../machines/paging-mode.ts';
 import type { AddressSpace } from './address-space.ts';
+import type { MemoryImage } from './image.ts';
 import type { PageMap } from './page-map.ts';
 
-/** Bits of a `PageMap`; the ten lowest are the walk's own. */
+/** Tables of at most this many levels are walked. */
+const MAX_LEVELS = 5;
+
+/** Bits of a `PageMap`; the ten lowest are the walk's own: one for each level and half. */
 export const Mapped = {
   /** Holds a page table of the kernel's half, or a root. */
   kernelTable: 1 << 10,
@@ -34,70 +39,129 @@ export interface TableWalk {
 /**
  * Marks what the tables under `roots` map in `map`.
  *
- * An entry of a root that leads to a root is the self-map, through which Windows sees its own tables: it
- * is not followed, and its tables are marked as tables. Each page is read at most once as a table of each
+ * An entry that leads back to a table of the self-map's level is the self-map, through which Windows sees its own
+ * tables: it is not followed, and its tables are marked as tables. Each page is read at most once as a table of each
  * level and half, each large page is marked once, and all together no more tables are read than there
  * are pages: tables that point back or anywhere cost no more than that.
  *
  * @param space resolves prototype entries, and has the roots' paging mode
  */
 export function walkTables(space: AddressSpace, roots: readonly number[], map: PageMap): TableWalk {
-  const { mode, image } = space;
-  const { levels } = mode;
-  const result: TableWalk = { tables: 0, missingTables: 0, transition: [], endless: false };
-  const rootSet = new Set(roots);
-  const largePages = [new Set<number>(), new Set<number>()] as const;
-  const missing = new Set<number>();
+  const walk = new Walk(space, roots, map);
+  for (const half of HALVES) for (const root of new Set(roots)) walk.table(root, 0, half);
+  return walk.result();
+}
 
-  const walk = (table: number, level: number, half: 0 | 1): void => {
-    const index = map.indexOf(table);
+const HALVES = ['kernel', 'user'] as const;
+type Half = (typeof HALVES)[number];
+
+class Walk {
+  readonly #space: AddressSpace;
+  readonly #mode: PagingMode;
+  readonly #map: PageMap;
+  readonly #selfMapped: ReadonlySet<number>;
+  readonly #largePages = { kernel: new Set<number>(), user: new Set<number>() };
+  readonly #missing = new Set<number>();
+  readonly #transition: number[] = [];
+  #tables = 0;
+  #endless = false;
+
+  constructor(space: AddressSpace, roots: readonly number[], map: PageMap) {
+    this.#space = space;
+    this.#mode = space.mode;
+    this.#map = map;
+    this.#selfMapped = new Set(tablesOfLevel(space.image, space.mode, roots, space.mode.selfMapLevel));
+  }
+
+  result(): TableWalk {
+    return {
+      tables: this.#tables,
+      missingTables: this.#missing.size,
+      transition: this.#transition,
+      endless: this.#endless,
+    };
+  }
+
+  /** Marks the table at a physical address and all that it maps. */
+  table(table: number, level: number, half: Half): void {
+    const index = this.#map.indexOf(table);
     if (index < 0) {
-      if (missing.size < MAX_MISSING) missing.add(table);
+      if (this.#missing.size < MAX_MISSING) this.#missing.add(table);
       return;
     }
-    const visited = 1 << (level + half * 5);
-    if ((map.bits[index]! & visited) !== 0) return;
-    if (result.tables >= map.pages) {
-      result.endless = true;
+    // Several roots can share a page, and each comes once.
+    const visited = level === 0 ? 0 : 1 << (level + (half === 'user' ? MAX_LEVELS : 0));
+    if ((this.#map.bits[index]! & visited) !== 0) return;
+    if (this.#tables >= this.#map.pages) {
+      this.#endless = true;
       return;
     }
-    result.tables++;
-    map.bits[index]! |= visited | (level === 0 || half === 0 ? Mapped.kernelTable : Mapped.userTable);
-    const page = image.page(pa(table));
+    this.#tables++;
+    this.#map.bits[index]! |= visited | (level === 0 || half === 'kernel' ? Mapped.kernelTable : Mapped.userTable);
+    const offset = table % PAGE_SIZE;
+    const page = this.#space.image.page(pa(table - offset));
     if (!page) return; // damaged
-    const { shift, largePages: mayBeLarge } = levels[level]!;
-    const last = level === levels.length - 1;
-    const count = PAGE_SIZE / 8;
-    const from = level === 0 && half === 0 ? mode.kernelFrom : 0;
-    const to = level === 0 && half === 1 ? mode.kernelFrom : count;
-    for (let i = from; i < to; i++) {
-      const low = page.readUInt32LE(i * 8);
-      const high = page.readUInt32LE(i * 8 + 4);
-      if ((low & 1) === 0) {
-        if (!last || (low === 0 && high === 0)) continue;
-        const soft = space.softwarePage(low, high);
-        if (soft === undefined) continue;
-        map.mark(soft, PAGE_SIZE, half === 0 ? Mapped.kernelSoft : Mapped.userSoft);
-        const inTransition = half === 0 && mode.softwareEntry(low, high)?.kind === 'transition';
-        if (inTransition && result.transition.length < MAX_TRANSITION) result.transition.push(soft);
-        continue;
-      }
-      const address = (high & 0xf_ffff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0);
-      const bit = half === 0 ? Mapped.kernel : Mapped.user;
-      if (last) {
-        const at = map.indexOf(address);
-        if (at >= 0) map.bits[at]! |= bit;
-      } else if (mayBeLarge && (low & 0x80) !== 0) {
-        const size = 2 ** shift;
-        const base = address - (address % size);
-        const key = base + level;
-        if (!largePages[half].has(key) && map.mark(base, size, bit)) largePages[half].add(key);
-      } else if (level !== 0 || !rootSet.has(address)) {
-        walk(address, level + 1, half);
-      }
+    const { entrySize, kernelFrom } = this.#mode;
+    const count = tableSize(this.#mode, level) / entrySize;
+    const from = level === 0 && half === 'kernel' ? kernelFrom : 0;
+    const to = level === 0 && half === 'user' ? kernelFrom : count;
+    for (let i = from; i < to; i++) this.#entry(entryAt(this.#mode, level, page, offset + i * entrySize), level, half);
+  }
+
+  #entry(entry: PageEntry, level: number, half: Half): void {
+    switch (entry.kind) {
+      case 'absent':
+        return;
+      case 'table':
+        if (level === this.#mode.selfMapLevel && this.#selfMapped.has(entry.physical)) return;
+        this.table(entry.physical, level + 1, half);
+        return;
+      case 'page':
+        this.#page(entry, level, half);
+        return;
+      default:
+        this.#soft(entry, half);
     }
-  };
-  for (const half of [0, 1] as const) for (const root of roots) walk(root, 0, half);
-  result.missingTables = missing.size;
-  return result;
+  }
+
+  #page({ physical, size }: { physical: number; size: number }, level: number, half: Half): void {
+    if (size === PAGE_SIZE) {
+      const at = this.#map.indexOf(physical);
+      if (at >= 0) this.#map.bits[at]! |= Mapped[half];
+      return;
+    }
+    const known = this.#largePages[half];
+    const key = physical + level;
+    if (!known.has(key) && this.#map.mark(physical, size, Mapped[half])) known.add(key);
+  }
+
+  #soft(entry: PageEntry, half: Half): void {
+    const physical = this.#space.softwarePage(entry);
+    if (physical === undefined) return;
+    this.#map.mark(physical, PAGE_SIZE, half === 'kernel' ? Mapped.kernelSoft : Mapped.userSoft);
+    const inTransition = half === 'kernel' && entry.kind === 'transition';
+    if (inTransition && this.#transition.length < MAX_TRANSITION) this.#transition.push(physical);
+  }
+}
+
+/** The tables of a level below `roots`, each once, as far as they are in the image. */
+function tablesOfLevel(image: MemoryImage, mode: PagingMode, roots: Iterable<number>, level: number): Set<number> {
+  let tables = new Set(roots);
+  for (let above = 0; above < level; above++) {
+    const next = new Set<number>();
+    for (const table of tables) for (const below of tablesBelow(image, mode, table, above)) next.add(below);
+    tables = next;
+  }
+  return tables;
+}
+
+/** The tables in the image that the entries of a table lead to. */
+export function* tablesBelow(image: MemoryImage, mode: PagingMode, table: number, level: number): Generator<number> {
+  const offset = table % PAGE_SIZE;
+  const page = image.page(pa(table - offset));
+  const size = tableSize(mode, level);
+  for (let at = 0; page && at < size; at += mode.entrySize) {
+    const entry = entryAt(mode, level, page, offset + at);
+    if (entry.kind === 'table' && image.has(entry.physical, tableSize(mode, level + 1))) yield entry.physical;
+  }
 }

@@ -1,8 +1,9 @@
 /** Physical memory as some hundred cells, each of one kind: for a person to look at. */
 
-import { PAGE_SIZE, pa } from '../core/units.ts';
+import { PAGE_SIZE } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { tablesBelow } from '../memory/table-walk.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Span } from '../write/sparse.ts';
 
@@ -24,8 +25,6 @@ const SAMPLES = 4;
 
 /** A guest with 4 GiB has some thousand of the kernel's own. */
 const MAX_TABLES = 65_536;
-const ADDRESS_LOW = 0xffff_f000;
-const ADDRESS_HIGH = 0xf_ffff;
 
 /**
  * @param patched physical ranges that a conversion changes
@@ -105,21 +104,17 @@ function imagePages(space: AddressSpace, { base, size }: { base: bigint; size: n
 /** The tables below the kernel's root, each once: entries that lead back lead to nothing new. */
 function tablePages({ image, root, mode }: AddressSpace): Set<number> {
   const seen = new Set<number>([root]);
-  let level = [root as number];
-  for (const { largePages } of mode.levels.slice(0, -1)) {
+  let tables = [root as number];
+  for (let level = 0; level < mode.levels.length - 1; level++) {
     const next: number[] = [];
-    for (const table of level) {
-      const page = image.page(pa(table));
-      for (let at = 0; page && at < PAGE_SIZE; at += 8) {
-        const [low, high] = [page.readUInt32LE(at), page.readUInt32LE(at + 4)];
-        if ((low & 1) === 0 || (largePages && (low & 0x80) !== 0)) continue;
-        const address = (high & ADDRESS_HIGH) * 2 ** 32 + ((low & ADDRESS_LOW) >>> 0);
-        if (seen.has(address) || seen.size >= MAX_TABLES || !image.has(address, PAGE_SIZE)) continue;
-        seen.add(address);
-        next.push(address);
+    for (const table of tables) {
+      for (const below of tablesBelow(image, mode, table, level)) {
+        if (seen.has(below) || seen.size >= MAX_TABLES) continue;
+        seen.add(below);
+        next.push(below);
       }
     }
-    level = next;
+    tables = next;
   }
   return seen;
 }

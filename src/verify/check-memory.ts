@@ -1,6 +1,7 @@
 import type { DiagnosticCode, FindingCode } from '../core/codes.ts';
 import { Reason } from '../core/reason.ts';
-import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
+import { hex, hex64 } from '../core/units.ts';
+import { tableSize } from '../machines/paging-mode.ts';
 import type { Finding, Findings } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -48,7 +49,7 @@ export function problemsOf(windows: Windows): Problem[] {
     const who = `processor ${p.number}`;
     const tables = image.machine.pageTables(registers);
     // A CPU of which the input did not tell has none.
-    if (registers.control && (!tables || !image.has(tables.root, PAGE_SIZE))) {
+    if (registers.control && (!tables || !image.has(tables.root, tableSize(tables.mode, 0)))) {
       problems.push({
         code: 'special-registers',
         message: `${who}: its page-table root is not in the dump, or paging is off`,

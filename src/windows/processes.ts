@@ -7,6 +7,7 @@
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
+import { rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import type { Processor } from './processors.ts';
@@ -54,9 +55,6 @@ const PROCESS_OBJECT = 3;
 
 /** KPROCESS begins with its dispatcher header, and EPROCESS with KPROCESS: its links lie behind them. */
 const MIN_LINK = 0x80;
-
-/** Bits 12 to 51. */
-const ROOT_ADDRESS = 0x000f_ffff_ffff_f000n;
 
 /** The list, or the reason why there is none. */
 export function readProcesses(
@@ -130,8 +128,8 @@ function inferLink(
   const roots = new Map<number, boolean>();
   /** Whether tables map SharedUserData to the page that the kernel's do. */
   const isRoot = (value: bigint): boolean => {
-    const root = Number(value & ROOT_ADDRESS);
-    if (root === 0 || !space.image.has(root, PAGE_SIZE)) return false;
+    const root = rootIn(space.mode, value);
+    if (root === 0 || !space.image.has(root, tableSize(space.mode, 0))) return false;
     let known = roots.get(root);
     if (known === undefined) {
       // Of 5-level tables, a crash dump's header names only the part that debuggers walk.
@@ -243,7 +241,7 @@ function describe(
     pid: pid === undefined ? undefined : Number(pid),
     parentPid: parent !== undefined && parent < 2n ** 32n && parent % 4n === 0n ? Number(parent) : undefined,
     name: nameAt === undefined ? undefined : readName(space, link + BigInt(nameAt)),
-    directoryTableBase: root === undefined ? undefined : pa(Number(root & ROOT_ADDRESS)),
+    directoryTableBase: root === undefined ? undefined : pa(rootIn(space.mode, root)),
     // System processes have none.
     peb: peb !== undefined && peb !== 0n && !isKernelAddress(peb) && isCanonical(peb) ? va(peb) : undefined,
   };

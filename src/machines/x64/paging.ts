@@ -1,40 +1,70 @@
 /** x64 page tables (Intel SDM volume 3, 4.5): 4 levels, or 5 with CR4.LA57. */
-import type { PagingMode, SoftwareEntry } from '../paging-mode.ts';
+import { PAGE_SIZE } from '../../core/units.ts';
+import { ABSENT, type PageEntry, type PagingLevel, type PagingMode } from '../paging-mode.ts';
 
-const level = (shift: number, largePages = false) => ({ shift, bits: 9, largePages });
-const FOUR = [level(39), level(30, true), level(21, true), level(12)];
+const PRESENT = 0x1;
+const LARGE = 0x80;
+
+/** In levels that map large pages bit 7 says which entries do. */
+type Level = PagingLevel & { large: boolean };
+const level = (name: string, shift: number, large = false): Level => ({ name, shift, bits: 9, large });
+const FOUR = [level('PML4E', 39), level('PDPTE', 30, true), level('PDE', 21, true), level('PTE', 12)];
 
 const PROTOTYPE = 0x400;
 const TRANSITION = 0x800;
 
 /** MMPTE_TRANSITION and MMPTE_PROTOTYPE (types in public symbols; checked against Volatility 3 and MemProcFS). */
-function softwareEntry(low: number, high: number): SoftwareEntry | undefined {
-  if ((low & (PROTOTYPE | TRANSITION | 1)) === TRANSITION) {
+function softwareEntry(low: number, high: number): PageEntry {
+  if ((low & (PROTOTYPE | TRANSITION)) === TRANSITION) {
     // Bits above 44 are not the frame's: Windows flips one of them against L1TF.
     return { kind: 'transition', physical: (high & 0x1fff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0) };
   }
   // Prototype entries lie in the kernel, 8-byte aligned.
-  if ((low & 0x7_0401) === PROTOTYPE && high >>> 31 === 1) {
+  if ((low & 0x7_0400) === PROTOTYPE && high >>> 31 === 1) {
     const entry = (BigInt(high) << 16n) | BigInt(low >>> 16) | 0xffff_0000_0000_0000n;
     return { kind: 'prototype', entry };
   }
-  return undefined;
+  return ABSENT;
 }
 
+function decodeIn(levels: readonly Level[]): PagingMode['decode'] {
+  const last = levels.length - 1;
+  const sizes = levels.map(({ shift }) => 2 ** shift);
+  return (at, low, high) => {
+    if ((low & PRESENT) === 0) return at === last ? softwareEntry(low, high) : ABSENT;
+    const physical = (high & 0xf_ffff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0);
+    if (at === last) return { kind: 'page', physical, size: PAGE_SIZE };
+    if (!levels[at]!.large || (low & LARGE) === 0) return { kind: 'table', physical };
+    const size = sizes[at]!;
+    // A large page's entry has flag bits (PAT) below its address.
+    return { kind: 'page', physical: physical - (physical % size), size };
+  };
+}
+
+const COMMON = {
+  entrySize: 8,
+  kernelFrom: 256,
+  selfMapLevel: 0,
+  // PCID and flags below; bit 63 says "do not flush".
+  root: { address: 0x000f_ffff_ffff_f000n, reserved: 0x7ff0_0000_0000_0000n },
+} as const;
+
 export const PAGING_4_LEVELS: PagingMode = {
+  ...COMMON,
   name: '4-level',
   addressBits: 48,
   levels: FOUR,
-  softwareEntry,
-  kernelFrom: 256,
-  levelNames: ['PML4E', 'PDPTE', 'PDE', 'PTE'],
+  decode: decodeIn(FOUR),
+  debuggerRoot: undefined,
 };
 
+const FIVE = [level('PML5E', 48), ...FOUR];
+
 export const PAGING_5_LEVELS: PagingMode = {
+  ...COMMON,
   name: '5-level',
   addressBits: 57,
-  levels: [level(48), ...FOUR],
-  softwareEntry,
-  kernelFrom: 256,
-  levelNames: ['PML5E', 'PML4E', 'PDPTE', 'PDE', 'PTE'],
+  levels: FIVE,
+  decode: decodeIn(FIVE),
+  debuggerRoot: { table: 'PML4', maps: 'kernel addresses from 0xffff800000000000' },
 };
