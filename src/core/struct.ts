@@ -71,7 +71,7 @@ export const nested = <F extends Fields>(offset: number, layout: Struct<F>): Fie
   write: (b, at, v) => layout.write(b, at, v),
 });
 
-type Fields = Record<string, Field<unknown>>;
+export type Fields = Record<string, Field<unknown>>;
 export type Values<F> = { [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 
 /** The value type of a declared structure: `StructOf<typeof Elf64Header>`. */

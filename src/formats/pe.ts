@@ -116,3 +116,10 @@ export const VersionInfo = struct({
 export const VERSION_INFO_KEY = Buffer.from('VS_VERSION_INFO\0', 'utf16le');
 export const FIXED_FILE_INFO_SIGNATURE = 0xfeef04bd;
 export const FIXED_FILE_INFO_SIZE = 0x34;
+
+/** A section as linked; those of the image's header, of an object file, and of a PDB. */
+export const SectionHeader = struct({
+  name: 'IMAGE_SECTION_HEADER',
+  size: 40,
+  fields: { Name: raw(0, 8), VirtualSize: u32(8), VirtualAddress: u32(12), Characteristics: u32(36) },
+});

@@ -1,0 +1,133 @@
+/** CodeView records in PDBs: symbols, types, lines (Microsoft's cvinfo.h, LLVM's DebugInfo/CodeView). */
+import { struct, u8, u16, u32 } from '../core/struct.ts';
+
+/** A module's symbols begin with this u32. */
+export const CV_SIGNATURE_C13 = 4;
+
+/** How every record of symbols and types begins. Length counts what follows it. */
+export const RecordHeader = struct({ name: 'RECORD', size: 4, fields: { Length: u16(0), Kind: u16(2) } });
+
+export const S_END = 0x0006;
+export const S_THUNK32 = 0x1102;
+export const S_BLOCK32 = 0x1103;
+export const S_WITH32 = 0x1104;
+export const S_PUB32 = 0x110e;
+export const S_LPROC32 = 0x110f;
+export const S_GPROC32 = 0x1110;
+export const S_SEPCODE = 0x1132;
+export const S_LPROC32_ID = 0x1146;
+export const S_GPROC32_ID = 0x1147;
+export const S_INLINESITE = 0x114d;
+export const S_INLINESITE_END = 0x114e;
+export const S_PROC_ID_END = 0x114f;
+export const S_LPROC32_DPC = 0x1155;
+export const S_LPROC32_DPC_ID = 0x1156;
+export const S_INLINESITE2 = 0x115d;
+
+/** A zero-terminated name follows each of these but inline sites, which have annotations. */
+export const ProcSym = struct({
+  name: 'PROCSYM32',
+  size: 39,
+  fields: { End: u32(8), Size: u32(16), Offset: u32(32), Section: u16(36) },
+});
+export const ThunkSym = struct({
+  name: 'THUNKSYM32',
+  size: 25,
+  fields: { End: u32(8), Offset: u32(16), Section: u16(20), Size: u16(22), Ordinal: u8(24) },
+});
+export const PublicSym = struct({
+  name: 'PUBSYM32',
+  size: 14,
+  fields: { Flags: u32(4), Offset: u32(8), Section: u16(12) },
+});
+export const InlineSiteSym = struct({
+  name: 'INLINESITESYM',
+  size: 16,
+  fields: { End: u32(8), Inlinee: u32(12) },
+});
+/** INLINESITESYM2 has the number of invocations before the annotations. */
+export const INLINE_SITE_2_SIZE = 20;
+
+/** Inlinees with this bit belong to another module's table and are not resolved. */
+export const CROSS_MODULE_INLINEE = 0x8000_0000;
+
+/** BinaryAnnotationOpcode: operands are compressed unsigned integers. */
+export const BA_END = 0;
+export const BA_CODE_OFFSET = 1;
+export const BA_CHANGE_CODE_OFFSET_BASE = 2;
+export const BA_CHANGE_CODE_OFFSET = 3;
+export const BA_CHANGE_CODE_LENGTH = 4;
+export const BA_CHANGE_FILE = 5;
+export const BA_CHANGE_LINE_OFFSET = 6;
+export const BA_CHANGE_CODE_AND_LINE_OFFSET = 11;
+export const BA_CHANGE_LENGTH_AND_CODE_OFFSET = 12;
+export const BA_LAST = 13;
+
+/** Of a C13 subsection; Size bytes follow, padded to 4. */
+export const SubsectionHeader = struct({
+  name: 'CV_DebugSSubsectionHeader',
+  size: 8,
+  fields: { Kind: u32(0), Size: u32(4) },
+});
+export const SUBSECTION_IGNORED = 0x8000_0000;
+export const SUBSECTION_LINES = 0xf2;
+export const SUBSECTION_CHECKSUMS = 0xf4;
+export const SUBSECTION_INLINEES = 0xf6;
+
+/** The header of a lines subsection; blocks of lines, one for each file, follow. */
+export const LinesHeader = struct({
+  name: 'CV_DebugSLinesHeader',
+  size: 12,
+  fields: { Offset: u32(0), Section: u16(4), Flags: u16(6), Size: u32(8) },
+});
+export const LINES_HAVE_COLUMNS = 1;
+
+/** File: offset in the checksums subsection. Size is that of header, lines and columns. */
+export const LinesBlock = struct({
+  name: 'CV_DebugSLinesFileBlockHeader',
+  size: 12,
+  fields: { File: u32(0), Count: u32(4), Size: u32(8) },
+});
+/** Line: the first line in bits 0 to 23. */
+export const LineEntry = struct({ name: 'CV_Line', size: 8, fields: { Offset: u32(0), Line: u32(4) } });
+export const LINE_MASK = 0xff_ffff;
+/** Lines that stand for code without a source line: the debugger steps over it, or always into it. */
+export const HIDDEN_LINES: readonly number[] = [0xfeefee, 0xf00f00];
+
+/** A u32 before the entries of an inlinees subsection: with 1, each has a count of further files and their u32s. */
+export const INLINEES_PLAIN = 0;
+export const INLINEES_WITH_FILES = 1;
+export const InlineeLine = struct({
+  name: 'InlineeSourceLine',
+  size: 12,
+  fields: { Inlinee: u32(0), File: u32(4), Line: u32(8) },
+});
+
+export const LF_CLASS = 0x1504;
+export const LF_STRUCTURE = 0x1505;
+export const LF_UNION = 0x1506;
+export const LF_INTERFACE = 0x1519;
+export const LF_FUNC_ID = 0x1601;
+export const LF_MFUNC_ID = 0x1602;
+export const LF_STRING_ID = 0x1605;
+
+/** LF_FUNC_ID: Scope is the string of a namespace, or 0. LF_MFUNC_ID: Scope is the class's type. The name follows. */
+export const FunctionId = struct({ name: 'lfFuncId', size: 12, fields: { Scope: u32(4) } });
+/** A string follows. */
+export const StringId = struct({ name: 'lfStringId', size: 8, fields: { Substrings: u32(4) } });
+/** The size as a numeric leaf, and the name, follow. */
+export const ClassRecord = struct({ name: 'lfClass', size: 20, fields: { Fields: u32(8) } });
+export const UnionRecord = struct({ name: 'lfUnion', size: 12, fields: { Fields: u32(8) } });
+
+/** A numeric leaf below this is the value itself; the others name the value's type. */
+export const LF_NUMERIC = 0x8000;
+/** Bytes of the values that follow numeric leaves. */
+export const NUMERIC_LEAF_SIZES: ReadonlyMap<number, number> = new Map([
+  [0x8000, 1],
+  [0x8001, 2],
+  [0x8002, 2],
+  [0x8003, 4],
+  [0x8004, 4],
+  [0x8009, 8],
+  [0x800a, 8],
+]);
