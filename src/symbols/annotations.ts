@@ -24,14 +24,18 @@ export interface InlineRow {
   file: number | undefined;
 }
 
-/** The row that covers an offset from the outer function's start; undefined: the call has no code there. */
-export function inlineRowAt(annotations: Buffer, offset: number): InlineRow | undefined {
+/**
+ * The row that covers an offset from the outer function's start, and where the first row begins; undefined: the call
+ * has no code there.
+ */
+export function inlineRowAt(annotations: Buffer, offset: number): { row: InlineRow; begin: number } | undefined {
   const rows = [...inlineRows(annotations)];
   // A row without a length reaches to the next one; the last one needs a length.
-  return rows.find((row, i) => {
-    const end = row.length === undefined ? rows[i + 1]?.offset : row.offset + row.length;
-    return end !== undefined && offset >= row.offset && offset < end;
+  const row = rows.find(({ offset: start, length }, i) => {
+    const end = length === undefined ? rows[i + 1]?.offset : start + length;
+    return end !== undefined && offset >= start && offset < end;
   });
+  return row && { row, begin: rows[0]!.offset };
 }
 
 /** Stops at the first thing that it does not understand. */

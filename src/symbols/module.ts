@@ -40,7 +40,7 @@ import { FileChecksum } from '../formats/pdb.ts';
 import { type InlineRow, inlineRowAt } from './annotations.ts';
 import { type MsfStream, StreamWindow } from './msf.ts';
 import type { PdbFile, PdbModule } from './pdb.ts';
-import { lastAtOrBelow, RangeCollector, type Ranges } from './ranges.ts';
+import { firstAt, lastAtOrBelow, RangeCollector, type Ranges } from './ranges.ts';
 
 const PROCEDURES = new Set([S_LPROC32, S_GPROC32, S_LPROC32_ID, S_GPROC32_ID, S_LPROC32_DPC, S_LPROC32_DPC_ID]);
 const SCOPES = new Set([S_BLOCK32, S_WITH32, S_THUNK32, S_SEPCODE, ...PROCEDURES]);
@@ -49,6 +49,9 @@ const ENDS = new Set([S_END, S_PROC_ID_END, S_INLINESITE_END]);
 const COLUMNS_SIZE = 4;
 /** Calls inlined into inlined calls; compilers stop far earlier. */
 const MAX_DEPTH = 256;
+
+/** Names of one piece of code that are reported. */
+export const MAX_FOLDED = 64;
 
 /** A procedure or thunk. */
 export interface FunctionRecord {
@@ -70,6 +73,8 @@ export interface SourceLine {
 export interface InlineSite {
   /** Index of the function's name in the IPI stream. */
   inlinee: number;
+  /** From where the call's code begins to the address, bytes. */
+  offset: number;
   source: SourceLine | undefined;
 }
 
@@ -121,7 +126,7 @@ export class ModuleSymbols {
     for (let i = lastAtOrBelow(starts, rva); i >= 0 && ends[i]! > rva; i--) {
       if (rva - starts[i]! >= sizes[i]!) continue;
       // The innermost, and those at the same place.
-      if (found[0] && starts[i] !== found[0].start) break;
+      if (found[0] && (starts[i] !== found[0].start || found.length >= MAX_FOLDED)) break;
       found.unshift({ start: starts[i]!, size: sizes[i]!, record: values[i]! });
     }
     return found;
@@ -132,6 +137,17 @@ export class ModuleSymbols {
     const { starts, sizes, values } = this.#functionIndex();
     const i = lastAtOrBelow(starts, rva);
     return i < 0 ? undefined : { start: starts[i]!, size: sizes[i]!, record: values[i]! };
+  }
+
+  /** The functions that begin at an RVA. */
+  functionsFrom(start: number): FunctionRecord[] {
+    const { starts, sizes, values } = this.#functionIndex();
+    const last = lastAtOrBelow(starts, start);
+    const found: FunctionRecord[] = [];
+    for (let i = last; i >= 0 && starts[i] === start && found.length < MAX_FOLDED; i--) {
+      found.unshift({ start, size: sizes[i]!, record: values[i]! });
+    }
+    return found;
   }
 
   nameOf({ record }: FunctionRecord): string {
@@ -170,8 +186,9 @@ export class ModuleSymbols {
   lineAt(rva: number): SourceLine | undefined {
     const { starts, sizes, values } = this.#linesIndex().parts;
     const last = lastAtOrBelow(starts, rva);
-    // Several at one place are those of folded functions: any will do.
-    for (let i = last; i >= 0 && starts[i] === starts[last]; i--) {
+    if (last < 0) return undefined;
+    // Several at one place are those of folded functions, in the functions' order: the first is the first one's.
+    for (let i = firstAt(starts, last); i <= last; i++) {
       const offset = rva - starts[i]!;
       const found = offset < sizes[i]! ? this.#lineIn(values[i]!, offset) : undefined;
       if (found) return HIDDEN_LINES.includes(found.line) ? undefined : { file: found.file, line: found.line };
@@ -201,8 +218,9 @@ export class ModuleSymbols {
     const header = kind === S_INLINESITE2 ? INLINE_SITE_2_SIZE : InlineSiteSym.size;
     if (at + header > end) throw this.#damaged(at, `an inline site of ${header} bytes`, `${end - at}`);
     const { Inlinee } = window.read(InlineSiteSym, at);
-    const row = inlineRowAt(window.bytes(at + header, end - at - header), offset);
-    return row && { inlinee: Inlinee, source: this.#inlineLine(Inlinee, row) };
+    const found = inlineRowAt(window.bytes(at + header, end - at - header), offset);
+    if (!found) return undefined;
+    return { inlinee: Inlinee, offset: offset - found.begin, source: this.#inlineLine(Inlinee, found.row) };
   }
 
   #inlineLine(inlinee: number, row: InlineRow): SourceLine | undefined {
@@ -281,7 +299,10 @@ export class ModuleSymbols {
     return { parts: parts.finish(), checksums, inlinees };
   }
 
-  /** The last entry at or below an offset of a part; of several at one offset the first, as the debugger has it. */
+  /**
+   * The nearest entry at or below an offset of a part. Of several at one offset, as the debugger has it, the first
+   * counts for that offset itself and the last for those that follow.
+   */
   #lineIn(part: number, offset: number): LineEntryAt | undefined {
     const { linesAt, linesSize } = this.#module;
     const window = this.#window(linesAt + linesSize);
@@ -299,7 +320,7 @@ export class ModuleSymbols {
       for (let i = 0; i < Count; i++) {
         const entry = at + LinesBlock.size + i * LineEntry.size;
         const from = window.u32(entry);
-        if (from > offset || (best && from <= best.offset)) continue;
+        if (from > offset || (best && (from < best.offset || (from === best.offset && from === offset)))) continue;
         best = { offset: from, file: File, line: window.u32(entry + LineEntry.offsetOf('Line')) & LINE_MASK };
       }
       at += Size;

@@ -274,7 +274,8 @@ export class PdbFile {
     for (let i = 0; i < count; i++) {
       const { Section, Offset, Size, Module } = window.read(SectionContribution, start + 4 + i * step);
       const rva = this.rvaOf(Section, Offset);
-      if (rva !== undefined) found.add(rva, Size, Module);
+      // Empty ones would hide what they lie in.
+      if (rva !== undefined && Size > 0) found.add(rva, Size, Module);
     }
     return found.finish();
   }

@@ -1,14 +1,12 @@
 /** Public symbols: all that a stripped PDB has. */
 import { PublicSym, S_PUB32 } from '../formats/codeview.ts';
-import { readRecord } from './module.ts';
+import { MAX_FOLDED, readRecord } from './module.ts';
 import { StreamWindow } from './msf.ts';
 import type { PdbFile } from './pdb.ts';
 import { lastAtOrBelow, RangeCollector, type Ranges } from './ranges.ts';
 
 /** Of one PDB: browsers have some 500,000. */
 const MAX_PUBLICS = 0x40_0000;
-/** Names at one address that are reported. */
-const MAX_FOLDED = 64;
 
 export interface PublicSymbol {
   /** RVA of the image as it was linked. */

@@ -52,3 +52,10 @@ export function lastAtOrBelow(sorted: Uint32Array, value: number): number {
   }
   return low - 1;
 }
+
+/** Index of the first element that is equal to the one at `index`. */
+export function firstAt(sorted: Uint32Array, index: number): number {
+  let first = index;
+  while (first > 0 && sorted[first - 1] === sorted[index]) first--;
+  return first;
+}

@@ -13,6 +13,8 @@ const MAX_MODULES = 256;
 export interface InlinedCall {
   /** `class::name`; undefined where the PDB does not say. */
   name: string | undefined;
+  /** From where its code begins to the address, bytes. */
+  offset: number;
   file: string | undefined;
   line: number | undefined;
 }
@@ -70,15 +72,17 @@ export class Symbolizer {
       offset: source + back - func.start,
       aliases: folded.map((f) => module.nameOf(f)),
       ...this.#place(module, module.lineAt(source)),
-      inlined: this.#inlined(module, func, source),
+      inlined: this.#inlined(module, func, { rva: source, back }),
       certain: true,
     };
   }
 
-  #inlined(module: ModuleSymbols, func: FunctionRecord, rva: number): InlinedCall[] {
+  #inlined(module: ModuleSymbols, func: FunctionRecord, at: { rva: number; back: number }): InlinedCall[] {
+    const { rva, back } = at;
     const sites = module.inlineSitesAt(func, rva);
-    return sites.reverse().map(({ inlinee, source }) => ({
+    return sites.reverse().map(({ inlinee, offset, source }) => ({
       name: this.#ids.nameOf(inlinee),
+      offset: offset + back,
       ...this.#place(module, source),
     }));
   }
@@ -102,10 +106,13 @@ export class Symbolizer {
     const publics = this.#publics.below(source);
     const start = Math.max(func?.start ?? -1, publics[0]?.start ?? -1);
     if (start < 0 || section === undefined || this.pdb.sectionAt(start) !== section) return undefined;
-    const names = publics.filter((p) => p.start === start).map((p) => undecorated(p.name));
-    if (module && func?.start === start) names.unshift(module.nameOf(func));
+    // A procedure's name needs no undecorating.
+    const names =
+      module && func?.start === start
+        ? module.functionsFrom(start).map((f) => module.nameOf(f))
+        : publics.map((p) => undecorated(p.name));
     const begin = options.functionBegin === undefined ? undefined : this.pdb.toSource(options.functionBegin);
-    const [name, ...aliases] = new Set(names);
+    const [name, ...aliases] = [...new Set(names)];
     return {
       name: name!,
       offset: source + back - start,
