@@ -10,9 +10,14 @@ export function undecorated(name: string): string {
   return name.startsWith('_') ? name.slice(1) : name;
 }
 
+const SPECIAL: ReadonlyMap<string, 'constructor' | 'destructor'> = new Map([
+  ['??0', 'constructor'],
+  ['??1', 'destructor'],
+]);
+
 /** `?name@scope@outer@@…`: names from the inside out, each ended by `@`; a digit repeats one of the first ten. */
 function plainCppName(name: string): string | undefined {
-  const special = name.startsWith('??0') ? 'constructor' : name.startsWith('??1') ? 'destructor' : undefined;
+  const special = SPECIAL.get(name.slice(0, 3));
   let at = special ? 3 : 1;
   const parts: string[] = [];
   while (name[at] !== '@') {

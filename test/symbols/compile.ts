@@ -1,7 +1,7 @@
 /** Drivers with PDBs from a real compiler and linker, and the engine's view of them. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AT, buildTinyDump, fullDump, va } from '../debugger/tiny-dump.ts';
 import { programsAvailable } from '../support/programs.ts';
@@ -13,6 +13,7 @@ export const symbolizerAvailable = (): boolean => programsAvailable({ 'llvm-symb
 const SOURCES = ['driver.c', 'second.c', 'shapes.cpp', 'labels.s'];
 const C_OPTIONS = ['-ffreestanding', '-mno-stack-arg-probe', '-ffunction-sections', '-gcodeview', '-g'];
 const CPP_OPTIONS = [...C_OPTIONS, '-fno-exceptions', '-fno-rtti', '-fno-threadsafe-statics'];
+const OPTIONS: Readonly<Record<string, readonly string[]>> = { '.c': C_OPTIONS, '.cpp': CPP_OPTIONS };
 
 export interface CompiledDriver {
   /** Paths of the image and, in another directory, of its PDB. */
@@ -38,7 +39,7 @@ export function compileDriver(dir: string, { optimize, pageSize = 4096, icf = fa
   const objects = SOURCES.map((source) => {
     const object = join(dir, `${source}${optimize}.obj`);
     const from = fileURLToPath(new URL(`sources/${source}`, import.meta.url));
-    const options = source.endsWith('.c') ? C_OPTIONS : source.endsWith('.cpp') ? CPP_OPTIONS : [];
+    const options = OPTIONS[extname(source)] ?? [];
     execFileSync('clang', [
       '-target',
       'x86_64-pc-windows-msvc',
