@@ -331,6 +331,34 @@ export const ERRORS = {
     todo: 'Use `--reflink=auto`, or put both files on one XFS or Btrfs.',
   },
 
+  // PDBs, for names of functions
+  'pdb-damaged': {
+    kind: 'corrupt',
+    means: 'A PDB is damaged or cut off.',
+    todo: 'Copy it again from where it was built, or from the symbol server.',
+  },
+  'pdb-unknown': { kind: 'unsupported', means: 'Not a PDB.', todo: 'Name a PDB, or a directory of PDBs.' },
+  'pdb-portable': {
+    kind: 'unsupported',
+    means: 'A portable PDB, of .NET code.',
+    todo: 'Name the PDB of a native image.',
+  },
+  'pdb-msf-2': {
+    kind: 'unsupported',
+    means: 'A PDB of Visual C++ 6 or older: no 64-bit image has one.',
+    todo: 'Name the PDB of a 64-bit image.',
+  },
+  'pdb-compressed': {
+    kind: 'unsupported',
+    means: 'A compressed PDB (`.pd_`).',
+    todo: 'Expand it: `cabextract FILE.pd_`, on Windows `expand FILE.pd_ FILE.pdb`.',
+  },
+  'pdb-without-symbols': {
+    kind: 'unsupported',
+    means: 'A PDB of types only, as the compiler writes it.',
+    todo: "Name the linker's PDB.",
+  },
+
   // Files
   'io-not-a-file': { kind: 'io-permanent', means: 'Not a regular file.', todo: 'Name the dump file itself.' },
   'io-unknown': { kind: 'io-permanent', means: 'A system call failed without an error number.' },

@@ -1,4 +1,5 @@
 /** Errors of PDBs. */
+import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 
 export interface Damage {
@@ -22,5 +23,7 @@ export const damagedPdb = (damage: Damage): Elf2dmpError =>
   });
 
 /** A file that may well be sound, but is not a PDB that we read. */
-export const unsupportedPdb = (file: string, code: string, message: string, hint: string): Elf2dmpError =>
-  new Elf2dmpError({ code, kind: 'unsupported', message, file, hint });
+export const unsupportedPdb = (
+  file: string,
+  what: { code: ErrorCodeOf<'unsupported'> & `pdb-${string}`; message: string; hint: string },
+): Elf2dmpError => new Elf2dmpError({ kind: 'unsupported', file, ...what });

@@ -121,33 +121,34 @@ function refuseOtherFormats(file: string, start: Buffer): void {
   const begins = (magic: Buffer) => start.subarray(0, magic.length).equals(magic);
   if (start.length === MsfHeader.size && begins(MSF_MAGIC)) return;
   if (begins(PORTABLE_PDB_MAGIC)) {
-    throw unsupportedPdb(
-      file,
-      'pdb-portable',
-      'a portable PDB (BSJB): .NET code only',
-      'name the PDB of a native image',
-    );
+    throw unsupportedPdb(file, {
+      code: 'pdb-portable',
+      message: 'a portable PDB (BSJB): .NET code only',
+      hint: 'name the PDB of a native image',
+    });
   }
   if (begins(MSF_MAGIC_2)) {
-    throw unsupportedPdb(
-      file,
-      'pdb-msf-2',
-      'a PDB of Visual C++ 6 or older (MSF 2.0), which no 64-bit image has',
-      'name the PDB of a 64-bit image',
-    );
+    throw unsupportedPdb(file, {
+      code: 'pdb-msf-2',
+      message: 'a PDB of Visual C++ 6 or older (MSF 2.0), which no 64-bit image has',
+      hint: 'name the PDB of a 64-bit image',
+    });
   }
   if (begins(CABINET_MAGIC) || begins(COMPRESS_MAGIC)) {
-    throw unsupportedPdb(
-      file,
-      'pdb-compressed',
-      'a compressed PDB',
-      'expand it: `cabextract FILE` on Linux, `expand FILE.pd_ FILE.pdb` on Windows',
-    );
+    throw unsupportedPdb(file, {
+      code: 'pdb-compressed',
+      message: 'a compressed PDB',
+      hint: 'expand it: `cabextract FILE` on Linux, `expand FILE.pd_ FILE.pdb` on Windows',
+    });
   }
   if (begins(MSF_MAGIC)) {
     throw damagedPdb({ file, structure: 'MSF_HDR', expected: `${MsfHeader.size} bytes`, actual: `${start.length}` });
   }
-  throw unsupportedPdb(file, 'pdb-unknown', 'not a PDB (no MSF 7.0 signature)', 'name a PDB of the image');
+  throw unsupportedPdb(file, {
+    code: 'pdb-unknown',
+    message: 'not a PDB (no MSF 7.0 signature)',
+    hint: 'name a PDB of the image',
+  });
 }
 
 export class MsfStream {

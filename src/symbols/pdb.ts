@@ -103,12 +103,11 @@ export class PdbFile {
     if (!info) throw msf.damaged('stream 1', 'the PDB info stream', 'nothing');
     const dbi = msf.stream(STREAM_DBI);
     if (!dbi || dbi.size === 0) {
-      throw unsupportedPdb(
-        source.name,
-        'pdb-without-symbols',
-        'a PDB of types only (no DBI stream)',
-        "name the linker's PDB, not the compiler's vc*.pdb",
-      );
+      throw unsupportedPdb(source.name, {
+        code: 'pdb-without-symbols',
+        message: 'a PDB of types only (no DBI stream)',
+        hint: "name the linker's PDB, not the compiler's vc*.pdb",
+      });
     }
     return new PdbFile(msf, info, dbi);
   }
