@@ -281,7 +281,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   const memory = new PhysicalMemory(
     highBytes > 0 ? 2 ** 24 : lowBytes,
     seed,
-    kernelPages === '4k' ? undefined : large,
+    kernelPages === '4k' ? [] : [large],
     highBytes,
   );
   const kernel = new PageTables(memory, options.la57 ? 5 : 4);
@@ -925,7 +925,7 @@ function vmcoreinfoNote(v: {
 }
 
 /** A doubly linked list. */
-function linkIn(root: PageTables, head: bigint, entries: readonly bigint[]): void {
+export function linkIn(root: PageTables, head: bigint, entries: readonly bigint[]): void {
   const ring = [head, ...entries];
   ring.forEach((entry, i) => {
     root.u64(entry, ring[(i + 1) % ring.length]!);

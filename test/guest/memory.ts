@@ -21,14 +21,14 @@ export class PhysicalMemory {
   readonly #free: number[] = [];
 
   /**
-   * @param reserved frames that `allocate` does not hand out: [from, to)
+   * @param reserved ranges of frames that `allocate` does not hand out: [from, to)
    * @param high bytes from 4 GiB on, of which every other frame is handed out
    */
-  constructor(bytes: number, seed: number, reserved: { from: number; to: number } = { from: 0, to: 0 }, high = 0) {
+  constructor(bytes: number, seed: number, reserved: readonly { from: number; to: number }[] = [], high = 0) {
     this.bytes = bytes;
     for (let at = 0x10000; at < bytes; at += PAGE) {
       if (at >= 0xa0000 && at < 0x100000) continue;
-      if (at >= reserved.from && at < reserved.to) continue;
+      if (reserved.some(({ from, to }) => at >= from && at < to)) continue;
       this.#free.push(at);
       if (at < high) this.#free.push(2 ** 32 + at);
     }
@@ -46,6 +46,11 @@ export class PhysicalMemory {
     if (page === undefined) throw new Error('the guest has no free memory left');
     this.page(page);
     return page;
+  }
+
+  /** A frame that `allocate` may hand out after all. */
+  release(page: number): void {
+    this.#free.push(page);
   }
 
   /** Frames that lie one behind another, as a driver gets them for a device. */

@@ -53,7 +53,7 @@ describe('walking page tables', () => {
   });
 
   it('marks large pages as far as they are in the image', () => {
-    const memory = new PhysicalMemory(4 << 20, 1, { from: 0x200000, to: 0x400000 });
+    const memory = new PhysicalMemory(4 << 20, 1, [{ from: 0x200000, to: 0x400000 }]);
     const tables = new PageTables(memory);
     tables.mapLarge(KERNEL, 0x200000, 2);
     // With the PAT bit, and mapped twice.
