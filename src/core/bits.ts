@@ -2,20 +2,24 @@
 
 const MASK64 = 0xffff_ffff_ffff_ffffn;
 
+/** `value` rotated left; `count` counts modulo 64. */
 export const rol64 = (value: bigint, count: number): bigint => {
   const n = BigInt(count & 63);
   return ((value << n) | (value >> (64n - n))) & MASK64;
 };
 
+/** `value` rotated right; `count` counts modulo 64. */
 export const ror64 = (value: bigint, count: number): bigint => rol64(value, 64 - (count & 63));
 
 const scratch = new DataView(new ArrayBuffer(8));
 
+/** The eight bytes of `value` in reverse. */
 export const bswap64 = (value: bigint): bigint => {
   scratch.setBigUint64(0, value, true);
   return scratch.getBigUint64(0, false);
 };
 
+/** The four bytes of `value` in reverse. */
 export const bswap32 = (value: number): number =>
   ((value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24)) >>> 0;
 
@@ -29,4 +33,6 @@ export const isCanonical = (address: bigint, bits = 48): boolean => {
 export const isKernelAddress = (address: bigint): boolean => address >> 63n === 1n && isCanonical(address, 57);
 
 const alignDown = (value: number, alignment: number): number => value - (value % alignment);
+
+/** The next multiple of `alignment`, or `value` if it is one. */
 export const alignUp = (value: number, alignment: number): number => alignDown(value + alignment - 1, alignment);

@@ -3,6 +3,7 @@
  * Fields have explicit offsets; fields that overlap or stick out are refused when the module loads.
  */
 
+/** One field of a declared structure: where it lies, and how it is read and written. */
 export interface Field<T> {
   readonly offset: number;
   readonly size: number;
@@ -10,6 +11,7 @@ export interface Field<T> {
   write(buffer: Buffer, at: number, value: T): void;
 }
 
+/** An unsigned byte. */
 export const u8 = (offset: number): Field<number> => ({
   offset,
   size: 1,
@@ -17,6 +19,7 @@ export const u8 = (offset: number): Field<number> => ({
   write: (b, at, v) => void b.writeUInt8(v, at),
 });
 
+/** An unsigned 16-bit little-endian word. */
 export const u16 = (offset: number): Field<number> => ({
   offset,
   size: 2,
@@ -24,6 +27,7 @@ export const u16 = (offset: number): Field<number> => ({
   write: (b, at, v) => void b.writeUInt16LE(v, at),
 });
 
+/** An unsigned 32-bit little-endian word. */
 export const u32 = (offset: number): Field<number> => ({
   offset,
   size: 4,
@@ -31,6 +35,7 @@ export const u32 = (offset: number): Field<number> => ({
   write: (b, at, v) => void b.writeUInt32LE(v, at),
 });
 
+/** An unsigned 64-bit little-endian word. Writing takes negative values as their two's complement. */
 export const u64 = (offset: number): Field<bigint> => ({
   offset,
   size: 8,
@@ -71,12 +76,16 @@ export const nested = <F extends Fields>(offset: number, layout: Struct<F>): Fie
   write: (b, at, v) => layout.write(b, at, v),
 });
 
+/** The fields of a structure by name. */
 export type Fields = Record<string, Field<unknown>>;
+
+/** The values that the fields `F` have. */
 export type Values<F> = { [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 
 /** The value type of a declared structure: `StructOf<typeof Elf64Header>`. */
 export type StructOf<S> = S extends Struct<infer F> ? Values<F> : never;
 
+/** A structure as it is declared. */
 export interface StructSpec<F> {
   /** Name as its specification has it. */
   name: string;
@@ -85,6 +94,7 @@ export interface StructSpec<F> {
   fields: F;
 }
 
+/** A declared structure. The constructor throws on fields that overlap or end beyond the size. */
 export class Struct<F extends Fields> {
   readonly name: string;
   readonly size: number;
@@ -135,4 +145,5 @@ export class Struct<F extends Fields> {
   }
 }
 
+/** Declares a structure. */
 export const struct = <F extends Fields>(spec: StructSpec<F>): Struct<F> => new Struct(spec);

@@ -15,19 +15,28 @@ export type Pfn = Unit<number, 'Pfn'>;
 /** Guest virtual address, 64 bits, canonical when it comes from a walk. */
 export type VirtualAddress = Unit<bigint, 'VirtualAddress'>;
 
+/** A number as a physical address. */
 export const pa = (value: number): PhysicalAddress => value as PhysicalAddress;
+
+/** A 64-bit word as a virtual address; negative values wrap. */
 export const va = (value: bigint): VirtualAddress => BigInt.asUintN(64, value) as VirtualAddress;
 
 /** A page is 4 KiB on every machine whose crash dumps we write; dumps count in these. */
 export const PAGE_SIZE = 4096;
 
+/** The page that `address` lies in. */
 export const pfnOf = (address: number): Pfn => Math.floor(address / PAGE_SIZE) as Pfn;
 
 /** Physical addresses stop here: the architecture's 52 bits. */
 export const PHYSICAL_ADDRESS_LIMIT = 2 ** 52;
 
+/** Bytes. */
 export const KIB = 1024;
+
+/** Bytes. */
 export const MIB = 1024 * KIB;
+
+/** Bytes. */
 export const GIB = 1024 * MIB;
 
 /** `0x1f000`: how addresses and offsets are printed everywhere. */

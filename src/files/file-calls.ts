@@ -59,6 +59,7 @@ const readOnce = promisify(read);
 const writeOnce = promisify(write);
 const stat = promisify(fstat);
 
+/** The calls of the operating system that are used through koffi. */
 export const FILE_CALLS: FileCalls = {
   open: promisify(open),
   close: promisify(close),

@@ -6,6 +6,7 @@ const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const ENXIO = 6;
 
+/** A range of a file without data: `to` is the first byte after it. */
 export interface Hole {
   from: number;
   to: number;

@@ -6,6 +6,7 @@ interface Library {
   func(declaration: string): (...args: any[]) => number;
 }
 
+/** The C library, and errno of its last call. */
 export interface Libc {
   library: Library;
   /** Of the last call. */

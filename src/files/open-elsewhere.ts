@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 const O_ACCMODE = 3;
 
+/** Processes that hold a file open for writing. */
 export interface Writers {
   /** `qemu-system-x86 (1234)` */
   writers: string[];

@@ -43,6 +43,8 @@ export async function checkOutput(output: string, input: string, force: boolean)
   if (!force) throw outputExists(output);
   return resolved;
 }
+
+/** The error for an output that must not be replaced. */
 export const outputExists = (output: string) =>
   new Elf2dmpError({
     code: 'output-exists',
@@ -92,6 +94,8 @@ export async function writeThenPublish(
 export async function writeNewFile(output: string, content: Buffer, options: EmitOptions = {}): Promise<void> {
   await writeThenPublish(output, options, (file, name) => writeAll(file, name, content, 0));
 }
+
+/** Writes all of `bytes`, however few the system takes at once. Throws `Elf2dmpError`. */
 export async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {
   for (let at = 0; at < bytes.length; ) {
     const { bytesWritten } = await file.write(bytes, at, bytes.length - at, position + at).catch((cause) => {
@@ -100,6 +104,8 @@ export async function writeAll(file: FileHandle, name: string, bytes: Buffer, po
     at += bytesWritten;
   }
 }
+
+/** Throws `Elf2dmpError` (no-space) if `size` bytes do not fit the output's file system, where that can be known. */
 export async function checkSpace(output: string, size: number): Promise<void> {
   const fs = await statfs(dirname(output)).catch(() => undefined);
   if (!fs || fs.blocks === 0) return;
@@ -142,6 +148,8 @@ export async function publish(temporary: string, output: string, force: boolean)
   await directory?.sync().catch(() => undefined);
   await directory?.close();
 }
+
+/** How a finished file gets its name. */
 export interface EmitOptions {
   /** Default `auto`. */
   sparse?: SparseChoice | undefined;

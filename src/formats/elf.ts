@@ -4,15 +4,28 @@
  */
 import { raw, struct, u16, u32, u64 } from '../core/struct.ts';
 
+/** e_ident[EI_MAG0..3]. */
 export const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 
+/** e_ident[EI_CLASS] of a 32-bit file. */
 export const ELFCLASS32 = 1;
+
+/** e_ident[EI_CLASS] of a 64-bit file. */
 export const ELFCLASS64 = 2;
+
+/** e_ident[EI_DATA] of a little-endian file. */
 export const ELFDATA2LSB = 1;
+
+/** e_ident[EI_DATA] of a big-endian file. */
 export const ELFDATA2MSB = 2;
 
+/** e_type of a core file. */
 export const ET_CORE = 4;
+
+/** p_type of memory. */
 export const PT_LOAD = 1;
+
+/** p_type of notes. */
 export const PT_NOTE = 4;
 
 /** Of a note "CORE": general registers of a CPU. */
@@ -21,8 +34,10 @@ export const NT_PRSTATUS = 1;
 /** e_phnum when the real count is in section 0's sh_info (gABI, "Extended numbering"). */
 export const PN_XNUM = 0xffff;
 
+/** e_machine of 32-bit x86. */
 export const EM_386 = 3;
 
+/** Names of e_machine values, for messages. */
 export const ELF_MACHINES: Record<number, string> = {
   2: 'SPARC',
   3: 'i386',
@@ -38,6 +53,7 @@ export const ELF_MACHINES: Record<number, string> = {
   258: 'LoongArch',
 };
 
+/** Elf64_Ehdr (elf.h). */
 export const Elf64Header = struct({
   name: 'Elf64_Ehdr',
   size: 64,
@@ -60,6 +76,7 @@ export const Elf64Header = struct({
   },
 });
 
+/** Elf64_Phdr (elf.h). */
 export const Elf64ProgramHeader = struct({
   name: 'Elf64_Phdr',
   size: 56,
@@ -75,6 +92,7 @@ export const Elf64ProgramHeader = struct({
   },
 });
 
+/** Elf64_Shdr (elf.h); only section 0 is read, for PN_XNUM. */
 export const Elf64SectionHeader = struct({
   name: 'Elf64_Shdr',
   size: 64,

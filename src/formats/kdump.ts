@@ -6,6 +6,7 @@
  */
 import { type Field, raw, struct, u32, u64 } from '../core/struct.ts';
 
+/** disk_dump_header.signature. */
 export const KDUMP_SIGNATURE = Buffer.from('KDUMP   ', 'latin1');
 
 /** The only version that knows 64-bit page numbers; QEMU has never written another. */
@@ -63,7 +64,11 @@ export const PageDescriptor = struct({
 
 /** `page_desc.flags`; `disk_dump_header.status` has the same for the whole file. 0: stored as it is. */
 export const DUMP_DH_COMPRESSED_ZLIB = 0x1;
+
+/** lzo1x. */
 export const DUMP_DH_COMPRESSED_LZO = 0x2;
+
+/** Snappy. */
 export const DUMP_DH_COMPRESSED_SNAPPY = 0x4;
 
 /** makedumpfile only. */
@@ -84,6 +89,7 @@ const i64be = (offset: number): Field<bigint> => ({
   write: (b, at, v) => void b.writeBigInt64BE(v, at),
 });
 
+/** makedumpfile_header.signature. */
 export const FLATTENED_SIGNATURE = Buffer.from('makedumpfile\0\0\0\0', 'latin1');
 
 /** Records begin here. */

@@ -1,11 +1,19 @@
 /** PE32+ images (Microsoft PE and COFF specification), as mapped in memory. */
 import { raw, struct, u16, u32, u64 } from '../core/struct.ts';
 
+/** IMAGE_FILE_HEADER.Machine of x64 (winnt.h). */
 export const IMAGE_FILE_MACHINE_AMD64 = 0x8664;
+
+/** IMAGE_DOS_HEADER.e_magic. */
 export const MZ = 0x5a4d;
+
+/** "PE" and two zeros. */
 export const PE_SIGNATURE = 0x4550;
+
+/** Optional header's Magic of a 64-bit image. */
 export const PE32PLUS = 0x20b;
 
+/** IMAGE_DOS_HEADER: magic, and where the PE header is. */
 export const DosHeader = struct({
   name: 'IMAGE_DOS_HEADER',
   size: 64,
@@ -33,17 +41,26 @@ export const PeHeader = struct({
   },
 });
 
+/** Index of a data directory. */
 export const DIRECTORY_EXPORT = 0;
+
+/** Index of a data directory. */
 export const DIRECTORY_RESOURCE = 2;
+
+/** Index of a data directory. */
 export const DIRECTORY_EXCEPTION = 3;
+
+/** Index of a data directory. */
 export const DIRECTORY_DEBUG = 6;
 
+/** IMAGE_DATA_DIRECTORY: an RVA and bytes. */
 export const DataDirectory = struct({
   name: 'IMAGE_DATA_DIRECTORY',
   size: 8,
   fields: { VirtualAddress: u32(0), Size: u32(4) },
 });
 
+/** IMAGE_EXPORT_DIRECTORY; addresses are RVAs. */
 export const ExportDirectory = struct({
   name: 'IMAGE_EXPORT_DIRECTORY',
   size: 40,
@@ -58,11 +75,14 @@ export const ExportDirectory = struct({
   },
 });
 
+/** IMAGE_DEBUG_DIRECTORY; AddressOfRawData is an RVA. */
 export const DebugDirectory = struct({
   name: 'IMAGE_DEBUG_DIRECTORY',
   size: 28,
   fields: { Type: u32(0xc), SizeOfData: u32(0x10), AddressOfRawData: u32(0x14) },
 });
+
+/** IMAGE_DEBUG_DIRECTORY.Type of the record that names the PDB. */
 export const IMAGE_DEBUG_TYPE_CODEVIEW = 2;
 
 /** CodeView record of PDB 7.0; the zero-terminated PDB name follows. */
@@ -88,6 +108,8 @@ export const ResourceDirectoryEntry = struct({
   size: 8,
   fields: { Name: u32(0), OffsetToData: u32(4) },
 });
+
+/** Bit of OffsetToData: the entry leads to another directory. */
 export const RESOURCE_SUBDIRECTORY = 0x8000_0000;
 
 /** OffsetToData is an RVA. */
@@ -96,6 +118,8 @@ export const ResourceDataEntry = struct({
   size: 16,
   fields: { OffsetToData: u32(0), Size: u32(4) },
 });
+
+/** Type of a version resource. */
 export const RT_VERSION = 16;
 
 /** VS_VERSIONINFO with the VS_FIXEDFILEINFO that is its value (verrsrc.h). */
@@ -113,8 +137,14 @@ export const VersionInfo = struct({
     dwProductVersionLS: u32(0x3c),
   },
 });
+
+/** VS_VERSIONINFO.szKey, with its zero. */
 export const VERSION_INFO_KEY = Buffer.from('VS_VERSION_INFO\0', 'utf16le');
+
+/** VS_FIXEDFILEINFO.dwSignature. */
 export const FIXED_FILE_INFO_SIGNATURE = 0xfeef04bd;
+
+/** Bytes of VS_FIXEDFILEINFO. */
 export const FIXED_FILE_INFO_SIZE = 0x34;
 
 /** A section as linked; those of the image's header, of an object file, and of a PDB. */

@@ -5,6 +5,7 @@
  */
 import { nested, raw, struct, u8, u16, u32, u64, u64s } from '../core/struct.ts';
 
+/** Signature and ValidDump of a 64-bit dump. */
 export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
 
 /** Ours: stands where the signature will be, in a file that is being converted in place and is no dump yet. */
@@ -13,8 +14,10 @@ export const UNFINISHED_SIGNATURE = Buffer.from('elf2dmp?', 'latin1');
 /** Windows fills the header with this before it sets fields. */
 export const DUMP_FILL = Buffer.from('PAGE', 'latin1');
 
+/** Bytes. */
 export const DUMP_HEADER64_SIZE = 0x2000;
 
+/** DUMP_HEADER64.DumpType. */
 export const DumpType = {
   full: 1,
   kernelSummary: 2,
@@ -32,7 +35,10 @@ export const DUMP_ATTRIBUTE_FILTERED = 0x40;
 /** Runs that fit the header's physical memory block: Windows' buffer is 700 bytes. */
 export const MAX_HEADER_RUNS = 42;
 
+/** The bug check of a dump of a system that did not crash. */
 export const LIVE_SYSTEM_DUMP = 0x161;
+
+/** Exception code of a dump without an exception (ntstatus.h). */
 export const STATUS_BREAKPOINT = 0x80000003;
 
 /** EXCEPTION_RECORD64 */
@@ -57,6 +63,7 @@ export const PhysicalMemoryRun64 = struct({
   fields: { BasePage: u64(0), PageCount: u64(8) },
 });
 
+/** DUMP_HEADER64: the first two pages of a 64-bit crash dump (types in public symbols; checked in the debugger). */
 export const DumpHeader64 = struct({
   name: 'DUMP_HEADER64',
   size: DUMP_HEADER64_SIZE,
@@ -123,6 +130,12 @@ export const BitmapDumpHeader = struct({
     Pages: u64(0x30),
   },
 });
+
+/** BITMAP_DUMP.Signature of a dump of all memory. */
 export const BITMAP_SIGNATURE_FULL = Buffer.from('FDMP', 'latin1');
+
+/** BITMAP_DUMP.Signature of a kernel dump. */
 export const BITMAP_SIGNATURE_KERNEL = Buffer.from('SDMP', 'latin1');
+
+/** BITMAP_DUMP.ValidDump. */
 export const BITMAP_VALID = Buffer.from('DUMP', 'latin1');

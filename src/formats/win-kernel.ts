@@ -50,6 +50,8 @@ export const KDBG_TAG = 0x4742444b;
 
 /** Sizes of KDDEBUGGER_DATA64: Server 2003 x64 has 0x318, later ones grew; anything outside is no KDBG. */
 export const KDBG_MIN_SIZE = 0x290;
+
+/** See KDBG_MIN_SIZE. */
 export const KDBG_MAX_SIZE = 0x1000;
 
 /**
@@ -169,6 +171,8 @@ export const MAX_PROCESSORS = 4096;
 
 /** The thread's and process's blocks of a 64-bit process (winternl.h, public symbols), up to the list of its modules. */
 export const TEB_PEB = 0x60;
+
+/** PEB.Ldr of a 64-bit process: PEB_LDR_DATA's address. */
 export const PEB_LDR = 0x18;
 
 /** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { ContainerDamage } from './chunks.ts';
 
+/** A file that holds another: a compression or an archive. */
 export interface Container {
   /** `gzip`, for messages and reports. */
   readonly name: string;
@@ -24,6 +25,7 @@ const CONTAINERS: readonly Container[] = [
   { name: 'xz', magic: Buffer.from('fd377a585a00', 'hex'), unpack: unxz },
 ];
 
+/** The container that a file's first bytes show. */
 export const identifyContainer = (head: Buffer): Container | undefined =>
   CONTAINERS.find(({ magic }) => head.subarray(0, magic.length).equals(magic));
 

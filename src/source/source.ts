@@ -1,5 +1,6 @@
 /** Random access to the bytes of an input. Nothing here can write to it. */
 
+/** Random access to an input's bytes, sync for headers and async for bulk. */
 export interface ByteSource {
   /** For messages. */
   readonly name: string;

@@ -15,6 +15,7 @@ const ftruncate = promisify(ftruncateCallback);
 const CHUNK = MIB;
 const ZEROS = Buffer.alloc(CHUNK);
 
+/** Standard input as a file on disk, removed on `close`. */
 export interface Spooled {
   source: FileSource;
   /** Why the stream's rest is missing or doubtful. */
