@@ -32,6 +32,10 @@ export const isCanonical = (address: bigint, bits = 48): boolean => {
 /** Kernel half: bit 63 set and canonical in 57 bits, which includes every 48-bit address. */
 export const isKernelAddress = (address: bigint): boolean => address >> 63n === 1n && isCanonical(address, 57);
 
+/** A pointer of the guest: 32-bit ones are sign-extended, so that kernel addresses have their upper bits set. */
+export const pointerAt = (bytes: Buffer, at: number, size: 4 | 8): bigint =>
+  size === 8 ? bytes.readBigUInt64LE(at) : BigInt.asUintN(64, BigInt(bytes.readInt32LE(at)));
+
 const alignDown = (value: number, alignment: number): number => value - (value % alignment);
 
 /** The next multiple of `alignment`, or `value` if it is one. */

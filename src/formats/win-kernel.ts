@@ -81,6 +81,7 @@ export const DebuggerData = struct({
     MmLastUnloadedDriver: u64(0x228),
     CmNtCSDVersion: u64(0x268),
     MmPhysicalMemoryBlock: u64(0x270),
+    OffsetKThreadTeb: u16(0x29a),
     OffsetKThreadApcProcess: u16(0x2a0),
     SizeEProcess: u16(0x2a8),
     OffsetEprocessPeb: u16(0x2aa),

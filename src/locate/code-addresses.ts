@@ -1,5 +1,5 @@
 /** Addresses that may lie in the kernel image, in the order of how much they are worth. */
-import { isKernelAddress } from '../core/bits.ts';
+import { isKernelAddress, pointerAt } from '../core/bits.ts';
 import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
@@ -9,13 +9,14 @@ import type { SearchResult } from './memory-search.ts';
 /** Bytes of a stack that are looked through. */
 const STACK_BYTES = 0x800;
 
-/** What a crash dump's header tells; and the CPUs: interrupt handlers, those of CPUs in this address space first; RIPs; words on kernel stacks. */
+/** What a crash dump's header tells; and the CPUs: interrupt handlers, those of CPUs in this address space first; instruction pointers; words on kernel stacks. */
 export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Generator<CodeAddress> {
   const { machine, cpus, dumpHeader } = space.image;
   if (dumpHeader) {
     yield { address: va(dumpHeader.KdDebuggerDataBlock), why: "the KDBG's address in the dump's header" };
     yield { address: va(dumpHeader.PsLoadedModuleList), why: "the module list's address in the dump's header" };
   }
+  const { pointerSize } = machine;
   const running = cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));
   const own = running.filter(({ registers }) => machine.pageTables(registers)?.root === space.root);
   const ordered = [...own, ...running.filter((r) => !own.includes(r))];
@@ -25,16 +26,16 @@ export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Gen
   }
   const inKernel = ordered.filter(({ registers }) => !machine.isUserMode(registers));
   for (const { cpu, registers } of inKernel) {
-    const rip = machine.instructionPointer(registers);
-    if (isKernelAddress(rip)) yield { address: rip, why: `RIP of CPU ${cpu.index}` };
+    const address = machine.instructionPointer(registers);
+    if (isKernelAddress(address)) yield { address, why: `${machine.words.instructionPointer} of CPU ${cpu.index}` };
   }
   for (const { cpu, registers } of inKernel) {
-    const rsp = machine.stackPointer(registers);
-    const words = isKernelAddress(rsp)
-      ? space.read(rsp, Math.min(STACK_BYTES, PAGE_SIZE - Number(rsp & 0xfffn)))
+    const stack = machine.stackPointer(registers);
+    const words = isKernelAddress(stack)
+      ? space.read(stack, Math.min(STACK_BYTES, PAGE_SIZE - Number(stack & 0xfffn)))
       : undefined;
-    for (let at = 0; words && at + 8 <= words.length; at += 8) {
-      const word = words.readBigUInt64LE(at);
+    for (let at = 0; words && at + pointerSize <= words.length; at += pointerSize) {
+      const word = pointerAt(words, at, pointerSize);
       if (isKernelAddress(word)) yield { address: va(word), why: `word on the stack of CPU ${cpu.index}` };
     }
   }
@@ -65,6 +66,11 @@ function* handlers(
   evidence: Evidence,
 ): Generator<CodeAddress> {
   const found = space.image.machine.interruptHandlers(table, (address, length) => space.read(address, length));
-  if (found.length === 0) evidence.reject(KERNEL_STEP, `IDT of ${owner}`, `no usable gates at ${hex64(table.base)}`);
+  if (found.length === 0)
+    evidence.reject(
+      KERNEL_STEP,
+      `${space.image.machine.words.interruptTable} of ${owner}`,
+      `no usable gates at ${hex64(table.base)}`,
+    );
   for (const address of found) yield { address, why: `interrupt handler of ${owner}` };
 }

@@ -93,7 +93,7 @@ async function locateIn(
     });
   }
   const { processors, bad } = findProcessors(space, kdbg.fields);
-  const strayCpus = matchProcessors(processors, image.cpus, space);
+  const strayCpus = matchProcessors(processors, image.cpus, space, kdbg.fields);
   if (image.dumpHeader) readDumpedCpus(space, processors);
   const cpuCount = image.dumpHeader ? processors.filter((p) => p.cpu).length : image.cpus.length;
   reportProcessors(image.machine, processors, bad, strayCpus, cpuCount, kdbg, evidence, diagnostics);

@@ -1,6 +1,6 @@
 /** Where a page-table root may be: candidates in the order of how much they are worth, none of them believed yet. */
 import type { Diagnostics } from '../core/errors.ts';
-import { hex, hex64, type PhysicalAddress, pa } from '../core/units.ts';
+import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress } from '../core/units.ts';
 import type { CpuState, PageTables } from '../machines/machine.ts';
 import { entryAt, rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
@@ -66,7 +66,7 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
   const seen = new Set<number>();
   if (image.cpus.length === 0) evidence.reject(ROOT_STEP, 'CPU states', 'the input holds none');
   for (const cpu of image.cpus) {
-    const method = `CR3 of CPU ${cpu.index}`;
+    const method = `${image.machine.words.root} of CPU ${cpu.index}`;
     if (!cpu.registers) {
       evidence.reject(ROOT_STEP, method, 'its state is unknown');
       continue;
@@ -76,7 +76,7 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
       evidence.reject(
         ROOT_STEP,
         method,
-        image.machine.knowsControl(cpu.registers)
+        image.machine.neverStarted(cpu.registers)
           ? 'paging is off: the CPU was never started'
           : 'the input lacks its control registers',
       );
@@ -104,15 +104,20 @@ export function* shadowedRoots(image: MemoryImage, evidence: Evidence): Generato
     const tables = cpu.registers && image.machine.pageTables(cpu.registers);
     if (!cpu.registers || !tables) continue;
     const space = new AddressSpace(image, pa(tables.root), tables.mode);
-    for (const kpcr of image.machine.kpcrCandidates(cpu.registers)) {
+    for (const kpcr of image.machine.kpcrCandidates(cpu.registers, space.reader)) {
       yield* rootsInKpcr(space, cpu, kpcr, evidence);
     }
   }
 }
 
-function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence: Evidence): Generator<RootCandidate> {
+function* rootsInKpcr(
+  space: AddressSpace,
+  cpu: CpuState,
+  kpcr: VirtualAddress,
+  evidence: Evidence,
+): Generator<RootCandidate> {
   const method = `KPCR of CPU ${cpu.index} at ${hex64(kpcr)}`;
-  const { self } = space.image.machine.kpcr;
+  const { machine } = space.image;
   const tried = new Set<number>([space.root]);
   const offsets = [...KNOWN_OFFSETS, ...Array.from({ length: KPCR_REACH / 8 }, (_, i) => 8 * i)];
   let mapping = 0;
@@ -125,7 +130,7 @@ function* rootsInKpcr(space: AddressSpace, cpu: CpuState, kpcr: bigint, evidence
     // The kernel's tables map the word's page to the same memory, and a KPCR that names itself.
     const candidate = new AddressSpace(space.image, pa(root), space.mode);
     if (candidate.translate(kpcr + BigInt(offset)) !== space.translate(kpcr + BigInt(offset))) continue;
-    if (candidate.readU64(kpcr + BigInt(self)) !== kpcr) continue;
+    if (machine.kpcrDoubt(candidate.reader, kpcr) !== undefined) continue;
     mapping++;
     yield {
       tables: { root, mode: space.mode },

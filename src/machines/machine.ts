@@ -4,12 +4,16 @@
  */
 import type { VirtualAddress } from '../core/units.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
+import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
+import type { ReadVirtual } from './read-virtual.ts';
 import type { Registers } from './registers.ts';
 import type { CodeImage, FrameState, UnwindStep } from './unwinding.ts';
 
 export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
+export type { KpcrClaim, KpcrLayout } from './kpcr.ts';
+export type { ReadVirtual } from './read-virtual.ts';
 export type { Registers } from './registers.ts';
 
 /** One CPU as the input describes it. */
@@ -29,9 +33,6 @@ export interface PageTables {
   root: number;
   mode: PagingMode;
 }
-
-/** Reads guest memory at a virtual address; undefined where it is not present. */
-export type ReadVirtual = (address: bigint, length: number) => Buffer | undefined;
 
 export interface InterruptTable {
   base: VirtualAddress;
@@ -54,6 +55,25 @@ export interface PageDatabaseFormat {
   stateAt: readonly number[];
 }
 
+/** What messages and displays call things. Registers as the debugger spells them. */
+export interface MachineWords {
+  instructionPointer: string;
+  stackPointer: string;
+  /** The register with the page-table root. */
+  root: string;
+  /** The register that leads to a processor's KPCR. */
+  kpcr: string;
+  interruptTable: string;
+}
+
+/** A register to be shown. */
+export interface NamedRegister {
+  name: string;
+  value: bigint;
+  /** Its width. */
+  bits: number;
+}
+
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;
@@ -63,6 +83,9 @@ export interface Machine {
   readonly elfMachine: number;
   /** IMAGE_FILE_MACHINE_*, in PE and dump headers. */
   readonly imageFileMachine: number;
+  readonly words: MachineWords;
+  /** Bytes of a pointer, and of a word on the stack. */
+  readonly pointerSize: 4 | 8;
   readonly sharedUserData: VirtualAddress;
   readonly pagingModes: readonly PagingMode[];
   readonly pageDatabase: PageDatabaseFormat;
@@ -75,14 +98,23 @@ export interface Machine {
   readonly kdumpBlockSize: number;
   /** An entry of .xen_prstatus in a core file of Xen's; undefined where Xen runs no Windows on this machine. */
   readonly xenVcpu: { size: number; parse(bytes: Buffer): CpuNote | undefined } | undefined;
-  /** Whether the input has this CPU's control registers. */
-  knowsControl(registers: Registers): boolean;
-  /** undefined when they are unknown, or the CPU runs without the paging that this Windows needs: it was never started. */
+  /** What a display shows of a CPU: all integer registers, and the control registers that are known. */
+  namedRegisters(registers: Registers): NamedRegister[];
+  /** The CPU was never started: it runs without the paging that this Windows needs. */
+  neverStarted(registers: Registers): boolean;
+  /** What the register with the page-table root holds; undefined where the input doesn't say. */
+  rootRegister(registers: Registers): bigint | undefined;
+  /** undefined where they are unknown, or the CPU was never started. */
   pageTables(registers: Registers): PageTables | undefined;
-  /** Offsets within the KPCR, the same in every build: its own address, its PRCB's address, its PRCB. */
-  readonly kpcr: { self: number; currentPrcb: number; prcb: number; kdVersionBlock: number; size: number };
-  /** Where the KPCR may be: the registers that Windows keeps it in. */
-  kpcrCandidates(registers: Registers): VirtualAddress[];
+  readonly kpcr: KpcrLayout;
+  /** Where the KPCR may be, by the registers that Windows keeps it in and what they lead to. */
+  kpcrCandidates(registers: Registers, read: ReadVirtual): VirtualAddress[];
+  /**
+   * Why what is at `kpcr` is not a KPCR, as a clause; undefined when it is one.
+   *
+   * @param claim the PRCB that it should name; without, only the KPCR itself is looked at
+   */
+  kpcrDoubt(read: ReadVirtual, kpcr: VirtualAddress, claim?: KpcrClaim): string | undefined;
   /** Where exceptions and interrupts are dispatched from; undefined where the input doesn't say. */
   interruptTable(registers: Registers): InterruptTable | undefined;
   /** Kernel code addresses that an interrupt table leads to. */
@@ -98,6 +130,8 @@ export interface Machine {
   stackPointer(registers: Registers): VirtualAddress;
 
   readonly contextSize: number;
+  /** Bytes; Windows aligns CONTEXT frames to it. */
+  readonly contextAlignment: number;
   encodeContext(registers: Registers): Buffer;
   /** @param frame `contextSize` bytes */
   viewContext(frame: Buffer): ContextView;
@@ -140,6 +174,8 @@ export interface Machine {
   endsWithCall(before: Buffer): boolean;
   /** Bytes of the longest call. */
   readonly longestCall: number;
+  /** Bytes of the largest kernel stack. */
+  readonly kernelStackSize: number;
   /** The TEB of the thread that a CPU runs, in user mode or entered from there; undefined where that is unknown. */
   teb(registers: Registers): VirtualAddress | undefined;
 }

@@ -1,7 +1,8 @@
 /** Virtual memory: one page walker for every machine and paging mode. */
-import { isCanonical } from '../core/bits.ts';
+import { isCanonical, pointerAt } from '../core/bits.ts';
 import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { entryAt, type PageEntry, type PagingMode, rawEntryAt } from '../machines/paging-mode.ts';
+import type { ReadVirtual } from '../machines/read-virtual.ts';
 import type { MemoryImage } from './image.ts';
 
 /** Why an address does not translate. */
@@ -143,6 +144,16 @@ export class AddressSpace {
         return undefined;
     }
     return buffer;
+  }
+
+  /** `read` as a function of its own. */
+  readonly reader: ReadVirtual = (virtual, length) => this.read(virtual, length);
+
+  /** A pointer as wide as the machine's; 32-bit ones are sign-extended. */
+  readPointer(virtual: bigint): bigint | undefined {
+    const { pointerSize } = this.image.machine;
+    const bytes = this.read(virtual, pointerSize);
+    return bytes && pointerAt(bytes, 0, pointerSize);
   }
 
   readU64(virtual: bigint): bigint | undefined {

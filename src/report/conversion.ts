@@ -101,7 +101,7 @@ export function reportDump(
       ? {
           code: hex(STATUS_BREAKPOINT),
           address: hex64(exceptionAddress),
-          from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} rip of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
+          from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} instruction pointer of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
         }
       : null,
     patches: plan.patches.map(reportPatch),

@@ -60,7 +60,7 @@ export function describeInput(image: MemoryImage): InfoReport['input'] {
     cpus: image.cpus.map(({ index, registers: r }) => ({
       index,
       rip: r ? hex64(image.machine.instructionPointer(r)) : null,
-      cr3: r?.control ? hex(r.control.cr3) : null,
+      cr3: hexOrNull(r && image.machine.rootRegister(r)),
       mode: r ? cpuMode(image, r) : null,
     })),
     dumpHeader: header ? describeHeader(header) : null,
@@ -86,7 +86,9 @@ export function headerText(field: Buffer): string | null {
 }
 const cpuMode = (image: MemoryImage, r: Registers) => (neverStarted(image, r) ? 'never started' : modeOf(image, r));
 export const neverStarted = ({ machine }: MemoryImage, registers: Registers): boolean =>
-  machine.knowsControl(registers) && !machine.pageTables(registers);
+  machine.neverStarted(registers);
+
+const hexOrNull = (value: bigint | undefined): string | null => (value === undefined ? null : hex(value));
 export interface InputReport {
   path: string;
   format: string;

@@ -1,7 +1,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
-import type { Registers } from '../machines/machine.ts';
+import type { Machine, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
@@ -230,9 +230,14 @@ export function describeProcessor(w: Windows, shown: ShownContext, images: Image
     mode,
     rip: known ? hex64(rip) : null,
     rsp: known ? hex64(view.stackPointer) : null,
-    cr3: registers?.control ? hex(registers.control.cr3) : null,
+    cr3: rootRegister(machine, registers),
     at: known ? placeOf(w, rip, images) : null,
   };
+}
+/** The register with the page-table root; null where it is not known. */
+function rootRegister(machine: Machine, registers: Registers | undefined): string | null {
+  const value = registers && machine.rootRegister(registers);
+  return value === undefined ? null : hex(value);
 }
 export function placeOf({ space, modules }: Windows, address: bigint, images: Images): CodePlace | null {
   const module = moduleOf(modules, address);
@@ -358,7 +363,7 @@ export function reportProcessors(w: Windows, shown: readonly ShownContext[]): Pr
       mode: mode ?? null,
       rip: rip === undefined ? null : hex64(rip),
       rsp: r ? hex64(machine.stackPointer(r)) : null,
-      cr3: r?.control ? hex(r.control.cr3) : null,
+      cr3: rootRegister(machine, r),
       module: rip === undefined ? null : (moduleOf(w.modules, rip)?.name ?? null),
       shown: shown.find((s) => s.processor === p)?.source ?? 'unknown',
       captured: captured

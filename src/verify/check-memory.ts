@@ -49,12 +49,13 @@ export function problemsOf(windows: Windows): Problem[] {
     const who = `processor ${p.number}`;
     const tables = image.machine.pageTables(registers);
     // A CPU of which the input did not tell has none.
-    if (registers.control && (!tables || !image.has(tables.root, tableSize(tables.mode, 0)))) {
+    const root = image.machine.rootRegister(registers);
+    if (root !== undefined && (!tables || !image.has(tables.root, tableSize(tables.mode, 0)))) {
       problems.push({
         code: 'special-registers',
         message: `${who}: its page-table root is not in the dump, or paging is off`,
-        field: 'Cr3',
-        found: hex(registers.control.cr3),
+        field: image.machine.words.root,
+        found: hex(root),
       });
     }
     const table = image.machine.interruptTable(registers);

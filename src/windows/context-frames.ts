@@ -8,9 +8,6 @@ import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
 import type { Processor } from './processors.ts';
 
-/** Frames are XMM-aligned. */
-const ALIGNMENT = 16n;
-
 /** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
 function frameDoubt(
   space: AddressSpace,
@@ -24,7 +21,9 @@ function frameDoubt(
   // A frame inside the PRCB is where the KDBG says, not where a pointer does.
   if (context === undefined || context instanceof Reason || !kdbg.fields.OffsetPrcbContext) return undefined;
   const doubt = (why: string) => because(`its PRCB points to ${hex64(context)} for its CONTEXT frame, but ${why}`);
-  if (context % ALIGNMENT !== 0n) return doubt('it is not aligned to 16 bytes');
+  if (context % BigInt(machine.contextAlignment) !== 0n) {
+    return doubt(`it is not aligned to ${machine.contextAlignment} bytes`);
+  }
   const taken = structures(machine, kdbg, processors, modules).find(
     ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
   );
@@ -35,7 +34,9 @@ function frameDoubt(
   const module = moduleOf(modules, context);
   if (module) return doubt(`${module.name} is there, and no CONTEXT`);
   // Behind the pointer the PRCB keeps the flags that a new frame gets.
-  const flags = space.read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext) + 8n, 4)?.readUInt32LE();
+  const flags = space
+    .read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext + machine.pointerSize), 4)
+    ?.readUInt32LE();
   if (flags !== undefined && machine.areContextFlags(flags)) return undefined;
   return doubt('what is there looks like no CONTEXT');
 }
@@ -49,22 +50,23 @@ function structures(machine: Machine, kdbg: Kdbg, processors: readonly Processor
     ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: LoaderEntry64.size })),
     ...processors.flatMap(({ number, cpu }) => {
       const table = cpu?.registers && machine.interruptTable(cpu.registers);
-      return table ? [{ what: `the IDT of processor ${number}`, from: table.base, size: table.size }] : [];
+      return table
+        ? [{ what: `the ${machine.words.interruptTable} of processor ${number}`, from: table.base, size: table.size }]
+        : [];
     }),
-    // With the PRCB's first fields.
     ...processors.map((p) => ({
       what: `the KPCR of processor ${p.number}`,
       from: p.kpcr as bigint,
-      size: 2 * machine.kpcr.size,
+      size: machine.kpcr.reach,
     })),
   ];
   const add = (what: string, from: bigint | undefined, size: number) => {
     if (from !== undefined) list.push({ what, from, size });
   };
-  add('KiBugCheckData', KiBugCheckData, 40);
-  add('KiProcessorBlock', KiProcessorBlock, 8 * processors.length);
-  add('PsLoadedModuleList', PsLoadedModuleList, 16);
-  add('PsActiveProcessHead', PsActiveProcessHead, 16);
+  add('KiBugCheckData', KiBugCheckData, 5 * machine.pointerSize);
+  add('KiProcessorBlock', KiProcessorBlock, machine.pointerSize * processors.length);
+  add('PsLoadedModuleList', PsLoadedModuleList, 2 * machine.pointerSize);
+  add('PsActiveProcessHead', PsActiveProcessHead, 2 * machine.pointerSize);
   return list;
 }
 

@@ -1,6 +1,6 @@
 /** In a crashed guest: the bug check, which processor crashed, and the registers that Windows captured then. */
 
-import { isKernelAddress } from '../core/bits.ts';
+import { isKernelAddress, pointerAt } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
@@ -22,7 +22,7 @@ export interface CapturedFrame {
   view: ContextView;
   /** Why it is not to be shown; undefined when it holds up. */
   doubt: string | undefined;
-  /** Its RIP lies in KeBugCheckEx: Windows captured it there. */
+  /** Its instruction pointer lies in KeBugCheckEx: Windows captured it there. */
   atBugCheck: boolean;
 }
 
@@ -49,9 +49,6 @@ interface CodeRange {
   to: bigint;
 }
 
-/** A kernel stack's largest size on x64 (KERNEL_LARGE_STACK_SIZE, 0x12000). */
-const MAX_STACK = 0x12000;
-
 /** What a crash is looked for in. */
 export interface CrashScene {
   space: AddressSpace;
@@ -64,7 +61,8 @@ export interface CrashScene {
 /** The crash, or undefined in a guest that did not crash. Adds what is doubtful to the image's diagnostics. */
 export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefined {
   const { space, kernel, kdbg, processors } = scene;
-  const { diagnostics } = space.image;
+  const { diagnostics, machine } = space.image;
+  const { words } = machine;
   const bugCheck = readBugCheck(space, kdbg, diagnostics);
   if (!bugCheck) return undefined;
   // KeBugCheck is the form without parameters.
@@ -80,7 +78,7 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
       evidence.accept(
         STEP,
         method,
-        `rip ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ' in KeBugCheckEx' : ''}, rsp ${hex64(frame.view.stackPointer)}`,
+        `${words.instructionPointer} ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ' in KeBugCheckEx' : ''}, ${words.stackPointer} ${hex64(frame.view.stackPointer)}`,
       );
   }
   const told = (processor: Processor, how: Crash['how'], detail: string): Crash => {
@@ -154,32 +152,37 @@ function readCaptured(
   const bytes = readContextFrame(space, processor);
   if (!bytes || address === undefined || address instanceof Reason) return undefined;
   const view = machine.viewContext(bytes);
-  const { instructionPointer: rip, stackPointer: rsp } = view;
-  const inKernel = rip >= kernel.base && rip < kernel.base + BigInt(kernel.size);
+  const { instructionPointer: code, stackPointer: stack } = view;
+  const { instructionPointer, stackPointer } = machine.words;
+  const inKernel = code >= kernel.base && code < kernel.base + BigInt(kernel.size);
   let doubt: string | undefined;
   if (!view.complete) doubt = 'its flags claim no control and integer registers';
-  else if (!inKernel && !moduleOf(modules, rip)) doubt = `rip ${hex64(rip)} lies in no module`;
-  else if (!isKernelAddress(rsp) || rsp % 8n !== 0n) doubt = `rsp ${hex64(rsp)} is no kernel stack`;
-  else if (moduleOf(modules, rsp)) doubt = `rsp ${hex64(rsp)} lies in a module`;
-  else if (!space.read(rsp, 8)) doubt = `the stack at rsp ${hex64(rsp)} is not present`;
-  const atBugCheck = bugCheckCode.some(({ from, to }) => rip >= from && rip < to);
+  else if (!inKernel && !moduleOf(modules, code)) doubt = `${instructionPointer} ${hex64(code)} lies in no module`;
+  else if (!isKernelAddress(stack) || stack % BigInt(machine.pointerSize) !== 0n)
+    doubt = `${stackPointer} ${hex64(stack)} is no kernel stack`;
+  else if (moduleOf(modules, stack)) doubt = `${stackPointer} ${hex64(stack)} lies in a module`;
+  else if (!space.read(stack, machine.pointerSize))
+    doubt = `the stack at ${stackPointer} ${hex64(stack)} is not present`;
+  const atBugCheck = bugCheckCode.some(({ from, to }) => code >= from && code < to);
   return { address, bytes, view, doubt, atBugCheck };
 }
 
-/** Whether the stack above a processor's RSP holds a return address in `code`. */
+/** Whether the stack above a processor's stack pointer holds a return address in `code`. */
 function stackHolds(space: AddressSpace, processor: Processor, code: readonly CodeRange[]): boolean {
   const { machine } = space.image;
   const registers = processor.cpu?.registers;
   if (!registers || machine.isUserMode(registers)) return false;
-  const start = machine.stackPointer(registers) & ~7n;
+  const { pointerSize, kernelStackSize } = machine;
+  const pointer = machine.stackPointer(registers);
+  const start = pointer - (pointer % BigInt(pointerSize));
   if (!isKernelAddress(start)) return false;
-  for (let at = start; at < start + BigInt(MAX_STACK); ) {
+  for (let at = start; at < start + BigInt(kernelStackSize); ) {
     const length = PAGE_SIZE - Number(at & 0xfffn);
     const bytes = space.read(at, length);
     // A guard page ends the stack.
     if (!bytes) return false;
-    for (let i = 0; i + 8 <= length; i += 8) {
-      const word = bytes.readBigUInt64LE(i);
+    for (let i = 0; i + pointerSize <= length; i += pointerSize) {
+      const word = pointerAt(bytes, i, pointerSize);
       if (code.some(({ from, to }) => word > from && word < to)) return true;
     }
     at += BigInt(length);

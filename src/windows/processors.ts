@@ -26,6 +26,8 @@ export interface Processor {
   doubt: string | undefined;
   /** The CPU state that runs this processor. */
   cpu: CpuState | undefined;
+  /** How that was found out, for evidence: `by the KPCR 0x…`. */
+  cpuBy: string | undefined;
 }
 
 /** An entry of KiProcessorBlock that should be a PRCB and is not. */
@@ -52,14 +54,16 @@ export function findProcessors(
   if (table === undefined || !isKernelAddress(table)) return { processors, bad };
   const known = new Set<bigint>();
   const loaded = new Set<bigint>(
-    space.image.cpus.flatMap((cpu) => (cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [])),
+    space.image.cpus.flatMap((cpu) =>
+      cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers, space.reader) : [],
+    ),
   );
   let last = -1;
   for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
     const entry = space.readU64(table + BigInt(8 * i));
     if (entry === undefined) break;
     if (entry === 0n || known.has(entry)) continue;
-    const kpcr = entry - BigInt(pcrOffsets(space, fields).prcb);
+    const kpcr = entry - prcbOffset(space, fields);
     const doubt = checkPrcb(space, fields, entry);
     const reason = loaded.has(kpcr) || dumpedKpcrs(space, fields, i, entry).includes(va(kpcr)) ? undefined : doubt;
     if (reason === undefined) {
@@ -82,24 +86,19 @@ export function findProcessors(
   return { processors, bad: bad.filter((b) => b.number <= last) };
 }
 
-/** The KDBG's word on the KPCR's layout, and the machine's where it has none. */
-const pcrOffsets = ({ image }: AddressSpace, fields: DebuggerFields) => ({
-  self: fields.OffsetPcrSelfPcr || image.machine.kpcr.self,
-  currentPrcb: fields.OffsetPcrCurrentPrcb || image.machine.kpcr.currentPrcb,
-  prcb: fields.OffsetPcrContainedPrcb || image.machine.kpcr.prcb,
-});
+/** Offset of the PRCB in its KPCR: the KDBG's word, and the machine's where it has none. */
+const prcbOffset = ({ image }: AddressSpace, fields: DebuggerFields): bigint =>
+  BigInt(fields.OffsetPcrContainedPrcb || image.machine.kpcr.prcb);
 
 /** undefined when the PRCB at `address` names itself through its KPCR. */
 function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint): string | undefined {
   if (!isKernelAddress(address)) return `${hex64(address)} is no kernel address`;
-  const offsets = pcrOffsets(space, fields);
-  const kpcr = address - BigInt(offsets.prcb);
-  const self = space.readU64(kpcr + BigInt(offsets.self));
-  const current = space.readU64(kpcr + BigInt(offsets.currentPrcb));
-  if (self === undefined || current === undefined) return `its KPCR at ${hex64(kpcr)} is not present`;
-  if (self !== kpcr) return `KPCR.Self at ${hex64(kpcr)} is ${hex64(self)}`;
-  if (current !== address) return `KPCR.CurrentPrcb at ${hex64(kpcr)} is ${hex64(current)}`;
-  return undefined;
+  const kpcr = va(address - prcbOffset(space, fields));
+  return space.image.machine.kpcrDoubt(space.reader, kpcr, {
+    prcb: va(address),
+    selfAt: fields.OffsetPcrSelfPcr,
+    currentPrcbAt: fields.OffsetPcrCurrentPrcb,
+  });
 }
 
 /** KPRCB.Number is a byte in the oldest builds: that much is compared. */
@@ -125,45 +124,88 @@ function describeProcessor(
   return {
     number,
     prcb,
-    kpcr: va(prcb - BigInt(pcrOffsets(space, fields).prcb)),
+    kpcr: va(prcb - prcbOffset(space, fields)),
     context,
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,
     doubt: undefined,
     cpu: undefined,
+    cpuBy: undefined,
   };
 }
 
-/** Gives each processor the CPU whose registers point to its KPCR; returns the CPUs left over. */
-export function matchProcessors(processors: Processor[], cpus: readonly CpuState[], space: AddressSpace): CpuState[] {
+/**
+ * Gives each processor the CPU whose registers lead to its KPCR; in user mode, where not every input has that
+ * address, the CPU with the TEB of the thread that it runs. Returns the CPUs left over.
+ */
+export function matchProcessors(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  fields: DebuggerFields,
+): CpuState[] {
+  const { machine } = space.image;
   const byKpcr = new Map(processors.map((p) => [p.kpcr as bigint, p]));
-  const left: CpuState[] = [];
-  for (const cpu of cpus) {
-    const candidates = cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers) : [];
+  const left = cpus.filter((cpu) => {
+    const candidates = cpu.registers ? machine.kpcrCandidates(cpu.registers, space.reader) : [];
     const processor = candidates
       .map((address) => byKpcr.get(address))
       .find((p) => p !== undefined && p.cpu === undefined);
-    if (processor) processor.cpu = cpu;
-    else left.push(cpu);
-  }
-  // In user mode the KPCR's address is in a register that not every input has: the only one left is its CPU.
+    return !processor || !assign(processor, cpu, `by the KPCR ${hex64(processor.kpcr)}`);
+  });
+  const running = matchByTeb(processors, left, space, fields);
+  // The only one left is its CPU.
   const free = processors.filter((p) => p.cpu === undefined);
-  const hidden = left.filter(({ registers }) => registers && isHidden(space.image.machine, registers));
-  if (free.length === 1 && hidden.length === 1) {
-    free[0]!.cpu = hidden[0];
-    return left.filter((cpu) => cpu !== hidden[0]);
+  const hidden = running.filter(({ registers }) => registers && isHidden(space, registers));
+  const [processor, cpu] = [free[0], hidden[0]];
+  if (processor && cpu && free.length === 1 && hidden.length === 1) {
+    assign(processor, cpu, 'as the only one left, in user mode');
+    return running.filter((other) => other !== cpu);
   }
-  return left;
+  return running;
 }
 
-const isHidden = (machine: Machine, registers: Registers): boolean =>
-  machine.isUserMode(registers) && machine.kpcrCandidates(registers).length === 0;
+function assign(processor: Processor, cpu: CpuState, how: string): true {
+  processor.cpu = cpu;
+  processor.cpuBy = how;
+  return true;
+}
+
+/** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
+function matchByTeb(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  { OffsetPrcbCurrentThread: threadAt, OffsetKThreadTeb: tebAt }: DebuggerFields,
+): CpuState[] {
+  if (!threadAt || !tebAt) return [...cpus];
+  const free = processors.flatMap((processor) => {
+    if (processor.cpu) return [];
+    const thread = space.readPointer(processor.prcb + BigInt(threadAt));
+    const teb = thread !== undefined && isKernelAddress(thread) ? space.readPointer(thread + BigInt(tebAt)) : undefined;
+    return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
+  });
+  const tebOf = ({ registers }: CpuState): bigint | undefined =>
+    registers && isHidden(space, registers) ? space.image.machine.teb(registers) : undefined;
+  return cpus.filter((cpu) => {
+    const teb = tebOf(cpu);
+    const fitting = free.filter((f) => f.teb === teb);
+    const [match] = fitting;
+    if (!match || fitting.length > 1 || cpus.some((other) => other !== cpu && tebOf(other) === teb)) return true;
+    return !assign(match.processor, cpu, `by the TEB ${hex64(match.teb)} of its thread`);
+  });
+}
+
+/** In user mode the KPCR's address is in a register that not every input has. */
+const isHidden = ({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean =>
+  machine.isUserMode(registers) && machine.kpcrCandidates(registers, reader).length === 0;
+
 /** Where the registers that a crash dump holds for a processor say that its KPCR is. */
 function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number, prcb: bigint): VirtualAddress[] {
   if (!space.image.dumpHeader || !isKernelAddress(prcb)) return [];
   const registers = dumpedRegisters(space, describeProcessor(space, fields, number, va(prcb)));
-  return registers ? space.image.machine.kpcrCandidates(registers) : [];
+  return registers ? space.image.machine.kpcrCandidates(registers, space.reader) : [];
 }
 
 /** A processor's CONTEXT frame as it is in memory; undefined where none is known or it is not present. */
@@ -217,9 +259,9 @@ export function reportProcessors(
     }
     const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
     if (p.cpu) {
-      evidence.accept(step, method, `it has CPU ${p.cpu.index}, by the KPCR ${hex64(p.kpcr)}`);
+      evidence.accept(step, method, `it has CPU ${p.cpu.index}${p.cpuBy === undefined ? '' : `, ${p.cpuBy}`}`);
     } else {
-      evidence.reject(step, method, `no CPU's gs leads to its KPCR ${hex64(p.kpcr)}`);
+      evidence.reject(step, method, `no CPU's ${machine.words.kpcr} leads to its KPCR ${hex64(p.kpcr)}`);
       diagnostics.add(
         'loss',
         'processor-without-state',
@@ -238,11 +280,11 @@ export function reportProcessors(
   }
   for (const cpu of strays) {
     if (!cpu.registers) continue; // reported by the reader
-    if (machine.knowsControl(cpu.registers) && !machine.pageTables(cpu.registers)) {
+    if (machine.neverStarted(cpu.registers)) {
       evidence.reject(step, `CPU ${cpu.index}`, 'paging is off: it was never started, so nothing of it is lost');
       continue;
     }
-    evidence.reject(step, `CPU ${cpu.index}`, 'its gs leads to no processor of Windows');
+    evidence.reject(step, `CPU ${cpu.index}`, `its ${machine.words.kpcr} leads to no processor of Windows`);
     diagnostics.add(
       'loss',
       'cpu-without-processor',

@@ -5,7 +5,7 @@
 
 import { isKernelAddress } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
-import { hex64, KIB, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
+import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
 import { AddressSpace } from '../memory/address-space.ts';
@@ -57,9 +57,6 @@ export interface Stack {
 
 const MAX_FRAMES = 256;
 
-/** Of a stack, searched for return addresses: as much as a kernel stack has (KERNEL_LARGE_STACK_SIZE). */
-const MAX_GUESS_BYTES = 72 * KIB;
-
 /** Images of user mode begin at multiples of this. */
 const IMAGE_STEP = 0x1_0000n;
 
@@ -97,13 +94,14 @@ class Walk {
   readonly #spaces: readonly AddressSpace[];
   readonly #code = new Map<CodeModule, Code>();
   #userModules: CodeModule[] | undefined;
-  /** What is left of the search for return addresses. */
-  #guessBytes = MAX_GUESS_BYTES;
+  /** What is left of the search for return addresses: as much as a kernel stack has. */
+  #guessBytes: number;
 
   constructor(windows: Windows, processor: Processor) {
     this.#windows = windows;
     this.#processor = processor;
     const { image } = windows;
+    this.#guessBytes = image.machine.kernelStackSize;
     const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
     this.#spaces = [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), windows.space];
   }

@@ -2,7 +2,9 @@
 import { isCanonical, isKernelAddress } from '../../core/bits.ts';
 import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
 import { va } from '../../core/units.ts';
-import type { ContextView, ReadVirtual } from '../machine.ts';
+import type { ContextView } from '../machine.ts';
+import type { ReadVirtual } from '../read-virtual.ts';
+import { Kpcr } from './kpcr.ts';
 import { bareSegment } from './prstatus.ts';
 import type { Segment, X64Registers } from './registers.ts';
 
@@ -223,17 +225,13 @@ export function encodeUnknownContext(): Buffer {
   return buffer;
 }
 
-/** GdtBase at 0 and IdtBase at 0x38 of a KPCR (public symbols). */
-const KPCR_GDT_BASE = 0;
-const KPCR_IDT_BASE = 0x38;
-
 /** Up to the descriptor of the compatibility-mode TEB, the last one that Windows sets; and 256 gates. */
 const GDT_LIMIT = 0x57;
 const IDT_LIMIT = 0xfff;
 
 /** What the kernel names of its tables; undefined where it can't be its own KPCR. */
 function tablesOfKpcr(kpcr: Buffer) {
-  const [gdt, idt] = [kpcr.readBigUInt64LE(KPCR_GDT_BASE), kpcr.readBigUInt64LE(KPCR_IDT_BASE)];
+  const { GdtBase: gdt, IdtBase: idt } = Kpcr.read(kpcr);
   if (!isKernelAddress(gdt) || !isKernelAddress(idt)) return undefined;
   return { GdtrLimit: GDT_LIMIT, GdtrBase: gdt, IdtrLimit: IDT_LIMIT, IdtrBase: idt };
 }

@@ -4,6 +4,7 @@ import { NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
 import type { Machine } from '../machine.ts';
+import { rootIn } from '../paging-mode.ts';
 import {
   areContextFlags,
   Context,
@@ -15,12 +16,13 @@ import {
   SpecialRegisters,
   viewContext,
 } from './context.ts';
+import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR } from './kpcr.ts';
 import { pageClues } from './page-clues.ts';
 import { createPageScan } from './page-scan.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { Prstatus, parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
-import { has5Levels, is64BitCode, isLongModePaging, pageTableRoot, privilegeLevel } from './registers.ts';
+import { has5Levels, is64BitCode, isLongModePaging, namedRegisters, privilegeLevel } from './registers.ts';
 import { endsWithCall, frameState, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
@@ -36,6 +38,8 @@ export const X64: Machine = {
   title: '64-bit x86',
   elfMachine: 62,
   imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
+  words: { instructionPointer: 'rip', stackPointer: 'rsp', root: 'cr3', kpcr: 'gs', interruptTable: 'IDT' },
+  pointerSize: 8,
   sharedUserData: SHARED_USER_DATA_64,
   pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
   // u3.e1: behind the 16-bit reference count at 0x18 since Vista; before, the count comes last.
@@ -51,17 +55,24 @@ export const X64: Machine = {
   kdumpBlockSize: PAGE_SIZE,
   xenVcpu: { size: XenVcpu.size, parse: parseXenVcpu },
 
-  knowsControl: (r) => r.control !== undefined,
-  pageTables: ({ control }) =>
-    control && isLongModePaging(control)
-      ? { root: pageTableRoot(control.cr3), mode: has5Levels(control) ? PAGING_5_LEVELS : PAGING_4_LEVELS }
-      : undefined,
+  namedRegisters,
+  neverStarted: ({ control }) => control !== undefined && !isLongModePaging(control),
+  rootRegister: ({ control }) => control?.cr3,
+  pageTables: ({ control }) => {
+    if (!control || !isLongModePaging(control)) return undefined;
+    const mode = has5Levels(control) ? PAGING_5_LEVELS : PAGING_4_LEVELS;
+    return { root: rootIn(mode, control.cr3), mode };
+  },
 
-  kpcr: { self: 0x18, currentPrcb: 0x20, prcb: 0x180, kdVersionBlock: 0x108, size: 0x180 },
-
-  kpcrCandidates: (r) =>
-    // In user mode gs is the TEB's, and SWAPGS will bring the KPCR's.
-    [r.gs.base, r.kernelGsBase].filter((base): base is bigint => base !== undefined && isKernelAddress(base)).map(va),
+  kpcr: {
+    prcb: PRCB_IN_KPCR,
+    kdVersionBlock: Kpcr.offsetOf('KdVersionBlock'),
+    size: Kpcr.size,
+    // With the PRCB's first fields.
+    reach: 2 * Kpcr.size,
+  },
+  kpcrCandidates,
+  kpcrDoubt,
 
   interruptTable: ({ tables }) => tables && { base: va(tables.idt.base), size: tables.idt.limit + 1 },
 
@@ -87,6 +98,8 @@ export const X64: Machine = {
   stackPointer: (r) => va(r.rsp),
 
   contextSize: Context.size,
+  // For the XMM registers in it.
+  contextAlignment: 16,
   encodeContext,
   viewContext,
   areContextFlags,
@@ -100,6 +113,8 @@ export const X64: Machine = {
   unwind,
   endsWithCall,
   longestCall: LONGEST_CALL,
+  // KERNEL_LARGE_STACK_SIZE.
+  kernelStackSize: 0x12000,
   teb: (r) => {
     const base = privilegeLevel(r) === 3 ? r.gs.base : r.kernelGsBase;
     return base === undefined || base === 0n || isKernelAddress(base) ? undefined : va(base);

@@ -2,6 +2,7 @@
 import { isKernelAddress } from '../../core/bits.ts';
 import { MIB, pa, va } from '../../core/units.ts';
 import type { PageClue } from '../page-search.ts';
+import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
 
 /** Windows puts the start block of its other processors into the first MiB. */
 export const LOW_MEMORY = MIB;
@@ -29,14 +30,23 @@ export function pageClues(words: Uint32Array, at: number, physical: number): rea
 const word = (words: Uint32Array, at: number, offset: number): bigint =>
   (BigInt(words[at + offset / 4 + 1]!) << 32n) | BigInt(words[at + offset / 4]!);
 
-/** Self at +0x18 is a page's address, CurrentPrcb at +0x20 lies 0x180 above it, IdtBase at +0x38. */
+const SELF = Kpcr.offsetOf('Self');
+const CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
+const IDT_BASE = Kpcr.offsetOf('IdtBase');
+
+/** Self is a page's address, and CurrentPrcb that of the PRCB in the KPCR. */
 function kpcrAt(words: Uint32Array, at: number): PageClue | undefined {
-  const selfLow = words[at + 6]!;
+  const selfLow = words[at + SELF / 4]!;
   // Cheap test first.
-  if ((selfLow & 0xfff) !== 0 || words[at + 8] !== (selfLow + 0x180) >>> 0) return undefined;
-  const self = word(words, at, 0x18);
-  const idtBase = word(words, at, 0x38);
-  if (!isKernelAddress(self) || word(words, at, 0x20) !== self + 0x180n || !isKernelAddress(idtBase)) return undefined;
+  if ((selfLow & 0xfff) !== 0 || words[at + CURRENT_PRCB / 4] !== (selfLow + PRCB_IN_KPCR) >>> 0) return undefined;
+  const self = word(words, at, SELF);
+  const idtBase = word(words, at, IDT_BASE);
+  if (
+    !isKernelAddress(self) ||
+    word(words, at, CURRENT_PRCB) !== self + BigInt(PRCB_IN_KPCR) ||
+    !isKernelAddress(idtBase)
+  )
+    return undefined;
   return { kind: 'kpcr', virtual: va(self), idtBase: va(idtBase) };
 }
 

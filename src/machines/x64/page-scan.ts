@@ -6,6 +6,7 @@
 
 import { KDBG_TAG } from '../../formats/win-kernel.ts';
 import type { PageScan } from '../page-search.ts';
+import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
 import { LOW_MEMORY } from './page-clues.ts';
 import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
 
@@ -21,10 +22,9 @@ const SELF_MAP_BITS = 0x3n;
 /** A tag is the lower half of an aligned word. */
 const TAG_MASK = 0xffff_ffffn;
 
-/** Self at +0x18, CurrentPrcb 0x180 above it at +0x20: their lower halves. */
-const KPCR_SELF = 0x18;
-const KPCR_CURRENT_PRCB = 0x20;
-const PRCB_IN_KPCR = 0x180;
+/** Of both, the lower halves are compared. */
+const KPCR_SELF = Kpcr.offsetOf('Self');
+const KPCR_CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
 
 const [BASE, END, TAG_END, EXPECTED, OUT] = [0, 1, 2, 3, 4];
 const [AT, WORD, FOUND, WANTED, COUNT] = [5, 6, 7, 8, 9];

@@ -52,7 +52,6 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
 const CR0_PG = 1n << 31n;
 const CR4_PAE = 1n << 5n;
 const CR4_LA57 = 1n << 12n;
-const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
 export const SEGMENT_LONG = 1 << 21;
 
 /** Paging on, in the form that long mode needs; a CPU that was never started has it off. */
@@ -60,11 +59,18 @@ export const isLongModePaging = (r: ControlRegisters): boolean => (r.cr0 & CR0_P
 
 export const has5Levels = (r: ControlRegisters): boolean => (r.cr4 & CR4_LA57) !== 0n;
 
-/** Physical address of the page-table root: CR3 without PCID and flag bits. */
-export const pageTableRoot = (cr3: bigint): number => Number(cr3 & CR3_ADDRESS);
-
 /** Current privilege level: the RPL of CS. */
 export const privilegeLevel = (r: X64Registers): number => r.cs.selector & 3;
 
 /** In user mode a CPU can run 32-bit code (WoW64); then the CS descriptor's L bit is clear. */
 export const is64BitCode = (r: X64Registers): boolean => (r.cs.flags & SEGMENT_LONG) !== 0;
+
+/** In the debugger's order: integer registers, then selectors, then the control registers that are known. */
+export function namedRegisters(r: X64Registers): { name: string; value: bigint; bits: number }[] {
+  return [
+    ...[...GENERAL_REGISTERS, 'rip' as const].map((name) => ({ name, value: r[name], bits: 64 })),
+    { name: 'efl', value: r.rflags, bits: 32 },
+    ...SEGMENTS.map((name) => ({ name, value: BigInt(r[name].selector), bits: 16 })),
+    ...(r.control ? CONTROL_REGISTERS.map((name) => ({ name, value: r.control![name], bits: 64 })) : []),
+  ];
+}
