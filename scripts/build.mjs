@@ -32,9 +32,9 @@ function licences(inputs) {
 }
 
 const built = (file) => import(pathToFileURL(join(root, 'dist', 'cli', file)).href);
-const { commandHelp } = await built('arguments.js');
+const { describeCommands } = await built('describe.js');
 const { renderManual } = await built('shell/manual.js');
-writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(await commandHelp()));
+writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(describeCommands()));
 
 // Last: that it is there says that all was built.
 writeFileSync(

@@ -2,81 +2,74 @@
 import { readFileSync } from 'node:fs';
 import TOML from '@iarna/toml';
 import * as z from 'zod';
-import {
-  COMPRESSIONS,
-  CONTEXT_CHOICES,
-  DUMP_TYPE_CHOICES,
-  FORMAT_CHOICES,
-  RAM_CHOICES,
-  REFLINK_CHOICES,
-  SPARSE_CHOICES,
-} from '../choices.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import type { OptionRow } from '../options/row.ts';
+import { closest } from '../options/similar.ts';
+import { ROWS } from '../options/table.ts';
+import { type ConfiguredOptions, expectation, parseText } from '../options/values.ts';
 
 /** What zod says of a value is replaced by what was expected. */
 const text = z.string({ error: 'a string' }).min(1, { error: 'a string that is not empty' });
-const flag = z.boolean({ error: 'true or false' });
-const count = (least: number) => {
-  const error = `a whole number from ${least}`;
-  return z.int({ error }).min(least, { error }).max(100_000, { error: 'a number up to 100000' });
-};
 const list = z.array(text, { error: 'an array of strings' });
-const choice = <const T extends readonly string[]>(choices: T) =>
-  z.enum(choices, { error: `one of ${choices.map((c) => `"${c}"`).join(', ')}` });
-/** TOML's integers have 64 bits with a sign: half of all addresses would not fit. */
-const ADDRESS = 'a string with a hexadecimal address, as "0x1ad000"';
-const address = z.string({ error: ADDRESS }).regex(/^(0x)?[0-9a-f`]{1,20}$/i, { error: ADDRESS });
 
-const options = z.strictObject(
-  {
-    strict: flag,
-    patch: flag,
-    type: choice(DUMP_TYPE_CHOICES),
-    'drop-zero-pages': flag,
-    compress: choice(COMPRESSIONS),
-    sparse: choice(SPARSE_CHOICES),
-    reflink: choice(REFLINK_CHOICES),
-    ram: choice(RAM_CHOICES),
-    context: choice(CONTEXT_CHOICES),
-    verify: flag,
-    format: choice(FORMAT_CHOICES),
-    runs: text,
-    spool: text,
-    dtb: address,
-    'kernel-base': address,
-  },
-  { error: 'a table' },
-);
+/** An option's value in a configuration. */
+function schemaOf(row: OptionRow): z.ZodType {
+  const error = expectation(row);
+  switch (row.kind) {
+    case 'flag':
+      return z.boolean({ error });
+    case 'choice':
+      return z.enum(row.choices, { error });
+    case 'count':
+      return z.int({ error }).min(row.least, { error }).max(row.most, { error });
+    case 'physical':
+    case 'virtual':
+    case 'ranges': {
+      // TOML's integers have 64 bits with a sign: half of all addresses would not fit.
+      const written = `a string with ${error}`;
+      return z.string({ error: written }).refine((value) => parseText(row, value) !== undefined, { error: written });
+    }
+    default:
+      return text;
+  }
+}
+
+const optionsAt = (place: 'batch' | 'options'): Record<string, z.ZodType> =>
+  Object.fromEntries(
+    ROWS.filter(([, row]) => row.toml === place).map(([name, row]) => [name, schemaOf(row).optional()]),
+  );
+
+const options = z.strictObject(optionsAt('options'), { error: 'a table' });
 
 const override = z.strictObject(
-  { match: text, name: text.optional(), options: options.partial().optional() },
+  { match: text, name: text.optional(), options: options.optional() },
   { error: 'a table' },
 );
 
-const config = z
-  .strictObject(
-    {
-      inputs: list,
-      manifest: text,
-      exclude: list,
-      out: text,
-      name: text,
-      jobs: count(1),
-      'keep-going': flag,
-      retries: count(0),
-      force: flag,
-      hash: flag,
-      html: flag,
-      report: text,
-      junit: text,
-      options: options.partial(),
-      override: z.array(override, { error: 'an array of tables: [[override]]' }),
-    },
-    { error: 'a table' },
-  )
-  .partial();
+/** Keys that are not options of the command line. */
+const STRUCTURE = {
+  inputs: list.optional(),
+  exclude: list.optional(),
+  options: options.optional(),
+  override: z.array(override, { error: 'an array of tables: [[override]]' }).optional(),
+};
 
-export type BatchConfig = z.infer<typeof config>;
+const config = z.strictObject({ ...optionsAt('batch'), ...STRUCTURE }, { error: 'a table' });
+
+/** What a configuration says. */
+export interface BatchConfig extends ConfiguredOptions<'batch'> {
+  inputs?: string[];
+  exclude?: string[];
+  options?: ConfiguredOptions<'options'>;
+  override?: { match: string; name?: string; options?: ConfiguredOptions<'options'> }[];
+}
+
+/** Every key: those at the top, of an override, and of `options`. */
+export const CONFIG_KEYS: Readonly<Record<'top' | 'override' | 'options', readonly string[]>> = {
+  top: Object.keys(config.shape),
+  override: Object.keys(override.shape),
+  options: Object.keys(options.shape),
+};
 
 /** Throws `Elf2dmpError` that names file, key, and what was expected. */
 export function readConfig(file: string): BatchConfig {
@@ -95,19 +88,26 @@ export function readConfig(file: string): BatchConfig {
     throw configError(file, `is not TOML${place}: ${message.split(/ at row| \n|\n/)[0]}`);
   }
   const result = config.safeParse(data);
-  if (result.success) return result.data;
+  // Its shape is made from the table, as the type is.
+  if (result.success) return result.data as BatchConfig;
   const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data));
   throw configError(file, first, ...more);
 }
 
 function describe(issue: z.core.$ZodIssue, data: unknown): string {
   if (issue.code === 'unrecognized_keys') {
-    return `unknown key ${issue.keys.map((key) => `"${keyOf([...issue.path, key])}"`).join(', ')}`;
+    return `unknown key ${issue.keys.map((key) => unknownKey(issue.path, key)).join(', ')}`;
   }
   const found = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], data);
   const actual =
     found === undefined ? 'nothing' : JSON.stringify(found, (_, v) => (typeof v === 'bigint' ? `${v}` : v));
   return `key "${keyOf(issue.path)}": expected ${issue.message}, found ${actual.slice(0, 60)}`;
+}
+
+function unknownKey(path: readonly PropertyKey[], key: string): string {
+  const inTable = path.length === 0 ? CONFIG_KEYS.top : CONFIG_KEYS.override;
+  const meant = closest(key, path.at(-1) === 'options' ? CONFIG_KEYS.options : inTable);
+  return `"${keyOf([...path, key])}"${meant === undefined ? '' : ` (did you mean "${meant}"?)`}`;
 }
 
 /** `override[1].options.dtb` */

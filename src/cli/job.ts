@@ -1,24 +1,25 @@
 /** What the command line asked for. One file per command in `commands/` makes these. */
-import type { Argv } from 'yargs';
-
-/** Words are taken as they are; of an option that is given twice the last counts. */
-export const PARSER_CONFIGURATION = {
-  'parse-numbers': false,
-  'parse-positional-numbers': false,
-  'dot-notation': false,
-  'duplicate-arguments-array': false,
-  'camel-case-expansion': false,
-} as const;
+import { type OptionName, rowsOf } from '../options/table.ts';
+import type { CommandValues } from '../options/values.ts';
+import type { CommandName } from './command-table.ts';
 
 export interface Job {
-  /** `--json`: a failure is also told on stdout, as data. */
+  /** `--json`: a failure is also reported on stdout, as data. */
   json: boolean;
   verbose: boolean;
-  /** Its end is told by a signal; the output's name is for the message. */
+  /** The output's name, for the message when a signal ends it. */
   output?: string | undefined;
   /** Does it, prints, and gives the exit code. Throws `Elf2dmpError`. */
   run(signal: AbortSignal): Promise<number>;
 }
 
-/** Declares a command; `chosen` is called with the job when the command line is one for it. */
-export type AddCommand = (yargs: Argv, chosen: (job: Job) => void) => Argv;
+/** A command's options with the table's defaults. */
+export function withDefaults<Name extends CommandName>(
+  command: Name,
+  values: Readonly<Record<string, unknown>>,
+): CommandValues<Name> {
+  const all: Partial<Record<OptionName, unknown>> = {};
+  for (const [name, row] of rowsOf(command)) all[name] = values[name] ?? ('default' in row ? row.default : undefined);
+  // What the parser took for each row is of the row's type: a test parses every option of every command.
+  return all as CommandValues<Name>;
+}

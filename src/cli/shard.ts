@@ -1,6 +1,8 @@
 /** Which part of a batch this process does: told by an option, or by the engine that started it. */
 import type { Shard } from '../batch/plan.ts';
-import { usage } from './values.ts';
+import { usage as wrong } from './usage.ts';
+
+const usage = (message: string, hint?: string) => wrong(message, 'batch', hint);
 
 /** Variables of Kubernetes' Indexed Jobs and of Slurm's job arrays; the number of shards is ours. */
 type Environment = Readonly<Record<string, string | undefined>>;

@@ -62,6 +62,18 @@ const OWN_FILE = 'Name an OUTPUT: the dump then is a separate file.';
 export const ERRORS = {
   // Arguments
   usage: { kind: 'usage', means: 'The arguments or options are wrong.', todo: 'See `elf2dmp --help`.' },
+  'option-unknown': {
+    kind: 'usage',
+    means: 'A function of the library has no option of this name.',
+    todo: 'See the hint, or docs/options.md.',
+  },
+  'option-value': {
+    kind: 'usage',
+    means: "An option's value is not of its type, or not one of its choices.",
+    todo: 'The message names the option and what it expects.',
+  },
+  'option-missing': { kind: 'usage', means: 'An option is missing that others need.', todo: 'Give it.' },
+  'option-conflict': { kind: 'usage', means: 'Two options exclude each other.', todo: 'Leave out one of them.' },
   'stdin-is-terminal': {
     kind: 'usage',
     means: 'The input is `-`, but standard input is a terminal.',

@@ -1,8 +1,8 @@
 /** SHA-256 of whole files, for custody. */
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { STANDARD_INPUT } from '../choices.ts';
 import { MIB } from '../core/units.ts';
+import { STANDARD_INPUT } from '../options/choices.ts';
 import { FileSource } from '../source/file.ts';
 
 /** Read in pieces. Throws `Elf2dmpError` on an I/O error, and what the signal holds when it is aborted. */

@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { SparseChoice } from '../choices.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
+import type { SparseChoice } from '../options/choices.ts';
 
 /** Refuses what can't become the output, before any work is done. Returns the path with links resolved. */
 export async function checkOutput(output: string, input: string, force: boolean): Promise<string> {

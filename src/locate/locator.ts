@@ -6,6 +6,7 @@ import { bytes, hex, hex64, pa } from '../core/units.ts';
 import type { Machine } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { CallOptions } from '../options/values.ts';
 import { dropDoubtfulFrames } from '../windows/context-frames.ts';
 import { findCrash } from '../windows/crash.ts';
 import { Evidence } from '../windows/evidence.ts';
@@ -45,11 +46,7 @@ import {
   type WindowsNote,
 } from './windows-note.ts';
 
-export interface LocateOptions {
-  /** Use this page-table root (physical address) instead of searching for one. */
-  dtb?: number | undefined;
-  /** The kernel's image begins at this virtual address. */
-  kernelBase?: bigint | undefined;
+export interface LocateOptions extends CallOptions<'locate'> {
   /** Ends a search of memory early. */
   signal?: AbortSignal | undefined;
   /** Called during a search of all memory with bytes searched so far and in all. */

@@ -1,12 +1,12 @@
 /** The main job: open, locate, plan, emit. */
 import { dirname } from 'node:path';
-import type { Compression, ContextChoice, DumpTypeChoice, RamChoice, ReflinkChoice, SparseChoice } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { checkOutput } from '../files/publish.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { CallOptions } from '../options/values.ts';
 import { type Conversion, planConversion } from '../plan/conversion.ts';
 import { selectPages } from '../plan/select-pages.ts';
 import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
@@ -24,46 +24,13 @@ import { checkCompression, emitCompressed } from '../write/compressed.ts';
 import { emitCopy } from '../write/copy.ts';
 import { emitReflink } from '../write/reflink.ts';
 
-export interface ConvertOptions extends LocateOptions, Omit<OpenOptions, 'onSpooled'> {
+export interface ConvertOptions
+  extends CallOptions<'convert'>,
+    LocateOptions,
+    Omit<OpenOptions, 'onSpooled' | 'crashDumps'> {
   /** A file, a compressed file, a pipe, or `-` for standard input. */
   input: string;
   output: string;
-  /** Replace an existing output. */
-  force?: boolean | undefined;
-  /** Fail, and write nothing, when anything would be lost. */
-  strict?: boolean | undefined;
-  /**
-   * Whose registers a crashed guest shows: `auto` the frame that Windows captured at the bug check for
-   * the crashing processor and the CPUs' own for the others, `cpu` the CPUs' own, `captured` the
-   * captured frames wherever they hold up. A guest that did not crash always shows the CPUs' own.
-   */
-  context?: ContextChoice | undefined;
-  /**
-   * `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. `kernel`: only
-   * what the kernel's half of the address spaces maps; `active`: only pages in use.
-   */
-  type?: DumpTypeChoice | undefined;
-  /**
-   * Share the input's blocks instead of copying them, on XFS and Btrfs: a bitmap dump, made in no time.
-   * `auto` copies where that can't be done, and says why; `always` fails. Default `never`.
-   */
-  reflink?: ReflinkChoice | undefined;
-  /** Holes in a copied dump, as `cp --sparse` has them. Default `auto`: those of the input. */
-  sparse?: SparseChoice | undefined;
-  /** `all`: everything that the input holds; `windows`: only what Windows counts as RAM. */
-  ram?: RamChoice | undefined;
-  /** Read the finished dump back and compare it with the input: `verification` in the report. */
-  verify?: boolean | undefined;
-  /** SHA-256 of input and output in the report. */
-  hash?: boolean | undefined;
-  /** Save what was changed, with the original bytes, as JSON in this file; `force` goes for it too. */
-  patches?: string | undefined;
-  /** Leave out pages of zeros: a bitmap dump, and a loss, since a dropped page looks like a missing one. */
-  dropZeroPages?: boolean | undefined;
-  /** Compress the dump while it is written. */
-  compress?: Compression | undefined;
-  /** false: leave the guest's memory as it is, so without decoded KDBG and without registers in the PRCBs. */
-  patch?: boolean | undefined;
   /** Called with what a report for people shows, when the dump is there. */
   onPage?: ((page: PageData) => void) | undefined;
   signal?: AbortSignal | undefined;
@@ -82,7 +49,7 @@ export type Progress =
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
   const started = performance.now();
   const { input, output, force = false, onProgress } = options;
-  checkChoices(options);
+  if (options.compress !== undefined) checkCompression(options.compress);
   checkInput(input);
   const target = await checkOutput(output, input, force);
   const patchTarget = await checkPatchFile(options, target);
@@ -186,20 +153,6 @@ async function checkWritten(
     ? { input: await sha256OfInput(input, signal), output: await sha256OfFile(output, signal) }
     : undefined;
   return { ...(verification ? { verification } : {}), ...(sha256 ? { sha256 } : {}) };
-}
-
-/** What can't be honoured together is refused. */
-function checkChoices(options: ConvertOptions): void {
-  const { compress, reflink = 'never', sparse = 'auto', type, dropZeroPages } = options;
-  const refuse = (one: string, other: string) => {
-    throw new Elf2dmpError({ code: 'usage', kind: 'usage', message: `${one} and ${other} do not go together` });
-  };
-  if (dropZeroPages && type === 'full') refuse('--drop-zero-pages', '--type full');
-  if (compress === undefined) return;
-  if (reflink !== 'never') refuse('--compress', '--reflink');
-  if (sparse === 'always') refuse('--compress', '--sparse always');
-  if (options.verify) refuse('--compress', '--verify');
-  checkCompression(compress);
 }
 
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {

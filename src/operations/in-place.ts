@@ -4,6 +4,7 @@ import { FILE_CALLS } from '../files/file-calls.ts';
 import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { CallOptions } from '../options/values.ts';
 import { type Conversion, planConversion } from '../plan/conversion.ts';
 import type { SharedPages } from '../plan/shared-pages.ts';
 import { inPlaceFirstPage, sharedPages } from '../plan/shared-pages.ts';
@@ -15,8 +16,9 @@ import { InPlaceFile } from '../write/in-place.ts';
 import { type ConvertOptions, convertImage, refuseLosses } from './convert.ts';
 
 export interface InPlaceOptions
-  extends LocateOptions,
-    Pick<ConvertOptions, 'strict' | 'patch' | 'context' | 'signal' | 'onProgress'> {
+  extends CallOptions<'convertInPlace'>,
+    LocateOptions,
+    Pick<ConvertOptions, 'signal' | 'onProgress'> {
   /** The ELF file that becomes the dump, under its name. */
   file: string;
 }

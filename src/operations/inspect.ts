@@ -4,6 +4,7 @@ import { hex } from '../core/units.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import { machineOf } from '../machines/index.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
@@ -12,7 +13,7 @@ import { describePage, type PageData } from '../report/page.ts';
 import { describeWindows } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 
-export interface InspectOptions extends LocateOptions, OpenOptions {
+export interface InspectOptions extends CallOptions<'inspect'>, LocateOptions, Omit<OpenOptions, 'crashDumps'> {
   /** A file, a compressed file, a pipe, or `-` for standard input. */
   input: string;
   /** Called with what a report for people shows. */

@@ -1,9 +1,9 @@
 /** The stacks of a guest's processors, without symbols. */
 
-import type { ContextChoice } from '../choices.ts';
 import type { Diagnostic } from '../core/errors.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
+import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { type InputReport, reportInput } from '../report/input.ts';
@@ -11,13 +11,9 @@ import { type ProcessorStackReport, stacksOf } from '../report/stacks.ts';
 import { reportWindows, type WindowsReport } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 
-export interface StackOptions extends LocateOptions, OpenOptions {
+export interface StackOptions extends CallOptions<'stacks'>, LocateOptions, Omit<OpenOptions, 'crashDumps'> {
   /** A file's path, or `-` for standard input. */
   input: string;
-  /** Of this processor only, by Windows' number. */
-  processor?: number | undefined;
-  /** Whose registers a crashed guest's stacks begin at, as for a conversion. */
-  context?: ContextChoice | undefined;
 }
 
 export interface StackReport {

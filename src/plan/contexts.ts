@@ -3,10 +3,10 @@
  * registers asks here.
  */
 
-import type { ContextChoice } from '../choices.ts';
 import type { Diagnostic } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
+import type { ContextChoice } from '../options/choices.ts';
 import { type Processor, readContextFrame } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';

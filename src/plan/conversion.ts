@@ -1,7 +1,7 @@
-import type { Compression } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import type { ConvertOptions } from '../operations/convert.ts';
+import type { Compression } from '../options/choices.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';

@@ -3,9 +3,10 @@ import { createReadStream, fstatSync, openSync, readFileSync, statSync } from 'n
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
-import { STANDARD_INPUT } from '../choices.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { STANDARD_INPUT } from '../options/choices.ts';
+import type { CallOptions } from '../options/values.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
 import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
@@ -16,9 +17,7 @@ import { estimate, identify, openSource, type SourceFormat } from './registry.ts
 
 const CHUNK = 256 * 1024;
 
-export interface OpenOptions extends SourceFormat {
-  /** Where a stream or a decompressed file is kept while it is used. Default: the system's directory for temporary files. */
-  spoolDirectory?: string | undefined;
+export interface OpenOptions extends CallOptions<'open'> {
   signal?: AbortSignal | undefined;
   /** Called before a stream is written to a temporary file. */
   onSpool?: ((spooling: Spooling) => void) | undefined;

@@ -7,15 +7,9 @@ import { bytes, GIB, hex, PAGE_SIZE, pa } from '../core/units.ts';
 import { MACHINES } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
 import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import type { RawRange } from '../options/values.ts';
 import type { ByteSource } from '../source/source.ts';
 import { runReader } from './file-runs.ts';
-
-/** A physical range; ranges lie in the file one after another. */
-export interface RawRange {
-  start: number;
-  /** Bytes; undefined for all that is left. */
-  size: number | undefined;
-}
 
 /**
  * Where machines end their low memory when there is more: the rest is put at 4 GiB. QEMU's pc (3 GiB,

@@ -1,15 +1,15 @@
 /** Finds the reader for an input, or says what the input is instead. */
 
-import type { FormatChoice } from '../choices.ts';
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, failIn } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { CallOptions } from '../options/values.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';
-import { MIN_RAW_SIZE, openRaw, type RawRange } from './raw.ts';
+import { MIN_RAW_SIZE, openRaw } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
 import { readDumpHeader, winDump } from './win-dump.ts';
 import { xenCore } from './xen-core.ts';
@@ -20,14 +20,7 @@ const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
   [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));
 
 /** What the caller knows of an input. */
-export interface SourceFormat {
-  /** `raw`: physical memory without any header, whatever it looks like. Default `auto`. */
-  format?: FormatChoice | undefined;
-  /** Of raw memory: which addresses its bytes are of, in the file's order. */
-  runs?: readonly RawRange[] | undefined;
-  /** Open Windows crash dumps too. Default false: then they are refused as what a conversion makes. */
-  crashDumps?: boolean | undefined;
-}
+export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps'>;
 
 /** Opens a file as a crash dump, whatever its signature says. Throws `Elf2dmpError`. The image has to be closed. */
 export const openCrashDump = (path: string): MemoryImage => winDump.open(FileSource.open(path));

@@ -1,6 +1,5 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 
-import type { ContextChoice } from '../choices.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
@@ -8,6 +7,8 @@ import { DumpHeader64 } from '../formats/win-dump.ts';
 import { locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ConvertOptions } from '../operations/convert.ts';
+import type { ContextChoice } from '../options/choices.ts';
+import type { CallOptions } from '../options/values.ts';
 import { type Conversion, planConversion } from '../plan/conversion.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
@@ -22,15 +23,9 @@ import type { Expectation, VerifyDumpOptions } from './expectation.ts';
 import { verifyDump } from './verify-dump.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
-export interface VerifyOptions extends VerifyDumpOptions, OpenOptions {
+export interface VerifyOptions extends CallOptions<'verify'>, VerifyDumpOptions, Omit<OpenOptions, 'crashDumps'> {
   /** The crash dump. */
   dump: string;
-  /** The input that it was made from. */
-  against?: string | undefined;
-  /** The changes, as a conversion saved them; without, they are worked out again. Needs `against`. */
-  patches?: string | undefined;
-  /** SHA-256 of the files in the report. */
-  hash?: boolean | undefined;
 }
 
 export interface VerifyReport extends VerificationReport {

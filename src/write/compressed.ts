@@ -2,11 +2,11 @@
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
-import type { Compression } from '../choices.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
 import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { Compression } from '../options/choices.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 

@@ -1,11 +1,11 @@
 /** Writes a plan by copying: to a temporary file beside the output, which gets its name when it is complete. */
 import { fstatSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import type { SparseChoice } from '../choices.ts';
 import { ioError } from '../core/errors.ts';
 import { HoleMap } from '../files/holes.ts';
 import { checkSpace, type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { SparseChoice } from '../options/choices.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 import { type Span, withoutHoles, withoutZeros } from './sparse.ts';

@@ -246,8 +246,8 @@ describe('elf2dmp batch', () => {
     [['--out', 'b'], 'no inputs'],
     [['a'], '--out is needed'],
     [['a.toml', 'b', '--out', 'c'], 'is a configuration'],
-    [['a', '--out', 'b', '--jobs', '0'], '--jobs: "0"'],
-    [['a', '--out', 'b', '--dtb', 'xyz'], '--dtb: "xyz"'],
+    [['a', '--out', 'b', '--jobs', '0'], '--jobs: expected a whole number from 1'],
+    [['a', '--out', 'b', '--dtb', 'xyz'], '--dtb: expected a hexadecimal address'],
     [['a', '--out', 'b', '--keep-going', '--fail-fast'], 'do not go together'],
     [['a', '--out', 'b', '--shard', '2/2'], 'tells no shard'],
   ])('refuses %j', async (args, message) => {

@@ -1,21 +1,102 @@
 import { describe, expect, it } from 'vitest';
-import yargs from 'yargs';
-import { COMMAND_WORDS, commandHelp } from '../../src/cli/arguments.ts';
-import { conversionOptions, PLAIN_CONVERSION } from '../../src/cli/commands/convert.ts';
+import { COMMAND_NAMES } from '../../src/cli/command-table.ts';
+import { withDefaults } from '../../src/cli/job.ts';
+import { parseWords } from '../../src/cli/parse.ts';
+import type { OptionRow } from '../../src/options/row.ts';
+import { rowsOf } from '../../src/options/table.ts';
 
-describe('INPUT OUTPUT alone', () => {
-  it('means without the parser what it means with it', async () => {
-    const parsed = await conversionOptions(yargs().command('$0 [input] [output]', '')).parseAsync(['a', 'b']);
-    const { _, $0, f, q, v, ...options } = parsed as Record<string, unknown>;
-    const set = Object.entries(PLAIN_CONVERSION).filter(([, value]) => value !== undefined);
-    const given = Object.entries(options).filter(
-      ([name, value]) => value !== undefined && !/[A-Z]/.test(name) && name !== 'input' && name !== 'output',
-    );
-    expect(Object.fromEntries(given)).toEqual(Object.fromEntries(set));
+/** A value as it is written, and what it becomes. */
+const SAMPLES: Record<Exclude<OptionRow['kind'], 'flag' | 'choice'>, [text: string, value: unknown]> = {
+  file: ['x', 'x'],
+  directory: ['x', 'x'],
+  text: ['x', 'x'],
+  physical: ['1ad000', 0x1ad000],
+  virtual: ['fffff800`12345000', 0xfffff80012345000n],
+  ranges: [
+    '0+3G,4G',
+    [
+      { start: 0, size: 3 * 2 ** 30 },
+      { start: 4 * 2 ** 30, size: undefined },
+    ],
+  ],
+  count: ['7', 7],
+};
+
+describe('the command line', () => {
+  it('means without the parser what it means with it', () => {
+    expect(parseWords(['a', 'b', '--'])).toEqual({
+      command: 'convert',
+      names: ['a', 'b'],
+      raw: {},
+      values: {},
+      help: false,
+      version: false,
+    });
   });
 
-  it('leaves every other command to the parser', async () => {
-    const names = (await commandHelp()).map(({ name }) => name).filter((name) => name !== '');
-    expect([...COMMAND_WORDS].sort()).toEqual(names.sort());
+  it('takes every option of every command, and gives its value', () => {
+    for (const command of COMMAND_NAMES) {
+      const words = command === 'convert' ? [] : [command];
+      for (const [name, row] of rowsOf(command)) {
+        const needed = row.needs && command === 'verify' ? [`--${row.needs}=y`] : [];
+        const parse = (...given: string[]) =>
+          withDefaults(command, parseWords([...words, ...needed, ...given]).values) as Record<string, unknown>;
+        if (row.kind === 'flag') {
+          expect(parse(`--${name}`)[name]).toBe(true);
+          expect(parse(`--no-${name}`)[name]).toBe(false);
+          expect(parse(`--${name}`, 'true')[name]).toBe(true);
+          expect(parse(`--${name}=false`)[name]).toBe(false);
+          expect(() => parse(`--${name}=maybe`)).toThrow(`--${name} takes no value but true or false`);
+        } else {
+          const [text, value] = row.kind === 'choice' ? [row.choices.at(-1)!, row.choices.at(-1)] : SAMPLES[row.kind];
+          expect(parse(`--${name}=${text}`)[name]).toEqual(value);
+          expect(() => parse(`--no-${name}`)).toThrow(`--no-${name}: there is only --${name}`);
+          expect(() => parse(`--${name}=`)).toThrow(`--${name} needs a value`);
+          if (row.kind === 'choice' && row.bare !== undefined) expect(parse(`--${name}`, 'x')[name]).toBe(row.bare);
+          else {
+            expect(parse(`--${name}`, text)[name]).toEqual(value);
+            expect(() => parse(`--${name}`)).toThrow(`--${name} needs a value`);
+            expect(() => parse(`--${name}`, '--json')).toThrow(`--${name} needs a value`);
+          }
+        }
+        if (row.alias) expect(parse(`-${row.alias}`)[name]).toBe(true);
+      }
+    }
+  });
+
+  it.each([
+    [['--vebrose', 'a', 'b'], '--vebrose is not an option', 'did you mean --verbose?'],
+    [['info', '--no-pach', 'a'], '--no-pach is not an option', 'see elf2dmp info --help'],
+    [['stack', '--type', 'full', 'a'], '--type is not an option of stack', 'see elf2dmp stack --help'],
+    [['-x', 'a', 'b'], '-x is not an option', 'see elf2dmp --help'],
+    [
+      ['--runs', '1+', 'a', 'b'],
+      '--runs: expected a list of START+SIZE such as 0+3G,4G, found "1+"',
+      'see elf2dmp --help',
+    ],
+    [
+      ['stack', '--cpu=x', 'a'],
+      '--cpu: expected a whole number from 0 to 99999, found "x"',
+      'see elf2dmp stack --help',
+    ],
+    [['verify', '--patches=p', 'a'], '--patches needs --against', 'see elf2dmp verify --help'],
+  ])('refuses %j', (words, message, hint) => {
+    expect(() => parseWords(words)).toThrow(
+      expect.objectContaining({ message, details: expect.objectContaining({ hint }) }),
+    );
+  });
+
+  it('takes the last of an option that is given twice, names behind --, and a command behind options', () => {
+    expect(parseWords(['--type=full', '--type', 'kernel', '-qv', '--', '-a', '--b', '-'])).toMatchObject({
+      names: ['-a', '--b', '-'],
+      values: { type: 'kernel', quiet: true, verbose: true },
+    });
+    expect(parseWords(['--json', 'info', 'a'])).toMatchObject({
+      command: 'info',
+      names: ['a'],
+      values: { json: true },
+    });
+    expect(parseWords(['--cpu', '1', 'stack', 'a'])).toMatchObject({ command: 'stack', values: { cpu: 1 } });
+    expect(parseWords(['verify', '--against', '-', 'a'])).toMatchObject({ values: { against: '-' } });
   });
 });

@@ -23,7 +23,7 @@ describe('the bundled command', () => {
     const sources = [...loaded].flatMap((file) => Object.keys(outputs[file]?.inputs ?? {}));
     const ours = sources.filter((path) => path.startsWith('src/'));
     expect(ours).toContain('src/cli/main.ts');
-    expect(ours.filter((path) => !/^src\/(cli|core)\/|^src\/version\.ts$|\/choices\.ts$/.test(path))).toEqual([]);
+    expect(ours.filter((path) => !/^src\/(cli|core|options)\/|^src\/version\.ts$/.test(path))).toEqual([]);
     expect(loaded.has('koffi')).toBe(false);
     // The decoder's worker lies beside whichever file starts it.
     const starter = outputFiles.find(({ text }) => text.includes('new URL("./page-worker.js",import.meta.url)'));

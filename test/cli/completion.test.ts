@@ -1,25 +1,26 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { commandHelp } from '../../src/cli/arguments.ts';
-import { type CommandHelp, commandNames, parseHelp } from '../../src/cli/help-text.ts';
-import { renderCompletion, SHELLS } from '../../src/cli/shell/completion.ts';
+import { SHELLS } from '../../src/cli/command-table.ts';
+import { type CommandHelp, describeCommands } from '../../src/cli/describe.ts';
+import { renderCompletion } from '../../src/cli/shell/completion.ts';
 import { renderManual } from '../../src/cli/shell/manual.ts';
 import { programsAvailable } from '../support/programs.ts';
 
 let dir: string;
 let commands: CommandHelp[];
 const scripts: Record<string, string> = {};
-beforeAll(async () => {
+beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), 'elf2dmp-completion-'));
-  commands = await commandHelp();
+  commands = describeCommands();
   for (const shell of SHELLS) {
     scripts[shell] = join(dir, shell);
     writeFileSync(scripts[shell], renderCompletion(shell, commands));
   }
   writeFileSync(join(dir, 'vm.elf'), '');
+  mkdirSync(join(dir, 'dumps'));
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -28,46 +29,6 @@ function lines(program: string, ...args: string[]): string[] {
   if (status !== 0) throw error ?? new Error(stderr);
   return stdout.split('\n').filter((line) => line !== '');
 }
-
-const HELP = `elf2dmp thing <file>
-
-Does a thing.
-
-Commands:
-  elf2dmp <input>       Converts.  [default]
-  elf2dmp thing <file>  Does a thing.
-
-Positionals:
-  file  what [it] is about  [string] [required]
-
-Options:
-      --version  Show version number  [boolean]
-  -q, --quiet    say less  [boolean] [default: false]
-      --patch    --no-patch leaves it  [boolean] [default: true]
-      --type     which: one, or another  [choices: "one", "other"] [default: "one"]
-      --at       where  [string]
-
-Exit codes:
-    0  good`;
-
-it('reads the help', () => {
-  expect(commandNames(HELP)).toEqual(['thing']);
-  const option = { takesValue: false, choices: [] };
-  expect(parseHelp('thing', HELP)).toEqual({
-    name: 'thing',
-    usage: 'elf2dmp thing <file>',
-    summary: 'Does a thing.',
-    positionals: [{ name: 'file', text: 'what [it] is about', choices: [] }],
-    options: [
-      { ...option, names: ['--version'], text: 'Show version number' },
-      { ...option, names: ['-q', '--quiet'], text: 'say less' },
-      { ...option, names: ['--no-patch'], text: 'leaves it' },
-      { names: ['--type'], text: 'which: one, or another', takesValue: true, choices: ['one', 'other'] },
-      { ...option, names: ['--at'], text: 'where', takesValue: true },
-    ],
-    epilogue: 'Exit codes:\n    0  good',
-  });
-});
 
 describe('completion', () => {
   const bash = (...words: string[]) =>
@@ -80,11 +41,11 @@ describe('completion', () => {
     );
 
   it('knows every option of every command, in bash', () => {
-    expect(commands.map((c) => c.name)).toEqual(expect.arrayContaining(['', 'stack', 'completion']));
+    expect(commands.map((c) => c.name)).toEqual(expect.arrayContaining(['convert', 'stack', 'completion']));
     for (const { name, options } of commands) {
       const expected = options.flatMap((o) => o.names).sort();
       expect(expected.length).toBeGreaterThan(2);
-      expect(bash(...(name === '' ? [] : [name]), '-').sort()).toEqual(expected);
+      expect(bash(...(name === 'convert' ? [] : [name]), '-').sort()).toEqual(expected);
     }
   });
 
@@ -94,6 +55,11 @@ describe('completion', () => {
     expect(bash('--type', 'b')).toEqual(['bitmap']);
     expect(bash('--type', '=')).toEqual(['auto', 'full', 'bitmap', 'kernel', 'active']);
     expect(bash('--type', '=', 'f')).toEqual(['full']);
+    expect(bash('--compress', '=', 'z')).toEqual(['zstd']);
+    expect(bash('--report', 'v')).toEqual(['vm.elf']);
+    expect(bash('--spool', '')).toEqual(['dumps']);
+    expect(bash('--dtb', 'v')).toEqual([]);
+    expect(bash('help', 'inf')).toEqual(['info']);
     expect(bash('vm.elf', 'vm.dmp', '--no-p')).toEqual(['--no-patch']);
     expect(bash('stack', '--no-p')).toEqual([]);
     expect(bash('stack', '--context', 'ca')).toEqual(['captured']);
@@ -114,6 +80,10 @@ describe('completion', () => {
       expect(fish('sta')).toEqual(['stack']);
       expect(fish('--type b')).toEqual(['bitmap']);
       expect(fish('stack --c').sort()).toEqual(['--context', '--cpu']);
+      expect(fish('--spool ')).toEqual(['dumps/']);
+      expect(fish('--report v')).toEqual(['vm.elf']);
+      expect(fish('--dtb v')).toEqual([]);
+      expect(fish('help st')).toEqual(['stack']);
       expect(fish('completion ').sort()).toEqual(['bash', 'fish', 'zsh']);
     });
 
@@ -134,9 +104,9 @@ describe.skipIf(!programsAvailable({ groff: 'groff-base' }))('the manual page', 
     });
     expect([status, stderr]).toEqual([0, '']);
     const text = stdout.replaceAll(/\s+/g, ' ');
-    for (const { options, positionals, summary } of commands) {
+    for (const { options, arguments: positionals, summary } of commands) {
       expect(text).toContain(summary.slice(0, 40));
-      for (const { names } of options) expect(text).toContain(` ${names.join(', ')} `);
+      for (const { names } of options) expect(text).toMatch(new RegExp(` ${names.join(', ')}[ [=]`));
       for (const { name } of positionals) expect(text).toContain(` ${name} `);
     }
     expect(text).toContain('3 the dump was written, with losses');

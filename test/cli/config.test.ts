@@ -88,8 +88,10 @@ describe('readConfig', () => {
   });
 
   it.each([
-    ['jbs = 2', 'unknown key "jbs"'],
-    ['jobs = "two"', 'key "jobs": expected a whole number from 1, found "two"'],
+    ['jbs = 2', 'unknown key "jbs" (did you mean "jobs"?)'],
+    ['[options]\ncontxt = "cpu"', 'unknown key "options.contxt" (did you mean "context"?)'],
+    ['[options]\nruns = "1+"', 'key "options.runs": expected a string with a list of START+SIZE'],
+    ['jobs = "two"', 'key "jobs": expected a whole number from 1 to 100000, found "two"'],
     ['[options]\ndtb = 4096', 'key "options.dtb": expected a string with a hexadecimal address'],
     ['[options]\ntype = "mini"', 'key "options.type": expected one of "auto", "full", '],
     [

@@ -227,8 +227,8 @@ describe('elf2dmp stack', () => {
     expect(report).toMatchObject({ tool: { name: 'elf2dmp' }, windows: { build: 19041 } });
     expect(report.stacks.map(calls)).toEqual([WAITING, WAITING]);
     for (const [args, message] of [
-      [[], /Missing required argument: file/],
-      [[input, '--cpu', 'x'], /--cpu: "x" is not a number/],
+      [[], /stack needs FILE/],
+      [[input, '--cpu', 'x'], /--cpu: expected a whole number/],
       [[input, '--cpu', '9'], /no processor 9/],
     ] as const) {
       const { status, stderr } = run(...args);

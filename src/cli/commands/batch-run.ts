@@ -9,20 +9,29 @@ import { type JobResult, runBatch, type Standing, standingOf } from '../../batch
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
+import { checkTogether } from '../../options/check.ts';
+import { type OptionName, ROWS } from '../../options/table.ts';
+import type { GivenValues } from '../../options/values.ts';
 import { type BatchConfig, readConfig } from '../config.ts';
-import { CONVERSION_OPTIONS } from '../conversion-options.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
+import { withDefaults } from '../job.ts';
+import type { Given } from '../parse.ts';
 import { shardFrom } from '../shard.ts';
 import { BatchProgress } from '../text/batch-progress.ts';
-import { address, rawRanges, usage } from '../values.ts';
-import type { BatchArguments } from './batch.ts';
+import { usage as wrong } from '../usage.ts';
 
 const DEFAULT_RETRIES = 2;
 
-export async function batch(args: BatchArguments, signal: AbortSignal): Promise<number> {
-  const settings = settingsOf(args);
+const usage = (message: string) => wrong(message, 'batch');
+
+/** Runs a batch and gives the exit code. Throws `Elf2dmpError`. */
+export async function batch(given: Given, signal: AbortSignal): Promise<number> {
+  const args = withDefaults('batch', given.values);
+  checkTogether(given.values);
+  const settings = settingsOf(given);
   const all = planBatch(settings.plan);
-  for (const { options } of all) checkOptions(options);
+  // What every job would fail with is said before the first starts.
+  for (const { options, relative } of all) checkTogether(options, `these are the options for ${relative}`);
   const shard = shardFrom(args.shard, process.env);
   const jobs = shard ? shardOf(all, shard) : all;
   const say = (text: string) => args.quiet || process.stderr.write(`${printable(text)}\n`);
@@ -66,8 +75,9 @@ export async function batch(args: BatchArguments, signal: AbortSignal): Promise<
 }
 
 /** What is on the command line goes before the configuration; there names count from the configuration's directory. */
-function settingsOf(args: BatchArguments) {
-  const [configFile, config] = configOf(args.paths);
+function settingsOf({ names, raw, values }: Given) {
+  const args: GivenValues<'batch'> = values;
+  const [configFile, config] = configOf(names);
   const base = configFile === undefined ? process.cwd() : dirname(resolve(configFile));
   const place = (given: string | undefined, configured: string | undefined) => {
     if (given !== undefined) return resolve(given);
@@ -76,25 +86,24 @@ function settingsOf(args: BatchArguments) {
   const out = place(args.out, config.out);
   if (out === undefined) throw usage('--out is needed: the directory for the dumps');
   const manifest = place(args.manifest, config.manifest);
-  const paths = configFile === undefined ? args.paths : (config.inputs ?? []);
+  const paths = configFile === undefined ? names : (config.inputs ?? []);
   if (paths.length === 0 && manifest === undefined)
     throw usage('no inputs: name files, directories, globs or a --manifest');
-  if (args['keep-going'] && args['fail-fast']) throw usage('--keep-going and --fail-fast do not go together');
   const given = args['keep-going'] ?? (args['fail-fast'] === undefined ? undefined : !args['fail-fast']);
   return {
     plan: {
       ...{ paths, manifest, base, out },
       exclude: config.exclude,
       name: args.name ?? config.name ?? DEFAULT_NAME,
-      options: { ...optionsOf(config.options, base), ...optionsOf(args, process.cwd()) },
+      options: { ...optionsOf(config.options, base), ...optionsOf(raw, process.cwd()) },
       overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
     },
     run: {
       // This Node and this script.
       command: [process.execPath, ...process.execArgv, process.argv[1]!],
-      jobs: count('--jobs', args.jobs, 1) ?? config.jobs ?? Math.min(4, availableParallelism()),
+      jobs: args.jobs ?? config.jobs ?? Math.min(4, availableParallelism()),
       keepGoing: given ?? config['keep-going'] ?? true,
-      retries: count('--retries', args.retries, 0) ?? config.retries ?? DEFAULT_RETRIES,
+      retries: args.retries ?? config.retries ?? DEFAULT_RETRIES,
       force: args.force ?? config.force ?? false,
       hash: args.hash ?? config.hash ?? false,
       html: args.html ?? config.html ?? false,
@@ -114,29 +123,16 @@ function configOf(paths: readonly string[]): [file: string | undefined, config: 
   return [file, readConfig(file)];
 }
 
-/** Those of a conversion that are given. */
-function optionsOf(given: Readonly<Record<string, unknown>> = {}, base: string): JobOptions {
-  const names = Object.keys(CONVERSION_OPTIONS).filter((name) => given[name] !== undefined);
+/** Those of a conversion that are given, as a command line has them. */
+function optionsOf(given: Readonly<Partial<Record<OptionName, unknown>>> = {}, base: string): JobOptions {
+  const rows = ROWS.filter(([name, row]) => row.toml === 'options' && given[name] !== undefined);
   return Object.fromEntries(
-    names.map((name) => [
-      name,
-      name === 'spool' ? resolve(base, given[name] as string) : (given[name] as string | boolean),
-    ]),
+    rows.map(([name, row]) => {
+      const value = given[name] as string | boolean;
+      const isPath = row.kind === 'file' || row.kind === 'directory';
+      return [name, isPath ? resolve(base, String(value)) : value];
+    }),
   );
-}
-
-/** What every job would fail with is told before the first. */
-function checkOptions({ dtb, 'kernel-base': kernelBase, runs }: JobOptions): void {
-  if (typeof dtb === 'string') address('--dtb', dtb, 2n ** 52n);
-  if (typeof kernelBase === 'string') address('--kernel-base', kernelBase, 2n ** 64n);
-  if (typeof runs === 'string') rawRanges(runs);
-}
-
-function count(option: string, text: string | undefined, least: number): number | undefined {
-  if (text === undefined) return undefined;
-  const value = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= least) return value;
-  throw usage(`${option}: "${text}" is not a whole number from ${least}`);
 }
 
 /** In a directory each shard has its own file: NFS does not append by itself. All files there count as one report. */

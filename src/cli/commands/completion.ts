@@ -1,26 +1,23 @@
 /** `elf2dmp completion SHELL`: the shell's completion of elf2dmp's command line. */
-
+import { SHELLS } from '../command-table.ts';
 import { EXIT } from '../exit-codes.ts';
-import type { CommandHelp } from '../help-text.ts';
-import type { AddCommand } from '../job.ts';
-import { renderCompletion, SHELLS } from '../shell/completion.ts';
+import type { Job } from '../job.ts';
+import type { Given } from '../parse.ts';
+import { usage } from '../usage.ts';
 
-/** @param help gives what is completed, which only the whole command line knows */
-export const addCompletion =
-  (help: () => Promise<CommandHelp[]>): AddCommand =>
-  (yargs, chosen) =>
-    yargs.command(
-      'completion <shell>',
-      'Prints a script that makes a shell complete the command line.',
-      (y) => y.positional('shell', { choices: SHELLS, demandOption: true, describe: 'the shell that sources it' }),
-      ({ shell }) => {
-        chosen({
-          json: false,
-          verbose: false,
-          run: async () => {
-            process.stdout.write(renderCompletion(shell, await help()));
-            return EXIT.good;
-          },
-        });
-      },
-    );
+export function completionJob({ names }: Given): Job {
+  const shell = SHELLS.find((known) => known === names[0]);
+  if (shell === undefined) throw usage(`no completion for ${names[0]}`, 'completion');
+  return {
+    json: false,
+    verbose: false,
+    run: async () => {
+      const [{ renderCompletion }, { describeCommands }] = await Promise.all([
+        import('../shell/completion.ts'),
+        import('../describe.ts'),
+      ]);
+      process.stdout.write(renderCompletion(shell, describeCommands()));
+      return EXIT.good;
+    },
+  };
+}

@@ -1,163 +1,93 @@
 /** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import type { Argv } from 'yargs';
-import { STANDARD_INPUT } from '../../choices.ts';
 import type { Progress } from '../../operations/convert.ts';
-import type { InPlaceOptions } from '../../operations/in-place.ts';
-import { CONVERSION_OPTIONS } from '../conversion-options.ts';
+import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
+import { STANDARD_INPUT } from '../../options/choices.ts';
+import { rowsOf } from '../../options/table.ts';
+import type { CommandValues } from '../../options/values.ts';
 import { EXIT } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
-import { locateOptions, sourceOptions } from '../input-options.ts';
-import type { AddCommand, Job } from '../job.ts';
+import { type Job, withDefaults } from '../job.ts';
+import { optionsFor } from '../library-options.ts';
+import type { Given } from '../parse.ts';
 import { ProgressLine, progressForBatch } from '../text/progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../text/render.ts';
 import { writeFindings } from '../text/render-verify.ts';
-import { inputName, outputName, usage } from '../values.ts';
+import { usage } from '../usage.ts';
 import { undoJob } from './undo.ts';
 
-export const conversionOptions = (y: Argv) =>
-  y
-    .positional('input', {
-      type: 'string',
-      describe:
-        'what `virsh dump --memory-only` or `dump-guest-memory` wrote, also compressed (.gz, .zst, .xz); - for standard input; it is only read',
-    })
-    .positional('output', { type: 'string', describe: 'the crash dump (.dmp) to write' })
-    .option('in-place', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'instead of INPUT OUTPUT: this ELF file becomes the dump, without copying (ext4, XFS)',
-    })
-    .option('undo', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'make the ELF file again of a file converted in place',
-    })
-    .option('force', { alias: 'f', type: 'boolean', default: false, describe: 'replace OUTPUT if it exists' })
-    .options(CONVERSION_OPTIONS)
-    .option('hash', { type: 'boolean', default: false, describe: 'put the SHA-256 of input and output in the report' })
-    .option('patches', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'save what was changed in memory, with the original bytes, to this file (JSON)',
-    })
-    .option('report', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'write a report for people, with stacks and a picture of memory, to this file (HTML)',
-    })
-    .option('json', { type: 'boolean', default: false, describe: 'print the report as JSON' })
-    .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'print errors and losses only' })
-    .option('verbose', {
-      alias: 'v',
-      type: 'boolean',
-      default: false,
-      describe: 'print what was tried and what was changed',
-    });
-
-export const addConvert: AddCommand = (yargs, chosen) =>
-  yargs.command(
-    '$0 [input] [output]',
-    "Turns a Windows guest's memory, as QEMU or libvirt dumped it to a file, into a crash dump for WinDbg.",
-    conversionOptions,
-    (args) => chosen(conversionJob(args)),
-  );
-
-type ConversionArguments = ReturnType<typeof conversionOptions> extends Argv<infer T> ? T : never;
-
-/** What INPUT OUTPUT alone means, for a start that needs no parser; a test holds it against the options above. */
-export const PLAIN_CONVERSION: Omit<ConversionArguments, 'input' | 'output'> = {
-  'in-place': undefined,
-  undo: undefined,
-  force: false,
-  strict: false,
-  patch: true,
-  type: 'auto',
-  'drop-zero-pages': false,
-  compress: undefined,
-  sparse: 'auto',
-  reflink: 'never',
-  ram: 'all',
-  context: 'auto',
-  verify: false,
-  hash: false,
-  patches: undefined,
-  report: undefined,
-  format: 'auto',
-  runs: undefined,
-  spool: undefined,
-  dtb: undefined,
-  'kernel-base': undefined,
-  json: false,
-  quiet: false,
-  verbose: false,
-};
-
 /** Throws `Elf2dmpError` (kind `usage`). */
-export function conversionJob(args: ConversionArguments): Job {
-  const { json, quiet, verbose } = args;
-  const names = namesOf(args);
-  if ('undo' in names) return undoJob(names.undo, args);
-  const common: Omit<InPlaceOptions, 'file'> = {
-    strict: args.strict,
-    patch: args.patch,
-    context: args.context,
-    ...locateOptions(args),
-  };
-  const { force, type, ram, reflink, sparse, verify, hash, patches, compress } = args;
-  const dropZeroPages = args['drop-zero-pages'];
-  const source = sourceOptions(args);
+export function conversionJob({ names, values }: Given): Job {
+  const args = withDefaults('convert', values);
+  const target = targetOf(args, names, values);
+  checkTogether(values);
+  if ('undo' in target) return undoJob(target.undo, args);
   return {
-    json,
-    verbose,
-    output: 'inPlace' in names ? names.inPlace : names.output,
-    run: async (signal) => {
-      const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
-      try {
-        refuseOneFileTwice({
-          OUTPUT: 'output' in names ? names.output : names.inPlace,
-          '--report': args.report,
-          '--patches': patches,
-        });
-        const page =
-          args.report === undefined
-            ? undefined
-            : await pageWriter(args.report, 'inPlace' in names ? names.inPlace : names.input, force);
-        const all = {
-          ...common,
-          onPage: page?.take,
-          signal,
-          onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
-        };
-        const report =
-          'inPlace' in names
-            ? await (await import('../../operations/in-place.ts')).convertInPlace({ ...all, file: names.inPlace })
-            : await (await import('../../operations/convert.ts')).convert({
-                ...all,
-                ...names,
-                ...{ force, type, ram, reflink, sparse, verify, hash, patches, compress, dropZeroPages },
-                ...source,
-                onSpool: quiet
-                  ? undefined
-                  : (spooling) => {
-                      line?.clear();
-                      process.stderr.write(renderSpooling(spooling, true));
-                    },
-              });
-        await page?.write();
-        line?.clear();
-        writeDiagnostics(report.diagnostics, { quiet, verbose });
-        if (report.verification) writeFindings(report.verification, quiet);
-        if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-        else if (!quiet) process.stdout.write(renderReport(report, verbose));
-        if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
-        return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
-      } finally {
-        line?.clear();
-      }
-    },
+    json: args.json,
+    verbose: args.verbose,
+    output: 'inPlace' in target ? target.inPlace : target.output,
+    run: (signal) => runConversion(target, args, values, signal),
   };
+}
+
+type ConversionValues = CommandValues<'convert'>;
+
+/** What a conversion reads and writes. */
+type Target = { inPlace: string } | { input: string; output: string };
+
+async function runConversion(
+  target: Target,
+  args: ConversionValues,
+  values: Given['values'],
+  signal: AbortSignal,
+): Promise<number> {
+  const { json, quiet, verbose, force, patches } = args;
+  const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
+  try {
+    refuseOneFileTwice({
+      OUTPUT: 'output' in target ? target.output : target.inPlace,
+      '--report': args.report,
+      '--patches': patches,
+    });
+    const page =
+      args.report === undefined
+        ? undefined
+        : await pageWriter(args.report, 'inPlace' in target ? target.inPlace : target.input, force);
+    const common = {
+      onPage: page?.take,
+      signal,
+      onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
+    };
+    const report =
+      'inPlace' in target
+        ? await (await import('../../operations/in-place.ts')).convertInPlace({
+            ...optionsFor('convertInPlace', values),
+            ...common,
+            file: target.inPlace,
+          })
+        : await (await import('../../operations/convert.ts')).convert({
+            ...optionsFor('convert', values),
+            ...common,
+            ...target,
+            onSpool: quiet
+              ? undefined
+              : (spooling) => {
+                  line?.clear();
+                  process.stderr.write(renderSpooling(spooling, true));
+                },
+          });
+    await page?.write();
+    line?.clear();
+    writeDiagnostics(report.diagnostics, { quiet, verbose });
+    if (report.verification) writeFindings(report.verification, quiet);
+    if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+    else if (!quiet) process.stdout.write(renderReport(report, verbose));
+    if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
+    return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+  } finally {
+    line?.clear();
+  }
 }
 
 /** Each would replace the other; a directory may have several names. */
@@ -169,7 +99,7 @@ function refuseOneFileTwice(files: Record<string, string | undefined>): void {
     try {
       real = realpathSync(directory);
     } catch {
-      // That it is not there is told where it is used.
+      // Missing: the error comes where it is used.
     }
     return [{ what, path: join(real, basename(path)) }];
   });
@@ -179,71 +109,38 @@ function refuseOneFileTwice(files: Record<string, string | undefined>): void {
   });
 }
 
-interface Given {
-  input?: string | undefined;
-  output?: string | undefined;
-  'in-place'?: string | undefined;
-  undo?: string | undefined;
-  force: boolean;
-  strict: boolean;
-  patch: boolean;
-  context: string;
-  report?: string | undefined;
-  dtb?: string | undefined;
-  'kernel-base'?: string | undefined;
-  type: string;
-  ram: string;
-  reflink: string;
-  sparse: string;
-  verify: boolean;
-  hash: boolean;
-  patches?: string | undefined;
-  format: string;
-  runs?: string | undefined;
-  spool?: string | undefined;
-  compress?: string | undefined;
-  'drop-zero-pages': boolean;
-}
-
-/** What --in-place and --undo can't honour is refused, not ignored. */
-function namesOf(args: Given): { undo: string } | { inPlace: string } | { input: string; output: string } {
-  const { undo, 'in-place': inPlace, input, output } = args;
-  if (undo === undefined && inPlace === undefined) {
-    if (input === undefined || output === undefined) throw usage('INPUT and OUTPUT are needed');
-    return { input: inputName(input), output: outputName(output) };
-  }
-  const option = undo === undefined ? '--in-place' : '--undo';
-  const refused: [given: boolean, what: string][] = [
-    [undo !== undefined && inPlace !== undefined, '--in-place'],
-    [input !== undefined, 'INPUT and OUTPUT'],
-    [args.force, '--force'],
-    [!['auto', 'bitmap'].includes(args.type), `--type ${args.type}`],
-    [args.compress !== undefined, '--compress'],
-    [args['drop-zero-pages'], '--drop-zero-pages'],
-    [args.ram === 'windows', '--ram windows'],
-    [args.reflink !== 'never', '--reflink'],
-    [args.sparse !== 'auto', '--sparse'],
-    // The input is no more: what there is to verify, `verify` does.
-    [args.verify, '--verify'],
-    [args.hash, '--hash'],
-    [args.patches !== undefined, '--patches'],
-    [args.format !== 'auto', '--format'],
-    [args.runs !== undefined, '--runs'],
-    [args.spool !== undefined, '--spool'],
-  ];
-  if (undo !== undefined) {
-    refused.push(
-      [args.report !== undefined, '--report'],
-      [args.strict, '--strict'],
-      [!args.patch, '--no-patch'],
-      [args.context !== 'auto', '--context'],
-      [args.dtb !== undefined, '--dtb'],
-      [args['kernel-base'] !== undefined, '--kernel-base'],
+/** Throws `Elf2dmpError` (kind `usage`). */
+function targetOf(
+  { undo, 'in-place': inPlace }: ConversionValues,
+  names: readonly string[],
+  values: Given['values'],
+): Target | { undo: string } {
+  if (undo !== undefined) return { undo: fileOf('undo', undo, names, values) };
+  if (inPlace !== undefined) return { inPlace: fileOf('in-place', inPlace, names, values) };
+  const [input, output] = names;
+  if (input === undefined || output === undefined) throw usage('INPUT and OUTPUT are needed');
+  if (output === STANDARD_INPUT) {
+    throw usage(
+      'the dump cannot go to standard output: its header depends on what comes last',
+      'convert',
+      'name a file',
     );
   }
-  const first = refused.find(([given]) => given);
-  if (first) throw usage(`${option} FILE and ${first[1]} do not go together`);
-  const file = inputName(undo ?? inPlace!);
-  if (file === STANDARD_INPUT) throw usage(`${option} needs a file, not standard input`);
-  return undo === undefined ? { inPlace: file } : { undo: file };
+  return { input, output };
+}
+
+function fileOf(mode: 'in-place' | 'undo', file: string, names: readonly string[], values: Given['values']): string {
+  checkMode(mode, names, values);
+  if (file === STANDARD_INPUT) throw usage(`--${mode} needs a file, not standard input`);
+  return file;
+}
+
+/** Refuses options of a conversion that `--in-place` or `--undo` can't honour. Throws `Elf2dmpError` (kind `usage`). */
+function checkMode(mode: 'in-place' | 'undo', names: readonly string[], values: Given['values']): void {
+  if (names.length > 0) throw notTogether(`--${mode}`, 'INPUT and OUTPUT');
+  for (const [name, row] of rowsOf('convert')) {
+    if (!row.commands.includes(mode) && isSet(row, values[name])) {
+      throw notTogether(`--${mode}`, asTyped(name, row, values[name]));
+    }
+  }
 }

@@ -1,0 +1,128 @@
+/** Words of a command line, taken apart by yargs' parser and held against the table of options. */
+import { Parser } from 'yargs/helpers';
+import type { OptionRow } from '../options/row.ts';
+import { closest } from '../options/similar.ts';
+import { OPTIONS, ROWS, rowsOf } from '../options/table.ts';
+import { expectation, parseText } from '../options/values.ts';
+import { type CommandName, isCommandWord } from './command-table.ts';
+import { usage } from './usage.ts';
+
+/** What a command line says. */
+export interface Given {
+  command: CommandName;
+  /** Its arguments, in order. */
+  names: readonly string[];
+  /** Options as they were written, by their names in the table. */
+  raw: Readonly<Record<string, string | boolean>>;
+  /** The same options as values. */
+  values: Readonly<Record<string, unknown>>;
+  help: boolean;
+  version: boolean;
+}
+
+/** Words are taken as they are; of an option that is given twice the last counts. */
+const CONFIGURATION = {
+  'parse-numbers': false,
+  'parse-positional-numbers': false,
+  'dot-notation': false,
+  'duplicate-arguments-array': false,
+  'camel-case-expansion': false,
+  'strip-aliased': true,
+} as const;
+
+/** Throws `Elf2dmpError` (kind `usage`). */
+export function parseWords(argv: readonly string[]): Given {
+  const { command, words } = commandOf(argv);
+  const { parsed, error } = tokens(words, rowsOf(command));
+  const { _: names, help, version, ...options } = parsed;
+  const common = { command, names: names.map(String), help: help === true, version: version === true };
+  if (common.help || common.version) return { ...common, raw: {}, values: {} };
+  if (error !== undefined) throw usage(error, command);
+  const raw: Record<string, string | boolean> = {};
+  const values: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    const row = rowsOf(command).find(([known]) => known === name)?.[1];
+    if (!row) throw unknownOption(command, name, value);
+    const written = writtenValue(command, name, row, value);
+    raw[name] = written;
+    values[name] = typeof written === 'boolean' ? written : parseText(row, written);
+    if (values[name] === undefined) {
+      throw usage(`--${name}: expected ${expectation(row)}, found ${JSON.stringify(written)}`, command);
+    }
+  }
+  checkNeeds(command, values);
+  return { ...common, raw, values };
+}
+
+/** The command's word comes first, but for options. */
+function commandOf(argv: readonly string[]): { command: CommandName; words: readonly string[] } {
+  const [first, ...rest] = argv;
+  if (isCommandWord(first)) return { command: first, words: rest };
+  const word = String(tokens(argv, ROWS).parsed._[0] ?? '');
+  if (!isCommandWord(word)) return { command: 'convert', words: argv };
+  const at = argv.indexOf(word);
+  return { command: word, words: [...argv.slice(0, at), ...argv.slice(at + 1)] };
+}
+
+function tokens(words: readonly string[], rows: readonly (readonly [string, OptionRow])[]) {
+  const flags = rows.filter(([, row]) => row.kind === 'flag').map(([name]) => name);
+  const valued = rows.filter(([, row]) => row.kind !== 'flag').map(([name]) => name);
+  const end = words.indexOf('--');
+  const [before, after] = end < 0 ? [words, []] : [words.slice(0, end), words.slice(end)];
+  const { argv, error: problem } = Parser.detailed([...before.map((word) => spelledOut(word, rows)), ...after], {
+    boolean: [...flags, 'help', 'version'],
+    string: valued,
+    narg: Object.fromEntries(valued.map((name) => [name, 1])),
+    alias: {
+      help: ['h'],
+      ...Object.fromEntries(rows.flatMap(([name, { alias }]) => (alias ? [[name, [alias]]] : []))),
+    },
+    configuration: CONFIGURATION,
+  });
+  // "Not enough arguments following: type"
+  const error = problem?.message.replace(/^.*: (\S+)$/, '--$1 needs a value');
+  return { parsed: argv as { _: (string | number)[] } & Record<string, unknown>, error };
+}
+
+/**
+ * A flag's next word is not its value, nor is that of an option whose value may be left out, and a flag's own value is
+ * one of two. Throws `Elf2dmpError` (kind `usage`).
+ */
+function spelledOut(word: string, rows: readonly (readonly [string, OptionRow])[]): string {
+  const [, name = '', value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];
+  const row = rows.find(([known, { alias }]) => known === name || (alias !== undefined && alias === name))?.[1];
+  if (row?.kind === 'flag') {
+    if (value !== undefined && parseText(row, value) === undefined) {
+      throw usage(`${word.slice(0, word.indexOf('='))} takes no value but true or false`);
+    }
+    return value === undefined ? `${word}=true` : word;
+  }
+  return row?.kind === 'choice' && row.bare !== undefined && value === undefined ? `${word}=${row.bare}` : word;
+}
+
+function writtenValue(command: CommandName, name: string, row: OptionRow, value: unknown): string | boolean {
+  if (typeof value === 'boolean' && row.kind === 'flag') return value;
+  if (value === false) throw usage(`--no-${name}: there is only --${name}`, command);
+  if (typeof value !== 'string' || value === '') throw usage(`--${name} needs a value`, command);
+  return value;
+}
+
+function unknownOption(command: CommandName, name: string, value: unknown) {
+  const long = value === false ? `--no-${name}` : `--${name}`;
+  const known = rowsOf(command).map(([option]) => option);
+  const meant = name.length > 1 ? closest(name, [...known, 'help', 'version']) : undefined;
+  const elsewhere = name in OPTIONS ? ` of ${command === 'convert' ? 'a conversion' : command}` : '';
+  const message = `${name.length === 1 ? `-${name}` : long} is not an option${elsewhere}`;
+  return meant === undefined ? usage(message, command) : usage(message, command, `did you mean --${meant}?`);
+}
+
+function checkNeeds(command: CommandName, values: Readonly<Record<string, unknown>>): void {
+  const rows = rowsOf(command);
+  for (const [name, { needs }] of rows) {
+    const applies = needs !== undefined && rows.some(([other]) => other === needs);
+    if (applies && values[name] !== undefined && values[needs] === undefined) {
+      throw usage(`--${name} needs --${needs}`, command);
+    }
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Checks options against the table: values and names that callers of the library give, and what goes together for
+ * the command line, a batch's configuration and the library alike. Small and without zod, since every start pays for it.
+ */
+import { Elf2dmpError } from '../core/errors.ts';
+import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
+import type { Call, OptionRow } from './row.ts';
+import { closest } from './similar.ts';
+import { OPTIONS, type OptionName, ROWS } from './table.ts';
+import { expectation, libraryName, VIRTUAL_ADDRESS_LIMIT, wrongValue } from './values.ts';
+
+/** What a function takes besides the table's options. */
+interface CallForm {
+  /** Paths that it can't do without. */
+  paths: readonly string[];
+  callbacks: readonly string[];
+}
+
+const READING = ['onSpool', 'onSpooled', 'onSearch'] as const;
+
+export const CALLS = {
+  convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onSearch', 'onProgress', 'onPage'] },
+  convertInPlace: { paths: ['file'], callbacks: ['onSearch', 'onProgress', 'onPage'] },
+  undoInPlace: { paths: ['file'], callbacks: [] },
+  inspect: { paths: ['input'], callbacks: [...READING, 'onPage'] },
+  stacks: { paths: ['input'], callbacks: READING },
+  verify: { paths: ['dump'], callbacks: [...READING, 'onProgress'] },
+  open: { paths: [], callbacks: READING },
+  locate: { paths: [], callbacks: ['onSearch'] },
+} as const satisfies Record<Call, CallForm>;
+
+/** Names that a function takes besides the table's options. */
+export type CallKeys<Function extends Call> = 'signal' | (typeof CALLS)[Function]['paths' | 'callbacks'][number];
+
+/** Whether an option has another value than it has by itself. */
+export function isSet(row: OptionRow, value: unknown): boolean {
+  if ('default' in row) return value !== undefined && value !== row.default;
+  return value !== undefined && !(row.kind === 'flag' && value === false);
+}
+
+/** As it is typed: `--no-patch`, `--type full`. */
+export function asTyped(name: string, row: OptionRow, value: unknown): string {
+  if (row.kind === 'flag' && value === false) return `--no-${name}`;
+  return row.kind === 'choice' && row.bare === undefined ? `--${name} ${String(value)}` : `--${name}`;
+}
+
+/** Throws `Elf2dmpError` (kind `usage`) for options, by their names in the table, that exclude each other. */
+export function checkTogether(values: Readonly<Record<string, unknown>>, hint?: string): void {
+  for (const [name, row] of ROWS) {
+    if (!isSet(row, values[name])) continue;
+    for (const conflict of row.conflicts ?? []) {
+      const other = OPTIONS[conflict.with as OptionName];
+      const value = values[conflict.with];
+      if (!isSet(other, value) || (conflict.values && !conflict.values.includes(String(value)))) continue;
+      throw notTogether(asTyped(name, row, values[name]), asTyped(conflict.with, other, value), hint);
+    }
+  }
+}
+
+/** The error for two things that exclude each other, as they are typed. */
+export const notTogether = (one: string, other: string, hint?: string): Elf2dmpError =>
+  new Elf2dmpError({ code: 'option-conflict', kind: 'usage', message: `${one} and ${other} do not go together`, hint });
+
+/** Checks what a caller of the library gave. Throws `Elf2dmpError` (kind `usage`). */
+export function checkCall(call: Call, options: unknown): void {
+  if (typeof options !== 'object' || options === null) {
+    throw wrongValue(call, 'an object of options', found(options));
+  }
+  const given = options as Readonly<Record<string, unknown>>;
+  const { paths, callbacks }: CallForm = CALLS[call];
+  const rows = new Map(
+    ROWS.filter(([, row]) => row.calls.includes(call)).map(([name, row]) => [libraryName(name, row), { name, row }]),
+  );
+  const known = [...paths, ...rows.keys(), ...callbacks, 'signal'];
+  for (const key of Object.keys(given)) {
+    if (!known.includes(key)) throw unknownOption(call, key, known);
+  }
+  for (const path of paths) {
+    const value = given[path];
+    if (value === undefined) {
+      throw new Elf2dmpError({ code: 'option-missing', kind: 'usage', message: `${call}: ${path} is missing` });
+    }
+    checkPath(`${call}: ${path}`, value);
+  }
+  for (const name of callbacks) {
+    const value = given[name];
+    if (value !== undefined && typeof value !== 'function') {
+      throw wrongValue(`${call}: ${name}`, 'a function', found(value));
+    }
+  }
+  const { signal }: { signal?: unknown } = given;
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw wrongValue(`${call}: signal`, 'an AbortSignal', found(signal));
+  }
+  const values: Record<string, unknown> = {};
+  for (const [key, { name, row }] of rows) {
+    const value = given[key];
+    values[name] = value;
+    if (value !== undefined && !isValue(row, value)) {
+      throw wrongValue(`${call}: ${key}`, libraryExpectation(row), found(value));
+    }
+    if (value !== undefined && row.needs !== undefined && rows.has(row.needs) && given[row.needs] === undefined) {
+      throw new Elf2dmpError({
+        code: 'option-missing',
+        kind: 'usage',
+        message: `${call}: ${key} needs ${row.needs}`,
+      });
+    }
+  }
+  checkTogether(values);
+}
+
+/** A path that a caller of the library gave; `-` is standard input. Throws `Elf2dmpError` (kind `usage`). */
+export function checkPath(name: string, value: unknown): void {
+  if (!isPath(value)) throw wrongValue(name, 'a path', found(value));
+}
+
+const unknownOption = (call: Call, key: string, known: readonly string[]) => {
+  const meant = closest(key, known);
+  return new Elf2dmpError({
+    code: 'option-unknown',
+    kind: 'usage',
+    message: `${call} has no option "${key}"`,
+    hint: meant === undefined ? `its options are ${known.join(', ')}` : `did you mean ${meant}?`,
+  });
+};
+
+const isPath = (value: unknown): boolean => typeof value === 'string' && value !== '' && !value.includes('\0');
+
+const isAmount = (value: unknown): boolean =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < PHYSICAL_ADDRESS_LIMIT;
+
+function isValue(row: OptionRow, value: unknown): boolean {
+  switch (row.kind) {
+    case 'flag':
+      return typeof value === 'boolean';
+    case 'choice':
+      return typeof value === 'string' && row.choices.includes(value);
+    case 'physical':
+      return isAmount(value);
+    case 'virtual':
+      return typeof value === 'bigint' && value >= 0n && value < VIRTUAL_ADDRESS_LIMIT;
+    case 'count':
+      return isAmount(value) && (value as number) >= row.least && (value as number) <= row.most;
+    case 'ranges':
+      return Array.isArray(value) && value.length > 0 && value.every(isRange);
+    default:
+      return isPath(value);
+  }
+}
+
+/** Only the last may leave out its size. */
+function isRange(range: unknown, i: number, all: readonly unknown[]): boolean {
+  if (typeof range !== 'object' || range === null) return false;
+  const { start, size } = range as Record<string, unknown>;
+  return isAmount(start) && (size === undefined ? i === all.length - 1 : isAmount(size));
+}
+
+function libraryExpectation(row: OptionRow): string {
+  switch (row.kind) {
+    case 'physical':
+      return `an address as a number below 0x${PHYSICAL_ADDRESS_LIMIT.toString(16)}`;
+    case 'virtual':
+      return 'an address as a bigint of at most 64 bits';
+    case 'ranges':
+      return 'an array of { start, size }, of which only the last may leave out its size';
+    case 'file':
+    case 'directory':
+      return 'a path';
+    default:
+      return expectation(row);
+  }
+}
+
+/** A wrong value for a message: short, and whatever it is. */
+export function found(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 60));
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (Array.isArray(value)) return 'an array';
+  return typeof value === 'object' && value !== null ? 'an object' : String(value);
+}
