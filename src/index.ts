@@ -18,23 +18,79 @@
  * await undoInPlace({ file: 'vm.elf' });    // and the ELF file again
  * ```
  *
- * All of them throw `Elf2dmpError`.
+ * All of them throw nothing but `Elf2dmpError`. Options are checked when a function is called: a wrong name or value is
+ * an error of kind `usage` before anything is read or written.
  */
 
+import { type LocateOptions, locateWindows } from './locate/locator.ts';
+import { MemoryImage } from './memory/image.ts';
+import { convert as convertFile } from './operations/convert.ts';
+import {
+  convertInPlace as convertFileInPlace,
+  type InPlaceOptions,
+  undoInPlace as undoFileInPlace,
+} from './operations/in-place.ts';
+import { inspect as inspectInput } from './operations/inspect.ts';
+import { stacks as stacksOf } from './operations/stacks.ts';
+import { checkPath, found } from './options/check.ts';
+import { checked, checkedOn } from './options/guard.ts';
+import { wrongValue } from './options/values.ts';
+import { type OpenOptions, openInput } from './readers/input.ts';
+import { verify as verifyFile } from './verify/verify.ts';
+import type { Windows } from './windows/windows.ts';
+
+/** Converts one dump. After an error nothing was written under the output's name. */
+export const convert = checked('convert', convertFile);
+
+/**
+ * Turns an ELF file on ext4 or XFS into a bitmap dump without copying its pages. A journal beside it,
+ * `FILE.elf2dmp-undo`, keeps what `undoInPlace` needs. Safe against SIGKILL at any moment, not against power loss.
+ * After an error the file is as it was, or the error says that it needs `undoInPlace`.
+ */
+export const convertInPlace = checked('convertInPlace', (options: InPlaceOptions) => convertFileInPlace(options));
+
+/** Restores a file that was converted in place, byte for byte, and removes the journal. It can be called again. */
+export const undoInPlace = checked('undoInPlace', (options: { file: string }) => undoFileInPlace(options));
+
+/** Describes a dump of any kind that can be read, crash dumps too. */
+export const inspect = checked('inspect', inspectInput);
+
+/** The stack of each processor, without symbols. */
+export const stacks = checked('stacks', stacksOf);
+
+/** Checks a crash dump, by itself or against the input that it was made from. */
+export const verify = checked('verify', verifyFile);
+
+/**
+ * Opens an input: a file, a compressed file, a pipe, or `-` for standard input. Streams and compressed files are
+ * written to a temporary file first. The image has to be closed.
+ */
+export const open: (path: string, options?: OpenOptions) => Promise<MemoryImage> = checkedOn(
+  'open',
+  (path) => checkPath('open: path', path),
+  openInput,
+);
+
+/** Finds Windows in an image. Where the image has alternatives, the result's `image` is the right one. */
+export const locate: (image: MemoryImage, options?: LocateOptions) => Promise<Windows> = checkedOn(
+  'locate',
+  (image) => {
+    if (!(image instanceof MemoryImage)) throw wrongValue('locate: image', 'an image that open() gave', found(image));
+  },
+  locateWindows,
+);
+
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
-export { type LocateOptions, locateWindows as locate } from './locate/locator.ts';
+export type { LocateOptions } from './locate/locator.ts';
 export type { MemoryImage, PhysicalRun } from './memory/image.ts';
-export { type ConvertOptions, convert, type Progress } from './operations/convert.ts';
-export { convertInPlace, type InPlaceOptions, undoInPlace } from './operations/in-place.ts';
-export { type InspectOptions, inspect } from './operations/inspect.ts';
-export {
-  type StackOptions,
-  type StackReport,
-  stacks,
-} from './operations/stacks.ts';
-export { openInput as open } from './readers/input.ts';
+export type { ConvertOptions, Progress } from './operations/convert.ts';
+export type { InPlaceOptions } from './operations/in-place.ts';
+export type { InspectOptions } from './operations/inspect.ts';
+export type { StackOptions, StackReport } from './operations/stacks.ts';
+export type { RawRange } from './options/values.ts';
+export type { OpenOptions } from './readers/input.ts';
 export type { ConversionReport, UndoReport } from './report/conversion.ts';
 export type { InfoReport } from './report/input.ts';
 export type { FrameReport, ProcessorStackReport } from './report/stacks.ts';
-export { type VerifyOptions, type VerifyReport, verify } from './verify/verify.ts';
+export type { VerifyOptions, VerifyReport } from './verify/verify.ts';
 export type { Windows } from './windows/windows.ts';
