@@ -1,7 +1,7 @@
 import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
-import type { ConvertOptions } from '../operations/convert.ts';
 import type { Compression } from '../options/choices.ts';
+import type { CallOptions } from '../options/values.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
@@ -30,7 +30,8 @@ export interface Conversion {
 /** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
 export function planConversion(
   windows: Windows,
-  options: Pick<ConvertOptions, 'patch' | 'context' | 'type' | 'ram'> & Pick<PlanOptions, 'firstPage' | 'kept'> = {},
+  options: Pick<CallOptions<'convert'>, 'patch' | 'context' | 'type' | 'ram'> &
+    Pick<PlanOptions, 'firstPage' | 'kept'> = {},
 ): Conversion {
   const { image, space, kdbg, shared } = windows;
   const { machine, diagnostics } = image;

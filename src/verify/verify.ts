@@ -6,7 +6,6 @@ import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { DumpHeader64 } from '../formats/win-dump.ts';
 import { locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { ConvertOptions } from '../operations/convert.ts';
 import type { ContextChoice } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, planConversion } from '../plan/conversion.ts';
@@ -119,7 +118,7 @@ function planAgain(windows: Windows, path: string): Expectation {
     const bitmap = dump?.format === 'windows-bitmap-dump';
     const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
     const at = bitmap ? dump?.runs[0]?.fileOffset : undefined;
-    const plan = (options: (typeof WAYS)[number], ram: ConvertOptions['ram']) =>
+    const plan = (options: (typeof WAYS)[number], ram: CallOptions<'convert'>['ram']) =>
       planConversion(windows, { ...options, ram, type, kept, firstPage: at === undefined ? undefined : () => at });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
     const kept = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram).extents : undefined;

@@ -16,14 +16,12 @@ const TOWER: readonly (readonly string[])[] = [
   ['memory', 'symbols'],
   ['machines', 'files'],
   ['source', 'formats'],
-  ['core', 'choices.ts', 'version.ts'],
+  ['options'],
+  ['core', 'version.ts'],
 ];
 
 /** Imports that go up and are known. This list may only get shorter. */
-const KNOWN_UPWARD: readonly string[] = [
-  'plan/conversion.ts -> operations/convert.ts',
-  'verify/verify.ts -> operations/convert.ts',
-];
+const KNOWN_UPWARD: readonly string[] = [];
 
 /** Exported declarations without a doc comment. This number may only fall. */
 const UNDOCUMENTED_MAX = 265;
