@@ -108,10 +108,10 @@ export class PageTables {
   readonly root: number;
   readonly levels: number;
 
-  constructor(memory: PhysicalMemory, levels: 4 | 5 = 4) {
+  constructor(memory: PhysicalMemory, levels: 4 | 5 = 4, root = memory.allocate()) {
     this.memory = memory;
     this.levels = levels;
-    this.root = memory.allocate();
+    this.root = root;
   }
 
   #table(virtual: bigint, downTo: number, user: boolean): { table: number; index: number } {
