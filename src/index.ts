@@ -82,7 +82,8 @@ export const locate: (image: MemoryImage, options?: LocateOptions) => Promise<Wi
 
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export type { LocateOptions } from './locate/locator.ts';
-export type { MemoryImage, PhysicalRun } from './memory/image.ts';
+export type { MemoryImage } from './memory/image.ts';
+export type { PhysicalRun } from './memory/runs.ts';
 export type { ConvertOptions, Progress } from './operations/convert.ts';
 export type { InPlaceOptions } from './operations/in-place.ts';
 export type { InspectOptions } from './operations/inspect.ts';

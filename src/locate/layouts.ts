@@ -4,6 +4,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { bytes, hex } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { intersect, sum } from '../memory/runs.ts';
 import type { Attempt } from '../windows/evidence.ts';
 import type { Windows } from '../windows/windows.ts';
 
@@ -80,13 +81,6 @@ async function locateInMachine(layouts: readonly MemoryImage[], locate: Locate):
 /** Bytes that Windows counts as RAM and the layout lacks, counted double, and those that it has beyond. */
 function misfitOf({ image, physicalMemory }: Windows): number | undefined {
   if (physicalMemory instanceof Reason) return undefined;
-  let inside = 0;
-  let total = 0;
-  for (const { start, size } of physicalMemory) {
-    total += size;
-    for (const run of image.runs) {
-      inside += Math.max(0, Math.min(start + size, run.start + run.size) - Math.max(start, run.start));
-    }
-  }
-  return 2 * (total - inside) + image.size - inside;
+  const inside = sum(intersect(physicalMemory, image.runs));
+  return 2 * (sum(physicalMemory) - inside) + image.size - inside;
 }

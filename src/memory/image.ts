@@ -1,21 +1,14 @@
 /** Guest physical memory: sorted runs over whatever a reader opened, read on demand. */
 import type { Diagnostics } from '../core/errors.ts';
 import type { StructOf } from '../core/struct.ts';
-import { PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { DumpHeader64 } from '../formats/win-dump.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
-
-/** Physically contiguous bytes that the input holds. Runs are sorted, disjoint and not empty. */
-export interface PhysicalRun {
-  start: PhysicalAddress;
-  /** Bytes; need not be whole pages. */
-  size: number;
-  /** Where the bytes lie in the input file, where they lie there as they are. */
-  fileOffset?: number;
-}
+import type { ByteSource } from '../source/source.ts';
+import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
 
 /**
- * What a reader gives: how to get at a run's bytes. Pages that turn out to be damaged only now become
+ * How to get at the bytes of runs that do not lie in the file as they are. Pages that turn out to be damaged only now become
  * zeros, and the reader says so in the image's diagnostics, as a loss.
  */
 export interface RunReader {
@@ -34,32 +27,44 @@ export interface ImageNote {
   head: Buffer;
 }
 
+/**
+ * The memory that an input holds, in sorted, disjoint runs, and how to read it: the runs lie in a source as they
+ * are, or a reader makes them.
+ */
+export type Contents =
+  | { kind: 'stored'; runs: readonly FileRun[]; source: ByteSource }
+  | { kind: 'decoded'; runs: readonly PhysicalRun[]; reader: RunReader; close(): void };
+
+/** What a reader finds in an input. */
 export interface MemoryImageSpec {
   /** Path or name of the input. */
   file: string;
   /** `elf-core`, … */
   format: string;
   machine: Machine;
-  runs: readonly PhysicalRun[];
+  contents: Contents;
   cpus: readonly CpuState[];
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
   /** Of a crash dump: what its header says, none of it believed yet. */
   dumpHeader?: StructOf<typeof DumpHeader64> | undefined;
-  reader: RunReader;
   /**
    * Other readings of the same bytes, by layout and machine, where the input doesn't say which is right: all
    * layouts of a machine follow each other. They are closed with this one.
    */
   alternatives?: readonly MemoryImage[] | undefined;
-  /** The open file that the runs' `fileOffset`s are of. */
-  fd?: number | undefined;
-  close(): void;
 }
 
 /** Pages kept in each of two generations: together at most 32 MiB, whatever the guest's size. */
 const CACHE_PAGES = 4096;
 
+/** Runs that lie in an open file as they are. */
+export interface StoredRuns {
+  fd: number;
+  runs: readonly FileRun[];
+}
+
+/** The physical memory of a guest, as far as the input holds it. */
 export class MemoryImage {
   readonly file: string;
   readonly format: string;
@@ -70,11 +75,12 @@ export class MemoryImage {
   readonly diagnostics: Diagnostics;
   readonly dumpHeader: StructOf<typeof DumpHeader64> | undefined;
   readonly close: () => void;
-  readonly fd: number | undefined;
+  /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
+  readonly stored: StoredRuns | undefined;
   readonly alternatives: readonly MemoryImage[];
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
-  readonly #reader: RunReader;
+  readonly #contents: Contents;
   #young = new Map<number, Buffer | null>();
   #old = new Map<number, Buffer | null>();
   #bytesRead = 0;
@@ -83,23 +89,25 @@ export class MemoryImage {
     this.file = spec.file;
     this.format = spec.format;
     this.machine = spec.machine;
-    this.runs = spec.runs;
+    const { contents } = spec;
+    this.runs = contents.runs;
     this.cpus = spec.cpus;
     this.notes = spec.notes;
     this.diagnostics = spec.diagnostics;
     this.dumpHeader = spec.dumpHeader;
-    this.close = spec.close;
-    this.fd = spec.fd;
     this.alternatives = spec.alternatives ?? [];
-    this.#reader = spec.reader;
-    let end = 0;
-    let size = 0;
-    for (const run of spec.runs) {
-      if (run.size <= 0 || run.start < end) throw new Error(`runs not sorted and disjoint at ${run.start}`);
-      end = run.start + run.size;
-      size += run.size;
+    this.#contents = contents;
+    if (contents.kind === 'stored') {
+      const { source, runs } = contents;
+      this.stored = source.fd === undefined ? undefined : { fd: source.fd, runs };
+      this.close = () => source.close();
+    } else {
+      this.stored = undefined;
+      this.close = () => contents.close();
     }
-    this.size = size;
+    const wrong = this.runs.find(({ size }) => size <= 0) ?? firstOverlap(this.runs)?.range;
+    if (wrong) throw new Error(`the run at ${hex(wrong.start)} is empty or overlaps the one before it`);
+    this.size = sum(this.runs);
   }
 
   /** Bytes read through this image so far, for figures on how much of a file locating needs. */
@@ -107,34 +115,41 @@ export class MemoryImage {
     return this.#bytesRead;
   }
 
-  /** Index of the first run that ends after `address`. */
-  #firstRunAfter(address: number): number {
-    let low = 0;
-    let high = this.runs.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const run = this.runs[middle]!;
-      if (run.start + run.size <= address) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-
   /** The pieces of [address, address + length) that are present, in order. */
   *#pieces(address: number, length: number) {
     const end = address + length;
-    for (let i = this.#firstRunAfter(address); i < this.runs.length; i++) {
+    for (let i = firstEndingAfter(this.runs, address); i < this.runs.length; i++) {
       const run = this.runs[i]!;
       if (run.start >= end) return;
-      const from = Math.max(address, run.start);
-      yield { run, from, to: Math.min(end, run.start + run.size) };
+      yield { run, index: i, from: Math.max(address, run.start), to: Math.min(end, endOf(run)) };
     }
+  }
+
+  /** False where a page was damaged. */
+  #readRunSync(index: number, offset: number, target: Buffer): boolean {
+    if (this.#contents.kind === 'decoded') {
+      const { reader, runs } = this.#contents;
+      return reader.readSync(runs[index]!, offset, target);
+    }
+    const { source, runs } = this.#contents;
+    source.readSync(runs[index]!.fileOffset + offset, target);
+    return true;
+  }
+
+  #readRun(index: number, offset: number, target: Buffer): Promise<void> {
+    if (this.#contents.kind === 'decoded') {
+      const { reader, runs } = this.#contents;
+      return reader.read(runs[index]!, offset, target);
+    }
+    const { source, runs } = this.#contents;
+    return source.read(runs[index]!.fileOffset + offset, target);
   }
 
   /** The pieces of a range that lie in the input's file as they are, in order. */
   *filePieces(address: number, length: number): Generator<{ from: number; to: number; fileOffset: number }> {
-    for (const { run, from, to } of this.#pieces(address, length)) {
-      if (run.fileOffset !== undefined) yield { from, to, fileOffset: run.fileOffset + from - run.start };
+    if (!this.stored) return;
+    for (const { run, index, from, to } of this.#pieces(address, length)) {
+      yield { from, to, fileOffset: this.stored.runs[index]!.fileOffset + from - run.start };
     }
   }
 
@@ -151,10 +166,9 @@ export class MemoryImage {
   /** Fills `target` from physical `address` on. Returns false, with `target` undefined in part, unless all is present and sound. */
   readSync(address: number, target: Buffer): boolean {
     let next = address;
-    for (const { run, from, to } of this.#pieces(address, target.length)) {
+    for (const { run, index, from, to } of this.#pieces(address, target.length)) {
       if (from !== next) return false;
-      const sound = this.#reader.readSync(run, from - run.start, target.subarray(from - address, to - address));
-      if (!sound) return false;
+      if (!this.#readRunSync(index, from - run.start, target.subarray(from - address, to - address))) return false;
       this.#bytesRead += to - from;
       next = to;
     }
@@ -164,9 +178,9 @@ export class MemoryImage {
   /** As `readSync`; the caller knows that the range is present. Damaged pages come as zeros: a full dump has no holes. */
   async read(address: number, target: Buffer): Promise<void> {
     let next = address;
-    for (const { run, from, to } of this.#pieces(address, target.length)) {
+    for (const { run, index, from, to } of this.#pieces(address, target.length)) {
       if (from !== next) break;
-      await this.#reader.read(run, from - run.start, target.subarray(from - address, to - address));
+      await this.#readRun(index, from - run.start, target.subarray(from - address, to - address));
       this.#bytesRead += to - from;
       next = to;
     }
@@ -205,17 +219,9 @@ export class MemoryImage {
       extents.push({ start: pa(first), size: last - first });
       if (end > last) partial.push({ start: last, size: end - last });
     };
-    let start = 0;
-    let end = -1;
-    for (const run of this.runs) {
-      if (run.start === end) end += run.size;
-      else {
-        if (end > start) add(start, end);
-        start = run.start;
-        end = run.start + run.size;
-      }
-    }
-    if (end > start) add(start, end);
+    const joined: PhysicalRun[] = [];
+    for (const { start, size } of this.runs) append(joined, { start, size });
+    for (const run of joined) add(run.start, endOf(run));
     return { extents, partial };
   }
 }

@@ -1,9 +1,10 @@
 /** A few bits for each whole page that an image holds, whatever its addresses are. */
-import { PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import { PAGE_SIZE, pa } from '../core/units.ts';
 import type { MemoryImage } from './image.ts';
+import { append, type Extent, endOf, firstEndingAfter } from './runs.ts';
 
 export class PageMap {
-  readonly extents: readonly { start: PhysicalAddress; size: number }[];
+  readonly extents: readonly Extent[];
   /** Whole pages in the image. */
   readonly pages: number;
   /** By index of page. */
@@ -22,22 +23,9 @@ export class PageMap {
     this.bits = new Uint16Array(pages);
   }
 
-  /** Position in `extents` of the first one that ends after `address`. */
-  #extentAfter(address: number): number {
-    let low = 0;
-    let high = this.extents.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const { start, size } = this.extents[middle]!;
-      if (start + size <= address) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-
   /** The page's index; -1 where it is not, or not as a whole, in the image. */
   indexOf(address: number): number {
-    const at = this.#extentAfter(address);
+    const at = firstEndingAfter(this.extents, address);
     const extent = this.extents[at];
     if (!extent || address < extent.start) return -1;
     return this.#first[at]! + Math.floor((address - extent.start) / PAGE_SIZE);
@@ -47,11 +35,11 @@ export class PageMap {
   mark(address: number, size: number, bits: number): boolean {
     const end = address + size;
     let any = false;
-    for (let at = this.#extentAfter(address); at < this.extents.length; at++) {
+    for (let at = firstEndingAfter(this.extents, address); at < this.extents.length; at++) {
       const extent = this.extents[at]!;
       if (extent.start >= end) break;
       const from = Math.max(0, Math.floor((address - extent.start) / PAGE_SIZE));
-      const to = Math.ceil((Math.min(end, extent.start + extent.size) - extent.start) / PAGE_SIZE);
+      const to = Math.ceil((Math.min(end, endOf(extent)) - extent.start) / PAGE_SIZE);
       const first = this.#first[at]!;
       for (let i = first + from; i < first + to; i++) this.bits[i]! |= bits;
       any = true;
@@ -68,13 +56,11 @@ export class PageMap {
   }
 
   /** The pages for which `keep` says true, as sorted maximal extents. */
-  select(keep: (index: number, address: number) => boolean): { start: PhysicalAddress; size: number }[] {
-    const kept: { start: PhysicalAddress; size: number }[] = [];
+  select(keep: (index: number, address: number) => boolean): Extent[] {
+    const kept: Extent[] = [];
     for (const { index, address } of this) {
       if (!keep(index, address)) continue;
-      const last = kept.at(-1);
-      if (last && last.start + last.size === address) last.size += PAGE_SIZE;
-      else kept.push({ start: pa(address), size: PAGE_SIZE });
+      append(kept, { start: pa(address), size: PAGE_SIZE });
     }
     return kept;
   }

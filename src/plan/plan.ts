@@ -1,10 +1,10 @@
 /** A dump as a pure value: its first bytes, which pages follow in which order, and what is changed in them. */
 import { alignUp } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
-import { bytes, hex, MIB, PAGE_SIZE, pa } from '../core/units.ts';
+import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import { DUMP_ATTRIBUTE_FILTERED, DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { type Extent, sum } from '../memory/runs.ts';
+import { type Extent, intersect, sum } from '../memory/runs.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
 import { encodeHeader, type HeaderValues } from './header.ts';
 import type { Patch } from './patches.ts';
@@ -60,7 +60,7 @@ export function planDump(
   diagnostics: Diagnostics,
 ): DumpPlan {
   const { type, extents } = chooseExtents(image, options, diagnostics);
-  const pages = extents.reduce((sum, e) => sum + e.size / PAGE_SIZE, 0);
+  const pages = sum(extents) / PAGE_SIZE;
   const last = extents.at(-1);
   if (!last) {
     throw new Elf2dmpError({
@@ -131,19 +131,6 @@ function chooseExtents(
   if (type === 'full' || (type === 'auto' && !kept && extents.length <= MAX_HEADER_RUNS))
     return { type: 'full', extents };
   return { type: type === 'auto' ? 'bitmap' : type, extents: dropFarExtents(extents, diagnostics) };
-}
-
-function intersect(a: readonly Extent[], b: readonly Extent[]): Extent[] {
-  const result: Extent[] = [];
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
-    const [x, y] = [a[i]!, b[j]!];
-    const start = Math.max(x.start, y.start);
-    const end = Math.min(x.start + x.size, y.start + y.size);
-    if (start < end) result.push({ start: pa(start), size: end - start });
-    if (x.start + x.size < y.start + y.size) i++;
-    else j++;
-  }
-  return result;
 }
 
 /** The page map may take this much, whatever the dump holds: it reaches over 512 GiB. */

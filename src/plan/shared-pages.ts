@@ -11,12 +11,13 @@ import type { MemoryImage } from '../memory/image.ts';
  * @returns the reason why not, for people, or where the pages are
  */
 export function sharedPages(image: MemoryImage): SharedPages | string {
-  const [first] = image.runs;
-  if (image.fd === undefined || first?.fileOffset === undefined) return 'the input does not hold the pages as they are';
+  const { stored } = image;
+  const [first] = stored?.runs ?? [];
+  if (!stored || !first) return 'the input does not hold the pages as they are';
   if (image.diagnostics.list.some((d) => d.code === 'memory-absent'))
     return 'the input lacks memory that its headers list';
   let next = first.fileOffset;
-  for (const run of image.runs) {
+  for (const run of stored.runs) {
     if (run.start % PAGE_SIZE !== 0 || run.size % PAGE_SIZE !== 0) {
       return `the run at physical 0x${run.start.toString(16)} is not of whole pages`;
     }
@@ -25,7 +26,7 @@ export function sharedPages(image: MemoryImage): SharedPages | string {
     }
     next += run.size;
   }
-  return { fd: image.fd, offset: first.fileOffset, block: fstatSync(image.fd).blksize };
+  return { fd: stored.fd, offset: first.fileOffset, block: fstatSync(stored.fd).blksize };
 }
 
 /** The part of the input that becomes the dump's pages as it lies there. */

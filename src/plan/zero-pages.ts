@@ -1,7 +1,7 @@
 /** Pages that hold nothing but zeros. */
 import { MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { Extent } from '../memory/runs.ts';
+import { append, type Extent } from '../memory/runs.ts';
 import type { Patch } from './patches.ts';
 
 const CHUNK = MIB;
@@ -34,9 +34,7 @@ export async function withoutZeroPages(
           dropped++;
           continue;
         }
-        const last = kept.at(-1);
-        if (last && last.start + last.size === address) last.size += PAGE_SIZE;
-        else kept.push({ start: pa(address), size: PAGE_SIZE });
+        append(kept, { start: pa(address), size: PAGE_SIZE });
       }
     }
   }

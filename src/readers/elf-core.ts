@@ -1,6 +1,8 @@
 /** ELF64 core files, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
+
 import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
-import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
+import { firstIndex } from '../core/sorted.ts';
+import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import {
   ELF_MACHINES,
   ELF_MAGIC,
@@ -18,17 +20,14 @@ import {
   PT_NOTE,
 } from '../formats/elf.ts';
 import { convertedMachines, machineOf, marksOf } from '../machines/index.ts';
-import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { MemoryImage } from '../memory/image.ts';
+import { append, endOf, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import { runReader } from './file-runs.ts';
 import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
 import type { Reader } from './reader.ts';
 
 /** 56 MiB of program headers; QEMU was seen to write 71,684 (paging mode). */
 const MAX_PROGRAM_HEADERS = 1 << 20;
-
-/** A run whose bytes lie in the file as they are. */
-type FileRun = PhysicalRun & { fileOffset: number };
 
 /** QEMU writes two section headers between the ELF header and the program headers. */
 const QEMU_PHOFF = 0xc0;
@@ -125,13 +124,10 @@ function open(source: ByteSource): MemoryImage {
     file: source.name,
     format: 'elf-core',
     machine: header.machine,
-    runs,
+    contents: { kind: 'stored', runs, source },
     cpus,
     notes: otherNotes,
     diagnostics,
-    reader: runReader(source),
-    fd: source.fd,
-    close: () => source.close(),
   });
 }
 
@@ -393,21 +389,22 @@ function toRuns(
   return memory ? recoverUnlisted(runs, memory, diagnostics) : runs;
 }
 
-/** Sorts by address; a header that begins lower wins where two overlap, of equal ones the earlier in the table. */
+/** A header that begins lower wins where two overlap, and of two that begin together the earlier in the table. */
 function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): FileRun[] {
   segments.sort((a, b) => a.physical - b.physical || a.index - b.index);
-  const runs: FileRun[] = [];
   let conflicts = 0;
   let firstConflict = 0;
-  for (const s of segments) {
-    const last = runs.at(-1);
-    const skip = last ? Math.max(0, last.start + last.size - s.physical) : 0;
-    // The same bytes of the file under two headers, as in paging-mode dumps, are no conflict.
-    if (last && skip > 0 && last.fileOffset - last.start !== s.fileOffset - s.physical && conflicts++ === 0) {
-      firstConflict = s.index;
-    }
-    if (skip < s.fileSize) append(runs, pa(s.physical + skip), s.fileSize - skip, s.fileOffset + skip);
-  }
+  const claims = segments.map(({ index, physical, fileSize, fileOffset }) => ({
+    index,
+    start: pa(physical),
+    size: fileSize,
+    fileOffset,
+  }));
+  const runs = firstWins(claims, (kept, claim) => {
+    // The same bytes of the file under two headers, as in paging-mode dumps, do not conflict.
+    if (kept.fileOffset - kept.start === claim.fileOffset - claim.start) return;
+    if (conflicts++ === 0) firstConflict = claim.index;
+  });
   if (conflicts > 0) {
     diagnostics.add(
       'warning',
@@ -416,13 +413,6 @@ function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): FileRun
     );
   }
   return runs;
-}
-
-/** Adds a run, or lengthens the last one where the new one goes on in memory and in the file. */
-function append(runs: FileRun[], start: PhysicalAddress, size: number, fileOffset: number): void {
-  const last = runs.at(-1);
-  if (last && last.start + last.size === start && last.fileOffset + last.size === fileOffset) last.size += size;
-  else runs.push({ start, size, fileOffset });
 }
 
 /**
@@ -446,14 +436,7 @@ function recoverUnlisted(
   if (gaps.length === 0) return [...runs];
 
   const isGap = (from: number, to: number): boolean => {
-    let low = 0;
-    let high = gaps.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (gaps[middle]!.to < to) low = middle + 1;
-      else high = middle;
-    }
-    const gap = gaps[low];
+    const gap = gaps[firstIndex(gaps.length, (i) => gaps[i]!.to >= to)];
     return gap !== undefined && gap.from <= from && to <= gap.to;
   };
   const result: FileRun[] = [];
@@ -463,11 +446,11 @@ function recoverUnlisted(
   let delta = memory.start;
   for (const run of runs) {
     if (run.start > end && run.fileOffset - run.start === delta && isGap(end + delta, run.fileOffset)) {
-      append(result, pa(end), run.start - end, end + delta);
+      append(result, { start: pa(end), size: run.start - end, fileOffset: end + delta });
       recovered += run.start - end;
     }
-    append(result, run.start, run.size, run.fileOffset);
-    end = run.start + run.size;
+    append(result, { ...run });
+    end = endOf(run);
     delta = run.fileOffset - run.start;
   }
   if (recovered > 0) {

@@ -6,10 +6,10 @@ import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, GIB, hex, PAGE_SIZE, pa } from '../core/units.ts';
 import { MACHINES } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
-import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { MemoryImage } from '../memory/image.ts';
+import { type FileRun, firstOverlap } from '../memory/runs.ts';
 import type { RawRange } from '../options/values.ts';
 import type { ByteSource } from '../source/source.ts';
-import { runReader } from './file-runs.ts';
 
 /**
  * Where machines end their low memory when there is more: the rest is put at 4 GiB. QEMU's pc (3 GiB,
@@ -49,7 +49,7 @@ export function openRaw(
 }
 
 /** Contiguous, as `pmemsave 0 SIZE` writes it, and with each hole that fits. */
-function layouts(size: number): PhysicalRun[][] {
+function layouts(size: number): FileRun[][] {
   const splits = LOW_MEMORY_ENDS.filter((end) => size > end).map((end) => [
     { start: pa(0), size: end, fileOffset: 0 },
     { start: pa(HIGH_MEMORY), size: size - end, fileOffset: end },
@@ -57,8 +57,8 @@ function layouts(size: number): PhysicalRun[][] {
   return [[{ start: pa(0), size, fileOffset: 0 }], ...splits];
 }
 
-function placed(source: ByteSource, ranges: readonly RawRange[]): PhysicalRun[] {
-  const runs: PhysicalRun[] = [];
+function placed(source: ByteSource, ranges: readonly RawRange[]): FileRun[] {
+  const runs: FileRun[] = [];
   let fileOffset = 0;
   for (const { start, size = source.size - fileOffset } of ranges) {
     if (size <= 0 || fileOffset + size > source.size) {
@@ -69,8 +69,8 @@ function placed(source: ByteSource, ranges: readonly RawRange[]): PhysicalRun[] 
   }
   if (fileOffset < source.size) throw runsError(source, `ranges of ${hex(fileOffset)} bytes`);
   runs.sort((a, b) => a.start - b.start);
-  const overlap = runs.find((run, i) => i > 0 && runs[i - 1]!.start + runs[i - 1]!.size > run.start);
-  if (overlap) throw runsError(source, `two ranges that hold ${hex(overlap.start)}`);
+  const overlap = firstOverlap(runs);
+  if (overlap) throw runsError(source, `two ranges that hold ${hex(overlap.range.start)}`);
   return runs;
 }
 
@@ -86,7 +86,7 @@ const runsError = (source: ByteSource, actual: string) =>
 
 function makeImage(
   source: ByteSource,
-  { machine, runs }: { machine: Machine; runs: PhysicalRun[] },
+  { machine, runs }: { machine: Machine; runs: FileRun[] },
   alternatives: MemoryImage[] = [],
 ): MemoryImage {
   const diagnostics = new Diagnostics();
@@ -101,13 +101,10 @@ function makeImage(
     file: source.name,
     format: 'raw',
     machine,
-    runs,
+    contents: { kind: 'stored', runs, source },
     cpus: [],
     notes: [],
     diagnostics,
-    reader: runReader(source),
     alternatives,
-    fd: source.fd,
-    close: () => source.close(),
   });
 }

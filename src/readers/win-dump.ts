@@ -16,9 +16,9 @@ import {
 } from '../formats/win-dump.ts';
 import { machineOf, marksOf } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
-import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { MemoryImage } from '../memory/image.ts';
+import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import { runReader } from './file-runs.ts';
 import type { Estimate, Reader } from './reader.ts';
 
 /** 8 TiB of pages of 4 KiB. */
@@ -28,8 +28,6 @@ const MAX_BITMAP_BYTES = 256 * MIB;
 const MAX_RUNS = 1 << 20;
 const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
 
-/** A run whose bytes lie in the file as they are. */
-type FileRun = PhysicalRun & { fileOffset: number };
 type Header = StructOf<typeof DumpHeader64>;
 
 type Fail = FailOf<'unsupported' | 'corrupt'>;
@@ -74,7 +72,7 @@ function open(source: ByteSource): MemoryImage {
     const size = Math.min(run.size, source.size - run.fileOffset);
     return size > 0 ? [{ ...run, size }] : [];
   });
-  const missing = listed.reduce((sum, run) => sum + run.size, 0) - runs.reduce((sum, run) => sum + run.size, 0);
+  const missing = sum(listed) - sum(runs);
   if (missing > 0) {
     diagnostics.add('loss', 'input-truncated', `the file ends ${bytes(missing)} before the memory that it lists does`, {
       offset: hex(source.size),
@@ -90,14 +88,11 @@ function open(source: ByteSource): MemoryImage {
     file: source.name,
     format: full ? 'windows-full-dump' : 'windows-bitmap-dump',
     machine,
-    runs,
+    contents: { kind: 'stored', runs, source },
     cpus: [],
     notes: [],
     diagnostics,
     dumpHeader: header,
-    reader: runReader(source),
-    fd: source.fd,
-    close: () => source.close(),
   });
 }
 
@@ -209,12 +204,11 @@ function headerRuns(header: Header, fail: Fail): FileRun[] {
     );
   }
   runs.sort((a, b) => a.start - b.start);
-  runs.forEach((run, i) => {
-    const before = runs[i - 1];
-    if (before && before.start + before.size > run.start) {
-      throw bad('Runs', 'runs overlap', `none below ${hex(before.start + before.size)}`, hex(run.start));
-    }
-  });
+  const overlap = firstOverlap(runs);
+  if (overlap) {
+    const { before, range } = overlap;
+    throw bad('Runs', 'runs overlap', `none below ${hex(endOf(before))}`, hex(range.start));
+  }
   return runs;
 }
 

@@ -8,9 +8,9 @@ import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/
 import { ELF_MAGIC, Elf64Header, Elf64SectionHeader, ET_CORE } from '../formats/elf.ts';
 import { machineOf } from '../machines/index.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
-import { MemoryImage, type PhysicalRun } from '../memory/image.ts';
+import { MemoryImage } from '../memory/image.ts';
+import { append, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import { runReader } from './file-runs.ts';
 import type { Reader } from './reader.ts';
 
 const MAX_SECTIONS = 64;
@@ -87,13 +87,10 @@ function open(source: ByteSource): MemoryImage {
     file: source.name,
     format: 'xen-core',
     machine,
-    runs,
+    contents: { kind: 'stored', runs, source },
     cpus: readCpus(source, vcpu, sections.get('.xen_prstatus'), diagnostics),
     notes: [],
     diagnostics,
-    reader: runReader(source),
-    fd: source.fd,
-    close: () => source.close(),
   });
 }
 
@@ -126,10 +123,10 @@ function readRuns(
   pfns: Section,
   diagnostics: Diagnostics,
   fail: Fail<'corrupt'>,
-): PhysicalRun[] {
+): FileRun[] {
   const listed = Math.floor(Math.min(pfns.size, Math.max(0, source.size - pfns.offset)) / 8);
   const stored = Math.floor(Math.min(pages.size, Math.max(0, source.size - pages.offset)) / PAGE_SIZE);
-  const runs: (PhysicalRun & { fileOffset: number })[] = [];
+  const runs: FileRun[] = [];
   for (let first = 0; first < Math.min(listed, stored); first += MIB / 8) {
     const many = Math.min(MIB / 8, listed - first, stored - first);
     const words = readUpTo(source, pfns.offset + 8 * first, 8 * many);
@@ -138,12 +135,8 @@ function readRuns(
       const start = (high * 2 ** 32 + low) * PAGE_SIZE;
       if (high === INVALID_PFN_WORD || start >= PHYSICAL_ADDRESS_LIMIT) continue;
       const fileOffset = pages.offset + (first + i) * PAGE_SIZE;
-      const last = runs.at(-1);
-      if (last && last.start + last.size === start && last.fileOffset + last.size === fileOffset) {
-        last.size += PAGE_SIZE;
-      } else if (runs.length < MAX_RUNS) {
-        runs.push({ start: pa(start), size: PAGE_SIZE, fileOffset });
-      } else {
+      append(runs, { start: pa(start), size: PAGE_SIZE, fileOffset });
+      if (runs.length > MAX_RUNS) {
         throw fail('corrupt', {
           code: 'xen-pfn',
           message: 'the list of pages jumps about more than memory ever does',
@@ -168,19 +161,12 @@ function readRuns(
   return disjoint(runs, diagnostics);
 }
 
-/** Of a page that is listed twice the first copy is kept. */
-function disjoint(runs: readonly (PhysicalRun & { fileOffset: number })[], diagnostics: Diagnostics): PhysicalRun[] {
-  const result: PhysicalRun[] = [];
-  let end = 0;
+/** Keeps the first copy of a page that is listed twice. */
+function disjoint(runs: readonly FileRun[], diagnostics: Diagnostics): FileRun[] {
   let doubled = 0;
-  for (const run of runs) {
-    const skip = Math.min(run.size, Math.max(0, end - run.start));
-    doubled += skip;
-    if (skip < run.size) {
-      result.push({ start: pa(run.start + skip), size: run.size - skip, fileOffset: run.fileOffset + skip });
-      end = run.start + run.size;
-    }
-  }
+  const result = firstWins(runs, (_kept, _run, size) => {
+    doubled += size;
+  });
   if (doubled > 0) {
     diagnostics.add('warning', 'xen-overlap', `${bytes(doubled)} are listed more than once; the first was used`);
   }

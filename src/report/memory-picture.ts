@@ -1,8 +1,10 @@
 /** Physical memory as some hundred cells, each of one kind: for a person to look at. */
 
+import { firstIndex } from '../core/sorted.ts';
 import { PAGE_SIZE } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { sum } from '../memory/runs.ts';
 import { tablesBelow } from '../memory/table-walk.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Span } from '../write/sparse.ts';
@@ -37,7 +39,7 @@ export async function drawMemory(
 ): Promise<MemoryPicture> {
   const { image, space, kernel } = windows;
   const { extents } = image.pageExtents();
-  const total = extents.reduce((sum, extent) => sum + extent.size, 0);
+  const total = sum(extents);
   const cellBytes = Math.max(PAGE_SIZE, Math.ceil(total / CELLS / PAGE_SIZE) * PAGE_SIZE);
   const pagesOf: [CellKind, number[]][] = [
     ['patched', patched.map(({ from }) => from)],
@@ -71,14 +73,8 @@ export async function drawMemory(
 }
 
 function hasBetween(sorted: Float64Array, from: number, to: number): boolean {
-  let low = 0;
-  let high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (sorted[middle]! < from) low = middle + 1;
-    else high = middle;
-  }
-  return low < sorted.length && sorted[low]! < to;
+  const first = sorted[firstIndex(sorted.length, (i) => sorted[i]! >= from)];
+  return first !== undefined && first < to;
 }
 
 const ZEROS = Buffer.alloc(PAGE_SIZE);

@@ -3,6 +3,7 @@ import type { ByteSource } from './source.ts';
 /** Bytes in memory. */
 export class BufferSource implements ByteSource {
   readonly name: string;
+  readonly fd = undefined;
   readonly #bytes: Buffer;
 
   constructor(bytes: Buffer, name = 'buffer') {

@@ -6,13 +6,14 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes, as it was when opened. */
   readonly size: number;
-  /** The open file, where the bytes are those of a file. */
-  readonly fd?: number;
+  /** The open file, where the bytes are those of a file; undefined where they are made from something else. */
+  readonly fd: number | undefined;
   /**
    * Fills `target` from byte `offset` on. Throws `Elf2dmpError` when the range goes beyond `size`, on
    * an I/O error, and when the file has become shorter since it was opened.
    */
   readSync(offset: number, target: Uint8Array): void;
+  /** As `readSync`. */
   read(offset: number, target: Uint8Array): Promise<void>;
   /** May be called again. */
   close(): void;

@@ -1,7 +1,7 @@
 import type { FindingCode } from '../core/codes.ts';
 import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { type Extent, without } from '../memory/runs.ts';
+import { type Extent, intersect, sum, without } from '../memory/runs.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import type { Finding, Findings } from '../report/findings.ts';
 import type { Expectation, VerifyDumpOptions } from './expectation.ts';
@@ -34,8 +34,8 @@ export async function comparePages(
   report('pages-missing', 'of the input are not in the dump', without(extents, present));
   report('pages-added', 'are in the dump that should not be', without(present, extents));
 
-  const common = without(extents, without(extents, present));
-  const total = common.reduce((sum, e) => sum + e.size, 0);
+  const common = intersect(extents, present);
+  const total = sum(common);
   let done = 0;
   let pagesDifferent = 0;
   // Some chunks are read ahead; they are compared in their order, so that findings are.

@@ -117,7 +117,7 @@ function planAgain(windows: Windows, path: string): Expectation {
   try {
     const bitmap = dump?.format === 'windows-bitmap-dump';
     const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
-    const at = bitmap ? dump?.runs[0]?.fileOffset : undefined;
+    const at = bitmap ? dump?.stored?.runs[0]?.fileOffset : undefined;
     const plan = (options: (typeof WAYS)[number], ram: CallOptions<'convert'>['ram']) =>
       planConversion(windows, { ...options, ram, type, kept, firstPage: at === undefined ? undefined : () => at });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';

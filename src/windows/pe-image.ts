@@ -1,5 +1,7 @@
 /** PE images as they lie in a guest's memory: nothing in their headers is believed unchecked. */
+
 import { because, type Reason } from '../core/reason.ts';
+import { findIndex, firstIndex } from '../core/sorted.ts';
 import { hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import {
   DataDirectory,
@@ -118,23 +120,22 @@ export function exportName(space: AddressSpace, image: PeImage): string | undefi
 export function findExport(space: AddressSpace, image: PeImage, name: string): VirtualAddress | undefined {
   const directory = readExportDirectory(space, image);
   if (!directory) return undefined;
-  let low = 0;
-  let high = Math.min(directory.NumberOfNames, MAX_NAMES) - 1;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const nameRva = readRva(space, image, directory.AddressOfNames + 4 * middle, 4)?.readUInt32LE();
+  const at = findIndex(Math.min(directory.NumberOfNames, MAX_NAMES), (i) => {
+    const nameRva = readRva(space, image, directory.AddressOfNames + 4 * i, 4)?.readUInt32LE();
     const candidate = nameRva === undefined ? undefined : readName(space, image, nameRva);
-    if (candidate === undefined) return undefined;
-    if (candidate === name) {
-      const ordinal = readRva(space, image, directory.AddressOfNameOrdinals + 2 * middle, 2)?.readUInt16LE();
-      if (ordinal === undefined || ordinal >= directory.NumberOfFunctions) return undefined;
-      const rva = readRva(space, image, directory.AddressOfFunctions + 4 * ordinal, 4)?.readUInt32LE();
-      return rva === undefined || rva === 0 || rva >= image.size ? undefined : va(image.base + BigInt(rva));
-    }
-    if (candidate < name) low = middle + 1;
-    else high = middle - 1;
-  }
-  return undefined;
+    return candidate === undefined ? undefined : compareText(name, candidate);
+  });
+  if (at === undefined) return undefined;
+  const ordinal = readRva(space, image, directory.AddressOfNameOrdinals + 2 * at, 2)?.readUInt16LE();
+  if (ordinal === undefined || ordinal >= directory.NumberOfFunctions) return undefined;
+  const rva = readRva(space, image, directory.AddressOfFunctions + 4 * ordinal, 4)?.readUInt32LE();
+  return rva === undefined || rva === 0 || rva >= image.size ? undefined : va(image.base + BigInt(rva));
+}
+
+/** By code units, as linkers sort export names. */
+function compareText(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
 }
 
 /** The named exports that are code or data of the image itself, by RVA. */
@@ -174,14 +175,7 @@ export function nearestExport(
   address: bigint,
 ): { name: string; offset: number } | undefined {
   const rva = Number(address - image.base);
-  let low = 0;
-  let high = entries.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (entries[middle]!.rva <= rva) low = middle + 1;
-    else high = middle;
-  }
-  const entry = entries[low - 1];
+  const entry = entries[firstIndex(entries.length, (i) => entries[i]!.rva > rva) - 1];
   const name = entry && readName(space, image, entry.nameRva);
   return entry && name ? { name, offset: rva - entry.rva } : undefined;
 }
@@ -196,18 +190,21 @@ const MAX_FUNCTIONS = 0x4_0000;
 export function functionEntry(space: AddressSpace, image: PeImage, rva: number): FunctionEntry | 'missing' | undefined {
   const directory = image.directories[DIRECTORY_EXCEPTION];
   if (!directory) return undefined;
-  let low = 0;
-  let high = Math.min(Math.floor(directory.size / RuntimeFunction.size), MAX_FUNCTIONS) - 1;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const bytes = readRva(space, image, directory.rva + middle * RuntimeFunction.size, RuntimeFunction.size);
-    if (!bytes) return 'missing';
+  const count = Math.min(Math.floor(directory.size / RuntimeFunction.size), MAX_FUNCTIONS);
+  let found: FunctionEntry | 'missing' | undefined;
+  findIndex(count, (i) => {
+    const bytes = readRva(space, image, directory.rva + i * RuntimeFunction.size, RuntimeFunction.size);
+    if (!bytes) {
+      found = 'missing';
+      return undefined;
+    }
     const { BeginAddress: begin, EndAddress: end, UnwindInfo: unwindInfo } = RuntimeFunction.read(bytes);
-    if (rva < begin) high = middle - 1;
-    else if (rva >= end) low = middle + 1;
-    else return { begin, end, unwindInfo };
-  }
-  return undefined;
+    if (rva < begin) return -1;
+    if (rva >= end) return 1;
+    found = { begin, end, unwindInfo };
+    return 0;
+  });
+  return found;
 }
 
 /** Bounds of the function (or the part of one) that an address lies in. */

@@ -33,8 +33,8 @@ export async function emitCopy(
 /** Bytes on disk, at most; undefined where only writing tells. */
 function spaceNeeded(plan: DumpPlan, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
   if (sparse === 'always') return undefined;
-  if (sparse === 'never' || image.fd === undefined) return plan.size;
-  return Math.min(plan.size, plan.firstPage + fstatSync(image.fd).blocks * 512);
+  if (sparse === 'never' || !image.stored) return plan.size;
+  return Math.min(plan.size, plan.firstPage + fstatSync(image.stored.fd).blocks * 512);
 }
 
 async function copyAll(
@@ -48,7 +48,7 @@ async function copyAll(
   await writeAll(file, name, plan.prefix, 0);
   let done = plan.firstPage;
   const { sparse = 'auto' } = options;
-  const holes = sparse === 'never' || image.fd === undefined ? undefined : await HoleMap.open(image.fd);
+  const holes = sparse === 'never' || !image.stored ? undefined : await HoleMap.open(image.stored.fd);
   const batches = batchesOf(plan);
   const lane = async () => {
     const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);

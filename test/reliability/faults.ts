@@ -18,6 +18,7 @@ export const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url
 /** Fails at the nth read. */
 class FaultySource implements ByteSource {
   readonly name = 'faulty';
+  readonly fd = undefined;
   reads = 0;
   readonly #inner: ByteSource;
   readonly #failAt: number;

@@ -15,11 +15,14 @@ export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): Me
     file: 'test',
     format: 'test',
     machine: X64,
-    runs: sorted.map((p) => ({ start: pa(p.start), size: p.bytes.length })),
     cpus: [],
     notes: [],
     diagnostics: new Diagnostics(),
-    reader: { readSync, read: async (run, offset, target) => void readSync(run, offset, target) },
-    close: () => undefined,
+    contents: {
+      kind: 'decoded',
+      runs: sorted.map((p) => ({ start: pa(p.start), size: p.bytes.length })),
+      reader: { readSync, read: async (run, offset, target) => void readSync(run, offset, target) },
+      close: () => undefined,
+    },
   });
 }

@@ -7,7 +7,7 @@ import {
   DUMP_DH_COMPRESSED_ZSTD,
   PageDescriptor,
 } from '../../formats/kdump.ts';
-import type { PhysicalRun } from '../../memory/image.ts';
+import type { PhysicalRun } from '../../memory/runs.ts';
 import type { ByteSource } from '../../source/source.ts';
 import { FlattenedSource } from './flattened.ts';
 import { type Fail, MAX_RUNS } from './limits.ts';

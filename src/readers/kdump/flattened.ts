@@ -1,5 +1,7 @@
 /** The file that a flattened file (makedumpfile -F; what QEMU writes by default) stands for, without writing it out. */
+
 import { Elf2dmpError } from '../../core/errors.ts';
+import { firstIndex } from '../../core/sorted.ts';
 import { hex } from '../../core/units.ts';
 import { FLATTENED_HEADER_SIZE, FLATTENED_SIGNATURE, FlattenedHeader, FlattenedRecord } from '../../formats/kdump.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
@@ -51,6 +53,7 @@ interface Strands {
 
 export class FlattenedSource implements ByteSource {
   readonly name: string;
+  readonly fd = undefined;
   readonly size: number;
   /** Whether the file has its end mark; without, it was cut off. */
   readonly complete: boolean;
@@ -141,14 +144,8 @@ export class FlattenedSource implements ByteSource {
   covers(offset: number, length: number): boolean {
     if (length === 0) return true;
     if (offset < 0 || offset + length > this.size) return false;
-    let low = 0;
-    let high = this.#holes.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#holes[middle]!.to <= offset) low = middle + 1;
-      else high = middle;
-    }
-    return (this.#holes[low]?.from ?? Number.POSITIVE_INFINITY) >= offset + length;
+    const hole = this.#holes[firstIndex(this.#holes.length, (i) => this.#holes[i]!.to > offset)];
+    return (hole?.from ?? Number.POSITIVE_INFINITY) >= offset + length;
   }
 
   /** Whether any byte from `offset` on is held by no record. */
@@ -201,15 +198,9 @@ export class FlattenedSource implements ByteSource {
   /** The range in parts: target[at, to) lies in the flattened file at `file`, or nowhere. */
   *#parts(offset: number, length: number): Generator<{ at: number; to: number; file: number | undefined }> {
     const end = offset + length;
-    let low = 0;
-    let high = this.#pieceStart.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#pieceEnd[middle]! <= offset) low = middle + 1;
-      else high = middle;
-    }
     let next = offset;
-    for (let piece = low; next < end; piece++) {
+    const first = firstIndex(this.#pieceEnd.length, (i) => this.#pieceEnd[i]! > offset);
+    for (let piece = first; next < end; piece++) {
       const from = Math.min(end, this.#pieceStart[piece] ?? end);
       if (from > next) {
         yield { at: next - offset, to: from - offset, file: undefined };

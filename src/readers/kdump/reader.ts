@@ -71,11 +71,10 @@ function open(source: ByteSource): MemoryImage {
     file: source.name,
     format: source instanceof FlattenedSource ? 'kdump-flattened' : 'kdump',
     machine,
-    runs,
+    contents: { kind: 'decoded', runs, ...pageReader(source, pages, blockSize, diagnostics) },
     cpus,
     notes: otherNotes,
     diagnostics,
-    ...pageReader(source, pages, blockSize, diagnostics),
   });
 }
 
