@@ -1,4 +1,5 @@
 /** The machines whose guests are converted. A new one is a folder beside this file and an entry here. */
+import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import type { Machine } from './machine.ts';
 import { X64 } from './x64/index.ts';
 
@@ -17,3 +18,9 @@ export const convertedMachines = (): string => MACHINES.map(({ title }) => title
 
 /** For messages: each machine's value of a mark. */
 export const marksOf = (describe: (machine: Machine) => string): string => MACHINES.map(describe).join(', ');
+
+/** The form of a dump header whose first bytes these are; undefined: no machine's. */
+export const dumpHeaderFormOf = (head: Buffer): DumpHeaderForm | undefined =>
+  MACHINES.map(({ dumpHeader }) => dumpHeader).find(({ signature }) =>
+    head.subarray(0, signature.length).equals(signature),
+  );

@@ -3,6 +3,7 @@
  * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
  */
 import type { VirtualAddress } from '../core/units.ts';
+import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { PageClue, PageScan } from './page-search.ts';
@@ -129,6 +130,8 @@ export interface Machine {
   instructionPointer(registers: Registers): VirtualAddress;
   stackPointer(registers: Registers): VirtualAddress;
 
+  /** Of its crash dumps. */
+  readonly dumpHeader: DumpHeaderForm;
   readonly contextSize: number;
   /** Bytes; Windows aligns CONTEXT frames to it. */
   readonly contextAlignment: number;

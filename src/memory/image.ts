@@ -1,8 +1,7 @@
 /** Guest physical memory: sorted runs over whatever a reader opened, read on demand. */
 import type { Diagnostics } from '../core/errors.ts';
-import type { StructOf } from '../core/struct.ts';
 import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
-import type { DumpHeader64 } from '../formats/win-dump.ts';
+import type { DumpHeader } from '../formats/dump-header.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ByteSource } from '../source/source.ts';
 import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
@@ -47,7 +46,7 @@ export interface MemoryImageSpec {
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
   /** Of a crash dump: what its header says, none of it believed yet. */
-  dumpHeader?: StructOf<typeof DumpHeader64> | undefined;
+  dumpHeader?: DumpHeader | undefined;
   /**
    * Other readings of the same bytes, by layout and machine, where the input doesn't say which is right: all
    * layouts of a machine follow each other. They are closed with this one.
@@ -73,7 +72,7 @@ export class MemoryImage {
   readonly cpus: readonly CpuState[];
   readonly notes: readonly ImageNote[];
   readonly diagnostics: Diagnostics;
-  readonly dumpHeader: StructOf<typeof DumpHeader64> | undefined;
+  readonly dumpHeader: DumpHeader | undefined;
   readonly close: () => void;
   /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
   readonly stored: StoredRuns | undefined;

@@ -2,11 +2,11 @@
 import { alignUp } from '../core/bits.ts';
 import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
-import { DUMP_ATTRIBUTE_FILTERED, DUMP_HEADER64_SIZE, DumpType, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
+import type { HeaderValues } from '../formats/dump-header.ts';
+import { DUMP_ATTRIBUTE_FILTERED, DumpType } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, intersect, sum } from '../memory/runs.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
-import { encodeHeader, type HeaderValues } from './header.ts';
 import type { Patch } from './patches.ts';
 
 export interface DumpPlan {
@@ -70,26 +70,29 @@ export function planDump(
       file: image.file,
     });
   }
-  const prefixSize = DUMP_HEADER64_SIZE + (type !== 'full' ? bitmapSize(last.start + last.size) : 0);
+  const form = image.machine.dumpHeader;
+  const prefixSize = form.size + (type !== 'full' ? bitmapSize(last.start + last.size) : 0);
   const firstPage = options.firstPage?.(prefixSize) ?? alignUp(prefixSize, PAGE_SIZE);
   const size = firstPage + pages * PAGE_SIZE;
   if (type !== 'full' && firstPage > LEECHCORE_FIRST_PAGE) {
     diagnostics.add(
       'warning',
       'large-bitmap',
-      `the page map takes ${bytes(prefixSize - DUMP_HEADER64_SIZE)}, so the pages begin at ${hex(firstPage)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
+      `the page map takes ${bytes(prefixSize - form.size)}, so the pages begin at ${hex(firstPage)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
     );
   }
   const prefix = Buffer.alloc(prefixSize);
-  encodeHeader({
-    ...values,
-    extents,
-    pages,
-    dumpType: DUMP_TYPES[type],
-    attributes: attributesOf(type),
-    requiredSpace: size,
-  }).copy(prefix);
-  if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, DUMP_HEADER64_SIZE);
+  form
+    .encode({
+      ...values,
+      extents,
+      pages,
+      dumpType: DUMP_TYPES[type],
+      attributes: attributesOf(type),
+      requiredSpace: size,
+    })
+    .copy(prefix);
+  if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, form.size);
   return { type, prefix, firstPage, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
 }
 
@@ -119,17 +122,17 @@ function chooseExtents(
       `a dump holds whole pages: ${bytes(sum(partial))} in ${partial.length} incomplete page${partial.length === 1 ? '' : 's'} were left out (physical ${places.join(', ')}${partial.length > 4 ? ', …' : ''})`,
     );
   }
-  if (type === 'full' && extents.length > MAX_HEADER_RUNS) {
+  const { maxRuns } = image.machine.dumpHeader;
+  if (type === 'full' && extents.length > maxRuns) {
     throw new Elf2dmpError({
       code: 'too-many-runs',
       kind: 'unsupported',
-      message: `the memory has ${extents.length} runs, and a full dump's header holds ${MAX_HEADER_RUNS}`,
+      message: `the memory has ${extents.length} runs, and a full dump's header holds ${maxRuns}`,
       file: image.file,
       hint: 'use --type bitmap (or auto), or --ram windows, which leaves out firmware and video memory',
     });
   }
-  if (type === 'full' || (type === 'auto' && !kept && extents.length <= MAX_HEADER_RUNS))
-    return { type: 'full', extents };
+  if (type === 'full' || (type === 'auto' && !kept && extents.length <= maxRuns)) return { type: 'full', extents };
   return { type: type === 'auto' ? 'bitmap' : type, extents: dropFarExtents(extents, diagnostics) };
 }
 

@@ -1,20 +1,16 @@
-/** Windows 64-bit crash dumps that hold pages of all memory: full ones and bitmap ones. */
+/** Windows crash dumps that hold pages of all memory: full ones and bitmap ones. */
 import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
 import type { StructOf } from '../core/struct.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
+import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
 import {
   BITMAP_SIGNATURE_FULL,
   BITMAP_SIGNATURE_KERNEL,
   BITMAP_VALID,
   BitmapDumpHeader,
-  DUMP_HEADER64_SIZE,
-  DUMP_SIGNATURE,
-  DumpHeader64,
   DumpType,
-  MAX_HEADER_RUNS,
-  PhysicalMemoryRun64,
 } from '../formats/win-dump.ts';
-import { machineOf, marksOf } from '../machines/index.ts';
+import { dumpHeaderFormOf, MACHINES, machineOf, marksOf } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
 import { MemoryImage } from '../memory/image.ts';
 import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
@@ -28,16 +24,24 @@ const MAX_BITMAP_BYTES = 256 * MIB;
 const MAX_RUNS = 1 << 20;
 const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
 
-type Header = StructOf<typeof DumpHeader64>;
+/** A header and its form. */
+interface Header {
+  form: DumpHeaderForm;
+  values: DumpHeader;
+}
+
+/** Of every form. */
+const SIGNATURE_BYTES = 8;
 
 type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 export const winDump: Reader = {
   format: 'windows-dump',
-  probe: (head) => head.subarray(0, DUMP_SIGNATURE.length).equals(DUMP_SIGNATURE),
+  probe: (head) => dumpHeaderFormOf(head) !== undefined,
   estimate(head): Estimate | undefined {
-    if (head.length < DUMP_HEADER64_SIZE) return undefined;
-    const { RequiredDumpSpace: file, NumberOfPages: pages } = DumpHeader64.read(head);
+    const form = dumpHeaderFormOf(head);
+    if (!form || head.length < form.size) return undefined;
+    const { RequiredDumpSpace: file, NumberOfPages: pages } = form.decode(head);
     const limit = BigInt(PHYSICAL_ADDRESS_LIMIT);
     if (file > limit || pages * BigInt(PAGE_SIZE) > limit) return undefined;
     return { file: Number(file), memory: Number(pages) * PAGE_SIZE };
@@ -54,10 +58,10 @@ export const winDump: Reader = {
 
 /**
  * The header alone, also of kinds of dumps whose memory is not read (triage, kernel memory). Throws
- * `Elf2dmpError` where there is no whole header of a 64-bit dump.
+ * `Elf2dmpError` where there is no whole header.
  */
-export function readDumpHeader(source: ByteSource): Header {
-  return readHeader(source, failIn(source.name));
+export function readDumpHeader(source: ByteSource): DumpHeader {
+  return readHeader(source, failIn(source.name)).values;
 }
 
 function open(source: ByteSource): MemoryImage {
@@ -66,8 +70,8 @@ function open(source: ByteSource): MemoryImage {
   const header = readHeader(source, fail);
   const machine = dumpMachine(header, fail);
   checkKind(header, fail);
-  const full = header.DumpType === DumpType.full;
-  const listed = full ? headerRuns(header, fail) : bitmapRuns(source, fail);
+  const full = header.values.DumpType === DumpType.full;
+  const listed = full ? headerRuns(header, fail) : bitmapRuns(source, header.form.size, fail);
   const runs = listed.flatMap((run) => {
     const size = Math.min(run.size, source.size - run.fileOffset);
     return size > 0 ? [{ ...run, size }] : [];
@@ -92,7 +96,7 @@ function open(source: ByteSource): MemoryImage {
     cpus: [],
     notes: [],
     diagnostics,
-    dumpHeader: header,
+    dumpHeader: header.values,
   });
 }
 
@@ -105,102 +109,102 @@ const OTHER_TYPES: Record<number, string> = {
   10: 'a complete memory dump of the newer kind',
 };
 
-const at = (field: keyof Header) => ({
-  structure: DumpHeader64.name,
+const at = ({ layout }: DumpHeaderForm, field: keyof DumpHeader) => ({
+  structure: layout.name,
   field,
-  offset: DumpHeader64.offsetOf(field),
+  offset: layout.offsetOf(field),
 });
 
 function readHeader(source: ByteSource, fail: Fail): Header {
-  const head = readUpTo(source, 0, DUMP_HEADER64_SIZE);
-  if (head.length < DUMP_HEADER64_SIZE) {
+  const named = dumpHeaderFormOf(readUpTo(source, 0, SIGNATURE_BYTES));
+  const form = named ?? MACHINES[0]!.dumpHeader;
+  const head = readUpTo(source, 0, form.size);
+  if (head.length < form.size) {
     throw fail('corrupt', {
       code: 'dmp-truncated-header',
       message: 'the file ends within its header',
-      structure: DumpHeader64.name,
+      structure: form.layout.name,
       offset: head.length,
-      expected: `${DUMP_HEADER64_SIZE} bytes`,
+      expected: `${form.size} bytes`,
       actual: `${head.length}`,
     });
   }
-  const header = DumpHeader64.read(head);
-  if (!header.Signature.equals(DUMP_SIGNATURE)) {
+  const values = form.decode(head);
+  if (!named) {
     throw fail('corrupt', {
       code: 'dmp-signature',
-      message: 'not a Windows 64-bit crash dump',
-      ...at('Signature'),
-      expected: '"PAGEDU64"',
-      actual: header.Signature.toString('hex'),
+      message: `not a Windows ${form.title} crash dump`,
+      ...at(form, 'Signature'),
+      expected: `"${form.signature.toString('latin1')}"`,
+      actual: values.Signature.toString('hex'),
     });
   }
-  return header;
+  return { form, values };
 }
 
-function dumpMachine(header: Header, fail: Fail): Machine {
-  const machine = machineOf({ imageFileMachine: header.MachineImageType });
-  if (machine) return machine;
+function dumpMachine({ form, values }: Header, fail: Fail): Machine {
+  const machine = machineOf({ imageFileMachine: values.MachineImageType });
+  if (machine?.dumpHeader === form) return machine;
   throw fail('unsupported', {
     code: 'dmp-machine',
     message: `a crash dump of another machine than ${marksOf(({ name }) => name)}`,
-    ...at('MachineImageType'),
+    ...at(form, 'MachineImageType'),
     expected: marksOf(({ imageFileMachine }) => hex(imageFileMachine)),
-    actual: hex(header.MachineImageType),
+    actual: hex(values.MachineImageType),
   });
 }
 
-function checkKind(header: Header, fail: Fail): void {
+function checkKind({ form, values }: Header, fail: Fail): void {
   const known: readonly number[] = [DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel];
-  if (!known.includes(header.DumpType)) {
+  if (!known.includes(values.DumpType)) {
     throw fail('unsupported', {
       code: 'dmp-type',
-      message: `${OTHER_TYPES[header.DumpType] ?? 'a crash dump of an unknown kind'}: only full and bitmap dumps are read`,
-      ...at('DumpType'),
+      message: `${OTHER_TYPES[values.DumpType] ?? 'a crash dump of an unknown kind'}: only full and bitmap dumps are read`,
+      ...at(form, 'DumpType'),
       expected: known.join(', '),
-      actual: `${header.DumpType}`,
+      actual: `${values.DumpType}`,
     });
   }
 }
 
 /** The runs of a full dump: their pages follow each other right behind the header. */
-function headerRuns(header: Header, fail: Fail): FileRun[] {
+function headerRuns({ form, values }: Header, fail: Fail): FileRun[] {
   const bad = (field: 'NumberOfRuns' | 'Runs' | 'NumberOfPages', message: string, expected: string, actual: string) =>
     fail('corrupt', {
       code: 'dmp-runs',
       message,
-      structure: DumpHeader64.name,
-      field,
-      offset: DumpHeader64.offsetOf(field),
+      ...at(form, field),
       expected,
       actual,
     });
-  const { NumberOfRuns: count } = header;
-  if (count === 0 || count > MAX_HEADER_RUNS) {
-    throw bad('NumberOfRuns', 'an impossible number of runs', `1 to ${MAX_HEADER_RUNS}`, `${count}`);
+  const { NumberOfRuns: count } = values;
+  if (count === 0 || count > form.maxRuns) {
+    throw bad('NumberOfRuns', 'an impossible number of runs', `1 to ${form.maxRuns}`, `${count}`);
   }
   const runs: FileRun[] = [];
   let pages = 0n;
   for (let i = 0; i < count; i++) {
-    const { BasePage, PageCount } = PhysicalMemoryRun64.read(header.Runs, i * PhysicalMemoryRun64.size);
-    if (BasePage + PageCount > BigInt(MAX_PAGES)) {
+    const { basePage, pageCount } = form.runAt(values, i);
+    if (basePage + pageCount > BigInt(MAX_PAGES)) {
       throw bad(
         'Runs',
         `run ${i} lies beyond what a machine can address`,
         `pages below ${hex(MAX_PAGES)}`,
-        `${hex(PageCount)} pages from ${hex(BasePage)} on`,
+        `${hex(pageCount)} pages from ${hex(basePage)} on`,
       );
     }
-    const fileOffset = DUMP_HEADER64_SIZE + Number(pages) * PAGE_SIZE;
-    if (PageCount > 0n) {
-      runs.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE, fileOffset });
+    const fileOffset = form.size + Number(pages) * PAGE_SIZE;
+    if (pageCount > 0n) {
+      runs.push({ start: pa(Number(basePage) * PAGE_SIZE), size: Number(pageCount) * PAGE_SIZE, fileOffset });
     }
-    pages += PageCount;
+    pages += pageCount;
   }
-  if (pages !== header.NumberOfPages) {
+  if (pages !== values.NumberOfPages) {
     throw bad(
       'NumberOfPages',
       'the number of pages is not that of the runs',
       `${pages} pages`,
-      `${header.NumberOfPages}`,
+      `${values.NumberOfPages}`,
     );
   }
   runs.sort((a, b) => a.start - b.start);
@@ -213,8 +217,8 @@ function headerRuns(header: Header, fail: Fail): FileRun[] {
 }
 
 /** The runs of set bits; their pages follow each other from FirstPage on. */
-function bitmapRuns(source: ByteSource, fail: Fail): FileRun[] {
-  const head = readUpTo(source, DUMP_HEADER64_SIZE, BitmapDumpHeader.size);
+function bitmapRuns(source: ByteSource, headerSize: number, fail: Fail): FileRun[] {
+  const head = readUpTo(source, headerSize, BitmapDumpHeader.size);
   const bad = (
     field: keyof StructOf<typeof BitmapDumpHeader>,
     message: string,
@@ -226,7 +230,7 @@ function bitmapRuns(source: ByteSource, fail: Fail): FileRun[] {
       message,
       structure: BitmapDumpHeader.name,
       field,
-      offset: DUMP_HEADER64_SIZE + BitmapDumpHeader.offsetOf(field),
+      offset: headerSize + BitmapDumpHeader.offsetOf(field),
       expected,
       actual: typeof actual === 'bigint' ? hex(actual) : actual,
     });
@@ -245,7 +249,7 @@ function bitmapRuns(source: ByteSource, fail: Fail): FileRun[] {
   if (!bitmap.ValidDump.equals(BITMAP_VALID)) {
     throw bad('ValidDump', 'the bitmap was not completed', '"DUMP"', bitmap.ValidDump.toString('hex'));
   }
-  const mapAt = DUMP_HEADER64_SIZE + BitmapDumpHeader.size;
+  const mapAt = headerSize + BitmapDumpHeader.size;
   const limit = Math.min(MAX_BITMAP_BYTES, source.size - mapAt) * 8;
   if (bitmap.Pages === 0n || bitmap.Pages > BigInt(Math.min(limit, MAX_PAGES))) {
     throw bad(

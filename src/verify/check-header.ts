@@ -1,5 +1,6 @@
 import { hex } from '../core/units.ts';
-import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64 } from '../formats/win-dump.ts';
+import type { DumpHeaderForm } from '../formats/dump-header.ts';
+import { BitmapDumpHeader } from '../formats/win-dump.ts';
 import { chooseContexts, ownerOf } from '../plan/contexts.ts';
 import { COMMENT_START, headerValues } from '../plan/header-values.ts';
 import { dumpTypeOf, planDump } from '../plan/plan.ts';
@@ -10,8 +11,9 @@ import { compareHeader } from './compare-header.ts';
 /** The header against the one that elf2dmp would write for this memory. */
 export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, findings: Findings): void {
   const { image } = windows;
-  const foreign = !isOurs(prefix);
-  const at = DumpHeader64.offsetOf('ContextRecord');
+  const form = image.machine.dumpHeader;
+  const foreign = !isOurs(form, prefix);
+  const at = form.layout.offsetOf('ContextRecord');
   const inHeader = prefix.subarray(at, at + image.machine.contextSize);
   const { shown, intended } = chooseContexts(windows, 'auto');
   const owner = ownerOf(windows, shown, inHeader);
@@ -24,27 +26,28 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
       severity: 'error',
       code: 'header-context',
       message: `the header's context is that of processor ${owner.processor.number}, but processor ${crashed.processor.number} crashed`,
-      structure: DumpHeader64.name,
+      structure: form.layout.name,
       field: 'ContextRecord',
       offset: hex(at),
     });
   }
-  const type = dumpTypeOf(DumpHeader64.read(prefix));
+  const type = dumpTypeOf(form.decode(prefix));
   // Its losses would be about a conversion of the dump, which nobody asked for.
   const plan = planDump(
     image,
     headerValues(windows, context),
     [],
-    { type, firstPage: () => firstPageOf(prefix) },
+    { type, firstPage: () => firstPageOf(form, prefix) },
     image.diagnostics,
   );
-  compareHeader(prefix, { bytes: withComment(plan.prefix, prefix), foreign, difference: false }, findings);
+  const expected = { form, bytes: withComment(form, plan.prefix, prefix), foreign, difference: false };
+  compareHeader(prefix, expected, findings);
 }
 
 /** The comment names the version that wrote the dump, which need not be this one. */
-export function withComment(expected: Buffer, actual: Buffer): Buffer {
-  const at = DumpHeader64.offsetOf('Comment');
-  const { size } = DumpHeader64.fields.Comment;
+export function withComment({ layout }: DumpHeaderForm, expected: Buffer, actual: Buffer): Buffer {
+  const at = layout.offsetOf('Comment');
+  const size = layout.fields['Comment']!.size;
   const comment = actual.toString('latin1', at, at + size);
   const version = comment.slice(COMMENT_START.length).match(/^\d+\.\d+\.\d+[\w.+-]*(?= from)/)?.[0];
   if (version === undefined) return expected;
@@ -56,15 +59,13 @@ export function withComment(expected: Buffer, actual: Buffer): Buffer {
 }
 
 /** Most of the comment's first words are there, damaged or not. */
-export function isOurs(header: Buffer): boolean {
-  const at = DumpHeader64.offsetOf('Comment');
+export function isOurs({ layout }: DumpHeaderForm, header: Buffer): boolean {
+  const at = layout.offsetOf('Comment');
   let same = 0;
   for (let i = 0; i < COMMENT_START.length; i++) if (header[at + i] === COMMENT_START.charCodeAt(i)) same++;
   return same >= COMMENT_START.length - 4;
 }
 
 /** File offset of the first page. */
-export const firstPageOf = (prefix: Buffer): number =>
-  prefix.length === DUMP_HEADER64_SIZE
-    ? DUMP_HEADER64_SIZE
-    : Number(BitmapDumpHeader.read(prefix, DUMP_HEADER64_SIZE).FirstPage);
+export const firstPageOf = ({ size }: DumpHeaderForm, prefix: Buffer): number =>
+  prefix.length === size ? size : Number(BitmapDumpHeader.read(prefix, size).FirstPage);

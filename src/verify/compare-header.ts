@@ -1,7 +1,7 @@
 /** A dump's first bytes, field by field, against those that it should have. */
-import type { Struct } from '../core/struct.ts';
 import { hex } from '../core/units.ts';
-import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64, ExceptionRecord64 } from '../formats/win-dump.ts';
+import type { DumpHeaderForm, HeaderLayout } from '../formats/dump-header.ts';
+import { BitmapDumpHeader } from '../formats/win-dump.ts';
 import type { Findings } from '../report/findings.ts';
 
 interface Place {
@@ -12,8 +12,7 @@ interface Place {
 }
 
 /** A structure's fields at `base`, and the bytes between them as `unused`. */
-// biome-ignore lint/suspicious/noExplicitAny: of any fields.
-function* fieldsOf(layout: Struct<any>, base: number): Generator<Place> {
+function* fieldsOf(layout: HeaderLayout, base: number, nested: DumpHeaderForm['nested'] = {}): Generator<Place> {
   let end = 0;
   const unused = (from: number, to: number): Place => ({
     structure: layout.name,
@@ -21,10 +20,11 @@ function* fieldsOf(layout: Struct<any>, base: number): Generator<Place> {
     offset: base + from,
     size: to - from,
   });
-  const fields = Object.entries(layout.fields as Record<string, { offset: number; size: number }>);
+  const fields = Object.entries(layout.fields);
   for (const [field, { offset, size }] of fields.sort((a, b) => a[1].offset - b[1].offset)) {
     if (offset > end) yield unused(end, offset);
-    if (layout === DumpHeader64 && field === 'Exception') yield* fieldsOf(ExceptionRecord64, base + offset);
+    const inner = nested[field];
+    if (inner) yield* fieldsOf(inner, base + offset);
     else yield { structure: layout.name, field, offset: base + offset, size };
     end = offset + size;
   }
@@ -42,6 +42,7 @@ const TOLD_BY_MEMORY: ReadonlySet<string> = new Set([
 ]);
 
 export interface HeaderExpectation {
+  form: DumpHeaderForm;
   /** Header, and the bitmap with its header if there is one. */
   bytes: Buffer;
   /** The dump is not by elf2dmp: fields that writers fill as they like are not compared. */
@@ -52,14 +53,14 @@ export interface HeaderExpectation {
 
 export function compareHeader(
   actual: Buffer,
-  { bytes: expected, foreign, difference }: HeaderExpectation,
+  { form, bytes: expected, foreign, difference }: HeaderExpectation,
   findings: Findings,
 ): void {
-  const bitmap = expected.length > DUMP_HEADER64_SIZE;
-  const mapAt = DUMP_HEADER64_SIZE + BitmapDumpHeader.size;
+  const bitmap = expected.length > form.size;
+  const mapAt = form.size + BitmapDumpHeader.size;
   const places: Place[] = [
-    ...fieldsOf(DumpHeader64, 0),
-    ...(bitmap ? fieldsOf(BitmapDumpHeader, DUMP_HEADER64_SIZE) : []),
+    ...fieldsOf(form.layout, 0, form.nested),
+    ...(bitmap ? fieldsOf(BitmapDumpHeader, form.size) : []),
     ...(bitmap ? [{ structure: 'bitmap', field: 'map', offset: mapAt, size: expected.length - mapAt }] : []),
   ];
   for (const { structure, field, offset, size } of places) {

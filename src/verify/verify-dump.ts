@@ -1,7 +1,8 @@
 /** Whether a crash dump holds together, and holds what it should: read back from its file by our own reader. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
-import { BitmapDumpHeader, DUMP_HEADER64_SIZE, DumpHeader64, DumpType } from '../formats/win-dump.ts';
+import type { DumpHeaderForm } from '../formats/dump-header.ts';
+import { BitmapDumpHeader, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
@@ -31,14 +32,16 @@ export async function verifyDump(
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
     image = openForFindings(path, findings);
-    const prefix = image && readUpTo(source, 0, prefixSize(source));
+    const prefix = image && readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader));
     if (image && prefix) {
       checkSize(image, source.size, prefix, findings);
       const windows = await locateForFindings(image, options, findings);
       if (windows) checkMemory(windows, expectation, findings);
       const wanted = expectation?.prefix;
       if (wanted) {
-        compareHeader(prefix, { bytes: withComment(wanted, prefix), foreign: false, difference: true }, findings);
+        const form = image.machine.dumpHeader;
+        const bytes = withComment(form, wanted, prefix);
+        compareHeader(prefix, { form, bytes, foreign: false, difference: true }, findings);
       } else if (windows) checkHeader(windows, prefix, expectation?.patched ?? true, findings);
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }
@@ -105,22 +108,21 @@ function refuseCompressed(source: FileSource): void {
   });
 }
 
-function prefixSize(source: FileSource): number {
-  const head = readUpTo(source, 0, DUMP_HEADER64_SIZE + BitmapDumpHeader.size);
-  if (DumpHeader64.fields.DumpType.read(head, DumpHeader64.offsetOf('DumpType')) === DumpType.full) {
-    return DUMP_HEADER64_SIZE;
-  }
-  const { Pages } = BitmapDumpHeader.read(head, DUMP_HEADER64_SIZE);
+function prefixSize(source: FileSource, form: DumpHeaderForm): number {
+  const head = readUpTo(source, 0, form.size + BitmapDumpHeader.size);
+  if (form.decode(head).DumpType === DumpType.full) return form.size;
+  const { Pages } = BitmapDumpHeader.read(head, form.size);
   return head.length + Math.ceil(Number(Pages) / 8);
 }
 
 function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: Findings): void {
   const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated');
-  const end = firstPageOf(prefix) + image.size;
+  const form = image.machine.dumpHeader;
+  const end = firstPageOf(form, prefix) + image.size;
   if (!truncated && size === end) return;
   findings.add({
     // What was an ELF file, converted in place, keeps its last bytes.
-    severity: truncated || prefix.length === DUMP_HEADER64_SIZE ? 'error' : 'warning',
+    severity: truncated || prefix.length === form.size ? 'error' : 'warning',
     code: 'file-size',
     message: truncated?.message ?? 'the file goes on behind the last page that it lists',
     offset: hex(truncated ? size : end),

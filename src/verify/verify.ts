@@ -3,7 +3,6 @@
 import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
-import { DumpHeader64 } from '../formats/win-dump.ts';
 import { locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContextChoice } from '../options/choices.ts';
@@ -158,6 +157,6 @@ function mismatches(dump: MemoryImage, input: MemoryImage, { plan }: Conversion,
     applyPatches(plan.patches, physical, wanted);
     return !found.equals(wanted);
   });
-  const { ContextRecord } = DumpHeader64.read(plan.prefix);
+  const { ContextRecord } = input.machine.dumpHeader.decode(plan.prefix);
   return wrong.length + (dump.dumpHeader?.ContextRecord.equals(ContextRecord) ? 0 : 1);
 }

@@ -1,5 +1,6 @@
 import { isKernelAddress } from '../../core/bits.ts';
 import { PAGE_SIZE, va } from '../../core/units.ts';
+import { DUMP_HEADER_FORM_64 } from '../../formats/dump-header.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
@@ -97,6 +98,7 @@ export const X64: Machine = {
   instructionPointer: (r) => va(r.rip),
   stackPointer: (r) => va(r.rsp),
 
+  dumpHeader: DUMP_HEADER_FORM_64,
   contextSize: Context.size,
   // For the XMM registers in it.
   contextAlignment: 16,

@@ -1,4 +1,5 @@
-/** The first 0x2000 bytes of a 64-bit crash dump. */
+/** Headers of crash dumps as values, whatever their form: what a reader, a plan and a check ask of them. */
+import type { Field, StructOf } from '../core/struct.ts';
 import { PAGE_SIZE, pfnOf } from '../core/units.ts';
 import {
   DUMP_FILL,
@@ -10,8 +11,41 @@ import {
   MAX_HEADER_RUNS,
   PhysicalMemoryRun64,
   STATUS_BREAKPOINT,
-} from '../formats/win-dump.ts';
-import type { Extent } from '../memory/runs.ts';
+} from './win-dump.ts';
+
+/** What a header holds, as wide as the 64-bit form has it: addresses of a narrower one are sign-extended. */
+export type DumpHeader = Omit<
+  StructOf<typeof DumpHeader64>,
+  'BugCheckPadding' | 'RunsPadding' | 'DumpTypePadding' | 'Unused1' | 'Unused2'
+>;
+
+/** A part of a header's declaration. */
+export interface HeaderLayout {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly fields: Readonly<Record<string, Pick<Field<unknown>, 'offset' | 'size'>>>;
+}
+
+/** A form of dump header. Machines share one or have their own. */
+export interface DumpHeaderForm {
+  /** For people: `64-bit`. */
+  readonly title: string;
+  /** The first bytes of a dump. */
+  readonly signature: Buffer;
+  /** Bytes; the bitmap's header, or a full dump's first page, follows at once. */
+  readonly size: number;
+  /** Runs that it can list: a full dump has no more. */
+  readonly maxRuns: number;
+  readonly layout: HeaderLayout & { offsetOf(field: keyof DumpHeader): number };
+  /** Fields of `layout` that are structures themselves. */
+  readonly nested: Readonly<Record<string, HeaderLayout>>;
+  encode(values: HeaderValues): Buffer;
+  /** @param bytes at least `size` */
+  decode(bytes: Buffer): DumpHeader;
+  /** Run `index` of those that the header lists, in pages. */
+  runAt(header: DumpHeader, index: number): { basePage: bigint; pageCount: bigint };
+}
 
 /** What the header says; every value is the guest's unless said otherwise. */
 export interface HeaderValues {
@@ -40,14 +74,14 @@ export interface HeaderValues {
   kdSecondaryVersion: number;
   comment: string;
   /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
-  extents: readonly Extent[];
+  extents: readonly { start: number; size: number }[];
   /** Pages in the file. */
   pages: number;
   /** Bytes of the whole file. */
   requiredSpace: number;
 }
 
-export function encodeHeader(v: HeaderValues): Buffer {
+function encode64(v: HeaderValues): Buffer {
   // Windows fills the page first and sets fields then, so unused ones read "PAGE".
   const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
   const runs = v.extents.slice(0, MAX_HEADER_RUNS);
@@ -104,3 +138,19 @@ export function encodeHeader(v: HeaderValues): Buffer {
     ExceptionRecord64.write(header, DumpHeader64.offsetOf('Exception'), { ExceptionCode: 0, ExceptionAddress: 0n });
   return header;
 }
+
+/** DUMP_HEADER64, of x64 and ARM64. */
+export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
+  title: '64-bit',
+  signature: DUMP_SIGNATURE,
+  size: DUMP_HEADER64_SIZE,
+  maxRuns: MAX_HEADER_RUNS,
+  layout: DumpHeader64,
+  nested: { Exception: ExceptionRecord64 },
+  encode: encode64,
+  decode: (bytes) => DumpHeader64.read(bytes),
+  runAt: ({ Runs }, index) => {
+    const { BasePage, PageCount } = PhysicalMemoryRun64.read(Runs, index * PhysicalMemoryRun64.size);
+    return { basePage: BasePage, pageCount: PageCount };
+  },
+};
