@@ -5,12 +5,12 @@ import type { Machine, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
+import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
 import { bugCheckName, parameterMeanings } from '../windows/bug-checks.ts';
 import { type Module, moduleOf } from '../windows/modules.ts';
 import {
   type ExportTable,
   nearestExport,
-  type PdbIdentity,
   type PeImage,
   pdbIdentity,
   readExports,
@@ -269,8 +269,7 @@ export function describeModule(space: AddressSpace, module: Module, image: PeIma
 /** Symbol servers file a PDB under its name, without the path of the machine that it was built on. */
 export function describePdb(pdb: PdbIdentity | undefined): PdbInfo | null {
   if (!pdb) return null;
-  const name = pdb.name.replace(/^.*[\\/]/s, '');
-  return { ...pdb, symbolPath: `${name}/${pdb.guid}${pdb.age.toString(16)}/${name}` };
+  return { ...pdb, symbolPath: symbolPath(pdb) };
 }
 export function modeOf({ machine }: MemoryImage, registers: Registers): CpuMode {
   if (!machine.isUserMode(registers)) return 'kernel';

@@ -165,11 +165,18 @@ export class MsfStream {
 
   /** Throws `Elf2dmpError` beyond the stream's end and where its pages are not in the file. */
   read(offset: number, length: number): Buffer {
-    if (offset + length > this.size) {
-      throw this.damaged(offset, `${length} bytes`, `${Math.max(0, this.size - offset)} up to the end`);
-    }
-    const { pageSize, source } = this.file;
+    // Before anything is allocated for a length from the file.
+    this.#check(offset, length);
     const result = Buffer.allocUnsafe(length);
+    this.readInto(offset, result);
+    return result;
+  }
+
+  /** Fills `target`. Throws as `read` does. */
+  readInto(offset: number, target: Buffer): void {
+    const { length } = target;
+    this.#check(offset, length);
+    const { pageSize, source } = this.file;
     for (let done = 0; done < length; ) {
       let index = Math.floor((offset + done) / pageSize);
       const inPage = (offset + done) % pageSize;
@@ -180,10 +187,14 @@ export class MsfStream {
         if (this.file.pageOffset(this.number, ++index) !== from + count) break;
         count += Math.min(pageSize, length - done - count);
       }
-      source.readSync(from, result.subarray(done, done + count));
+      source.readSync(from, target.subarray(done, done + count));
       done += count;
     }
-    return result;
+  }
+
+  #check(offset: number, length: number): void {
+    if (offset + length <= this.size) return;
+    throw this.damaged(offset, `${length} bytes`, `${Math.max(0, this.size - offset)} up to the end`);
   }
 
   damaged(offset: number, expected: string, actual: string): Error {
@@ -191,7 +202,9 @@ export class MsfStream {
   }
 }
 
-const WINDOW_SIZE = 0x2_0000;
+/** Bytes that a window reads at first, for those who want a record, and at most, for those who want all. */
+const WINDOW_START = 0x1000;
+const WINDOW_LIMIT = 0x1_0000;
 
 /** A stretch of a stream, read front to back with little memory: the bytes near the last ones asked for. */
 export class StreamWindow {
@@ -199,6 +212,8 @@ export class StreamWindow {
   /** Offset in the stream at which the stretch ends. */
   readonly end: number;
   #buffer: Buffer = Buffer.alloc(0);
+  #store: Buffer = Buffer.alloc(0);
+  #readAhead = WINDOW_START;
   #start = 0;
 
   constructor(stream: MsfStream, end: number) {
@@ -244,7 +259,13 @@ export class StreamWindow {
     if (offset + length > this.end) {
       throw this.stream.damaged(offset, `${length} bytes`, `${Math.max(0, this.end - offset)} up to the end`);
     }
-    this.#buffer = this.stream.read(offset, Math.min(this.end - offset, Math.max(length, WINDOW_SIZE)));
+    const wanted = Math.min(this.end - offset, Math.max(length, this.#readAhead));
+    this.#readAhead = Math.min(2 * this.#readAhead, WINDOW_LIMIT);
+    if (this.#store.length < wanted) this.#store = Buffer.allocUnsafe(wanted);
+    // Empty in case reading fails.
+    this.#buffer = this.#store.subarray(0, 0);
+    this.stream.readInto(offset, this.#store.subarray(0, wanted));
+    this.#buffer = this.#store.subarray(0, wanted);
     this.#start = offset;
     return 0;
   }

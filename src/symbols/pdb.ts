@@ -42,6 +42,11 @@ const MAX_PATH = 0x8000;
 const MAX_NAMED_STREAMS = 0x1000;
 const MAX_NAMED_STREAM_BYTES = 0x10_0000;
 
+const SECTION_AT = SectionContribution.offsetOf('Section');
+const OFFSET_AT = SectionContribution.offsetOf('Offset');
+const SIZE_AT = SectionContribution.offsetOf('Size');
+const MODULE_AT = SectionContribution.offsetOf('Module');
+
 /** A module's debug information: one stream with its symbols and then its lines. */
 export interface PdbModule {
   stream: number;
@@ -260,8 +265,7 @@ export class PdbFile {
   #readContributions(): Ranges {
     const start = this.#partAt('contributions');
     const bytes = this.#header.SectionContributionsSize;
-    const found = new RangeCollector();
-    if (bytes < 4) return found.finish();
+    if (bytes < 4) return new RangeCollector().finish();
     const window = new StreamWindow(this.#dbi, start + bytes);
     const version = window.u32(start);
     if (version !== SECTION_CONTRIBUTIONS_60 && version !== SECTION_CONTRIBUTIONS_2) {
@@ -270,11 +274,14 @@ export class PdbFile {
     const step = version === SECTION_CONTRIBUTIONS_2 ? SECTION_CONTRIBUTION_2_SIZE : SectionContribution.size;
     const count = Math.floor((bytes - 4) / step);
     if (count > MAX_CONTRIBUTIONS) throw this.#dbi.damaged(start, `at most ${MAX_CONTRIBUTIONS} entries`, `${count}`);
+    const found = new RangeCollector(count);
     for (let i = 0; i < count; i++) {
-      const { Section, Offset, Size, Module } = window.read(SectionContribution, start + 4 + i * step);
-      const rva = this.rvaOf(Section, Offset);
+      // By field: there may be hundreds of thousands.
+      const at = start + 4 + i * step;
+      const rva = this.rvaOf(window.u16(at + SECTION_AT), window.u32(at + OFFSET_AT));
+      const size = window.u32(at + SIZE_AT);
       // Empty ones would hide what they lie in.
-      if (rva !== undefined && Size > 0) found.add(rva, Size, Module);
+      if (rva !== undefined && size > 0) found.add(rva, size, window.u16(at + MODULE_AT));
     }
     return found.finish();
   }

@@ -11,34 +11,52 @@ export interface Ranges {
 
 /** Collects ranges. All numbers fit 32 bits. */
 export class RangeCollector {
-  readonly #starts: number[] = [];
-  readonly #sizes: number[] = [];
-  readonly #values: number[] = [];
+  #starts: Uint32Array;
+  #sizes: Uint32Array;
+  #values: Uint32Array;
+  #length = 0;
   #sorted = true;
 
+  /** @param expected how many there will be, if that is known */
+  constructor(expected = 0x100) {
+    this.#starts = new Uint32Array(expected);
+    this.#sizes = new Uint32Array(expected);
+    this.#values = new Uint32Array(expected);
+  }
+
   get length(): number {
-    return this.#starts.length;
+    return this.#length;
   }
 
   add(start: number, size: number, value: number): void {
-    this.#sorted &&= this.length === 0 || start >= this.#starts[this.length - 1]!;
-    this.#starts.push(start);
-    this.#sizes.push(size);
-    this.#values.push(value);
+    const at = this.#length++;
+    if (at === this.#starts.length) {
+      this.#starts = grown(this.#starts);
+      this.#sizes = grown(this.#sizes);
+      this.#values = grown(this.#values);
+    }
+    this.#sorted &&= at === 0 || start >= this.#starts[at - 1]!;
+    this.#starts[at] = start;
+    this.#sizes[at] = size;
+    this.#values[at] = value;
   }
 
   finish(): Ranges {
-    const columns = [this.#starts, this.#sizes, this.#values];
-    if (this.#sorted) {
-      const [starts, sizes, values] = columns.map((column) => Uint32Array.from(column));
-      return { starts: starts!, sizes: sizes!, values: values! };
-    }
-    const order = Uint32Array.from(this.#starts, (_, i) => i);
-    // Stable: equal starts keep their order.
-    order.sort((a, b) => this.#starts[a]! - this.#starts[b]! || a - b);
-    const [starts, sizes, values] = columns.map((column) => Uint32Array.from(order, (i) => column[i]!));
-    return { starts: starts!, sizes: sizes!, values: values! };
+    const [starts, sizes, values] = [this.#starts, this.#sizes, this.#values].map((c) => c.subarray(0, this.#length));
+    const all = { starts: starts!, sizes: sizes!, values: values! };
+    if (this.#sorted) return all;
+    const order = Uint32Array.from(all.starts, (_, i) => i);
+    // Equal starts keep their order.
+    order.sort((a, b) => all.starts[a]! - all.starts[b]! || a - b);
+    const inOrder = (column: Uint32Array) => order.map((i) => column[i]!);
+    return { starts: inOrder(all.starts), sizes: inOrder(all.sizes), values: inOrder(all.values) };
   }
+}
+
+function grown(column: Uint32Array): Uint32Array {
+  const result = new Uint32Array(2 * column.length + 1);
+  result.set(column);
+  return result;
 }
 
 /** Index of the last element that is at most `value`; -1: there is none. */

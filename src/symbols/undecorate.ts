@@ -20,10 +20,12 @@ function plainCppName(name: string): string | undefined {
   const special = SPECIAL.get(name.slice(0, 3));
   let at = special ? 3 : 1;
   const parts: string[] = [];
+  /** What digits repeat. */
+  const known: string[] = [];
   while (name[at] !== '@') {
     const digit = /[0-9]/.test(name[at] ?? '') ? Number(name[at]) : undefined;
     if (digit !== undefined) {
-      const repeated = parts[digit];
+      const repeated = known[digit];
       if (repeated === undefined) return undefined;
       parts.push(repeated);
       at++;
@@ -33,7 +35,9 @@ function plainCppName(name: string): string | undefined {
     const plain = /^[A-Za-z_$][\w$]*@/.exec(name.slice(at));
     const part = anonymous ?? plain;
     if (!part) return undefined;
-    parts.push(anonymous ? "`anonymous namespace'" : part[0].slice(0, -1));
+    const text = anonymous ? "`anonymous namespace'" : part[0].slice(0, -1);
+    parts.push(text);
+    if (!known.includes(text)) known.push(text);
     at += part[0].length;
   }
   const [inner] = parts;

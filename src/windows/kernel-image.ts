@@ -1,4 +1,5 @@
-import type { PdbIdentity, PeImage } from './pe-image.ts';
+import type { PdbIdentity } from '../symbols/identity.ts';
+import type { PeImage } from './pe-image.ts';
 
 export interface KernelImage extends PeImage {
   exportName: string | undefined;

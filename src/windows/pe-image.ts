@@ -21,19 +21,12 @@ import {
 } from '../formats/pe.ts';
 import type { FunctionEntry } from '../machines/unwinding.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import { guidText, type PdbIdentity } from '../symbols/identity.ts';
 
 /** The largest kernels (checked builds) have some 32 MiB. */
 const MAX_IMAGE_SIZE = 256 * MIB;
 const MAX_NAMES = 0x1_0000;
 const MAX_DEBUG_ENTRIES = 32;
-
-/** Name, GUID and age that a symbol server files a PDB under. */
-export interface PdbIdentity {
-  name: string;
-  /** 32 upper-case hex digits in the order that symbol servers use. */
-  guid: string;
-  age: number;
-}
 
 export interface PeImage {
   base: VirtualAddress;
@@ -232,13 +225,7 @@ export function pdbIdentity(space: AddressSpace, image: PeImage): PdbIdentity | 
     const record = readRva(space, image, entry.AddressOfRawData, 24);
     const name = readName(space, image, entry.AddressOfRawData + 24);
     if (!record || record.readUInt32LE() !== RSDS || !name) continue;
-    const hexOf = (value: number, digits: number) => value.toString(16).toUpperCase().padStart(digits, '0');
-    const guid =
-      hexOf(record.readUInt32LE(4), 8) +
-      hexOf(record.readUInt16LE(8), 4) +
-      hexOf(record.readUInt16LE(10), 4) +
-      record.toString('hex', 12, 20).toUpperCase();
-    return { name, guid, age: record.readUInt32LE(20) };
+    return { name, guid: guidText(record.subarray(4, 20)), age: record.readUInt32LE(20) };
   }
   return undefined;
 }

@@ -1,0 +1,69 @@
+/** Names of code by PDBs on this machine: the one door to this room for those above it. */
+import { Elf2dmpError } from '../core/errors.ts';
+import { type PdbIdentity, symbolPath } from './identity.ts';
+import type { RefusedPdb, SymbolStore } from './store.ts';
+import { type CodeSymbol, type LookUpOptions, Symbolizer } from './symbolizer.ts';
+
+export interface SymbolProblem {
+  /** Of the PDB that was wanted: `name.pdb/GUIDAGE/name.pdb`. */
+  wanted: string;
+  path: string;
+  code: RefusedPdb['code'];
+  /** A clause without final stop. */
+  reason: string;
+}
+
+export class Symbols {
+  readonly #store: SymbolStore;
+  readonly #symbolizers = new Map<string, Symbolizer | undefined>();
+  readonly #problems: SymbolProblem[] = [];
+
+  constructor(store: SymbolStore) {
+    this.#store = store;
+  }
+
+  /** What is at an RVA of an image; undefined: its PDB was not found, or has nothing there. */
+  lookUp(image: PdbIdentity, rva: number, options?: LookUpOptions): CodeSymbol | undefined {
+    const symbolizer = this.#symbolizer(image);
+    try {
+      return symbolizer?.lookUp(rva, options);
+    } catch (error) {
+      if (!(error instanceof Elf2dmpError) || !symbolizer) throw error;
+      // No further name from a file that was found damaged.
+      symbolizer.pdb.close();
+      this.#symbolizers.set(symbolPath(image), undefined);
+      this.#refuse(image, { path: symbolizer.pdb.name, code: 'unusable', reason: error.message });
+      return undefined;
+    }
+  }
+
+  /** Whether the PDB of an image was found. */
+  has(image: PdbIdentity): boolean {
+    return this.#symbolizer(image) !== undefined;
+  }
+
+  /** Files that have the name of a PDB that was wanted, and are not it or cannot be used. */
+  get problems(): readonly SymbolProblem[] {
+    return this.#problems;
+  }
+
+  close(): void {
+    for (const symbolizer of this.#symbolizers.values()) symbolizer?.pdb.close();
+    this.#symbolizers.clear();
+  }
+
+  #symbolizer(image: PdbIdentity): Symbolizer | undefined {
+    const key = symbolPath(image);
+    if (!this.#symbolizers.has(key)) {
+      const { pdb, refused } = this.#store.find(image);
+      // What was found in the end makes the others irrelevant.
+      if (!pdb) for (const each of refused) this.#refuse(image, { ...each, reason: each.reason.text });
+      this.#symbolizers.set(key, pdb && new Symbolizer(pdb));
+    }
+    return this.#symbolizers.get(key);
+  }
+
+  #refuse(image: PdbIdentity, problem: Omit<SymbolProblem, 'wanted'>): void {
+    this.#problems.push({ wanted: symbolPath(image), ...problem });
+  }
+}
