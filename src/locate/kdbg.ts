@@ -238,8 +238,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
 export function checkKdbg(
   space: AddressSpace,
   kernel: KernelImage,
-  kdbg: Kdbg | Reason,
-  method: string,
+  { kdbg, method }: { kdbg: Kdbg | Reason; method: string },
   evidence: Evidence,
 ): Kdbg | undefined {
   const verdict = kdbg instanceof Reason ? kdbg : examine(space, kernel, kdbg);

@@ -1,7 +1,6 @@
 /** The kernel when its header page is gone: by a KDBG near addresses in its code, and the module list that it leads to. */
 
 import { isKernelAddress } from '../core/bits.ts';
-import type { Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { DebuggerData } from '../formats/win-kernel.ts';
@@ -20,11 +19,11 @@ const MAX_NEIGHBOURHOODS = 4;
 /** Blocks looked at in each: a kernel has a dozen, hostile memory any number. */
 const MAX_TRIES = 256;
 
+/** Looks near each address in turn. Adds the loss of the header to the image's diagnostics. */
 export function recoverKernel(
   space: AddressSpace,
   addresses: Iterable<CodeAddress>,
   evidence: Evidence,
-  diagnostics: Diagnostics,
 ): KernelImage | undefined {
   const tried = new Set<bigint>();
   for (const { address, why } of addresses) {
@@ -43,7 +42,7 @@ export function recoverKernel(
       method,
       `KernBase ${hex64(kernel.base)} is the first module's, which has ${hex(kernel.size)} bytes`,
     );
-    diagnostics.add(
+    space.image.diagnostics.add(
       'loss',
       'kernel-header-missing',
       `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,

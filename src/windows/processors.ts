@@ -1,15 +1,14 @@
 /** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
 
 import { isKernelAddress } from '../core/bits.ts';
-import type { Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
-import type { CpuState, Machine, Registers } from '../machines/machine.ts';
+import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import type { Evidence } from './evidence.ts';
-import type { DebuggerFields, Kdbg } from './kdbg.ts';
+import type { DebuggerFields } from './kdbg.ts';
 
+/** A processor as Windows knows it. */
 export interface Processor {
   /** Windows' processor number: the index in KiProcessorBlock. */
   number: number;
@@ -231,64 +230,4 @@ function dumpedRegisters(space: AddressSpace, processor: Processor): Registers |
   const special =
     specialRegisters === undefined ? undefined : space.read(specialRegisters, machine.specialRegistersSize);
   return frame && special && machine.decodeContext(frame, special, (address, length) => space.read(address, length));
-}
-export function reportProcessors(
-  machine: Machine,
-  processors: readonly Processor[],
-  bad: readonly BadProcessor[],
-  strays: readonly CpuState[],
-  cpuCount: number,
-  kdbg: Kdbg,
-  evidence: Evidence,
-  diagnostics: Diagnostics,
-): void {
-  const step = 'processors';
-  if (cpuCount === 0) diagnostics.add('loss', 'no-cpu-states', 'the input holds no CPU states: no register is known');
-  const table = hex64(kdbg.fields.KiProcessorBlock ?? 0n);
-  if (processors.length === 0) {
-    diagnostics.add(
-      'loss',
-      'no-processors',
-      `KiProcessorBlock at ${table} leads to no processor: the dump shows no registers`,
-    );
-    evidence.reject(step, `KiProcessorBlock at ${table}`, 'no entry is a PRCB');
-  }
-  for (const p of processors) {
-    if (p.doubt) {
-      diagnostics.add('loss', 'processor-damaged', `processor ${p.number}: ${p.doubt}`, { prcb: hex64(p.prcb) });
-    }
-    const method = `KiProcessorBlock[${p.number}] ${hex64(p.prcb)}`;
-    if (p.cpu) {
-      evidence.accept(step, method, `it has CPU ${p.cpu.index}${p.cpuBy === undefined ? '' : `, ${p.cpuBy}`}`);
-    } else {
-      evidence.reject(step, method, `no CPU's ${machine.words.kpcr} leads to its KPCR ${hex64(p.kpcr)}`);
-      diagnostics.add(
-        'loss',
-        'processor-without-state',
-        `no CPU state belongs to processor ${p.number} (KPCR ${hex64(p.kpcr)}): its registers are unknown`,
-        {
-          prcb: hex64(p.prcb),
-        },
-      );
-    }
-  }
-  for (const { number, address, reason } of bad) {
-    evidence.reject(step, `KiProcessorBlock[${number}] ${hex64(address)}`, reason);
-    diagnostics.add('loss', 'prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, {
-      prcb: hex64(address),
-    });
-  }
-  for (const cpu of strays) {
-    if (!cpu.registers) continue; // reported by the reader
-    if (machine.neverStarted(cpu.registers)) {
-      evidence.reject(step, `CPU ${cpu.index}`, 'paging is off: it was never started, so nothing of it is lost');
-      continue;
-    }
-    evidence.reject(step, `CPU ${cpu.index}`, `its ${machine.words.kpcr} leads to no processor of Windows`);
-    diagnostics.add(
-      'loss',
-      'cpu-without-processor',
-      `CPU ${cpu.index} runs no processor that Windows knows: its registers are not in the dump`,
-    );
-  }
 }

@@ -1,6 +1,5 @@
 /** Which Windows: from KdVersionBlock, NtBuildNumber and SharedUserData, whichever exist, compared. */
 import { isKernelAddress } from '../core/bits.ts';
-import type { Diagnostics } from '../core/errors.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { KdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -15,6 +14,7 @@ const STEP = 'Windows version';
 const FREE_BUILD = 0xf;
 const MAX_LAB = 128;
 
+/** What Windows says of its version. */
 export interface WindowsVersion {
   build: number;
   /** 0xf on free builds, 0xc on checked ones. */
@@ -25,35 +25,37 @@ export interface WindowsVersion {
   kdVersionBlock: VirtualAddress | undefined;
 }
 
-/** undefined when nothing tells the build. */
-export function findVersion(
-  space: AddressSpace,
-  kernel: KernelImage,
-  kdbg: Kdbg,
-  processors: readonly Processor[],
-  shared: SharedData | undefined,
-  evidence: Evidence,
-  diagnostics: Diagnostics,
-): WindowsVersion | undefined {
-  const block = findKdVersionBlock(space, kernel, kdbg, processors, evidence);
+/** Where a version is looked for. */
+export interface VersionSources {
+  space: AddressSpace;
+  kernel: KernelImage;
+  kdbg: Kdbg;
+  processors: readonly Processor[];
+  shared: SharedData;
+}
+
+/** undefined where nothing names the build. Adds a warning to the image's diagnostics where the sources disagree. */
+export function findVersion(sources: VersionSources, evidence: Evidence): WindowsVersion | undefined {
+  const { space, kernel, kdbg, shared } = sources;
+  const block = findKdVersionBlock(sources, evidence);
   const symbol = findExport(space, kernel, 'NtBuildNumber');
   const exported = symbol === undefined ? undefined : space.read(symbol, 4)?.readUInt32LE();
   const lab = readLab(space, kdbg.fields.NtBuildLab);
-  const sources: [string, number | undefined][] = [
+  const builds: [string, number | undefined][] = [
     ['KdVersionBlock', block?.fields.MinorVersion],
     ['NtBuildNumber', exported === undefined ? undefined : exported & 0xffff],
-    ['SharedUserData', shared?.ntBuildNumber ? shared.ntBuildNumber & 0xffff : undefined],
+    ['SharedUserData', shared.ntBuildNumber ? shared.ntBuildNumber & 0xffff : undefined],
     ['NtBuildLab', lab === undefined ? undefined : Number.parseInt(lab, 10) || undefined],
   ];
-  const known = sources.filter((s): s is [string, number] => s[1] !== undefined && s[1] !== 0);
+  const known = builds.filter((s): s is [string, number] => s[1] !== undefined && s[1] !== 0);
   const [first] = known;
   if (!first) {
-    evidence.reject(STEP, sources.map(([name]) => name).join(', '), 'none of them is present');
+    evidence.reject(STEP, builds.map(([name]) => name).join(', '), 'none of them is present');
     return undefined;
   }
   evidence.accept(STEP, `build ${first[1]}`, known.map(([name, build]) => `${name} ${build}`).join(', '));
   if (known.some(([, build]) => build !== first[1])) {
-    diagnostics.add(
+    space.image.diagnostics.add(
       'warning',
       'build-disagrees',
       `the build number differs between its sources: ${known.map(([name, build]) => `${name} ${build}`).join(', ')}; ${first[0]}'s was used`,
@@ -71,13 +73,7 @@ export function findVersion(
   };
 }
 
-function findKdVersionBlock(
-  space: AddressSpace,
-  kernel: KernelImage,
-  kdbg: Kdbg,
-  processors: readonly Processor[],
-  evidence: Evidence,
-) {
+function findKdVersionBlock({ space, kernel, kdbg, processors }: VersionSources, evidence: Evidence) {
   const { machine } = space.image;
   // Set on the first processor only.
   for (const processor of processors) {

@@ -10,7 +10,7 @@ import type { Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
 import type { Module } from './modules.ts';
 import type { RamRange } from './physical-memory.ts';
-import type { Processor } from './processors.ts';
+import type { BadProcessor, Processor } from './processors.ts';
 import type { SharedData } from './shared-user-data.ts';
 import type { WindowsVersion } from './version.ts';
 
@@ -29,6 +29,8 @@ export interface Windows {
   /** undefined in a guest that did not crash. */
   crash: Crash | undefined;
   processors: readonly Processor[];
+  /** Entries of KiProcessorBlock that should be PRCBs and are not. */
+  damagedProcessors: readonly BadProcessor[];
   /** CPU states that run no Windows processor. */
   strayCpus: readonly CpuState[];
   modules: readonly Module[];

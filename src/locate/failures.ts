@@ -1,0 +1,66 @@
+/** What is said when Windows is not found, or only a part of it. */
+import { Elf2dmpError } from '../core/errors.ts';
+import { hex } from '../core/units.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { Evidence } from '../windows/evidence.ts';
+import { KDBG_STEP } from './kdbg.ts';
+import { KERNEL_STEP } from './kernel.ts';
+import { recogniseOtherSystem } from './other-systems.ts';
+import { ROOT_STEP } from './roots.ts';
+
+const HINTS: Record<string, string> = {
+  [ROOT_STEP]:
+    'is it a 64-bit Windows guest that had left its boot loader? if you know the page-table root, give --dtb',
+  [KERNEL_STEP]: 'the memory may be damaged; if you know where the kernel is, give --kernel-base',
+  [KDBG_STEP]:
+    'without the KDBG no debugger finds processors and modules: the memory is damaged, or it is a kernel that elf2dmp does not know (please report it)',
+};
+
+/** The error for a step that failed, with every attempt. An image that lacks memory may lack just what was looked for. */
+export function failure(
+  image: MemoryImage,
+  evidence: Evidence,
+  step: string,
+  details: { code: 'windows-not-found' | 'kernel-not-found' | 'kdbg-not-found' | 'version-not-found'; message: string },
+): Elf2dmpError {
+  const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated' || d.code === 'memory-absent');
+  const context = {
+    file: image.file,
+    message: truncated ? `${details.message}; ${truncated.message}` : details.message,
+    attempts: evidence.failures(step),
+    hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
+  };
+  const { code } = details;
+  // A file that lacks memory may well be of Windows: that is damage, not another system.
+  return code === 'windows-not-found' && !truncated
+    ? new Elf2dmpError({ ...context, code, kind: 'unsupported' })
+    : new Elf2dmpError({ ...context, code, kind: 'corrupt' });
+}
+
+/** The error where no page tables, or no kernel, were found: also when the guest is another system. */
+export function notFound(image: MemoryImage, root: number | undefined, evidence: Evidence): Elf2dmpError {
+  if (root !== undefined) {
+    return failure(image, evidence, KERNEL_STEP, {
+      code: 'kernel-not-found',
+      message: `Windows' page tables are at physical ${hex(root)}, but its kernel image was not found`,
+    });
+  }
+  const other = recogniseOtherSystem(image);
+  if (other) {
+    return new Elf2dmpError({
+      code: other.code,
+      kind: 'unsupported',
+      message: other.what,
+      file: image.file,
+      hint: other.hint,
+      attempts: evidence.failures(ROOT_STEP),
+    });
+  }
+  return failure(image, evidence, ROOT_STEP, {
+    code: 'windows-not-found',
+    message:
+      image.format === 'raw'
+        ? 'taken as raw memory (it has no header that elf2dmp knows), it shows no Windows: no page tables lead to SharedUserData'
+        : 'no Windows was found in this dump: no page tables lead to SharedUserData',
+  });
+}

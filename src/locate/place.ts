@@ -1,0 +1,160 @@
+/** Where Windows is: a page-table root through which SharedUserData and a kernel are found. */
+import { Reason } from '../core/reason.ts';
+import { bytes, hex, hex64, pa } from '../core/units.ts';
+import { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { Evidence } from '../windows/evidence.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
+import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
+import { addressesFromCpus, addressesFromSearch } from './code-addresses.ts';
+import { notFound } from './failures.ts';
+import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt } from './kernel.ts';
+import type { SearchResult } from './memory-search.ts';
+import { recoverKernel } from './recover-kernel.ts';
+import {
+  dumpHeaderRoot,
+  foundRoots,
+  givenRoot,
+  loadedRoots,
+  ROOT_STEP,
+  type RootCandidate,
+  shadowedRoots,
+} from './roots.ts';
+import { addressesFromNote, notedRoots, type WindowsNote } from './windows-note.ts';
+
+/** A root through which SharedUserData is found. */
+interface Rooted {
+  space: AddressSpace;
+  shared: SharedData;
+}
+
+/** Windows' kernel and the address space that it was found in. */
+export interface Place extends Rooted {
+  kernel: KernelImage;
+}
+
+/** What is known before the search for it, and how to search all memory. */
+export interface PlaceQuestion {
+  image: MemoryImage;
+  /** The root that the caller names. */
+  dtb?: number | undefined;
+  /** The kernel's base that the caller names. */
+  kernelBase?: bigint | undefined;
+  note: WindowsNote | undefined;
+  evidence: Evidence;
+  /** Looks through all memory: costly, so it is called once, and only when nothing else led anywhere. */
+  search(): Promise<SearchResult>;
+}
+
+/** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
+const MAX_ROOTS = 8;
+
+/** The place, by what the CPUs' registers say; where that fails, by a search of all memory. Throws `Elf2dmpError`. */
+export const findPlace = (question: PlaceQuestion): Promise<Place> => new PlaceSearch(question).run();
+
+class PlaceSearch {
+  readonly #question: PlaceQuestion;
+  /** Roots that lead to SharedUserData and, so far, to no kernel. */
+  readonly #roots = new Map<string, Rooted>();
+
+  constructor(question: PlaceQuestion) {
+    this.#question = question;
+  }
+
+  async run(): Promise<Place> {
+    const { image, dtb, kernelBase, note, evidence } = this.#question;
+    const near = function* (space: AddressSpace) {
+      yield* addressesFromCpus(space, evidence);
+      yield* addressesFromNote(space, note);
+    };
+    const direct = this.#firstPlace(this.#rooted(this.#nearRoots()), near);
+    if (direct) return direct;
+    if (dtb === undefined || kernelBase === undefined) {
+      const result = await this.#question.search();
+      evidence.reject(
+        ROOT_STEP,
+        'search of memory',
+        `${bytes(result.bytes)} searched: ${result.roots.length} tables could be a root, ${result.kpcrs.length} pages a KPCR`,
+      );
+      const far = (space: AddressSpace) => addressesFromSearch(space, result, evidence);
+      const both = function* (space: AddressSpace) {
+        yield* near(space);
+        yield* far(space);
+      };
+      const known = kernelBase === undefined ? [...this.#roots.values()] : [];
+      const candidates = dtb === undefined ? foundRoots(image, result.roots) : [];
+      const found = this.#firstPlace(known, far) ?? this.#firstPlace(this.#rooted(candidates), both);
+      if (found) return found;
+    }
+    const [first] = this.#roots.values();
+    throw notFound(image, first?.space.root, evidence);
+  }
+
+  /** Root candidates without a search, the one that the caller names before all. */
+  *#nearRoots(): Generator<RootCandidate> {
+    const { image, dtb, note, evidence } = this.#question;
+    if (dtb !== undefined) yield* givenRoot(image, dtb);
+    else if (image.dumpHeader) yield* dumpHeaderRoot(image);
+    else {
+      yield* loadedRoots(image, evidence);
+      yield* shadowedRoots(image, evidence);
+      yield* notedRoots(image, note);
+    }
+  }
+
+  /** The candidates through which SharedUserData is found, until there are enough that lead no further. */
+  *#rooted(candidates: Iterable<RootCandidate>): Generator<Rooted> {
+    const { image, evidence } = this.#question;
+    for (const { tables, method } of candidates) {
+      const key = `${tables.root} ${tables.mode.name}`;
+      if (this.#roots.has(key)) continue;
+      const space = new AddressSpace(image, pa(tables.root), tables.mode);
+      const label = `${method}, ${hex(tables.root)}`;
+      const shared = readSharedUserData(space);
+      if (shared instanceof Reason) {
+        evidence.reject(ROOT_STEP, label, shared.text);
+        continue;
+      }
+      evidence.accept(
+        ROOT_STEP,
+        label,
+        `SharedUserData is there through ${tables.mode.name} tables: NT ${shared.ntMajorVersion}.${shared.ntMinorVersion}, ${JSON.stringify(shared.systemRoot)}`,
+      );
+      this.#roots.set(key, { space, shared });
+      yield { space, shared };
+      if (this.#roots.size >= MAX_ROOTS) return;
+    }
+  }
+
+  /** The first root that leads to a kernel. */
+  #firstPlace(roots: Iterable<Rooted>, addresses: (space: AddressSpace) => Iterable<CodeAddress>): Place | undefined {
+    const { kernelBase, evidence } = this.#question;
+    const lacking: Rooted[] = [];
+    for (const root of roots) {
+      const kernel =
+        kernelBase === undefined
+          ? findKernel(root.space, addresses(root.space), evidence)
+          : givenKernel(root.space, kernelBase, evidence);
+      if (kernel) return { ...root, kernel };
+      lacking.push(root);
+    }
+    if (kernelBase !== undefined) return undefined;
+    // Costly, so not before every root had its chance of a kernel whose header is there.
+    for (const root of lacking) {
+      const kernel = recoverKernel(root.space, addresses(root.space), evidence);
+      if (kernel) return { ...root, kernel };
+    }
+    return undefined;
+  }
+}
+
+function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
+  const kernel = kernelAt(space, base);
+  const method = `the base given, ${hex64(base)}`;
+  if (kernel instanceof Reason) {
+    evidence.reject(KERNEL_STEP, method, kernel.text);
+    return undefined;
+  }
+  evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
+  return kernel;
+}

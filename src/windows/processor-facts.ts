@@ -1,0 +1,80 @@
+/** What was found about the processors: as evidence, and as losses for whoever shows their registers. */
+import type { Diagnostic, DiagnosticCode } from '../core/errors.ts';
+import { hex64 } from '../core/units.ts';
+import type { Evidence } from './evidence.ts';
+import type { Windows } from './windows.ts';
+
+/** The processors as they were found. */
+export type ProcessorFacts = Pick<Windows, 'image' | 'kdbg' | 'processors' | 'damagedProcessors' | 'strayCpus'>;
+
+const STEP = 'processors';
+
+/** Records which CPU belongs to which processor, and why others belong to none. */
+export function traceProcessors(facts: ProcessorFacts, evidence: Evidence): void {
+  const { machine } = facts.image;
+  if (facts.processors.length === 0) evidence.reject(STEP, tableOf(facts), 'no entry is a PRCB');
+  for (const { number, prcb, kpcr, cpu, cpuBy } of facts.processors) {
+    const method = `KiProcessorBlock[${number}] ${hex64(prcb)}`;
+    if (cpu) evidence.accept(STEP, method, `it has CPU ${cpu.index}${cpuBy === undefined ? '' : `, ${cpuBy}`}`);
+    else evidence.reject(STEP, method, `no CPU's ${machine.words.kpcr} leads to its KPCR ${hex64(kpcr)}`);
+  }
+  for (const { number, address, reason } of facts.damagedProcessors) {
+    evidence.reject(STEP, `KiProcessorBlock[${number}] ${hex64(address)}`, reason);
+  }
+  for (const { index, registers } of facts.strayCpus) {
+    if (!registers) continue; // reported by the reader
+    const why = machine.neverStarted(registers)
+      ? 'paging is off: it was never started, so nothing of it is lost'
+      : `its ${machine.words.kpcr} leads to no processor of Windows`;
+    evidence.reject(STEP, `CPU ${index}`, why);
+  }
+}
+
+/** What a dump lacks because processors or their CPUs are unknown or damaged. */
+export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
+  const { image, processors, damagedProcessors, strayCpus } = facts;
+  const losses: Diagnostic[] = [];
+  const known = image.dumpHeader ? processors.filter(({ cpu }) => cpu) : image.cpus;
+  if (known.length === 0) {
+    losses.push(loss('no-cpu-states', 'the input holds no CPU states: no register is known'));
+  }
+  if (processors.length === 0) {
+    losses.push(loss('no-processors', `${tableOf(facts)} leads to no processor: the dump shows no registers`));
+  }
+  for (const { number, prcb, kpcr, cpu, doubt } of processors) {
+    const where = { prcb: hex64(prcb) };
+    if (doubt) losses.push(loss('processor-damaged', `processor ${number}: ${doubt}`, where));
+    if (cpu) continue;
+    losses.push(
+      loss(
+        'processor-without-state',
+        `no CPU state belongs to processor ${number} (KPCR ${hex64(kpcr)}): its registers are unknown`,
+        where,
+      ),
+    );
+  }
+  for (const { number, address, reason } of damagedProcessors) {
+    losses.push(loss('prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, { prcb: hex64(address) }));
+  }
+  for (const { index, registers } of strayCpus) {
+    // Without registers the reader has reported it.
+    if (!registers || image.machine.neverStarted(registers)) continue;
+    losses.push(
+      loss(
+        'cpu-without-processor',
+        `CPU ${index} runs no processor that Windows knows: its registers are not in the dump`,
+      ),
+    );
+  }
+  return losses;
+}
+
+const tableOf = ({ kdbg }: ProcessorFacts): string =>
+  `KiProcessorBlock at ${hex64(kdbg.fields.KiProcessorBlock ?? 0n)}`;
+
+const loss = (code: DiagnosticCode, message: string, where?: Record<string, string>): Diagnostic => ({
+  severity: 'loss',
+  code,
+  message,
+  ...(where ? { where } : {}),
+});
