@@ -1,4 +1,4 @@
-/** One conversion in a process of its own: whatever it does, the batch goes on. */
+/** Runs one conversion in a process of its own, so that the batch survives whatever happens to it. */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { finished } from 'node:stream/promises';
@@ -8,19 +8,20 @@ import type { ConversionReport } from '../report/conversion.ts';
 import { type BatchJob, type JobOptions, pageOf } from './plan.ts';
 import type { JobError } from './sidecar.ts';
 
+/** How the process ended. */
 export interface ChildResult {
   exitCode: number;
-  /** undefined where there is an error. */
+  /** undefined if there is an error. */
   report?: ConversionReport | undefined;
   error?: JobError | undefined;
 }
 
 interface ChildOptions {
-  /** The command with its first arguments: Node and elf2dmp's script. */
+  /** The command and its first arguments: Node and elf2dmp's script. */
   command: readonly string[];
   force: boolean;
   hash: boolean;
-  /** Make a report for people, at `pageOf(output)`. */
+  /** Write an HTML report at `pageOf(output)`. */
   html: boolean;
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
@@ -28,6 +29,7 @@ interface ChildOptions {
 
 const STDERR_KEPT = 4096;
 
+/** Converts one input. Never rejects: failures are results. */
 export function runChild({ input, output, options }: BatchJob, o: ChildOptions): Promise<ChildResult> {
   const [program = '', ...first] = o.command;
   const more = {
@@ -40,14 +42,14 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
   return new Promise((resolve) => {
     const child = spawn(program, [...args, '--', input, output], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-      // In a group of its own: Ctrl-C at a terminal is for the batch, which then asks its jobs to stop.
+      // A process group of its own: Ctrl-C reaches only the batch, which then stops its jobs.
       detached: true,
     });
     const failed = (error: Error) => {
       const { code, kind, message } = ioError('start', program, error);
       finish({ exitCode: 1, error: { code, kind, text: message } });
     };
-    // When the batch is gone, also by SIGKILL, the child sees the channel closed and stops cleanly.
+    // When the batch ends, even by SIGKILL, the channel closes and the child stops cleanly.
     const stop = () => child.connected && child.disconnect();
     const finish = (result: ChildResult) => {
       o.signal.removeEventListener('abort', stop);
@@ -61,7 +63,7 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
     });
     child.on('message', (message) => o.onProgress(message as unknown as Progress));
     child.on('error', failed);
-    // Its "close" does not come on Node 20 when the channel was closed from here.
+    // Node 20 emits no "close" if the channel was closed from this side.
     const exit = new Promise<[number | null, NodeJS.Signals | null]>((exited) => {
       child.on('exit', (...how) => exited(how));
     });
@@ -81,22 +83,20 @@ function resultOf(code: number | null, signal: NodeJS.Signals | null, stdout: st
     if (data.outcome !== 'failed') {
       const found = data.verification?.outcome ?? 'sound';
       if (found === 'sound') return { exitCode, report: data };
-      const text = `the dump was written, and --verify found that it is not as it should be: ${found}`;
+      const text = `the dump was written, but --verify found it ${found === 'differs' ? 'different from its input' : found}`;
       return { exitCode, error: { code: 'verification', kind: 'io-permanent', text } };
     }
     const { code: name, kind, text } = data.error;
     return { exitCode, error: { code: name, kind, text } };
   } catch {
-    // No report: it did not come to its end.
+    // No report: it ended early.
     const kind: ErrorKind = 'aborted';
-    const text = signal
-      ? `its process was ended by ${signal}`
-      : `its process ended with ${exitCode} and without a report`;
+    const text = signal ? `its process was killed by ${signal}` : `its process exited with ${exitCode} and no report`;
     return { exitCode, error: { code: 'crashed', kind, text, stderr } };
   }
 }
 
-/** As on the command line. */
+/** Options as command-line words. */
 const argumentsOf = (options: JobOptions): string[] =>
   Object.entries(options).map(([name, value]) => {
     if (typeof value === 'string') return `--${name}=${value}`;

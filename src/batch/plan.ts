@@ -1,4 +1,4 @@
-/** What a batch is to do: inputs found, each with its output, and which of them are this shard's. */
+/** Plans a batch: finds the inputs, names their outputs, and selects this shard's. */
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
@@ -7,51 +7,54 @@ import { globSync, isDynamicPattern } from 'tinyglobby';
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 
-/** Options of one conversion by their names on the command line, without the dashes. */
+/** Options of one conversion by their command-line names, without dashes. */
 export type JobOptions = Readonly<Record<string, string | boolean>>;
 
+/** One input to convert. */
 export interface BatchJob {
   input: string;
   output: string;
-  /** The input's path below the directory or the glob that it was found by: with `/`, stable as long as that stays. */
+  /** The input's path below the directory or glob that found it, with `/`. */
   relative: string;
   options: JobOptions;
 }
 
-/** Other options, or another output, for the inputs that `match` matches. */
+/** Other options or another output for some inputs. */
 export interface Override {
-  /** A glob for the whole of `BatchJob.relative`. */
+  /** A glob that has to match all of `BatchJob.relative`. */
   match: string;
-  /** Below the output directory; a template, as `name`. */
+  /** A template for the output's name, as in `PlanRequest`. */
   name?: string | undefined;
   options?: JobOptions | undefined;
 }
 
+/** What to plan. */
 export interface PlanRequest {
-  /** Files, directories (all files in them that are not hidden and not elf2dmp's own), globs. */
+  /** Files, directories (for all files in them except hidden ones and elf2dmp's own) and globs. */
   paths: readonly string[];
-  /** A file with one input on each line; blank lines and lines that begin with # do not count. */
+  /** A file with one input per line; blank lines and lines that begin with # are ignored. */
   manifest?: string | undefined;
-  /** Globs for `BatchJob.relative`. */
+  /** Globs on `BatchJob.relative` of inputs to leave out. */
   exclude?: readonly string[] | undefined;
-  /** What relative paths begin at. */
+  /** The directory that relative paths start from. */
   base: string;
   out: string;
-  /** Output name below `out`: {stem}, {name}, {dir} and {relative} stand for parts of `BatchJob.relative`. */
+  /** The output's name below `out`, where {stem}, {name}, {dir} and {relative} stand for parts of `BatchJob.relative`. */
   name: string;
   options: JobOptions;
   overrides?: readonly Override[] | undefined;
 }
 
+/** The default template for outputs' names. */
 export const DEFAULT_NAME = '{dir}/{stem}.dmp';
 
-/** Which part of the jobs: `index` counts from 0. */
+/** A part of the jobs; `index` counts from 0. */
 export interface Shard {
   index: number;
   count: number;
 }
 
-/** What elf2dmp itself leaves beside dumps: no inputs when a directory is searched. */
+/** Files that elf2dmp itself writes: a search of a directory skips them. */
 const isOwn = picomatch([
   '**/*.dmp',
   '**/*.dmp.{gz,zst}',
@@ -102,7 +105,7 @@ function find(path: string, base: string, out: string): Found[] {
   const full = resolve(base, path);
   const stats = statSync(full, { throwIfNoEntry: false });
   if (stats?.isDirectory()) {
-    // The last run's outputs are no inputs, whatever their names.
+    // Skip the last run's outputs, whatever their names.
     return filesBelow(full)
       .map((name) => ({ input: join(full, name), relative: name }))
       .filter(({ input }) => out === full || !input.startsWith(`${out}${sep}`));
@@ -114,11 +117,11 @@ function find(path: string, base: string, out: string): Found[] {
   throw planError(
     'batch-no-input',
     `nothing matches "${path}"`,
-    'a glob is matched from the directory that it is given in',
+    'globs are relative to the current directory, or to the configuration that lists them',
   );
 }
 
-/** By their names below it. Not with globSync, which says nothing of directories that can't be read. */
+/** Names of files below a directory. globSync would silently skip directories that can't be read. */
 function filesBelow(directory: string): string[] {
   try {
     return readdirSync(directory, { recursive: true, withFileTypes: true })
@@ -140,7 +143,7 @@ function splitGlob(path: string, base: string): { root: string; pattern: string 
   };
 }
 
-/** Relative names count from the manifest's directory, and so do the outputs' names. */
+/** Paths are relative to the manifest's directory, and so are the outputs' names. */
 function readManifest(file: string): Found[] {
   let text: string;
   try {
@@ -168,7 +171,7 @@ function outputOf(template: string, path: string, out: string): string {
     if (value !== undefined) return value;
     throw planError(
       'batch-template',
-      `the output name "${template}" has {${key}}`,
+      `the output name "${template}" contains {${key}}`,
       'use {stem}, {name}, {dir}, {relative}',
     );
   });
@@ -177,7 +180,10 @@ function outputOf(template: string, path: string, out: string): string {
   if (!isAbsolute(filled) && below !== '' && below !== '..' && !below.startsWith(`..${sep}`) && !output.endsWith(sep)) {
     return output;
   }
-  throw planError('batch-template', `the output name "${template}" gives "${filled}", no file below ${out}`);
+  throw planError(
+    'batch-template',
+    `the output name "${template}" gives "${filled}", which is not a file below ${out}`,
+  );
 }
 
 /** `vm.elf.zst` and `vm.elf` are `vm`. */
@@ -198,7 +204,7 @@ function refuseCollisions(jobs: readonly BatchJob[]): void {
           other === file
             ? `${input} would be written over the input ${file}`
             : `${other} and ${input} would both be written to ${file}`,
-          'give a template with more of the name: --name "{dir}/{name}.dmp"',
+          'use a template with more of the name: --name "{dir}/{name}.dmp"',
         );
       }
       taken.set(file, input);
@@ -206,10 +212,10 @@ function refuseCollisions(jobs: readonly BatchJob[]): void {
   }
 }
 
-/** What is known of an output, beside it. */
+/** The sidecar's path: what a batch knows about an output, beside it. */
 export const sidecarOf = (output: string): string => `${output}.json`;
 
-/** Where a dump's report for people is, with `--html`. */
+/** The path of a dump's HTML report, with `--html`. */
 export const pageOf = (output: string): string => `${output}.html`;
 
 const planError = (code: ErrorCodeOf<'usage'>, message: string, hint?: string) =>

@@ -1,4 +1,4 @@
-/** What a batch leaves for people and programs: one JSON line for each job, and JUnit's XML. */
+/** A batch's reports: one JSON line for each job, and JUnit XML. */
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -6,19 +6,18 @@ import { ioError, printable } from '../core/errors.ts';
 import type { JobResult } from './run.ts';
 import { type JobRecord, replaceFile } from './sidecar.ts';
 
-/** A write in progress ends sooner; the beginning of a line that is older will stay one. */
+/** A write in progress ends sooner: an incomplete line that is older stays incomplete. */
 const TORN_AFTER_MS = 2000;
 
 /**
- * A report that several batches may write to at once: each line is appended by one write, which a local file
- * system puts behind all others. A process that is killed in the middle of a write leaves the beginning of
- * a line; the next batch makes blanks of it, in place, which JSON allows before a line's value and which disturbs
- * nobody who appends at the same time.
+ * A report that several batches may write to at once: each line is appended by one write, which local file systems
+ * do not interleave. A process killed during a write leaves an incomplete line. The next batch overwrites it with
+ * blanks, which JSON allows before a line's value and which do not disturb others that append.
  */
 export class ReportFile {
   readonly #file: string;
   readonly #fd: number;
-  /** Lines that are there. */
+  /** Lines in the report. */
   readonly #ids = new Set<string>();
   /** The last line of each output. */
   readonly #last = new Map<string, JobRecord>();
@@ -31,7 +30,7 @@ export class ReportFile {
   /**
    * Throws `Elf2dmpError`.
    *
-   * @param others reports whose lines need not be written again
+   * @param others reports whose lines are not written again
    */
   static async open(file: string, others: readonly string[] = []): Promise<ReportFile> {
     let fd: number | undefined;
@@ -47,7 +46,7 @@ export class ReportFile {
     }
   }
 
-  /** Appends the job's line, unless it is there, or one that says the same of a failure. Throws `Elf2dmpError`. */
+  /** Appends the job's line, unless the report has it or one with the same failure. Throws `Elf2dmpError`. */
   add(record: JobRecord): void {
     const last = this.#last.get(record.output);
     if (this.#ids.has(record.id) || (last && sameFailure(last, record))) return;
@@ -77,11 +76,11 @@ export class ReportFile {
     this.#last.set(record.output, record);
   }
 
-  /** Learns what lines there are, and makes blanks of what was never finished. */
+  /** Reads the lines, and blanks out incomplete ones. */
   #take(content: Buffer): void {
     const torn = this.#learn(content);
     if (torn.length === 0) return;
-    // Not the descriptor that appends: Linux ignores the position there.
+    // The descriptor that appends won't do: Linux ignores positions there.
     const fd = openSync(this.#file, 'r+');
     try {
       for (const { at, size } of torn) writeSync(fd, Buffer.alloc(size, ' '), 0, size, at);
@@ -90,7 +89,7 @@ export class ReportFile {
     }
   }
 
-  /** @returns the beginnings of lines that were never finished */
+  /** @returns the incomplete lines */
   #learn(content: Buffer): { at: number; size: number }[] {
     const unfinished: { at: number; size: number }[] = [];
     for (let at = 0; at < content.length; ) {
@@ -105,7 +104,7 @@ export class ReportFile {
   }
 }
 
-/** The file's contents when nobody is in the middle of a write at its end. */
+/** The file's contents once nobody is writing at its end. */
 async function settled(file: string): Promise<Buffer> {
   for (let content = await readFile(file); ; ) {
     if (content.length === 0 || content.at(-1) === 0x0a) return content;
@@ -116,24 +115,24 @@ async function settled(file: string): Promise<Buffer> {
   }
 }
 
-/** @returns a line's record, and how many of its bytes are the beginning of another that was never finished */
+/** @returns a line's record, and how many bytes of an incomplete one precede it */
 function parseLine(line: Buffer, whole: boolean): { record?: JobRecord; torn: number } {
   if (!whole) return { torn: line.toString('latin1').trim() === '' ? 0 : line.length };
   for (let at = 0; at >= 0; at = line.indexOf('{"id":', at + 1)) {
     try {
       return { record: JSON.parse(line.toString('utf8', at)) as JobRecord, torn: at };
     } catch {
-      // The next one that begins like a line.
+      // Try the next place that looks like the beginning of a line.
     }
   }
   return { torn: 0 };
 }
 
-/** It was tried again, and nothing came of it that the line does not say. */
+/** A retry that failed in the same way. */
 const sameFailure = (a: JobRecord, b: JobRecord): boolean =>
   a.outcome === 'failed' && b.outcome === 'failed' && a.exitCode === b.exitCode && a.error?.code === b.error?.code;
 
-/** The form that CI systems read. Throws `Elf2dmpError`. */
+/** Writes JUnit XML, which CI systems read. Throws `Elf2dmpError`. */
 export async function writeJunit(file: string, results: readonly JobResult[]): Promise<void> {
   const seconds = results.reduce((sum, { record }) => sum + (record?.seconds ?? 0), 0);
   const failures = results.filter(({ record }) => record?.outcome === 'failed').length;
@@ -150,7 +149,7 @@ export async function writeJunit(file: string, results: readonly JobResult[]): P
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 
-/** Names and guests' text may hold what XML does not allow. */
+/** Names and guests' text may contain characters that XML forbids. */
 const xml = (text: string): string =>
   text
     .split('\n')
@@ -159,7 +158,7 @@ const xml = (text: string): string =>
     .replace(/[&<>"]/g, (c) => ENTITIES[c]!)
     .replace(/[\uFFFE\uFFFF]/g, '\uFFFD');
 
-/** What a JUnit test case holds: why it was not run, why it failed, or what its dump lacks. */
+/** The contents of a JUnit test case: why it did not run, why it failed, or what its dump lacks. */
 function junitBody(record: JobResult['record']): string {
   if (!record) return '<skipped message="not run: the batch was stopped"/>';
   const { error, losses, exitCode } = record;

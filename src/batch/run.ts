@@ -1,4 +1,4 @@
-/** Runs a batch's jobs, some at a time, and skips those that are done. */
+/** Runs a batch's jobs, several at a time, and skips those that are done. */
 import { randomUUID } from 'node:crypto';
 import { lstat, mkdir, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -21,51 +21,54 @@ import {
   writeSidecar,
 } from './sidecar.ts';
 
+/** How to run a batch. */
 export interface RunOptions {
   /** The command that converts: Node and elf2dmp's script. */
   command: readonly string[];
-  /** How many at a time. */
+  /** Jobs to run at a time. */
   jobs: number;
-  /** false: the first failure stops all jobs and starts no more. */
+  /** false: the first failure stops the batch. */
   keepGoing: boolean;
-  /** How often a job is run again when its failure may pass. */
+  /** Retries of a job after a transient failure. */
   retries: number;
   /** Replace outputs that no batch made. */
   force: boolean;
-  /** Record the SHA-256 of all the input and all the output. */
+  /** Record the SHA-256 of inputs and outputs. */
   hash: boolean;
-  /** Make a report for people beside each dump. */
+  /** Write an HTML report beside each dump. */
   html: boolean;
-  /** Read what is to be skipped. */
+  /** Read a dump before skipping it. */
   recheck: boolean;
-  /** Run jobs again that failed for good, as with a corrupt input. */
+  /** Also rerun jobs that failed permanently, for example with a corrupt input. */
   retryFailed: boolean;
   exitCodeOf: (error: Elf2dmpError) => number;
   signal?: AbortSignal | undefined;
   onEvent?: ((event: BatchEvent) => void) | undefined;
 }
 
+/** Something that happened to a job. */
 export type BatchEvent =
   | { type: 'started'; job: BatchJob; attempt: number }
   | { type: 'progress'; job: BatchJob; progress: Progress }
   | { type: 'ended'; result: JobResult };
 
+/** How a job ended. */
 export interface JobResult {
   job: BatchJob;
-  /** `stopped`: it was ended, or never started, for the batch ended; it has no record. */
+  /** `stopped`: the batch ended before the job did; it has no record. */
   status: 'ran' | 'skipped' | 'stopped';
   record?: JobRecord;
 }
 
-/** Before the n-th retry, in milliseconds: what may pass often takes a moment. */
+/** Milliseconds before the n-th retry. */
 const retryDelay = (attempt: number): number => Math.min(30_000, 1000 * 2 ** (attempt - 1));
 const LISTED_LOSSES = 20;
 
 /**
- * Runs the jobs and gives their results in the same order; a failed job is a result, a stopped one too.
- * Throws only what `publish` throws. All processes have ended then.
+ * Runs the jobs and returns their results in the same order; failed and stopped jobs are results too.
+ * Throws only what `publish` throws, when all processes have ended.
  *
- * @param publish gets each job's record, also a skipped one's, once
+ * @param publish called once with each job's record, skipped or not
  */
 export async function runBatch(
   jobs: readonly BatchJob[],
@@ -90,7 +93,7 @@ export async function runBatch(
         if (!options.keepGoing && result.record?.outcome === 'failed') stop.abort();
       }
     } catch (error) {
-      // The report can't be written: no use to go on.
+      // Without a report there is no point in continuing.
       stop.abort();
       throw error;
     }
@@ -108,7 +111,7 @@ export async function runBatch(
 
 type Done = Pick<RunOptions, 'recheck' | 'hash' | 'retryFailed'>;
 
-/** What a job that need not be run again came to; undefined where it has to be run. */
+/** The record of a job that is done; undefined if it has to run. */
 async function recordOfDone(
   job: BatchJob,
   before: Sidecar | undefined,
@@ -124,16 +127,16 @@ async function recordOfDone(
   return record;
 }
 
-/** How a job stands before the batch begins. */
+/** A job's state before the batch begins. */
 export interface Standing {
   job: BatchJob;
-  /** `taken`: a file that no batch made has the output's name. `missing`: there is no such input. */
+  /** `taken`: the output exists and no batch made it. `missing`: there is no such input. */
   state: 'done' | 'to do' | 'taken' | 'missing';
-  /** Bytes of the input file; 0 where there is none. */
+  /** The input's size; 0 if it is missing. */
   inputBytes: number;
 }
 
-/** Nothing is read but sidecars and the inputs' first bytes. */
+/** Reads only sidecars and the inputs' first bytes. */
 export async function standingOf(
   job: BatchJob,
   options: Omit<Done, 'recheck'> & { force: boolean },
@@ -198,7 +201,7 @@ class JobRun {
     for (let attempts = 1; ; attempts++) {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
-      // Of an earlier run, which may have been killed.
+      // Left by an earlier run, perhaps a killed one.
       if (html && force) await rm(pageOf(job.output), { force: true });
       const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
@@ -208,7 +211,7 @@ class JobRun {
     }
   }
 
-  /** A job that never was leaves nothing. */
+  /** A job that never ran leaves no sidecar. */
   async #stopped(before: Sidecar | undefined): Promise<JobResult> {
     const { output } = this.#job;
     if (!before && !(await exists(output))) await rm(sidecarOf(output), { force: true });
@@ -241,7 +244,7 @@ class JobRun {
 const lossesOf = ({ diagnostics }: ConversionReport): string[] =>
   diagnostics.filter((d) => d.severity === 'loss').map((d) => d.message);
 
-/** With the same input it fails again. */
+/** It would fail again with the same input. */
 const isFinal = ({ error }: JobRecord): boolean =>
   error?.kind === 'unsupported' || error?.kind === 'corrupt' || error?.kind === 'losses';
 

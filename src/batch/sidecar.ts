@@ -1,4 +1,4 @@
-/** `OUTPUT.json`: what a batch did for an output, so that the next run knows what is left to do. */
+/** `OUTPUT.json`: records how an output was made, so that the next run knows what is left. */
 import { createHash, randomBytes } from 'node:crypto';
 import { type BigIntStats, createReadStream } from 'node:fs';
 import { open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
@@ -10,59 +10,61 @@ import type { ConversionReport } from '../report/conversion.ts';
 import { TOOL } from '../version.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
 
-/** How a job ended: a line of `--report`. */
+/** How a job ended: one line of `--report`. */
 export interface JobRecord {
-  /** Of this line: a job has a second one only if it was run again and ended differently. */
+  /** The line's: a job gets a second line only if a rerun ended differently. */
   id: string;
   input: string;
   output: string;
   outcome: 'good' | 'losses' | 'failed';
-  /** Of the job's process; 128 and the signal's number where one ended it. */
+  /** The process's; 128 plus the signal's number if one ended it. */
   exitCode: number;
   build: number | null;
-  /** `0xd1`; null where the guest did not crash, and where there is no dump. */
+  /** `0xd1`; null without a crash or a dump. */
   bugCheck: string | null;
   seconds: number;
-  /** The dump's; null where there is none. */
+  /** The dump's size; null without a dump. */
   bytes: number | null;
-  /** How many, and the first of them. */
+  /** All losses; `losses` has only the first. */
   lossCount: number;
   losses: string[];
   error: JobError | null;
-  /** How often it was run. */
+  /** Runs, retries included. */
   attempts: number;
   /** ISO 8601, UTC. */
   finished: string;
-  /** With `--hash`: of all the input and all the output. */
+  /** With `--hash`: of the whole input and output. */
   sha256: ConversionReport['sha256'] | null;
 }
 
+/** Why a job failed. */
 export interface JobError {
   code: ErrorCode;
   kind: ErrorKind;
   text: string;
-  /** The end of what a process without a report said on stderr. */
+  /** The end of stderr, if the process left no report. */
   stderr?: string;
 }
 
-/** By what an input is known again. */
+/** Identifies an input in later runs. */
 interface InputIdentity {
   path: string;
   size: number;
   /** Nanoseconds since 1970. */
   mtime: string;
   inode: string;
-  /** Of its first 64 KiB, which hold headers and notes. */
+  /** SHA-256 of the first 64 KiB, which hold headers and notes. */
   headSha256: string;
 }
 
+/** A sidecar's contents. */
 export interface Sidecar {
   tool: { name: string; version: string };
-  /** `started`: its process may have ended in any way, also with a dump. */
+  /** `started`: the process may have ended in any way, even with a dump. */
   state: 'started' | 'finished';
   input: InputIdentity;
   options: JobOptions;
-  /** SHA-256 of the dump's first two pages, which are its header. */
+  /** SHA-256 of the dump's header, its first two pages. */
   headerSha256: string | null;
   record: JobRecord | null;
 }
@@ -70,7 +72,7 @@ export interface Sidecar {
 const HEAD = 64 * 1024;
 const DUMP_HEADER = 8192;
 
-/** What is known when a job starts. Throws `Elf2dmpError`. */
+/** The sidecar of a job that starts now. Throws `Elf2dmpError`. */
 export async function startedSidecar(input: string, options: JobOptions): Promise<Sidecar> {
   const { size, mtimeNs, ino, headSha256 } = await identify(input);
   const identity = { path: input, size: Number(size), mtime: `${mtimeNs}`, inode: `${ino}`, headSha256 };
@@ -80,7 +82,7 @@ export async function startedSidecar(input: string, options: JobOptions): Promis
 async function identify(path: string): Promise<BigIntStats & { headSha256: string }> {
   try {
     const stats = await stat(path, { bigint: true });
-    // To read from a pipe would take from it.
+    // Reading from a pipe would consume it.
     const headSha256 = stats.isFile() ? await sha256OfHead(path, HEAD) : '';
     return Object.assign(stats, { headSha256 });
   } catch (cause) {
@@ -88,24 +90,24 @@ async function identify(path: string): Promise<BigIntStats & { headSha256: strin
   }
 }
 
-/** The same input, options and version: what it came to holds for `now` too. */
+/** Whether input, options and version are the same, so that the earlier result still holds. */
 export const sameWork = (then: Sidecar, now: Sidecar): boolean =>
   isDeepStrictEqual([then.tool, then.input, then.options], [now.tool, now.input, now.options]);
 
-/** Hex, of a file's first `limit` bytes. */
+/** SHA-256 (hex) of a file's first `limit` bytes. */
 async function sha256OfHead(path: string, limit: number): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path, { end: limit - 1 })) hash.update(chunk);
   return hash.digest('hex');
 }
 
-/** Of a dump. Throws what the file system throws. */
+/** SHA-256 of a dump's header. Throws what the file system throws. */
 export const headerSha256 = (output: string): Promise<string> => sha256OfHead(output, DUMP_HEADER);
 
 /**
- * Whether the dump is what its sidecar says.
+ * Whether the dump still matches its sidecar.
  *
- * @param recheck read it, instead of trusting its size
+ * @param recheck read the dump instead of trusting its size
  */
 export async function outputHolds(output: string, { record, headerSha256: header }: Sidecar, recheck: boolean) {
   const stats = await stat(output).catch(() => undefined);
@@ -115,7 +117,7 @@ export async function outputHolds(output: string, { record, headerSha256: header
   return sound && (await headerSha256(output)) === header;
 }
 
-/** undefined where there is none. Throws `Elf2dmpError` where there is another file of that name. */
+/** undefined if there is none. Throws `Elf2dmpError` if another file has its name. */
 export async function readSidecar(output: string): Promise<Sidecar | undefined> {
   const file = sidecarOf(output);
   let text: string;
@@ -130,23 +132,23 @@ export async function readSidecar(output: string): Promise<Sidecar | undefined> 
     const known = value.tool.name === TOOL.name && (value.state === 'started' || value.record?.output === output);
     if (known && typeof value.input.path === 'string') return value;
   } catch {
-    // Said below.
+    // Reported below.
   }
   throw new Elf2dmpError({
     code: 'sidecar-unknown',
     kind: 'io-permanent',
-    message: 'a file of this name is there, and it is not what a batch writes beside this output',
+    message: 'this file exists, but it is not the record that a batch keeps beside this output',
     file,
-    hint: 'name the outputs differently, or remove it',
+    hint: 'choose other names for the outputs, or remove the file',
   });
 }
 
-/** Replaces it as a whole: a kill or a full disk leaves the old one. Throws `Elf2dmpError`. */
+/** Replaces the sidecar as a whole: after a kill or on a full disk the old one stays. Throws `Elf2dmpError`. */
 export async function writeSidecar(output: string, sidecar: Sidecar): Promise<void> {
   await replaceFile(sidecarOf(output), `${JSON.stringify(sidecar, null, 2)}\n`);
 }
 
-/** Writes beside it first, and to disk. Throws `Elf2dmpError`. */
+/** Writes a temporary file beside it, syncs and renames. Throws `Elf2dmpError`. */
 export async function replaceFile(file: string, text: string): Promise<void> {
   const temporary = `${file}.${randomBytes(6).toString('hex')}.part`;
   try {
@@ -164,7 +166,7 @@ export async function replaceFile(file: string, text: string): Promise<void> {
   }
 }
 
-/** Removes the temporary files that killed processes left beside these outputs. */
+/** Removes temporary files that killed processes left beside these outputs. */
 export async function sweep(outputs: readonly string[]): Promise<void> {
   const names = new Set(outputs.flatMap((output) => [output, sidecarOf(output)]));
   for (const directory of new Set(outputs.map((output) => dirname(output)))) {

@@ -1,4 +1,4 @@
-/** Whether there is room for what a batch is going to write. */
+/** Estimates whether a batch's dumps fit on the disk. */
 import { open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ESTIMATE_SIZE } from '../readers/reader.ts';
@@ -6,17 +6,18 @@ import { estimate } from '../readers/registry.ts';
 import { identifyContainer } from '../source/containers.ts';
 import type { Standing } from './run.ts';
 
-/** Of one file system, in bytes. */
+/** The need on one file system, in bytes. */
 export interface SpaceNeed {
-  /** A directory in it. */
+  /** A directory on it. */
   directory: string;
   free: number;
-  /** What the dumps will take, as far as the inputs' headers tell; nothing for what shares blocks. */
+  /** The dumps' sizes as far as the inputs' headers give them; dumps that share blocks count as 0. */
   needed: number;
-  /** Jobs with compressed inputs, whose dumps' sizes are not known before. */
+  /** Jobs with compressed inputs, whose dumps' sizes are unknown. */
   unknown: number;
 }
 
+/** The needs of all jobs to do, one for each file system. */
 export async function spaceNeeds(standings: readonly Standing[]): Promise<SpaceNeed[]> {
   const needs = new Map<number, SpaceNeed>();
   for (const { job, state, inputBytes } of standings) {
@@ -33,19 +34,19 @@ export async function spaceNeeds(standings: readonly Standing[]): Promise<SpaceN
     if (reflink !== 'never' && (await stat(job.input)).dev === device) continue;
     const size = await dumpSize(job.input, inputBytes);
     if (size === undefined) need.unknown++;
-    // What is replaced stays until the new dump is complete: it counts as used.
+    // An old dump stays until the new one is complete: its space counts as used.
     else need.needed += size;
   }
   return [...needs.values()];
 }
 
-/** At most; undefined for a compressed input. */
+/** An upper bound; undefined for a compressed input. */
 async function dumpSize(input: string, inputBytes: number): Promise<number | undefined> {
   const head = await readHead(input).catch(() => Buffer.alloc(0));
   if (identifyContainer(head)) return undefined;
   const estimated = estimate(head);
   if (!estimated) return inputBytes;
-  // kdump files are compressed too, and what their header says of the guest's size is not checked yet.
+  // kdump files are compressed too, and their header's size of the guest is not checked yet.
   return estimated.file === undefined ? undefined : Math.min(estimated.memory, inputBytes);
 }
 
@@ -59,7 +60,7 @@ async function readHead(input: string): Promise<Buffer> {
   }
 }
 
-/** The nearest directory above that is there. */
+/** The nearest existing directory above. */
 async function existing(directory: string): Promise<string> {
   for (let at = directory; ; at = dirname(at)) {
     if (await stat(at).catch(() => undefined)) return at;

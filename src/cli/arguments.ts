@@ -1,4 +1,4 @@
-/** The command line: what to print, or the job to do. */
+/** Turns a command line into text to print or a job to run. */
 import { COMMAND_WORDS, COMMANDS, type CommandName, commandLine, isCommandWord } from './command-table.ts';
 import { batchJob } from './commands/batch.ts';
 import { completionJob } from './commands/completion.ts';
@@ -19,9 +19,9 @@ const JOBS: Readonly<Record<CommandName, (given: Given) => Job>> = {
   completion: completionJob,
 };
 
-/** Text to print and be done, or what to do. Throws `Elf2dmpError` (kind `usage`). */
+/** The text or the job that the words ask for. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
-  // The most frequent command line says it all by itself; the parser takes longer to load than Windows to locate.
+  // Loading the parser takes longer than locating Windows, and the most frequent command line does not need it.
   if (isPlain(argv)) return { job: conversionJob(plain(argv)) };
   if (argv[0] === 'help') return help(commandAsked(argv[1]));
   const { parseWords } = await import('./parse.ts');
@@ -56,7 +56,7 @@ function commandAsked(word: string | undefined): CommandName {
   throw usage(`"${word}" is not a command`);
 }
 
-/** Counts the names; a conversion's depend on its options. */
+/** Checks the number of names; a conversion's depends on its options. */
 function checkArguments({ command, names }: Given): void {
   const { arguments: declared } = COMMANDS[command];
   if (declared.some(({ kind }) => kind === 'paths')) return;

@@ -1,4 +1,4 @@
-/** Every command, declared once: its arguments, its words in the help, and examples. Its options are in the table. */
+/** Every command, declared once: arguments, help and examples. The options are in src/options/table.ts. */
 import type { Command } from '../options/row.ts';
 
 /** Shells that `elf2dmp completion` writes for. */
@@ -7,6 +7,7 @@ export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 /** Commands with a word of their own, and the conversion, which needs none. */
 export type CommandName = Exclude<Command, 'in-place' | 'undo'>;
 
+/** An argument without a name, such as INPUT. */
 export interface ArgumentDeclaration {
   /** As in the usage line: `INPUT`. */
   name: string;
@@ -16,6 +17,7 @@ export interface ArgumentDeclaration {
   choices?: readonly string[];
 }
 
+/** A command without its options. */
 export interface CommandDeclaration {
   /** Ways to call it, without `elf2dmp`. */
   usage: readonly string[];
@@ -26,6 +28,7 @@ export interface CommandDeclaration {
   examples: readonly (readonly [line: string, meaning: string])[];
 }
 
+/** All commands, in the order of the help. */
 export const COMMANDS: Readonly<Record<CommandName, CommandDeclaration>> = {
   convert: {
     usage: ['INPUT OUTPUT [OPTION]...', '--in-place FILE [OPTION]...', '--undo FILE'],
@@ -107,10 +110,10 @@ export const COMMANDS: Readonly<Record<CommandName, CommandDeclaration>> = {
   },
 };
 
-/** In the order of the help, the conversion first. */
+/** Their names, the conversion first. */
 export const COMMAND_NAMES = Object.keys(COMMANDS) as readonly CommandName[];
 
-/** First words that do not name an input. */
+/** Words that can't name an input as the first word. */
 export const COMMAND_WORDS: ReadonlySet<string> = new Set([
   ...COMMAND_NAMES.filter((name) => name !== 'convert'),
   'help',

@@ -1,4 +1,4 @@
-/** A batch's configuration file (TOML): what it may say, and what is wrong with what it says. */
+/** Reads a batch's configuration file (TOML), and says what is wrong with it. */
 import { readFileSync } from 'node:fs';
 import TOML from '@iarna/toml';
 import * as z from 'zod';
@@ -8,7 +8,7 @@ import { closest } from '../options/similar.ts';
 import { ROWS } from '../options/table.ts';
 import { type ConfiguredOptions, expectation, parseText } from '../options/values.ts';
 
-/** What zod says of a value is replaced by what was expected. */
+/** zod's own messages are replaced by what was expected. */
 const text = z.string({ error: 'a string' }).min(1, { error: 'a string that is not empty' });
 const list = z.array(text, { error: 'an array of strings' });
 
@@ -25,7 +25,7 @@ function schemaOf(row: OptionRow): z.ZodType {
     case 'physical':
     case 'virtual':
     case 'ranges': {
-      // TOML's integers have 64 bits with a sign: half of all addresses would not fit.
+      // TOML integers are signed: the upper half of all addresses would not fit.
       const written = `a string with ${error}`;
       return z.string({ error: written }).refine((value) => parseText(row, value) !== undefined, { error: written });
     }
@@ -56,7 +56,7 @@ const STRUCTURE = {
 
 const config = z.strictObject({ ...optionsAt('batch'), ...STRUCTURE }, { error: 'a table' });
 
-/** What a configuration says. */
+/** A configuration's contents. */
 export interface BatchConfig extends ConfiguredOptions<'batch'> {
   inputs?: string[];
   exclude?: string[];
@@ -88,7 +88,7 @@ export function readConfig(file: string): BatchConfig {
     throw configError(file, `is not TOML${place}: ${message.split(/ at row| \n|\n/)[0]}`);
   }
   const result = config.safeParse(data);
-  // Its shape is made from the table, as the type is.
+  // The table determines both the schema and the type.
   if (result.success) return result.data as BatchConfig;
   const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data));
   throw configError(file, first, ...more);
@@ -121,5 +121,5 @@ const configError = (file: string, message: string, ...more: string[]) =>
     message,
     file,
     attempts: more,
-    hint: 'docs/batch.md lists the keys and their types',
+    hint: 'docs/batch.md lists all keys and their types',
   });

@@ -1,4 +1,4 @@
-/** A command's arguments and options in the words of the help, for the help, the manual page and shell completion. */
+/** Describes commands for the help, the manual page, shell completion and docs. */
 import type { OptionRow } from '../options/row.ts';
 import { rowsOf } from '../options/table.ts';
 import {
@@ -9,22 +9,24 @@ import {
   type CommandName,
 } from './command-table.ts';
 
-/** What completes a value. */
+/** How a shell completes a value. */
 export type Completion =
   | { kind: 'none' }
   | { kind: 'file' }
   | { kind: 'directory' }
   | { kind: 'words'; words: readonly string[] };
 
+/** An option as a command's help shows it. */
 export interface OptionHelp {
   /** As they are typed: `-f`, `--force`; `--no-patch` for an option that is on by default. */
   names: readonly string[];
   text: string;
   group: string;
-  /** undefined if it takes no value. */
+  /** undefined for a flag. */
   value: { metavar: string; optional: boolean; completion: Completion } | undefined;
 }
 
+/** A command as its help shows it. */
 export interface CommandHelp {
   name: CommandName;
   /** `elf2dmp info FILE [OPTION]...` */

@@ -3,10 +3,10 @@ import { COMMAND_NAMES, COMMANDS, type CommandName } from './command-table.ts';
 import { describeCommand, optionSyntax } from './describe.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 
-/** Where the second column begins; what is longer in the first has a line of its own. */
+/** The second column; longer entries in the first get a line of their own. */
 const COLUMN = 26;
 
-/** @param columns the terminal's */
+/** A command's help, wrapped to the terminal's width. */
 export function renderHelp(name: CommandName, columns: number | undefined): string {
   const width = Math.min(Math.max(columns ?? 100, 60), 120);
   const { usage, summary, arguments: positionals, options, examples } = describeCommand(name);

@@ -1,15 +1,16 @@
-/** What the command line asked for. One file per command in `commands/` makes these. */
+/** A job is what a command line asks for. `commands/` has one file for each command. */
 import { type OptionName, rowsOf } from '../options/table.ts';
 import type { CommandValues } from '../options/values.ts';
 import type { CommandName } from './command-table.ts';
 
+/** Something to run. */
 export interface Job {
   /** `--json`: a failure is also reported on stdout, as data. */
   json: boolean;
   verbose: boolean;
   /** The output's name, for the message when a signal ends it. */
   output?: string | undefined;
-  /** Does it, prints, and gives the exit code. Throws `Elf2dmpError`. */
+  /** Runs it, prints, and returns the exit code. Throws `Elf2dmpError`. */
   run(signal: AbortSignal): Promise<number>;
 }
 
@@ -20,6 +21,6 @@ export function withDefaults<Name extends CommandName>(
 ): CommandValues<Name> {
   const all: Partial<Record<OptionName, unknown>> = {};
   for (const [name, row] of rowsOf(command)) all[name] = values[name] ?? ('default' in row ? row.default : undefined);
-  // What the parser took for each row is of the row's type: a test parses every option of every command.
+  // The parser gives each row a value of its type: a test parses every option of every command.
   return all as CommandValues<Name>;
 }

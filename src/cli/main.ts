@@ -11,7 +11,7 @@ const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /** Runs the command and sets the process's exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
-  // A reader that went away (`| head`) is no failure of ours.
+  // EPIPE is not an error: `| head` has read enough.
   let failed = false;
   process.stderr.on('error', () => undefined);
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -21,7 +21,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     process.stderr.write(`elf2dmp: cannot write to standard output: ${error.code ?? error.message}\n`);
   });
   const code = await run(argv);
-  // Also where the failure came while it ran; one that comes later sets it by itself.
+  // A failure after this point sets the exit code itself.
   process.exitCode = failed ? EXIT.ioTransient : code;
 }
 
@@ -53,7 +53,7 @@ async function run(argv: readonly string[]): Promise<number> {
     );
   };
   for (const s of SIGNALS) process.on(s, onSignal);
-  // A batch that asks its job to stop, or is gone, closes the channel. Not a second signal after a real one.
+  // A batch closes the channel to stop its job, or by ending. After a real signal this is not a second one.
   const onDisconnect = () => signalled ?? onSignal('SIGTERM');
   process.once('disconnect', onDisconnect);
   process.channel?.unref();
@@ -80,7 +80,7 @@ function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: 
         });
   const aborted = known.code === 'aborted' ? ended : undefined;
   const code = aborted ?? (known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind]);
-  // A stack trace has lines, which `printable` would spell out.
+  // `printable` would escape the line breaks of a stack trace.
   process.stderr.write(
     known.code === 'internal'
       ? `elf2dmp: ${known.message}\n  hint: ${known.details.hint}\n`

@@ -1,4 +1,4 @@
-/** Words of a command line, taken apart by yargs' parser and held against the table of options. */
+/** Splits a command line with yargs' parser and checks it against the table of options. */
 import { Parser } from 'yargs/helpers';
 import type { OptionRow } from '../options/row.ts';
 import { closest } from '../options/similar.ts';
@@ -7,7 +7,7 @@ import { expectation, parseText } from '../options/values.ts';
 import { type CommandName, isCommandWord } from './command-table.ts';
 import { usage } from './usage.ts';
 
-/** What a command line says. */
+/** A parsed command line. */
 export interface Given {
   command: CommandName;
   /** Its arguments, in order. */
@@ -20,7 +20,7 @@ export interface Given {
   version: boolean;
 }
 
-/** Words are taken as they are; of an option that is given twice the last counts. */
+/** Words stay as written; of a repeated option the last counts. */
 const CONFIGURATION = {
   'parse-numbers': false,
   'parse-positional-numbers': false,
@@ -86,8 +86,8 @@ function tokens(words: readonly string[], rows: readonly (readonly [string, Opti
 }
 
 /**
- * A flag's next word is not its value, nor is that of an option whose value may be left out, and a flag's own value is
- * one of two. Throws `Elf2dmpError` (kind `usage`).
+ * Adds the value to a flag, and to an option that may do without one, so that the parser does not take the next word.
+ * Throws `Elf2dmpError` (kind `usage`) if a flag's value is neither true nor false.
  */
 function spelledOut(word: string, rows: readonly (readonly [string, OptionRow])[]): string {
   const [, name = '', value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];

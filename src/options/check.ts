@@ -1,6 +1,6 @@
 /**
- * Checks options against the table: values and names that callers of the library give, and what goes together for
- * the command line, a batch's configuration and the library alike. Small and without zod, since every start pays for it.
+ * Checks options against the table: names and values from callers of the library, and conflicts on the command line,
+ * in a batch's configuration and in the library. Written by hand, because every start would pay for loading zod.
  */
 import { Elf2dmpError } from '../core/errors.ts';
 import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
@@ -18,6 +18,7 @@ interface CallForm {
 
 const READING = ['onSpool', 'onSpooled', 'onSearch'] as const;
 
+/** Every function of the library that takes options. */
 export const CALLS = {
   convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onSearch', 'onProgress', 'onPage'] },
   convertInPlace: { paths: ['file'], callbacks: ['onSearch', 'onProgress', 'onPage'] },
@@ -172,7 +173,7 @@ function libraryExpectation(row: OptionRow): string {
   }
 }
 
-/** A wrong value for a message: short, and whatever it is. */
+/** Any value, short enough for a message. */
 export function found(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 60));

@@ -1,4 +1,4 @@
-/** Names for the values of options that several rooms speak of. */
+/** Names for option types that several rooms use. */
 import type { OptionValue } from './values.ts';
 
 /** Whose registers a crashed guest shows. */

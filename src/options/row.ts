@@ -1,6 +1,6 @@
 /** The shape of one option's declaration. */
 
-/** What can be given an option: a command, or a way to convert that has options of its own. */
+/** A command that takes options, or a way to convert that has a set of its own. */
 export type Command = 'convert' | 'in-place' | 'undo' | 'batch' | 'info' | 'verify' | 'stack' | 'completion';
 
 /** Functions of the library that take options. */
@@ -10,9 +10,9 @@ export type Call = 'convert' | 'convertInPlace' | 'undoInPlace' | 'inspect' | 's
 export type Group = 'Output' | 'Input' | 'Windows' | 'Checks and reports' | 'Batch' | 'Messages';
 
 interface AnyOption {
-  /** What it does, for the help: a phrase without a full stop. For a flag that is on by default, what `--no-…` does. */
+  /** For the help: a phrase without a full stop. If the flag is on by default, it describes `--no-…`. */
   help: string;
-  /** Where a command needs other words. */
+  /** Other words for some commands. */
   helpFor?: Partial<Record<Command, string>>;
   group: Group;
   /** One letter. */
@@ -23,11 +23,11 @@ interface AnyOption {
   calls: readonly Call[];
   /** Its name in the library, where that is not the name in camel case. */
   library?: string;
-  /** Where a batch's configuration has it: at the top, or in the tables of a conversion's options. */
+  /** Its place in a batch's configuration: at the top, or among a conversion's options. */
   toml?: 'batch' | 'options';
-  /** What it can't be combined with. */
+  /** Options that exclude it. */
   conflicts?: readonly Conflict[];
-  /** An option that has to be there too, for the commands and calls that have that one. */
+  /** Another option that has to be given too, in commands and calls that have it. */
   needs?: string;
 }
 
@@ -37,28 +37,32 @@ export interface Conflict {
   values?: readonly string[];
 }
 
+/** On or off: `--name`, `--no-name`. */
 export interface FlagOption extends AnyOption {
   kind: 'flag';
   default?: boolean;
 }
 
+/** One of some words. */
 export interface ChoiceOption extends AnyOption {
   kind: 'choice';
   choices: readonly string[];
   default?: string;
-  /** What the option means without a value; else it needs one. */
+  /** The value if none is given; otherwise the option needs one. */
   bare?: string;
 }
 
+/** A value written as text. */
 export interface TextOption extends AnyOption {
   /**
    * A path, text, a hexadecimal address (`physical`: a number, `virtual`: a bigint), or the ranges of raw memory.
    */
   kind: 'file' | 'directory' | 'text' | 'physical' | 'virtual' | 'ranges';
-  /** For the help, where the kind does not say it. */
+  /** For the help, if the kind's own is too vague. */
   metavar?: string;
 }
 
+/** A whole number. */
 export interface CountOption extends AnyOption {
   kind: 'count';
   least: number;

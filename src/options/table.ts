@@ -18,6 +18,7 @@ const LOCATING_CALLS = ['convert', 'convertInPlace', 'inspect', 'stacks', 'verif
 const SYSTEM_SPOOL =
   "directory for the temporary file that compressed or piped input needs (default: the system's temporary directory)";
 
+/** The rows, in the order in which the help lists them. */
 export const OPTIONS = {
   'in-place': {
     kind: 'file',
@@ -426,9 +427,9 @@ export const OPTIONS = {
 /** An option's name on the command line, without dashes; a batch's configuration has the same. */
 export type OptionName = keyof typeof OPTIONS;
 
-/** All options with their names, in the order in which the help lists them. */
+/** All options with their names. */
 export const ROWS: readonly (readonly [OptionName, OptionRow])[] = Object.entries(OPTIONS) as [OptionName, OptionRow][];
 
-/** Those of a command. */
+/** A command's options. */
 export const rowsOf = (command: OptionRow['commands'][number]): readonly (readonly [OptionName, OptionRow])[] =>
   ROWS.filter(([, row]) => row.commands.includes(command));

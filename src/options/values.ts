@@ -81,7 +81,7 @@ export const wrongValue = (name: string, expected: string, found: string, hint?:
     hint,
   });
 
-/** What a value has to be, in words. */
+/** Describes an option's values. */
 export function expectation(row: OptionRow): string {
   switch (row.kind) {
     case 'flag':

@@ -249,7 +249,7 @@ describe('elf2dmp batch', () => {
     [['a', '--out', 'b', '--jobs', '0'], '--jobs: expected a whole number from 1'],
     [['a', '--out', 'b', '--dtb', 'xyz'], '--dtb: expected a hexadecimal address'],
     [['a', '--out', 'b', '--keep-going', '--fail-fast'], 'do not go together'],
-    [['a', '--out', 'b', '--shard', '2/2'], 'tells no shard'],
+    [['a', '--out', 'b', '--shard', '2/2'], 'is not a shard'],
   ])('refuses %j', async (args, message) => {
     const { code, stderr, stdout } = await runBatchCommand(args);
     expect([code, stdout, stderr]).toEqual([2, '', expect.stringContaining(message)]);

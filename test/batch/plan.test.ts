@@ -74,12 +74,12 @@ describe('planBatch', () => {
   });
 
   it.each([
-    ['../{stem}.dmp', ['a'], 'no file below'],
-    ['{dir}/../../{stem}.dmp', ['a'], 'no file below'],
-    ['/etc/{stem}', ['a'], 'no file below'],
-    ['{dir}/', ['a'], 'no file below'],
-    ['{dir}', ['other.elf'], 'no file below'],
-    ['{what}.dmp', ['a'], 'has {what}'],
+    ['../{stem}.dmp', ['a'], 'not a file below'],
+    ['{dir}/../../{stem}.dmp', ['a'], 'not a file below'],
+    ['/etc/{stem}', ['a'], 'not a file below'],
+    ['{dir}/', ['a'], 'not a file below'],
+    ['{dir}', ['other.elf'], 'not a file below'],
+    ['{what}.dmp', ['a'], 'contains {what}'],
     ['one.dmp', ['a'], 'would both be written to'],
     ['{stem}.dmp', ['a'], 'would both be written to'],
     ['{name}', ['none*.elf'], 'nothing matches'],

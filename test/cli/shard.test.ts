@@ -21,14 +21,14 @@ describe('shardFrom', () => {
   ])('%s and %j tell %j', (option, env, shard) => expect(shardFrom(option, env)).toEqual(shard));
 
   it.each([
-    ['4/4', {}, 'tells no shard'],
-    ['1', {}, 'tells no shard'],
-    ['-1/2', {}, 'tells no shard'],
-    [undefined, { JOB_COMPLETION_INDEX: '0' }, 'nothing tells the number of shards'],
-    [undefined, { JOB_COMPLETION_INDEX: '', ELF2DMP_SHARDS: '2' }, 'tells no shard'],
+    ['4/4', {}, 'is not a shard'],
+    ['1', {}, 'is not a shard'],
+    ['-1/2', {}, 'is not a shard'],
+    [undefined, { JOB_COMPLETION_INDEX: '0' }, 'the number of shards is missing'],
+    [undefined, { JOB_COMPLETION_INDEX: '', ELF2DMP_SHARDS: '2' }, 'is not a shard'],
     [undefined, { ELF2DMP_SHARDS: '2' }, 'neither'],
-    [undefined, { SLURM_ARRAY_TASK_ID: '0' }, 'tells no shard'],
+    [undefined, { SLURM_ARRAY_TASK_ID: '0' }, 'is not a shard'],
     [undefined, slurm('2', '3', '0', '7'), 'not evenly spaced'],
-    [undefined, slurm('3', '3', '0', '4'), 'tells no shard'],
+    [undefined, slurm('3', '3', '0', '4'), 'is not a shard'],
   ])('%s and %j are refused: %s', (option, env, message) => expect(() => shardFrom(option, env)).toThrow(message));
 });

@@ -236,8 +236,8 @@ describe.skipIf(!canMount())('in place, on file systems of all kinds', () => {
         bytes: elf.length,
       });
       expectUntouched(file);
-      expect(run('--in-place', file)).toMatch(/^Undo: +elf2dmp --undo .*vm\.elf \(makes the ELF file again/m);
-      expect(run('--undo', file)).toMatch(/^\/.*vm\.elf is the ELF file again \(15\.6 MiB, \d patches taken back\)\n$/);
+      expect(run('--in-place', file)).toMatch(/^Undo: +elf2dmp --undo .*vm\.elf \(restores the ELF file/m);
+      expect(run('--undo', file)).toMatch(/^\/.*vm\.elf is the ELF file again \(15\.6 MiB, \d patches undone\)\n$/);
       expectUntouched(file);
     }));
 

@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
+import { parseArguments } from '../../src/cli/arguments.ts';
+import type { Job } from '../../src/cli/job.ts';
 import * as library from '../../src/index.ts';
 import { CALLS, type CallKeys } from '../../src/options/check.ts';
 import type { Call, OptionRow } from '../../src/options/row.ts';
@@ -87,6 +89,22 @@ function fits(row: OptionRow, value: unknown): boolean {
   }
 }
 
+/** Of a conversion, in three spellings. */
+const CONFLICTS: readonly [object, string[], string][] = [
+  [{ compress: 'gzip', verify: true }, ['--compress', '--verify'], 'compress = "gzip"\nverify = true'],
+  [{ compress: 'zstd', reflink: 'auto' }, ['--compress=zstd', '--reflink=auto'], 'compress = "zstd"\nreflink = "auto"'],
+  [
+    { compress: 'gzip', sparse: 'always' },
+    ['--sparse', 'always', '--compress'],
+    'sparse = "always"\ncompress = "gzip"',
+  ],
+  [
+    { dropZeroPages: true, type: 'full' },
+    ['--drop-zero-pages', '--type=full'],
+    'drop-zero-pages = true\ntype = "full"',
+  ],
+];
+
 const NAMES = Object.keys(CALLS) as Call[];
 
 describe.each(NAMES)('%s()', (name) => {
@@ -150,6 +168,20 @@ describe('the library', () => {
   ])('refuses %j and writes nothing', async (options) => {
     expect(await error(call('convert', options))).toMatchObject({ kind: 'usage' });
     expect(existsSync(output())).toBe(false);
+  });
+
+  it("refuses conflicts in the same words as the command line and a batch's configuration", async () => {
+    const config = join(dir, 'batch.toml');
+    for (const [options, words, toml] of CONFLICTS) {
+      const { code, message } = await error(call('convert', options));
+      expect(code).toBe('option-conflict');
+      const parsed = parseArguments([...words, 'a', 'b']);
+      await expect(parsed).rejects.toMatchObject({ code, message });
+      writeFileSync(config, `inputs = ["vm.elf"]\nout = "out"\n[options]\n${toml}`);
+      const { job } = (await parseArguments(['batch', config])) as { job: Job };
+      await expect(job.run(new AbortController().signal)).rejects.toMatchObject({ code, message });
+    }
+    rmSync(config);
   });
 
   it('takes undefined and defaults for absent', async () => {

@@ -1,4 +1,4 @@
-/** `elf2dmp batch`: settings from the command line and the configuration, and what is printed. */
+/** `elf2dmp batch`: merges command line and configuration, runs the batch and prints its results. */
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
@@ -24,13 +24,13 @@ const DEFAULT_RETRIES = 2;
 
 const usage = (message: string) => wrong(message, 'batch');
 
-/** Runs a batch and gives the exit code. Throws `Elf2dmpError`. */
+/** Runs a batch and returns the exit code. Throws `Elf2dmpError`. */
 export async function batch(given: Given, signal: AbortSignal): Promise<number> {
   const args = withDefaults('batch', given.values);
   checkTogether(given.values);
   const settings = settingsOf(given);
   const all = planBatch(settings.plan);
-  // What every job would fail with is said before the first starts.
+  // Fail before the first job starts, not in each of them.
   for (const { options, relative } of all) checkTogether(options, `these are the options for ${relative}`);
   const shard = shardFrom(args.shard, process.env);
   const jobs = shard ? shardOf(all, shard) : all;
@@ -74,7 +74,7 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   return exitCodeOf(results);
 }
 
-/** What is on the command line goes before the configuration; there names count from the configuration's directory. */
+/** The command line overrides the configuration, whose paths are relative to its own directory. */
 function settingsOf({ names, raw, values }: Given) {
   const args: GivenValues<'batch'> = values;
   const [configFile, config] = configOf(names);
@@ -84,7 +84,7 @@ function settingsOf({ names, raw, values }: Given) {
     return configured === undefined ? undefined : resolve(base, configured);
   };
   const out = place(args.out, config.out);
-  if (out === undefined) throw usage('--out is needed: the directory for the dumps');
+  if (out === undefined) throw usage('--out is missing: the directory for the dumps');
   const manifest = place(args.manifest, config.manifest);
   const paths = configFile === undefined ? names : (config.inputs ?? []);
   if (paths.length === 0 && manifest === undefined)
@@ -119,11 +119,11 @@ function settingsOf({ names, raw, values }: Given) {
 function configOf(paths: readonly string[]): [file: string | undefined, config: BatchConfig] {
   const file = paths.find((path) => path.endsWith('.toml'));
   if (file === undefined) return [undefined, {}];
-  if (paths.length > 1) throw usage(`${file} is a configuration: give its inputs in it`);
+  if (paths.length > 1) throw usage(`${file} is a configuration: list all inputs in it`);
   return [file, readConfig(file)];
 }
 
-/** Those of a conversion that are given, as a command line has them. */
+/** The given options of a conversion, as text for a command line. */
 function optionsOf(given: Readonly<Partial<Record<OptionName, unknown>>> = {}, base: string): JobOptions {
   const rows = ROWS.filter(([name, row]) => row.toml === 'options' && given[name] !== undefined);
   return Object.fromEntries(
@@ -135,7 +135,7 @@ function optionsOf(given: Readonly<Partial<Record<OptionName, unknown>>> = {}, b
   );
 }
 
-/** In a directory each shard has its own file: NFS does not append by itself. All files there count as one report. */
+/** In a directory each shard has a file of its own, because NFS cannot append atomically; together they are one report. */
 async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
   await makeDirectory(isDirectory ? path : dirname(path));
   if (!isDirectory) return ReportFile.open(path);
@@ -147,7 +147,7 @@ async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | und
   );
 }
 
-/** Of a shard's part only: what the others do is not known here. */
+/** Lists only this shard's dumps: it knows nothing of the others. */
 async function writeIndex(out: string, shard: Shard | undefined, results: readonly JobResult[]): Promise<void> {
   const [{ renderIndex }, { writeNewFile }] = await Promise.all([
     import('../html/index-page.ts'),
@@ -184,15 +184,15 @@ function noSpace(need: SpaceNeed): Elf2dmpError {
     code: 'no-space',
     kind: 'io-transient',
     message: renderNeed(need),
-    hint: 'free space, write elsewhere (--out), or --no-space-check to go as far as it goes; nothing was written',
+    hint: 'free some space, write elsewhere (--out), or start anyway with --no-space-check; nothing was written',
   });
 }
 
 function renderNeed({ directory, free, needed, unknown }: SpaceNeed): string {
-  const of = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}, whose dumps' sizes are not known before`;
+  const compressed = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}`;
   const parts = [
     needed > 0 || unknown === 0 ? bytes(needed) : undefined,
-    unknown > 0 ? `what comes of ${of}` : undefined,
+    unknown > 0 ? `an unknown amount for ${compressed}` : undefined,
   ];
   return `${directory}: the dumps need ${parts.filter(Boolean).join(' and ')}; ${bytes(free)} are free`;
 }
@@ -210,7 +210,7 @@ function renderPlan(standings: readonly Standing[], needs: readonly SpaceNeed[])
   return lines.map((line) => `${printable(line)}\n`).join('');
 }
 
-/** Failures and losses that are listed in the summary unless --verbose. */
+/** Failures and losses that the summary lists without --verbose. */
 const LISTED = 20;
 
 function renderSummary(results: readonly JobResult[], seconds: number, verbose: boolean): string {
@@ -222,21 +222,18 @@ function renderSummary(results: readonly JobResult[], seconds: number, verbose: 
   });
   const line = ([a, b, c, d]: readonly [string, string, string, string]) =>
     `${a.padEnd(8)}${b.padStart(8)}${c.padStart(14)}${d.padStart(12)}`;
-  const lines = [line(['outcome', 'dumps', 'of an earlier', 'bytes']), ...rows.map(line)];
+  const lines = [line(['outcome', 'dumps', 'skipped', 'size']), ...rows.map(line)];
   lines.push(`${results.length} in ${seconds.toFixed(1)} s`);
-  const told = results.filter(({ record }) => record && (verbose || record.outcome !== 'good'));
-  for (const { job, record } of verbose ? told : told.slice(0, LISTED)) {
+  const listed = results.filter(({ record }) => record && (verbose || record.outcome !== 'good'));
+  for (const { job, record } of verbose ? listed : listed.slice(0, LISTED)) {
     const { outcome, exitCode, error, losses, bytes: size } = record!;
     lines.push(`${outcome} (${exitCode}) ${job.relative}: ${error?.text ?? losses[0] ?? bytes(size ?? 0)}`);
   }
-  if (!verbose && told.length > LISTED) lines.push(`… ${told.length - LISTED} more with --verbose`);
+  if (!verbose && listed.length > LISTED) lines.push(`… ${listed.length - LISTED} more with --verbose`);
   return lines.map((text) => `${printable(text)}\n`).join('');
 }
 
-/**
- * From the best to the worst. What may pass outranks what will not: to run the batch again is of use then,
- * and the end of that tells of the rest. What is not listed is a crash.
- */
+/** From best to worst. Retryable failures outrank permanent ones: rerunning can help. Anything else is a crash. */
 const WORSE = [EXIT.good, EXIT.losses, EXIT.unsupported, EXIT.corrupt, EXIT.ioPermanent, EXIT.usage, EXIT.ioTransient];
 
 function exitCodeOf(results: readonly { record?: { exitCode: number } }[]): number {

@@ -1,7 +1,8 @@
-/** `elf2dmp batch`: many conversions. What it does is loaded when it is asked for. */
+/** `elf2dmp batch`: many conversions. Its code is loaded only when needed. */
 import { type Job, withDefaults } from '../job.ts';
 import type { Given } from '../parse.ts';
 
+/** The job that a command line for `batch` asks for. */
 export const batchJob = (given: Given): Job => ({
   json: false,
   verbose: withDefaults('batch', given.values).verbose ?? false,

@@ -1,10 +1,11 @@
-/** `elf2dmp completion SHELL`: the shell's completion of elf2dmp's command line. */
+/** `elf2dmp completion SHELL`: prints a shell's completion script. */
 import { SHELLS } from '../command-table.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import type { Given } from '../parse.ts';
 import { usage } from '../usage.ts';
 
+/** The job that a command line for `completion` asks for. */
 export function completionJob({ names }: Given): Job {
   const shell = SHELLS.find((known) => known === names[0]);
   if (shell === undefined) throw usage(`no completion for ${names[0]}`, 'completion');

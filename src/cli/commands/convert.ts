@@ -1,4 +1,4 @@
-/** `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE`: the conversion, which needs no word of its own. */
+/** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Progress } from '../../operations/convert.ts';
@@ -17,7 +17,7 @@ import { writeFindings } from '../text/render-verify.ts';
 import { usage } from '../usage.ts';
 import { undoJob } from './undo.ts';
 
-/** Throws `Elf2dmpError` (kind `usage`). */
+/** The job that a command line without a command's word asks for. Throws `Elf2dmpError` (kind `usage`). */
 export function conversionJob({ names, values }: Given): Job {
   const args = withDefaults('convert', values);
   const target = targetOf(args, names, values);
@@ -90,7 +90,7 @@ async function runConversion(
   }
 }
 
-/** Each would replace the other; a directory may have several names. */
+/** Refuses two outputs with one real path. */
 function refuseOneFileTwice(files: Record<string, string | undefined>): void {
   const named = Object.entries(files).flatMap(([what, path]) => {
     if (path === undefined) return [];

@@ -1,4 +1,4 @@
-/** `elf2dmp info FILE`: what it is and what runs in it. */
+/** `elf2dmp info FILE`: describes a dump and the guest in it. */
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
@@ -9,6 +9,7 @@ import { ProgressLine } from '../text/progress.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 import { renderInfo } from '../text/render-info.ts';
 
+/** The job that a command line for `info` asks for. */
 export function infoJob({ names: [file], values }: Given): Job {
   const args = withDefaults('info', values);
   const { json, verbose } = args;

@@ -1,4 +1,4 @@
-/** `elf2dmp stack FILE`: the stack of each processor. */
+/** `elf2dmp stack FILE`: shows each processor's stack. */
 import { printable } from '../../core/errors.ts';
 import type { StackReport } from '../../operations/stacks.ts';
 import type { FrameReport } from '../../report/stacks.ts';
@@ -8,6 +8,7 @@ import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
+/** The job that a command line for `stack` asks for. */
 export function stackJob({ names: [file], values }: Given): Job {
   const { json, quiet, verbose } = withDefaults('stack', values);
   return {
@@ -28,14 +29,14 @@ export function stackJob({ names: [file], values }: Given): Job {
 }
 
 const LEGEND =
-  'Names are the nearest exports below each address, not symbols. Frames that begin with ? are guesses, or follow from one.\n';
+  'Names are the nearest exports below each address, not symbols. Frames marked ? are guesses or follow from one.\n';
 
 function renderStacks({ stacks: all }: StackReport, verbose: boolean): string {
   let text = LEGEND;
   for (const stack of all) {
     const from = {
       cpu: `CPU ${stack.cpu}`,
-      captured: 'what Windows captured at the bug check',
+      captured: 'captured by Windows at the bug check',
       dump: 'what the dump holds',
       unknown: 'unknown',
     };

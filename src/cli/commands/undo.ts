@@ -1,8 +1,9 @@
-/** `elf2dmp --undo FILE`: takes back what `--in-place` did. */
+/** `elf2dmp --undo FILE`: restores a file converted in place. */
 import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import { renderUndo } from '../text/render.ts';
 
+/** The job that restores a file. */
 export function undoJob(
   file: string,
   { json, quiet, verbose }: { json: boolean; quiet: boolean; verbose: boolean },

@@ -1,4 +1,4 @@
-/** `elf2dmp verify OUT.dmp`: whether a dump holds together, and holds what its input does. */
+/** `elf2dmp verify FILE`: checks a crash dump by itself or against its input. */
 import { STANDARD_INPUT } from '../../options/choices.ts';
 import type { VerifyOptions } from '../../verify/verify.ts';
 import { EXIT } from '../exit-codes.ts';
@@ -10,6 +10,7 @@ import { renderSpooling } from '../text/render.ts';
 import { describeVerification, writeFindings } from '../text/render-verify.ts';
 import { usage } from '../usage.ts';
 
+/** The job that a command line for `verify` asks for. Throws `Elf2dmpError` (kind `usage`). */
 export function verifyJob({ names: [dump], values }: Given): Job {
   const { json, quiet } = withDefaults('verify', values);
   if (dump === STANDARD_INPUT) throw usage('verify needs a file: it reads the dump more than once', 'verify');

@@ -1,10 +1,10 @@
-/** Shell completions, made from the tables of commands and options. They need no program while they complete. */
+/** Shell completion scripts, made from the tables of commands and options. They complete without running elf2dmp. */
 import { COMMAND_WORDS, type CommandName, type SHELLS } from '../command-table.ts';
 import type { CommandHelp, Completion, OptionHelp } from '../describe.ts';
 
 type Shell = (typeof SHELLS)[number];
 
-/** @param commands the conversion first */
+/** The script for a shell; `commands` begin with the conversion. */
 export const renderCompletion = (shell: Shell, commands: readonly CommandHelp[]): string => RENDER[shell](commands);
 
 const RENDER: Record<Shell, (commands: readonly CommandHelp[]) => string> = { bash, zsh, fish };
@@ -26,7 +26,7 @@ function bash(commands: readonly CommandHelp[]): string {
   };
   const valued = commands.flatMap((command) =>
     command.options.flatMap(({ names, value }) => {
-      // What may be left out is not the next word.
+      // An optional value is never the next word.
       if (!value || value.optional) return [];
       const patterns = names.map((name) => `"${wordOf(command.name)} ${name}"`).join(' | ');
       const files = value.completion.kind === 'file' || value.completion.kind === 'directory';
@@ -135,7 +135,7 @@ function fish(commands: readonly CommandHelp[]): string {
       word === '' ? `not __fish_seen_subcommand_from ${WORDS.join(' ')}` : `__fish_seen_subcommand_from ${word}`;
     const options = command.options.map(({ names, value, text }) => {
       const flags = names.map((name) => (name.startsWith('--') ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`));
-      // fish would take the next word for the value.
+      // fish would take the next word for an optional value.
       const rest = value && !value.optional ? action(value.completion) : '';
       return `complete -c elf2dmp -n ${quote(when)} ${flags.join(' ')}${rest} -d ${quote(text)}\n`;
     });

@@ -5,7 +5,7 @@ import { EXIT_CODE_HELP } from '../exit-codes.ts';
 
 const bold = (text: string) => `\\fB${roff(text)}\\fR`;
 
-/** Text as it is: no character of it means anything to troff. */
+/** Escapes everything that troff would interpret. */
 function roff(text: string): string {
   return text
     .replaceAll('\\', '\\e')
@@ -14,7 +14,7 @@ function roff(text: string): string {
     .replaceAll(/^([.'])/gm, '\\&$1');
 }
 
-/** @param commands the conversion first */
+/** The page in troff's man macros; `commands` begin with the conversion. */
 export function renderManual(commands: readonly CommandHelp[]): string {
   const [standard, ...named] = commands;
   if (!standard) throw new Error('there is no command to make a manual for');

@@ -1,4 +1,4 @@
-/** How far a batch is: lines that are redrawn on a terminal, else one from time to time. */
+/** A batch's progress: redrawn lines on a terminal, otherwise one line every 30 seconds. */
 import type { BatchJob } from '../../batch/plan.ts';
 import type { BatchEvent, JobResult, Standing } from '../../batch/run.ts';
 import { printable } from '../../core/errors.ts';
@@ -23,6 +23,7 @@ interface Running {
   progress?: Progress;
 }
 
+/** Prints the progress of one batch. */
 export class BatchProgress {
   readonly #stream: NodeJS.WriteStream;
   readonly #weights: ReadonlyMap<BatchJob, number>;
@@ -35,11 +36,11 @@ export class BatchProgress {
   #weightRan = 0;
   #drawn = 0;
   #timer: NodeJS.Timeout | undefined;
-  readonly #onSignal = () => this.#tell();
+  readonly #onSignal = () => this.#writeTotal();
 
   constructor(stream: NodeJS.WriteStream, standings: readonly Standing[], quiet: boolean) {
     this.#stream = stream;
-    // Jobs take time in proportion to their inputs, and some for themselves.
+    // A job's time grows with its input; starting it takes some too.
     this.#weights = new Map(standings.map(({ job, inputBytes }) => [job, inputBytes + 2 ** 20]));
     this.#totalWeight = [...this.#weights.values()].reduce((sum, weight) => sum + weight, 0);
     this.#quiet = quiet;
@@ -49,7 +50,10 @@ export class BatchProgress {
     process.on('SIGUSR2', this.#onSignal);
     if (this.#quiet) return;
     const terminal = this.#stream.isTTY;
-    this.#timer = setInterval(() => (terminal ? this.#draw() : this.#tell()), terminal ? REDRAW_MS : LINE_EVERY_MS);
+    this.#timer = setInterval(
+      () => (terminal ? this.#draw() : this.#writeTotal()),
+      terminal ? REDRAW_MS : LINE_EVERY_MS,
+    );
     this.#timer.unref();
   }
 
@@ -76,7 +80,7 @@ export class BatchProgress {
     }
   }
 
-  /** Failures and losses are told when they happen. */
+  /** Reports failures and losses at once. */
   #say({ job, status, record }: JobResult): void {
     if (status !== 'ran' || !record || record.outcome === 'good') return;
     const what = record.error
@@ -106,13 +110,13 @@ export class BatchProgress {
     return parts.filter(Boolean).join(', ');
   }
 
-  #tell(): void {
+  #writeTotal(): void {
     this.#clear();
     this.#stream.write(`${this.#total()}\n`);
   }
 
   #draw(): void {
-    // 0 where the terminal does not know.
+    // 0 if the terminal does not know its size.
     const width = Math.max(20, (this.#stream.columns || 80) - 1);
     const rows = Math.max(2, (this.#stream.rows || 24) - 1);
     const jobs = [...this.#running].slice(0, rows - 1).map(([job, running]) => lineOf(job, running));

@@ -1,4 +1,4 @@
-/** One line on a terminal: what is being done, how fast, how long it still takes. */
+/** One line on a terminal: the current phase, its speed and the time left. */
 
 import { bytes } from '../../core/units.ts';
 import type { Progress } from '../../operations/convert.ts';
@@ -6,6 +6,7 @@ import type { Progress } from '../../operations/convert.ts';
 const INTERVAL_MS = 100;
 const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;
 
+/** A line that each update replaces. */
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;
   #phase = '';
@@ -54,7 +55,7 @@ export class ProgressLine {
   }
 }
 
-/** Tells the batch that runs this process how far it is; undefined in any other process. */
+/** Sends progress to the batch that runs this process; undefined in any other process. */
 export function progressForBatch(): ((progress: Progress) => void) | undefined {
   if (!process.channel) return undefined;
   let last = 0;
@@ -64,7 +65,7 @@ export function progressForBatch(): ((progress: Progress) => void) | undefined {
     if (progress.phase === phase && now - last < INTERVAL_MS) return;
     phase = progress.phase;
     last = now;
-    // It may be gone.
+    // The batch may have ended.
     if (process.connected) process.send?.(progress, undefined, undefined, () => undefined);
   };
 }

@@ -1,4 +1,4 @@
-/** `elf2dmp info` for people. Everything that comes from a guest goes through `printable`. */
+/** The text that `elf2dmp info` prints. Everything from a guest goes through `printable`. */
 
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
@@ -6,9 +6,10 @@ import type { InfoReport } from '../../report/input.ts';
 import type { BugCheckInfo, PdbInfo, ProcessorInfo, WindowsInfo } from '../../report/windows.ts';
 import { plural, uptime } from './render.ts';
 
-/** Runs that are listed each. */
+/** Runs listed one by one. */
 const SHOWN_RUNS = 64;
 
+/** The report of `elf2dmp info`, ready to print. */
 export function renderInfo({ input, windows, problem }: InfoReport): string {
   const lines = [
     row('File', `${input.path} (${input.format}, ${input.machine})`),

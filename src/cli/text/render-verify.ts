@@ -1,9 +1,9 @@
-/** What a verification found, for people. */
+/** The text of a verification's result. */
 
 import { printable } from '../../core/errors.ts';
 import type { Finding, VerificationReport } from '../../report/findings.ts';
 
-/** Findings that are printed each. */
+/** Findings printed one by one. */
 const SHOWN = 50;
 
 function renderFinding(f: Finding): string {
@@ -28,8 +28,8 @@ export function writeFindings({ findings, findingsLeftOut }: VerificationReport,
 
 const OUTCOMES = {
   sound: 'is sound',
-  unsound: 'is NOT SOUND: it does not hold together',
-  differs: "DIFFERS: it is not what the input's conversion makes",
+  unsound: 'is NOT SOUND: it contradicts itself',
+  differs: 'DIFFERS from what a conversion of the input makes',
 } as const;
 
 /** The result in a line, and what was compared. */

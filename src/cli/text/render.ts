@@ -1,4 +1,4 @@
-/** Text for people. Everything that comes from a guest goes through `printable`. */
+/** Text for people. Everything from a guest goes through `printable`. */
 
 import { type Diagnostic, type Elf2dmpError, printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
@@ -10,6 +10,7 @@ import { describeVerification } from './render-verify.ts';
 /** Attempts shown with an error unless --verbose. */
 const SHOWN_ATTEMPTS = 6;
 
+/** The report of a conversion, ready to print. */
 export function renderReport(report: ConversionReport, verbose: boolean): string {
   const { windows: w, processors, dump, input } = report;
   const rows: [string, string][] = [
@@ -37,7 +38,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     ],
   ];
   if (dump.undoJournal) {
-    rows.push(['Undo', `elf2dmp --undo ${dump.path} (makes the ELF file again, from ${dump.undoJournal})`]);
+    rows.push(['Undo', `elf2dmp --undo ${dump.path} (restores the ELF file from ${dump.undoJournal})`]);
   }
   if (dump.selection) {
     const { kept, leftOut, statesFrom, roots, processes } = dump.selection;
@@ -45,7 +46,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
       ['Kept', pageCounts(kept)],
       ['Left out', pageCounts(leftOut)],
       [
-        'Pages told by',
+        'Sorted by',
         `page tables of ${plural(roots, 'root')} (${plural(processes, 'process', 'processes')})${statesFrom === 'page frame database' ? ' and the page frame database' : ''}`,
       ],
     );
@@ -54,7 +55,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
   if (report.verification) text += describeVerification(report.verification);
   if (report.sha256)
-    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read once only'}\n               output ${report.sha256.output}\n`;
+    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read only once'}\n               output ${report.sha256.output}\n`;
   if (verbose) {
     text += 'Evidence:\n';
     for (const a of report.evidence)
@@ -73,7 +74,7 @@ const PAGE_KINDS: Record<PageKind, string> = {
   kernelInTransition: 'kernel in transition',
   user: 'user',
   userInTransition: 'user in transition',
-  otherInUse: 'in use otherwise',
+  otherInUse: 'other pages in use',
   modified: 'modified',
   standby: 'standby',
   free: 'free',
@@ -104,8 +105,10 @@ function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
 }
 
+/** `1 page`, `2 pages`. */
 export const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
 
+/** `3 days 04:05:06` */
 export function uptime(seconds: number): string {
   const s = Math.floor(seconds);
   const two = (n: number) => String(n).padStart(2, '0');
@@ -113,8 +116,9 @@ export function uptime(seconds: number): string {
   return `${days > 0 ? `${plural(days, 'day')} ` : ''}${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
 
+/** What `--undo` did, ready to print. */
 export const renderUndo = ({ path, bytes: size, patches }: UndoReport): string =>
-  printable(`${path} is the ELF file again (${bytes(size)}, ${plural(patches, 'patch', 'patches')} taken back)`).concat(
+  printable(`${path} is the ELF file again (${bytes(size)}, ${plural(patches, 'patch', 'patches')} undone)`).concat(
     '\n',
   );
 
@@ -126,7 +130,7 @@ const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(
  * @param converts a dump is written too
  */
 export function renderSpooling({ name, container, directory, free, estimate }: Spooling, converts = false): string {
-  const file = estimate?.file === undefined ? 'its size is not known before its end' : bytes(estimate.file);
+  const file = estimate?.file === undefined ? 'its size is unknown until its end' : bytes(estimate.file);
   const dump =
     converts &&
     estimate &&
@@ -135,7 +139,7 @@ export function renderSpooling({ name, container, directory, free, estimate }: S
   return `${printable(`${name}: ${how} to a temporary file in ${directory} first: ${file}${dump || ''}; ${bytes(free)} are free there`)}\n`;
 }
 
-/** What people should know goes to stderr; `quiet` leaves losses only. */
+/** Prints diagnostics on stderr: `quiet` only losses, `verbose` also notes. */
 export function writeDiagnostics(
   diagnostics: readonly Diagnostic[],
   { quiet, verbose }: { quiet: boolean; verbose: boolean },
@@ -146,6 +150,7 @@ export function writeDiagnostics(
   }
 }
 
+/** An error with its hint and the attempts that failed, ready to print. */
 export function renderError(error: Elf2dmpError, verbose: boolean): string {
   const { hint, attempts = [] } = error.details;
   let text = `elf2dmp: ${printable(error.message)}\n`;
