@@ -92,3 +92,30 @@ export function writeDump(path: string, driver: CompiledDriver): void {
 
 /** A stack pointer in the tiny dump, for `k = RSP RIP COUNT`. */
 export const STACK_POINTER = va(AT.stack + 0x400);
+
+/** The PDB as symbol servers publish it: its modules have lost their streams, only public symbols are left. */
+export function strippedPdb(pdb: Buffer): Buffer {
+  const bytes = Buffer.from(pdb);
+  const pageSize = bytes.readUInt32LE(0x20);
+  const page = (number: number) => bytes.subarray(number * pageSize, (number + 1) * pageSize);
+  const directorySize = bytes.readUInt32LE(0x2c);
+  const map = page(bytes.readUInt32LE(0x34));
+  const directory = Buffer.concat(
+    Array.from({ length: Math.ceil(directorySize / pageSize) }, (_, i) => page(map.readUInt32LE(4 * i))),
+  );
+  const count = directory.readUInt32LE(0);
+  const pagesOf = (stream: number) => Math.ceil(directory.readUInt32LE(4 + 4 * stream) / pageSize);
+  const before = Array.from({ length: 3 }, (_, stream) => pagesOf(stream)).reduce((sum, n) => sum + n, 0);
+  const dbiPages = Array.from({ length: pagesOf(3) }, (_, i) => directory.readUInt32LE(4 + 4 * (count + before + i)));
+  const dbi = Buffer.concat(dbiPages.map(page));
+  for (let at = 64; at < 64 + dbi.readUInt32LE(24); ) {
+    dbi.writeUInt16LE(0xffff, at + 34);
+    dbi.fill(0, at + 36, at + 48);
+    for (let names = 0, end = at + 64; names < 2; names++, at = end) end = dbi.indexOf(0, end) + 1;
+    at = (at + 3) & ~3;
+  }
+  dbiPages.forEach((number, i) => {
+    dbi.copy(bytes, number * pageSize, i * pageSize, (i + 1) * pageSize);
+  });
+  return bytes;
+}

@@ -1,6 +1,6 @@
 // Names, lines and inlined calls of a real compiler's code, against llvm-symbolizer and the engine of the debugger.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -15,6 +15,7 @@ import {
   compileDriver,
   compilerAvailable,
   STACK_POINTER,
+  strippedPdb,
   symbolizerAvailable,
   writeDump,
 } from './compile.ts';
@@ -116,6 +117,38 @@ describe.skipIf(!compilerAvailable())('symbols of compiled code', () => {
       300_000,
     );
   });
+
+  it.skipIf(!debuggerAvailable())(
+    'are those of the debugger in a stripped PDB too',
+    async () => {
+      const home = join(dir, 'stripped');
+      mkdirSync(home);
+      const driver = compileDriver(home, { optimize: '-O1' });
+      writeFileSync(driver.pdb, strippedPdb(readFileSync(driver.pdb)));
+      const dump = join(home, 'tiny.dmp');
+      writeDump(dump, driver);
+      const { rva, size } = driver.text;
+      const rvas = Array.from({ length: COUNT }, (_, i) => rva + Math.floor((i * size) / COUNT));
+      const symbols = `.sympath Z:${dirname(driver.pdb).replaceAll('/', '\\')}`;
+      const session = await openInDebugger(
+        dump,
+        [symbols, '.reload /f tiny.sys', ...rvas.map((each) => `ln 0x${(BASE + BigInt(each)).toString(16)}`)],
+        { timeoutSeconds: 240 },
+      );
+      const pdb = PdbFile.open(FileSource.open(driver.pdb));
+      const symbolizer = new Symbolizer(pdb);
+      const different = rvas.flatMap((each, i) => {
+        const us = symbolizer.lookUp(each)!;
+        const them = nearestOf(session.results[2 + i]!.output)!;
+        // Templates stay decorated.
+        const same = us.name.startsWith('??$') ? them.includes('largest<') : frame(us) === them;
+        return same && !us.certain && us.inlined.length === 0 ? [] : `${each.toString(16)}: ${frame(us)}, not ${them}`;
+      });
+      pdb.close();
+      expect(different).toEqual([]);
+    },
+    300_000,
+  );
 });
 
 /** Without parameters, which llvm-symbolizer has from the decorated names. */

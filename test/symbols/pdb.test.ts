@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import type { ByteSource } from '../../src/source/source.ts';
 import { PdbFile } from '../../src/symbols/pdb.ts';
 import { Symbolizer } from '../../src/symbols/symbolizer.ts';
 import { undecorated } from '../../src/symbols/undecorate.ts';
@@ -89,6 +90,43 @@ describe('PDBs', () => {
     const bytes = makePdb({ ...SPEC, pageSize: 512, padding: 12_000_000 });
     expect(bytes.readUInt32LE(0x2c)).toBeGreaterThan(128 * 512);
     expect(at(new Symbolizer(open(bytes)), 0x1234)).toBe('Beta+34?');
+  });
+
+  it('are read where a lookup needs them', () => {
+    const [a] = SPEC.modules!;
+    const others = Array.from({ length: 400 }, (_, m) => ({
+      ...a!,
+      name: `other${m}.obj`,
+      functions: Array.from({ length: 50 }, (_, i) => ({
+        name: `Other${m}Function${i}`.padEnd(200, 'x'),
+        section: 3,
+        offset: 0x10 * (50 * m + i),
+        size: 0x10,
+      })),
+    }));
+    const bytes = makePdb({
+      ...SPEC,
+      modules: [...others, ...SPEC.modules!],
+      sections: [...SPEC.sections!.slice(0, 2), [0x5000, 0x100000]],
+    });
+    let read = 0;
+    const source = new BufferSource(bytes);
+    const counting: ByteSource = {
+      name: 'counted',
+      size: source.size,
+      readSync: (offset, target) => {
+        read += target.length;
+        source.readSync(offset, target);
+      },
+      read: (offset, target) => source.read(offset, target),
+      close: () => {},
+    };
+    const symbolizer = new Symbolizer(PdbFile.open(counting));
+    expect(at(symbolizer, 0x1234)).toBe('Beta+34?');
+    expect(at(symbolizer, 0x5000 + 0x10 * 12_345)).toBe(`${'Other246Function45'.padEnd(200, 'x')}+0`);
+    expect(bytes.length).toBeGreaterThan(5_000_000);
+    // What the modules contributed, in 28 bytes each, is most of it.
+    expect(read).toBeLessThan(1_000_000);
   });
 
   it('have the age of the DBI stream, not the info stream', () => {
@@ -219,7 +257,13 @@ describe('decorated names', () => {
     ['?hidden@?A0x12345678@@YAXXZ', "`anonymous namespace'::hidden"],
     ['??$largest@H@@YAHHH@Z', '??$largest@H@@YAHHH@Z'],
     ['??_C@_03ABC@abc@', '??_C@_03ABC@abc@'],
-    ['??Yinner@@QEAAAEAV0@_K@Z', '??Yinner@@QEAAAEAV0@_K@Z'],
+    ['??Yinner@@QEAAAEAV0@_K@Z', 'inner::operator+='],
+    ['??R?A0x12345678@@YA_K_K@Z', "`anonymous namespace'::operator()"],
+    ['??2@YAPEAX_K@Z', 'operator new'],
+    ['??_VEngine@core@@SAXPEAX@Z', 'core::Engine::operator delete[]'],
+    ['??_GEngine@@UEAAPEAXI@Z', '??_GEngine@@UEAAPEAXI@Z'],
+    ['??BEngine@@QEAA_KXZ', '??BEngine@@QEAA_KXZ'],
+    ['??0@QEAA@XZ', '??0@QEAA@XZ'],
     ['?broken', '?broken'],
     ['?', '?'],
   ])('%s is %s', (name, shown) => {
