@@ -113,6 +113,7 @@ describe('PDBs', () => {
     const source = new BufferSource(bytes);
     const counting: ByteSource = {
       name: 'counted',
+      fd: undefined,
       size: source.size,
       readSync: (offset, target) => {
         read += target.length;
