@@ -1,127 +1,180 @@
+/** Reads pages: finds their descriptors, reads data that lies together at once, and has it decompressed. */
 import type { Diagnostics } from '../../core/errors.ts';
-import { hex } from '../../core/units.ts';
+import { hex, KIB, MIB } from '../../core/units.ts';
 import { PageDescriptor } from '../../formats/kdump.ts';
 import type { RunReader } from '../../memory/image.ts';
-import { type ByteSource, readUpTo } from '../../source/source.ts';
-import { DescriptorRules, type PageData, type PageIndex, parseDescriptors } from './descriptors.ts';
+import type { PhysicalRun } from '../../memory/runs.ts';
+import { readUpTo } from '../../source/source.ts';
+import { DescriptorRules, type PageData, type PagedFile, parseDescriptor } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
-import { MAX_GAP, MAX_SPAN, NAMED_PAGES } from './limits.ts';
 import { decodePage, PageDecoder, type PageJob } from './page-decoder.ts';
 
+/** Blocks whose bytes are read from the file together. */
+const MAX_SPAN = MIB;
+
+/** Bytes between two pages' data that are read and thrown away rather than asked for separately. */
+const MAX_GAP = 16 * KIB;
+
+/** Damaged pages that are named each. */
+const NAMED_PAGES = 10;
+
 /** A page, and the part of it that is wanted. */
-export interface Wanted extends PageData {
+interface Wanted extends PageData {
   page: number;
   /** Bytes of the target for it; `from` in the page. */
   target: Buffer;
   from: number;
 }
-export function pageReader(source: ByteSource, pages: PageIndex, blockSize: number, diagnostics: Diagnostics) {
-  const rules = new DescriptorRules(source, pages, blockSize);
-  const decoder = new PageDecoder(blockSize);
-  const zeroAt = zeroPage(source, pages.descriptorAt(pages.count), blockSize);
-  let damaged = 0;
-  const report = (page: number): void => {
-    damaged++;
-    const physical = hex(page * blockSize);
-    if (damaged <= NAMED_PAGES) {
-      const message = `the page at physical ${physical} is damaged (its data does not decompress to a page)`;
-      diagnostics.add('loss', 'page-damaged', message, { physical });
-    } else {
-      diagnostics.add('loss', 'pages-damaged', 'further pages are damaged too');
-    }
-  };
 
-  /** What is to be read for a range: descriptors' numbers, which go on within a run. */
-  const locate = (address: number, length: number) => {
+/** Pages whose data is read with one request. */
+interface Span {
+  offset: number;
+  size: number;
+  pages: Wanted[];
+}
+
+/** A range of memory, and the descriptors of its pages, whose numbers go on within a run. */
+interface Request {
+  address: number;
+  firstPage: number;
+  /** Number of the first page's descriptor. */
+  rank: number;
+  count: number;
+  /** To be filled. */
+  descriptors: Buffer;
+}
+
+/** Reads the pages of one file. Damaged ones become zeros and are reported. */
+export class PageReader implements RunReader {
+  readonly #file: PagedFile;
+  readonly #diagnostics: Diagnostics;
+  readonly #rules: DescriptorRules;
+  readonly #decoder: PageDecoder;
+  /** File offset of the page that all zero pages share. */
+  readonly #zeroAt: number | undefined;
+  #damaged = 0;
+
+  constructor(file: PagedFile, diagnostics: Diagnostics) {
+    this.#file = file;
+    this.#diagnostics = diagnostics;
+    this.#rules = new DescriptorRules(file);
+    this.#decoder = new PageDecoder(file.blockSize);
+    this.#zeroAt = zeroPage(file);
+  }
+
+  readSync(run: PhysicalRun, offset: number, target: Buffer): boolean {
+    if (target.length === 0) return true;
+    const { source, pages } = this.#file;
+    const request = this.#request(run.start + offset, target.length);
+    source.readSync(pages.descriptorAt(request.rank), request.descriptors);
+    let { wanted, sound } = this.#wanted(request, target);
+    for (const span of spans(wanted)) {
+      const data = Buffer.allocUnsafe(span.size);
+      source.readSync(span.offset, data);
+      for (const page of span.pages) sound = this.#decodeSync(page, dataOf(page, span, data)) && sound;
+    }
+    return sound;
+  }
+
+  async read(run: PhysicalRun, offset: number, target: Buffer): Promise<void> {
+    if (target.length === 0) return;
+    const { source, pages } = this.#file;
+    const request = this.#request(run.start + offset, target.length);
+    await source.read(pages.descriptorAt(request.rank), request.descriptors);
+    for (const span of spans(this.#wanted(request, target).wanted)) {
+      const data = Buffer.allocUnsafe(span.size);
+      await source.read(span.offset, data);
+      await this.#decode(span, data);
+    }
+  }
+
+  close(): void {
+    this.#decoder.close();
+    this.#file.source.close();
+  }
+
+  #request(address: number, length: number): Request {
+    const { pages, blockSize } = this.#file;
     const firstPage = Math.floor(address / blockSize);
     const count = Math.floor((address + length - 1) / blockSize) - firstPage + 1;
-    return { firstPage, count, rank: pages.rank(firstPage) };
-  };
+    const descriptors = Buffer.allocUnsafe(count * PageDescriptor.size);
+    return { address, firstPage, rank: pages.rank(firstPage), count, descriptors };
+  }
+
   /** The pages whose bytes are needed; fills those that are zero and those that are bad. */
-  const want = (address: number, target: Buffer, at: ReturnType<typeof locate>, descriptors: Buffer) => {
+  #wanted(request: Request, target: Buffer): { wanted: Wanted[]; sound: boolean } {
+    const { pages, blockSize } = this.#file;
     const wanted: Wanted[] = [];
     let sound = true;
-    for (let i = 0; i < at.count; i++) {
-      const page = at.firstPage + i;
-      const start = page * blockSize - address;
+    for (let i = 0; i < request.count; i++) {
+      const page = request.firstPage + i;
+      const start = page * blockSize - request.address;
       const part = target.subarray(Math.max(0, start), Math.min(target.length, start + blockSize));
       const w: Wanted = { page, target: part, from: Math.max(0, -start), offset: 0, size: 0, flags: 0 };
-      parseDescriptors(descriptors, i * PageDescriptor.size, w);
-      if (w.flags === 0 && w.offset === zeroAt) part.fill(0);
-      else if (rules.problem(pages.descriptorAt(at.rank + i), w) === undefined) wanted.push(w);
+      parseDescriptor(request.descriptors, i * PageDescriptor.size, w);
+      if (w.flags === 0 && w.offset === this.#zeroAt) part.fill(0);
+      else if (this.#rules.problem(pages.descriptorAt(request.rank + i), w) === undefined) wanted.push(w);
       else {
         // It was good when the file was opened.
         part.fill(0);
-        report(page);
+        this.#report(page);
         sound = false;
       }
     }
     return { wanted, sound };
-  };
+  }
 
-  const reader: RunReader = {
-    readSync(run, offset, target) {
-      const address = run.start + offset;
-      if (target.length === 0) return true;
-      const at = locate(address, target.length);
-      const descriptors = Buffer.allocUnsafe(at.count * PageDescriptor.size);
-      source.readSync(pages.descriptorAt(at.rank), descriptors);
-      let { wanted, sound } = want(address, target, at, descriptors);
-      for (const span of spans(wanted)) {
-        const data = Buffer.allocUnsafe(span.size);
-        source.readSync(span.offset, data);
-        for (const w of span.pages) {
-          const compressed = data.subarray(w.offset - span.offset, w.offset - span.offset + w.size);
-          const whole = w.target.length === blockSize ? w.target : Buffer.allocUnsafe(blockSize);
-          if (decodePage(w.flags, compressed, whole)) {
-            if (whole !== w.target) whole.copy(w.target, 0, w.from);
-          } else {
-            w.target.fill(0);
-            report(w.page);
-            sound = false;
-          }
-        }
-      }
-      return sound;
-    },
-    async read(run, offset, target) {
-      const address = run.start + offset;
-      if (target.length === 0) return;
-      const at = locate(address, target.length);
-      const descriptors = Buffer.allocUnsafe(at.count * PageDescriptor.size);
-      await source.read(pages.descriptorAt(at.rank), descriptors);
-      for (const span of spans(want(address, target, at, descriptors).wanted)) {
-        const data = Buffer.allocUnsafe(span.size);
-        await source.read(span.offset, data);
-        const jobs: (PageJob & { wanted: Wanted })[] = [];
-        for (const w of span.pages) {
-          const bytes = data.subarray(w.offset - span.offset, w.offset - span.offset + w.size);
-          if (w.flags === 0) bytes.copy(w.target, 0, w.from);
-          else {
-            const whole = w.target.length === blockSize ? w.target : Buffer.allocUnsafe(blockSize);
-            jobs.push({ flags: w.flags, source: bytes, target: whole, wanted: w });
-          }
-        }
-        if (jobs.length === 0) continue;
-        await decoder.decode(jobs);
-        for (const { good, target: whole, wanted: w } of jobs) {
-          if (whole !== w.target) w.target.set(whole.subarray(w.from, w.from + w.target.length));
-          if (!good) report(w.page);
-        }
-      }
-    },
-  };
-  return {
-    reader,
-    close: () => {
-      decoder.close();
-      source.close();
-    },
-  };
+  /** Room for a whole page: the target itself where all of it is wanted. */
+  #room({ target }: Wanted): Buffer {
+    return target.length === this.#file.blockSize ? target : Buffer.allocUnsafe(this.#file.blockSize);
+  }
+
+  #decodeSync(wanted: Wanted, data: Buffer): boolean {
+    const { flags, target, from, page } = wanted;
+    const whole = this.#room(wanted);
+    if (!decodePage(flags, data, whole)) {
+      target.fill(0);
+      this.#report(page);
+      return false;
+    }
+    if (whole !== target) whole.copy(target, 0, from);
+    return true;
+  }
+
+  async #decode(span: Span, data: Buffer): Promise<void> {
+    const jobs: (PageJob & { wanted: Wanted })[] = [];
+    for (const wanted of span.pages) {
+      const source = dataOf(wanted, span, data);
+      if (wanted.flags === 0) source.copy(wanted.target, 0, wanted.from);
+      else jobs.push({ flags: wanted.flags, source, target: this.#room(wanted), wanted });
+    }
+    if (jobs.length === 0) return;
+    await this.#decoder.decode(jobs);
+    for (const { good, target: whole, wanted } of jobs) {
+      const { target, from, page } = wanted;
+      if (whole !== target) target.set(whole.subarray(from, from + target.length));
+      if (!good) this.#report(page);
+    }
+  }
+
+  #report(page: number): void {
+    this.#damaged++;
+    const physical = hex(page * this.#file.blockSize);
+    if (this.#damaged <= NAMED_PAGES) {
+      const message = `the page at physical ${physical} is damaged (its data does not decompress to a page)`;
+      this.#diagnostics.add('loss', 'page-damaged', message, { physical });
+    } else {
+      this.#diagnostics.add('loss', 'pages-damaged', 'further pages are damaged too');
+    }
+  }
 }
 
+const dataOf = (page: PageData, span: Span, data: Buffer): Buffer =>
+  data.subarray(page.offset - span.offset, page.offset - span.offset + page.size);
+
 /** QEMU's first page of data is a zero page that all zero pages share. Its offset, if it is there. */
-export function zeroPage(source: ByteSource, at: number, blockSize: number): number | undefined {
+function zeroPage({ source, pages, blockSize }: PagedFile): number | undefined {
+  const at = pages.descriptorAt(pages.count);
   if (at + blockSize > source.size) return undefined;
   if (source instanceof FlattenedSource && !source.covers(at, blockSize)) return undefined;
   const page = readUpTo(source, at, blockSize);
@@ -129,8 +182,8 @@ export function zeroPage(source: ByteSource, at: number, blockSize: number): num
 }
 
 /** Groups pages whose data lies near together and in order, as it does in QEMU's files. */
-export function* spans(wanted: readonly Wanted[]): Generator<{ offset: number; size: number; pages: Wanted[] }> {
-  let span: { offset: number; size: number; pages: Wanted[] } | undefined;
+function* spans(wanted: readonly Wanted[]): Generator<Span> {
+  let span: Span | undefined;
   for (const w of wanted) {
     if (span) {
       const end = span.offset + span.size;

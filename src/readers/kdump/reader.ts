@@ -1,5 +1,5 @@
 /** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
-import { Diagnostics, failIn } from '../../core/errors.ts';
+import { Diagnostics, type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import {
@@ -18,10 +18,10 @@ import { MemoryImage } from '../../memory/image.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
 import type { Reader } from '../reader.ts';
-import { PageIndex, scanDescriptors } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
-import type { Fail } from './limits.ts';
-import { pageReader } from './pages.ts';
+import { PageIndex } from './page-index.ts';
+import { PageReader } from './pages.ts';
+import { scanDescriptors } from './scan.ts';
 
 /** 8 TiB of pages of 4 KiB. */
 const MAX_BITMAP_BYTES = 256 * MIB;
@@ -29,6 +29,9 @@ const MAX_BITMAP_BYTES = 256 * MIB;
 const MIN_BLOCK = 4 * KIB;
 const MAX_BLOCK = MIB;
 
+type Fail = FailOf<'unsupported' | 'corrupt'>;
+
+/** The reader of kdump-compressed files. */
 export const kdump: Reader = {
   format: 'kdump',
   probe: (head) => head.subarray(0, KDUMP_SIGNATURE.length).equals(KDUMP_SIGNATURE) || FlattenedSource.probe(head),
@@ -66,12 +69,14 @@ function open(source: ByteSource): MemoryImage {
   const machine = machineOfNotes(notes, blockSize, fail);
   const { cpus, notes: otherNotes } = interpretNotes(notes, machine, diagnostics);
   const pages = new PageIndex(readBitmap(source, header, fail), header.descriptorsAt);
-  const runs = scanDescriptors(source, pages, blockSize, diagnostics, fail);
+  const paged = { source, pages, blockSize };
+  const runs = scanDescriptors(paged, diagnostics, fail);
+  const reader = new PageReader(paged, diagnostics);
   return new MemoryImage({
     file: source.name,
     format: source instanceof FlattenedSource ? 'kdump-flattened' : 'kdump',
     machine,
-    contents: { kind: 'decoded', runs, ...pageReader(source, pages, blockSize, diagnostics) },
+    contents: { kind: 'decoded', runs, reader, close: () => reader.close() },
     cpus,
     notes: otherNotes,
     diagnostics,
