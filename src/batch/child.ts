@@ -5,6 +5,7 @@ import { finished } from 'node:stream/promises';
 import { type ErrorKind, ioError } from '../core/errors.ts';
 import type { Progress } from '../operations/convert.ts';
 import type { ConversionReport } from '../report/conversion.ts';
+import type { FailureReport } from '../report/failure.ts';
 import { type BatchJob, type JobOptions, pageOf } from './plan.ts';
 import type { JobError } from './sidecar.ts';
 
@@ -47,7 +48,7 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
     });
     const failed = (error: Error) => {
       const { code, kind, message } = ioError('start', program, error);
-      finish({ exitCode: 1, error: { code, kind, text: message } });
+      finish({ exitCode: 1, error: { code, kind, text: message, stderr: null } });
     };
     // When the batch ends, even by SIGKILL, the channel closes and the child stops cleanly.
     const stop = () => child.connected && child.disconnect();
@@ -79,15 +80,15 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
 function resultOf(code: number | null, signal: NodeJS.Signals | null, stdout: string, stderr: string): ChildResult {
   const exitCode = code ?? 128 + constants.signals[signal!];
   try {
-    const data = JSON.parse(stdout) as ConversionReport | { outcome: 'failed'; error: JobError };
+    const data = JSON.parse(stdout) as ConversionReport | FailureReport;
     if (data.outcome !== 'failed') {
       const found = data.verification?.outcome ?? 'sound';
       if (found === 'sound') return { exitCode, report: data };
       const text = `the dump was written, but --verify found it ${found === 'differs' ? 'different from its input' : found}`;
-      return { exitCode, error: { code: 'verification', kind: 'io-permanent', text } };
+      return { exitCode, error: { code: 'verification', kind: 'io-permanent', text, stderr: null } };
     }
     const { code: name, kind, text } = data.error;
-    return { exitCode, error: { code: name, kind, text } };
+    return { exitCode, error: { code: name, kind, text, stderr: null } };
   } catch {
     // No report: it ended early.
     const kind: ErrorKind = 'aborted';

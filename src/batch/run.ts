@@ -7,6 +7,8 @@ import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import type { Progress } from '../operations/convert.ts';
 import type { ConversionReport } from '../report/conversion.ts';
+import { SCHEMA } from '../report/schemas.ts';
+import { summarize } from '../report/windows.ts';
 import { type ChildResult, runChild } from './child.ts';
 import { type BatchJob, pageOf, sidecarOf } from './plan.ts';
 import {
@@ -190,7 +192,7 @@ class JobRun {
     } catch (error) {
       const known = error instanceof Elf2dmpError ? error : ioError('use', job.output, error);
       const { code, kind, message } = known;
-      const failure = { exitCode: this.#options.exitCodeOf(known), error: { code, kind, text: message } };
+      const failure = { exitCode: this.#options.exitCodeOf(known), error: { code, kind, text: message, stderr: null } };
       return { job, status: 'ran', record: await this.#recordOf(failure, 1, started) };
     }
   }
@@ -223,12 +225,12 @@ class JobRun {
     const losses = report ? lossesOf(report) : [];
     return {
       id: randomUUID(),
+      schema: SCHEMA.batch,
       input,
       output,
       outcome: report?.outcome ?? 'failed',
       exitCode,
-      build: report?.windows.build ?? null,
-      bugCheck: report?.windows.bugCheck?.code ?? null,
+      windows: report ? summarize(report.windows) : null,
       seconds: Math.round(performance.now() - started) / 1000,
       bytes: report ? (await stat(output)).size : null,
       lossCount: losses.length,

@@ -6,7 +6,9 @@ import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
 import { sha256OfFile } from '../files/hash.ts';
-import type { ConversionReport } from '../report/conversion.ts';
+import type { HashReport } from '../report/conversion.ts';
+import type { SCHEMA } from '../report/schemas.ts';
+import type { WindowsSummary } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
 
@@ -14,14 +16,14 @@ import { type JobOptions, sidecarOf } from './plan.ts';
 export interface JobRecord {
   /** The line's: a job gets a second line only if a rerun ended differently. */
   id: string;
+  schema: (typeof SCHEMA)['batch'];
   input: string;
   output: string;
   outcome: 'good' | 'losses' | 'failed';
   /** The process's; 128 plus the signal's number if one ended it. */
   exitCode: number;
-  build: number | null;
-  /** `0xd1`; null without a crash or a dump. */
-  bugCheck: string | null;
+  /** null where there is no dump. */
+  windows: WindowsSummary | null;
   seconds: number;
   /** The dump's size; null without a dump. */
   bytes: number | null;
@@ -34,7 +36,7 @@ export interface JobRecord {
   /** ISO 8601, UTC. */
   finished: string;
   /** With `--hash`: of the whole input and output. */
-  sha256: ConversionReport['sha256'] | null;
+  sha256: HashReport | null;
 }
 
 /** Why a job failed. */
@@ -43,7 +45,7 @@ export interface JobError {
   kind: ErrorKind;
   text: string;
   /** The end of stderr, if the process left no report. */
-  stderr?: string;
+  stderr: string | null;
 }
 
 /** Identifies an input in later runs. */
@@ -113,7 +115,7 @@ export async function outputHolds(output: string, { record, headerSha256: header
   const stats = await stat(output).catch(() => undefined);
   if (!stats?.isFile() || !record || stats.size !== record.bytes) return false;
   if (!recheck) return true;
-  const sound = record.sha256 ? (await sha256OfFile(output)) === record.sha256.output : true;
+  const sound = record.sha256 ? (await sha256OfFile(output)) === record.sha256.dump : true;
   return sound && (await headerSha256(output)) === header;
 }
 

@@ -1,11 +1,10 @@
 /** The command: arguments in, exit code out. The only place that prints. */
 import { constants } from 'node:os';
 import { Elf2dmpError } from '../core/errors.ts';
-import { TOOL } from '../version.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';
-import { errorAsData, renderError } from './text/render.ts';
+import { renderError } from './text/render.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
@@ -35,7 +34,7 @@ async function run(argv: readonly string[]): Promise<number> {
     }
     job = parsed.job;
   } catch (error) {
-    return reportFailure(error, argv.includes('--json'), false);
+    return await reportFailure(error, argv.includes('--json'), false);
   }
   const abort = new AbortController();
   let signalled: (typeof SIGNALS)[number] | undefined;
@@ -60,7 +59,7 @@ async function run(argv: readonly string[]): Promise<number> {
   try {
     return await job.run(abort.signal);
   } catch (error) {
-    return reportFailure(error, job.json, job.verbose, signalled && 128 + constants.signals[signalled]);
+    return await reportFailure(error, job.json, job.verbose, signalled && 128 + constants.signals[signalled]);
   } finally {
     for (const s of SIGNALS) process.removeListener(s, onSignal);
     process.removeListener('disconnect', onDisconnect);
@@ -68,7 +67,7 @@ async function run(argv: readonly string[]): Promise<number> {
 }
 
 /** @param ended exit code of a run that a signal ended */
-function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: number): number {
+async function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: number): Promise<number> {
   const known =
     error instanceof Elf2dmpError
       ? error
@@ -86,9 +85,10 @@ function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: 
       ? `elf2dmp: ${known.message}\n  hint: ${known.details.hint}\n`
       : renderError(known, verbose),
   );
-  if (json)
-    process.stdout.write(
-      `${JSON.stringify({ tool: TOOL, outcome: 'failed', error: errorAsData(known, code) }, null, 2)}\n`,
-    );
+  if (json) {
+    // Loaded when it is needed: most runs do not fail.
+    const { reportFailure: report } = await import('../report/failure.ts');
+    process.stdout.write(`${JSON.stringify(report(known, code), null, 2)}\n`);
+  }
   return code;
 }

@@ -16,7 +16,8 @@ import { type ConversionReport, reportDump } from '../report/conversion.ts';
 import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
 import { writePatchFile } from '../report/patch-file.ts';
-import { reportProcessors, reportWindows } from '../report/windows.ts';
+import { SCHEMA } from '../report/schemas.ts';
+import { reportWindows } from '../report/windows.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
 import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -61,7 +62,7 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
     onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
   });
   try {
-    let extra: Pick<ConversionReport, 'verification' | 'sha256'> = {};
+    let extra: Pick<ConversionReport, 'verification' | 'sha256'> | undefined;
     const report = await convertImage(opened, options, output, started, async (windows) => {
       const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
       if (patchTarget !== undefined) await writePatchFile(patchTarget, conversion.plan, { input, output }, force);
@@ -102,12 +103,14 @@ export async function convertImage(
   options.signal?.throwIfAborted();
   const conversion = await write(windows);
   const report: ConversionReport = {
+    schema: SCHEMA.convert,
     tool: TOOL,
     outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
     input: reportInput(image),
-    windows: reportWindows(windows),
-    processors: reportProcessors(windows, conversion.contexts.shown),
+    windows: reportWindows(windows, conversion.contexts),
     dump: reportDump(path, conversion, windows.crash?.bugCheck.code ?? LIVE_SYSTEM_DUMP),
+    verification: null,
+    sha256: null,
     effort,
     seconds: Math.round(performance.now() - started) / 1000,
     diagnostics: image.diagnostics.list,
@@ -116,7 +119,7 @@ export async function convertImage(
   if (options.onPage) {
     // Loaded when it is wanted, which is rare.
     const { describePage } = await import('../report/page.ts');
-    options.onPage({ ...(await describePage(windows, conversion)), conversion: report });
+    options.onPage({ ...(await describePage(windows, conversion.contexts, conversion.plan)), conversion: report });
   }
   return report;
 }
@@ -148,11 +151,9 @@ async function checkWritten(
         { image, windows, extents, patches, prefix, patched: patch },
         { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
       )
-    : undefined;
-  const sha256 = hash
-    ? { input: await sha256OfInput(input, signal), output: await sha256OfFile(output, signal) }
-    : undefined;
-  return { ...(verification ? { verification } : {}), ...(sha256 ? { sha256 } : {}) };
+    : null;
+  const sha256 = hash ? { input: await sha256OfInput(input, signal), dump: await sha256OfFile(output, signal) } : null;
+  return { verification, sha256 };
 }
 
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {

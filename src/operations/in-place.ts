@@ -10,6 +10,7 @@ import type { SharedPages } from '../plan/shared-pages.ts';
 import { inPlaceFirstPage, sharedPages } from '../plan/shared-pages.ts';
 import { openImage } from '../readers/registry.ts';
 import type { ConversionReport, UndoReport } from '../report/conversion.ts';
+import { SCHEMA } from '../report/schemas.ts';
 import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
 import { InPlaceFile } from '../write/in-place.ts';
@@ -113,7 +114,14 @@ export async function undoInPlace(options: { file: string }, calls = FILE_CALLS)
   const file = await InPlaceFile.open(options.file, calls);
   try {
     const { size, patched } = await file.undo();
-    return { tool: TOOL, outcome: 'good', path: options.file, bytes: size, patches: patched.length };
+    return {
+      schema: SCHEMA.undo,
+      tool: TOOL,
+      outcome: 'good',
+      path: options.file,
+      bytes: size,
+      patchesUndone: patched.length,
+    };
   } finally {
     await file.close();
   }

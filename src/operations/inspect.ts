@@ -8,8 +8,10 @@ import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
-import { type DumpHeader, describeHeader, describeInput, type InfoReport } from '../report/input.ts';
+import { reportError } from '../report/failure.ts';
+import { type DumpHeader, type InfoReport, type InputReport, reportHeader, reportInput } from '../report/input.ts';
 import { describePage, type PageData } from '../report/page.ts';
+import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 
@@ -23,7 +25,7 @@ export interface InspectOptions extends CallOptions<'inspect'>, LocateOptions, O
 /** Looks at a dump of any kind that is read, crash dumps too. Throws `Elf2dmpError` where the input can't be opened. */
 export async function inspect(options: InspectOptions): Promise<InfoReport> {
   const report = (found: Pick<InfoReport, 'input'> & Partial<InfoReport>): InfoReport => ({
-    schema: 'elf2dmp-info-1',
+    schema: SCHEMA.info,
     tool: TOOL,
     windows: null,
     problem: null,
@@ -38,21 +40,21 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
     if (!(error instanceof Elf2dmpError) || (error.code !== 'dmp-type' && error.code !== 'dmp-machine')) throw error;
     const input = describeHeaderOnly(options.input);
     if (!input) throw error;
-    return report({ input, problem: asProblem(error) });
+    return report({ input, problem: reportError(error) });
   }
   try {
     const windows = await locateWindows(image, options);
-    const contexts = chooseContexts(windows, 'auto');
+    const contexts = chooseContexts(windows, options.context ?? 'auto');
     for (const { severity, code, message } of contexts.warnings) image.diagnostics.add(severity, code, message);
-    if (options.onPage) options.onPage({ ...(await describePage(windows)), conversion: undefined });
+    if (options.onPage) options.onPage({ ...(await describePage(windows, contexts)), conversion: undefined });
     return report({
-      input: describeInput(windows.image),
+      input: reportInput(windows.image),
       windows: describeWindows(windows, contexts),
       diagnostics: windows.image.diagnostics.list,
     });
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || (error.kind !== 'unsupported' && error.kind !== 'corrupt')) throw error;
-    const found = { input: describeInput(image), problem: asProblem(error), diagnostics: image.diagnostics.list };
+    const found = { input: reportInput(image), problem: reportError(error), diagnostics: image.diagnostics.list };
     options.onPage?.({ ...found, ...NOTHING_FOUND });
     return report(found);
   } finally {
@@ -62,15 +64,8 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
 
 const NOTHING_FOUND = { windows: null, evidence: [], stacks: [], memory: undefined, conversion: undefined } as const;
 
-const asProblem = ({ details: { code, kind, message, hint } }: Elf2dmpError): InfoReport['problem'] => ({
-  code,
-  kind,
-  message,
-  hint: hint ?? null,
-});
-
 /** undefined for what is compressed or can be read once only. */
-function describeHeaderOnly(path: string): InfoReport['input'] | undefined {
+function describeHeaderOnly(path: string): InputReport | undefined {
   let header: DumpHeader;
   try {
     header = openDumpHeader(path);
@@ -83,7 +78,8 @@ function describeHeaderOnly(path: string): InfoReport['input'] | undefined {
     machine: machineOf({ imageFileMachine: header.MachineImageType })?.name ?? hex(header.MachineImageType),
     memoryBytes: 0,
     runs: [],
+    runCount: 0,
     cpus: [],
-    dumpHeader: describeHeader(header),
+    dumpHeader: reportHeader(header),
   };
 }

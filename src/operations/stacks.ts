@@ -1,29 +1,19 @@
 /** The stacks of a guest's processors, without symbols. */
 
-import type { Diagnostic } from '../core/errors.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
-import { type InputReport, reportInput } from '../report/input.ts';
-import { type ProcessorStackReport, stacksOf } from '../report/stacks.ts';
-import { reportWindows, type WindowsReport } from '../report/windows.ts';
+import { reportInput } from '../report/input.ts';
+import { SCHEMA } from '../report/schemas.ts';
+import { type StackReport, stacksOf } from '../report/stacks.ts';
+import { reportWindows } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 
 export interface StackOptions extends CallOptions<'stacks'>, LocateOptions, Omit<OpenOptions, 'crashDumps'> {
   /** A file's path, or `-` for standard input. */
   input: string;
-}
-
-export interface StackReport {
-  tool: typeof TOOL;
-  /** `losses`: registers or memory are missing, and the diagnostics say which. */
-  outcome: 'good' | 'losses';
-  input: InputReport;
-  windows: WindowsReport;
-  stacks: ProcessorStackReport[];
-  diagnostics: readonly Diagnostic[];
 }
 
 /** Throws `Elf2dmpError`. */
@@ -46,10 +36,11 @@ export async function stacks(options: StackOptions): Promise<StackReport> {
       });
     }
     return {
+      schema: SCHEMA.stack,
       tool: TOOL,
       outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
       input: reportInput(image),
-      windows: reportWindows(windows),
+      windows: reportWindows(windows, contexts),
       stacks: wanted,
       diagnostics: image.diagnostics.list,
     };

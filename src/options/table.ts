@@ -249,8 +249,8 @@ export const OPTIONS = {
     default: 'auto',
     help: "registers of a crashed guest: cpu: the CPUs' own; captured: those that Windows saved; auto: captured on the crashing processor, cpu on the others",
     group: 'Windows',
-    commands: ['convert', 'in-place', 'batch', 'stack'],
-    calls: ['convert', 'convertInPlace', 'stacks'],
+    commands: ['convert', 'in-place', 'batch', 'stack', 'info'],
+    calls: ['convert', 'convertInPlace', 'stacks', 'inspect'],
     toml: 'options',
   },
   /** Use this page-table root (physical address) instead of searching for one. */

@@ -1,24 +1,26 @@
 /** What a conversion found and did, as plain data: `--json` prints it. Addresses are hex strings. */
 import type { Diagnostic } from '../core/errors.ts';
-import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
+import { hex, hex64 } from '../core/units.ts';
 import { STATUS_BREAKPOINT } from '../formats/win-dump.ts';
 import type { Conversion } from '../plan/conversion.ts';
 import type { PageSelection } from '../plan/select-pages.ts';
+import type { TOOL } from '../version.ts';
 import type { Attempt } from '../windows/evidence.ts';
 import type { VerificationReport } from './findings.ts';
-import type { InputReport } from './input.ts';
+import { type InputReport, type RangeReport, reportRuns } from './input.ts';
 import { type PatchReport, reportPatch } from './patch-file.ts';
-import type { ProcessorReport, WindowsReport } from './windows.ts';
+import type { SCHEMA } from './schemas.ts';
+import type { WindowsReport } from './windows.ts';
 
 export interface DumpReport {
   path: string;
   type: 'full' | 'bitmap' | 'kernel' | 'active';
   bytes: number;
   pages: number;
-  /** The first 4096 where there are more. */
-  runs: { basePage: string; pageCount: number }[];
+  /** Sorted, disjoint; the first 4096 where there are more. */
+  runs: RangeReport[];
   runCount: number;
-  /** Of a kernel dump or one of active memory; pages of zeros that were dropped count as kept here. */
+  /** In a kernel dump or one of active memory; pages of zeros that were dropped count as kept here. */
   selection: Omit<PageSelection, 'type' | 'extents'> | null;
   /** With `--drop-zero-pages`. */
   zeroPagesDropped: number;
@@ -29,23 +31,22 @@ export interface DumpReport {
   /** The input became the dump, in place: the journal that `--undo` needs. */
   undoJournal: string | null;
   bugCheckCode: string;
-  headerProcessor: number | null;
-  /** The header's exception record, and where it comes from; null where no registers are known. */
+  /** The header's exception record, and its origin; null where no registers are known. */
   exception: { code: string; address: string; from: string } | null;
   patches: PatchReport[];
 }
 
 export interface ConversionReport {
-  tool: { name: 'elf2dmp'; version: string };
+  schema: (typeof SCHEMA)['convert'];
+  tool: typeof TOOL;
   outcome: 'good' | 'losses';
   input: InputReport;
   windows: WindowsReport;
-  processors: ProcessorReport[];
   dump: DumpReport;
-  /** With `verify`: what reading the dump back showed. */
-  verification?: VerificationReport;
-  /** With `hash`; of the input as it lies there, compressed or not, and null for what can be read once only. */
-  sha256?: { input: string | null; output: string };
+  /** What reading the dump back showed; null without `verify`. */
+  verification: VerificationReport | null;
+  /** null without `hash`. */
+  sha256: HashReport | null;
   seconds: number;
   /** What it took to find Windows. */
   effort: { locateMilliseconds: number; bytesReadToLocate: number };
@@ -53,19 +54,23 @@ export interface ConversionReport {
   evidence: readonly Attempt[];
 }
 
+/** SHA-256 of the files as they are; null for an input that is missing or can be read only once. */
+export interface HashReport {
+  input: string | null;
+  dump: string;
+}
+
 /** What `--undo` did. */
 export interface UndoReport {
-  tool: { name: 'elf2dmp'; version: string };
+  schema: (typeof SCHEMA)['undo'];
+  tool: typeof TOOL;
   outcome: 'good';
   /** The ELF file, and its bytes. */
   path: string;
   bytes: number;
   /** Places in the guest's memory that got their old bytes back. */
-  patches: number;
+  patchesUndone: number;
 }
-
-/** A kernel dump of a large guest has runs by the hundred thousand. */
-const MAX_REPORTED_RUNS = 4096;
 
 export function reportDump(
   path: string,
@@ -86,17 +91,13 @@ export function reportDump(
     type: plan.type,
     bytes: plan.size,
     pages: plan.pages,
-    runs: plan.extents
-      .slice(0, MAX_REPORTED_RUNS)
-      .map(({ start, size }) => ({ basePage: hex(pfnOf(start)), pageCount: size / PAGE_SIZE })),
-    runCount: plan.extents.length,
+    ...reportRuns(plan.extents),
     selection: selection ? selectionReport(selection) : null,
     zeroPagesDropped: zeroPagesDropped ?? 0,
     compression: compression ?? null,
     sharesInput,
     undoJournal: journal ?? null,
     bugCheckCode: hex(bugCheckCode),
-    headerProcessor: opened?.processor.number ?? null,
     exception: opened
       ? {
           code: hex(STATUS_BREAKPOINT),

@@ -1,110 +1,114 @@
-import type { Diagnostic, ErrorCode, ErrorKind } from '../core/errors.ts';
+/** What an input is, as plain data: one description for every report. */
+import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
-import type { Registers } from '../machines/machine.ts';
+import type { CpuState } from '../machines/machine.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { TOOL } from '../version.ts';
-import {
-  type BugCheckInfo,
-  type CpuMode,
-  describeBugCheck,
-  filetimeToIso,
-  modeOf,
-  type WindowsInfo,
-} from './windows.ts';
+import type { ErrorReport } from './failure.ts';
+import { type CpuMode, modeOf } from './processors.ts';
+import type { SCHEMA } from './schemas.ts';
+import { type BugCheckReport, filetimeToIso, reportBugCheck, type WindowsInfo } from './windows.ts';
 
-/** A CPU as the input describes it, whatever runs on it. */
-export interface CpuInfo {
-  index: number;
-  /** null: the input has the CPU, but its state can't be read. */
-  rip: string | null;
-  cr3: string | null;
-  mode: CpuMode | 'never started' | null;
+/** A physical address and bytes. */
+export interface RangeReport {
+  start: string;
+  size: number;
 }
+
+/** A CPU as the input describes it, whatever runs on it. null: the input has the CPU, but its state can't be read. */
+export interface CpuReport {
+  index: number;
+  mode: CpuMode | 'never started' | null;
+  instructionPointer: string | null;
+  stackPointer: string | null;
+  /** Physical address; null also where the control registers are unknown or paging is off. */
+  pageTableRoot: string | null;
+}
+
+/** What a crash dump's header says. */
+export interface DumpHeaderReport {
+  dumpType: number;
+  build: number;
+  processors: number;
+  systemTime: string | null;
+  uptimeSeconds: number;
+  bugCheck: BugCheckReport;
+  comment: string | null;
+}
+
+export interface InputReport {
+  path: string;
+  format: string;
+  machine: string;
+  memoryBytes: number;
+  /** Sorted, disjoint; the first 4096 where there are more. */
+  runs: RangeReport[];
+  runCount: number;
+  cpus: CpuReport[];
+  /** null for inputs that are not crash dumps. */
+  dumpHeader: DumpHeaderReport | null;
+}
+
 export interface InfoReport {
-  schema: 'elf2dmp-info-1';
+  schema: (typeof SCHEMA)['info'];
   tool: typeof TOOL;
-  input: {
-    path: string;
-    format: string;
-    machine: string;
-    memoryBytes: number;
-    /** Sorted, disjoint. */
-    runs: { start: string; size: number }[];
-    cpus: CpuInfo[];
-    /** What a crash dump's header says; null for other inputs. */
-    dumpHeader: {
-      dumpType: number;
-      build: number;
-      processors: number;
-      systemTime: string | null;
-      uptimeSeconds: number;
-      bugCheck: BugCheckInfo;
-      comment: string | null;
-    } | null;
-  };
+  input: InputReport;
   /** null where none was found: then `problem` says why. */
   windows: WindowsInfo | null;
-  problem: { code: ErrorCode; kind: ErrorKind; message: string; hint: string | null } | null;
+  problem: ErrorReport | null;
   diagnostics: readonly Diagnostic[];
 }
 
-export function describeInput(image: MemoryImage): InfoReport['input'] {
-  const { path, format, machine, memoryBytes } = reportInput(image);
-  const header = image.dumpHeader;
+/** A kernel dump of a large guest has runs by the hundred thousand. */
+const MAX_REPORTED_RUNS = 4096;
+
+/** The first runs of a list, and how many there are. */
+export const reportRuns = (runs: readonly { start: number; size: number }[]) => ({
+  runs: runs.slice(0, MAX_REPORTED_RUNS).map(({ start, size }): RangeReport => ({ start: hex(start), size })),
+  runCount: runs.length,
+});
+
+export function reportInput(image: MemoryImage): InputReport {
   return {
-    path,
-    format,
-    machine,
-    memoryBytes,
-    runs: image.runs.map(({ start, size }) => ({ start: hex(start), size })),
-    cpus: image.cpus.map(({ index, registers: r }) => ({
-      index,
-      rip: r ? hex64(image.machine.instructionPointer(r)) : null,
-      cr3: hexOrNull(r && image.machine.rootRegister(r)),
-      mode: r ? cpuMode(image, r) : null,
-    })),
-    dumpHeader: header ? describeHeader(header) : null,
+    path: image.file,
+    format: image.format,
+    machine: image.machine.name,
+    memoryBytes: image.size,
+    ...reportRuns(image.runs),
+    cpus: image.cpus.map((cpu) => reportCpu(image, cpu)),
+    dumpHeader: image.dumpHeader ? reportHeader(image.dumpHeader) : null,
   };
 }
-export function describeHeader(header: DumpHeader): InfoReport['input']['dumpHeader'] {
+
+function reportCpu(image: MemoryImage, { index, registers }: CpuState): CpuReport {
+  if (!registers) return { index, mode: null, instructionPointer: null, stackPointer: null, pageTableRoot: null };
+  const { machine } = image;
+  const tables = machine.pageTables(registers);
+  return {
+    index,
+    mode: machine.neverStarted(registers) ? 'never started' : modeOf(image, registers),
+    instructionPointer: hex64(machine.instructionPointer(registers)),
+    stackPointer: hex64(machine.stackPointer(registers)),
+    pageTableRoot: tables ? hex(tables.root) : null,
+  };
+}
+
+export type DumpHeader = NonNullable<MemoryImage['dumpHeader']>;
+
+export function reportHeader(header: DumpHeader): DumpHeaderReport {
   return {
     dumpType: header.DumpType,
     build: header.MinorVersion,
     processors: header.NumberProcessors,
     systemTime: filetimeToIso(header.SystemTime),
     uptimeSeconds: Number(header.SystemUpTime / 10000n) / 1000,
-    bugCheck: describeBugCheck(header.BugCheckCode, header.BugCheckParameters),
+    bugCheck: reportBugCheck(header.BugCheckCode, header.BugCheckParameters),
     comment: headerText(header.Comment),
   };
 }
-export type DumpHeader = NonNullable<MemoryImage['dumpHeader']>;
 
 /** Windows fills what it does not use with "PAGE". */
-export function headerText(field: Buffer): string | null {
+function headerText(field: Buffer): string | null {
   const text = field.toString('latin1').replace(/\0.*$/s, '');
   return text === '' || text.startsWith('PAGEPAGE') ? null : text;
-}
-const cpuMode = (image: MemoryImage, r: Registers) => (neverStarted(image, r) ? 'never started' : modeOf(image, r));
-export const neverStarted = ({ machine }: MemoryImage, registers: Registers): boolean =>
-  machine.neverStarted(registers);
-
-const hexOrNull = (value: bigint | undefined): string | null => (value === undefined ? null : hex(value));
-export interface InputReport {
-  path: string;
-  format: string;
-  machine: string;
-  cpus: number;
-  /** Physically contiguous ranges in the input, and their bytes. */
-  runs: number;
-  memoryBytes: number;
-}
-export function reportInput(image: MemoryImage): InputReport {
-  return {
-    path: image.file,
-    format: image.format,
-    machine: image.machine.name,
-    cpus: image.cpus.length,
-    runs: image.runs.length,
-    memoryBytes: image.size,
-  };
 }

@@ -1,10 +1,10 @@
 /** Everything that a report for people shows of one dump, gathered while it is open. */
 
-import { type Contexts, chooseContexts } from '../plan/contexts.ts';
+import type { Contexts } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
-import { describeInput, type InfoReport } from './input.ts';
+import { type InfoReport, reportInput } from './input.ts';
 import { drawMemory, type MemoryPicture } from './memory-picture.ts';
 import { type ProcessorStackReport, stacksOf } from './stacks.ts';
 import { describeWindows } from './windows.ts';
@@ -22,23 +22,23 @@ export interface PageData {
   conversion: ConversionReport | undefined;
 }
 
-/** @param conversion what a conversion shows and changes; without one, the registers are those that it would show */
+/** @param plan of the conversion, if there is one */
 export async function describePage(
   windows: Windows,
-  conversion?: { contexts: Contexts; plan: Pick<DumpPlan, 'patches' | 'extents'> },
+  contexts: Contexts,
+  plan?: Pick<DumpPlan, 'patches' | 'extents'>,
 ): Promise<Omit<PageData, 'conversion'>> {
-  const contexts = conversion?.contexts ?? chooseContexts(windows, 'auto');
-  const patched = (conversion?.plan.patches ?? []).map(({ physical, bytes }) => ({
+  const patched = (plan?.patches ?? []).map(({ physical, bytes }) => ({
     from: physical,
     to: physical + bytes.length,
   }));
   return {
-    input: describeInput(windows.image),
+    input: reportInput(windows.image),
     windows: describeWindows(windows, contexts),
     problem: null,
     diagnostics: windows.image.diagnostics.list,
     evidence: windows.evidence,
     stacks: stacksOf(windows, contexts),
-    memory: await drawMemory(windows, patched, conversion?.plan.extents),
+    memory: await drawMemory(windows, patched, plan?.extents),
   };
 }

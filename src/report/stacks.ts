@@ -1,35 +1,49 @@
-import { hex64 } from '../core/units.ts';
+/** Stacks as plain data. */
+import type { Diagnostic } from '../core/errors.ts';
+import { hex, hex64 } from '../core/units.ts';
 import type { ContextSource, Contexts } from '../plan/contexts.ts';
+import type { TOOL } from '../version.ts';
 import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
+import type { InputReport } from './input.ts';
+import type { CodePlace } from './processors.ts';
+import type { SCHEMA } from './schemas.ts';
+import type { WindowsReport } from './windows.ts';
 
 export interface FrameReport {
   instructionPointer: string;
-  /** RSP while that instruction runs (the debugger's Child-SP). */
+  /** Its value while that instruction runs (the debugger's Child-SP). */
   stackPointer: string;
   /** null where it is not known. */
   returnAddress: string | null;
-  /** Name of the module that the instruction lies in, and its base; null if it lies in none. */
-  module: string | null;
-  moduleBase: string | null;
-  /** At or nearest below the instruction; the function that runs may be another one. */
-  nearestExport: { name: string; offset: number } | null;
+  /** Where the instruction lies; null outside all modules. The function that runs may not be the nearest export. */
+  at: CodePlace | null;
   /** See `StackFrame.how`. */
   how: StackFrame['how'];
   /** false from the first guess on. */
   certain: boolean;
 }
+
 export interface ProcessorStackReport {
   processor: number;
-  /** Index of the CPU in the input that runs it; null if none does. */
-  cpu: number | null;
-  /** Whose registers the stack begins at; with none there are no frames. */
-  from: ContextSource;
+  /** Whose registers the stack begins at, as in `windows.processors`; with none there are no frames. */
+  registers: ContextSource;
   frames: FrameReport[];
   /** Why it goes no further. */
   end: string;
   /** Why frames were guessed. */
   doubts: readonly string[];
+}
+
+export interface StackReport {
+  schema: (typeof SCHEMA)['stack'];
+  tool: typeof TOOL;
+  /** `losses`: registers or memory are missing, and the diagnostics say which. */
+  outcome: 'good' | 'losses';
+  input: InputReport;
+  windows: WindowsReport;
+  stacks: ProcessorStackReport[];
+  diagnostics: readonly Diagnostic[];
 }
 
 /** The stack of each processor, from the registers that it shows. */
@@ -41,21 +55,29 @@ export function stacksOf(windows: Windows, { shown }: Contexts): ProcessorStackR
         : walkStack(windows, processor, frame);
     return {
       processor: processor.number,
-      cpu: processor.cpu?.index ?? null,
-      from: source,
+      registers: source,
       frames: stack.frames.map(reportFrame),
       end: stack.end,
       doubts: stack.doubts,
     };
   });
 }
-export const reportFrame = (f: StackFrame): FrameReport => ({
+
+const reportFrame = (f: StackFrame): FrameReport => ({
   instructionPointer: hex64(f.instructionPointer),
   stackPointer: hex64(f.stackPointer),
   returnAddress: f.returnAddress === undefined ? null : hex64(f.returnAddress),
-  module: f.module?.name ?? null,
-  moduleBase: f.module ? hex64(f.module.base) : null,
-  nearestExport: f.nearestExport ?? null,
+  at: reportPlace(f),
   how: f.how,
   certain: f.certain,
 });
+
+function reportPlace({ module, instructionPointer, nearestExport: near }: StackFrame): CodePlace | null {
+  if (!module) return null;
+  return {
+    module: module.name || null,
+    base: hex64(module.base),
+    offset: hex(instructionPointer - module.base),
+    nearestExport: near ? { name: near.name, offset: hex(near.offset) } : null,
+  };
+}

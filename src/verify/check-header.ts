@@ -1,10 +1,9 @@
-import { hex } from '../core/units.ts';
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { BitmapDumpHeader } from '../formats/win-dump.ts';
 import { chooseContexts, ownerOf } from '../plan/contexts.ts';
 import { COMMENT_START, headerValues } from '../plan/header-values.ts';
 import { dumpTypeOf, planDump } from '../plan/plan.ts';
-import type { Findings } from '../report/findings.ts';
+import { type Findings, inFile } from '../report/findings.ts';
 import type { Windows } from '../windows/windows.ts';
 import { compareHeader } from './compare-header.ts';
 
@@ -26,9 +25,7 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
       severity: 'error',
       code: 'header-context',
       message: `the header's context is that of processor ${owner.processor.number}, but processor ${crashed.processor.number} crashed`,
-      structure: form.layout.name,
-      field: 'ContextRecord',
-      offset: hex(at),
+      where: inFile(at, form.layout.name, 'ContextRecord'),
     });
   }
   const type = dumpTypeOf(form.decode(prefix));

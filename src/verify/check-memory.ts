@@ -1,8 +1,8 @@
 import type { DiagnosticCode, FindingCode } from '../core/codes.ts';
 import { Reason } from '../core/reason.ts';
-import { hex, hex64 } from '../core/units.ts';
+import { hex } from '../core/units.ts';
 import { tableSize } from '../machines/paging-mode.ts';
-import type { Finding, Findings } from '../report/findings.ts';
+import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Expectation } from './expectation.ts';
@@ -22,12 +22,11 @@ export function checkMemory(windows: Windows, expectation: Expectation | undefin
       severity: unpatched ? 'warning' : 'error',
       code: 'kdbg-encoded',
       message: 'the KDBG is still encoded: the debugger shows no registers and no processors',
-      structure: 'KDDEBUGGER_DATA64',
-      virtual: hex64(windows.kdbg.address),
+      where: inMemory({ virtual: windows.kdbg.address }),
     });
   }
 }
-export type Problem = Omit<Finding, 'severity'>;
+export type Problem = Omit<NewFinding, 'severity'>;
 
 /** What is damaged in a guest's memory, by the same eyes for input and dump. */
 export function problemsOf(windows: Windows): Problem[] {
@@ -36,7 +35,7 @@ export function problemsOf(windows: Windows): Problem[] {
     .filter((d) => MEMORY_LOSSES.has(d.code))
     .map(({ code, message, where }) => {
       const virtual = where?.['virtual'] ?? where?.['prcb'];
-      return { code, message, ...(virtual === undefined ? {} : { virtual }) };
+      return { code, message, ...(virtual === undefined ? {} : { where: inMemory({ virtual }) }) };
     });
   const processes = readProcesses(space, kdbg.fields, processors);
   const broken = processes instanceof Reason ? processes.text : processes.broken;
@@ -54,8 +53,8 @@ export function problemsOf(windows: Windows): Problem[] {
       problems.push({
         code: 'special-registers',
         message: `${who}: its page-table root is not in the dump, or paging is off`,
-        field: image.machine.words.root,
-        found: hex(root),
+        ...(p.specialRegisters === undefined ? {} : { where: inMemory({ virtual: p.specialRegisters }) }),
+        found: `${image.machine.words.root} ${hex(root)}`,
       });
     }
     const table = image.machine.interruptTable(registers);
@@ -63,7 +62,7 @@ export function problemsOf(windows: Windows): Problem[] {
       problems.push({
         code: 'interrupt-table',
         message: `${who}: its interrupt table has no usable gates`,
-        virtual: hex64(table.base),
+        where: inMemory({ virtual: table.base }),
       });
     }
   }

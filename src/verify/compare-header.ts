@@ -2,7 +2,7 @@
 import { hex } from '../core/units.ts';
 import type { DumpHeaderForm, HeaderLayout } from '../formats/dump-header.ts';
 import { BitmapDumpHeader } from '../formats/win-dump.ts';
-import type { Findings } from '../report/findings.ts';
+import { type Findings, inFile, type NewFinding } from '../report/findings.ts';
 
 interface Place {
   structure: string;
@@ -69,19 +69,16 @@ export function compareHeader(
     if (wanted.equals(found)) continue;
     let at = 0;
     while (wanted[at] === found[at]) at++;
-    findings.add(
-      {
-        severity: 'error',
-        code: 'header-field',
-        message: `${structure}.${field} is not what ${difference ? 'the input' : "the dump's memory"} makes it`,
-        structure,
-        field,
-        offset: hex(offset + (size <= 8 ? 0 : at)),
-        expected: shown(wanted, at),
-        found: shown(found, at),
-      },
-      difference,
-    );
+    const finding: NewFinding = {
+      severity: 'error',
+      code: 'header-field',
+      message: `${structure}.${field} does not agree with ${difference ? 'the input' : "the dump's memory"}`,
+      where: inFile(offset + (size <= 8 ? 0 : at), structure, field),
+      expected: shown(wanted, at),
+      found: shown(found, at),
+    };
+    if (difference) findings.addDifference(finding);
+    else findings.add(finding);
   }
 }
 

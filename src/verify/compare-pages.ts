@@ -3,7 +3,7 @@ import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, intersect, sum, without } from '../memory/runs.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
-import type { Finding, Findings } from '../report/findings.ts';
+import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import type { Expectation, VerifyDumpOptions } from './expectation.ts';
 
 /** Bytes of each file that are compared together. */
@@ -19,16 +19,13 @@ export async function comparePages(
   const present = dump.pageExtents().extents;
   const report = (code: FindingCode, what: string, ranges: readonly Extent[]) => {
     for (const { start, size } of ranges) {
-      findings.add(
-        {
-          severity: 'error',
-          code,
-          message: `${size / PAGE_SIZE} pages ${what}`,
-          physical: hex(start),
-          found: `${hex(start)} to ${hex(start + size)}`,
-        },
-        true,
-      );
+      findings.addDifference({
+        severity: 'error',
+        code,
+        message: `${size / PAGE_SIZE} pages ${what}`,
+        where: inMemory({ physical: start }),
+        found: `${hex(start)} to ${hex(start + size)}`,
+      });
     }
   };
   report('pages-missing', 'of the input are not in the dump', without(extents, present));
@@ -63,7 +60,7 @@ export async function comparePages(
           const [a, b] = [wanted.subarray(page, page + PAGE_SIZE), found.subarray(page, page + PAGE_SIZE)];
           if (a.equals(b)) continue;
           pagesDifferent++;
-          findings.add(pageFinding(physical + page, a, b, patches), true);
+          findings.addDifference(pageFinding(physical + page, a, b, patches));
         }
       }
       done += wanted.length;
@@ -80,7 +77,7 @@ export function* chunksOf(extents: readonly Extent[]): Generator<{ physical: num
     for (let at = 0; at < size; at += CHUNK) yield { physical: start + at, size: Math.min(CHUNK, size - at) };
   }
 }
-export function pageFinding(physical: number, wanted: Buffer, found: Buffer, patches: readonly Patch[]): Finding {
+export function pageFinding(physical: number, wanted: Buffer, found: Buffer, patches: readonly Patch[]): NewFinding {
   let at = 0;
   while (wanted[at] === found[at]) at++;
   let bytes = 0;
@@ -97,7 +94,7 @@ export function pageFinding(physical: number, wanted: Buffer, found: Buffer, pat
     message: patch
       ? `${patch.what} is not what the conversion makes it (bytes of its page that differ: ${bytes})`
       : `a page is not the input's (bytes that differ: ${bytes})`,
-    physical: hex(physical + at),
+    where: inMemory({ physical: physical + at }),
     expected: shown(wanted),
     found: shown(found),
   };

@@ -5,10 +5,13 @@ import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { BitmapDumpHeader, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { chooseContexts } from '../plan/contexts.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
 import { openCrashDump } from '../readers/registry.ts';
-import { asFinding, Findings, type VerificationReport } from '../report/findings.ts';
+import { asFinding, Findings, inFile, type VerificationReport } from '../report/findings.ts';
+import { reportInput } from '../report/input.ts';
 import { reportPatch } from '../report/patch-file.ts';
+import { reportWindows } from '../report/windows.ts';
 import { identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
@@ -29,13 +32,14 @@ export async function verifyDump(
   const source = FileSource.open(path);
   refuseCompressed(source);
   let image: MemoryImage | undefined;
+  let windows: Windows | undefined;
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
     image = openForFindings(path, findings);
     const prefix = image && readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader));
     if (image && prefix) {
       checkSize(image, source.size, prefix, findings);
-      const windows = await locateForFindings(image, options, findings);
+      windows = await locateForFindings(image, options, findings);
       if (windows) checkMemory(windows, expectation, findings);
       const wanted = expectation?.prefix;
       if (wanted) {
@@ -53,9 +57,11 @@ export async function verifyDump(
         type: image?.dumpHeader ? dumpTypeOf(image.dumpHeader) : null,
         pages: image ? Math.floor(image.size / PAGE_SIZE) : 0,
       },
+      input: image ? reportInput(image) : null,
+      windows: windows ? reportWindows(windows, chooseContexts(windows, 'auto')) : null,
       against: expectation
         ? {
-            path: expectation.image.file,
+            input: reportInput(expectation.image),
             pagesCompared: 0,
             pagesDifferent: 0,
             ...comparison,
@@ -125,7 +131,7 @@ function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: F
     severity: truncated || prefix.length === form.size ? 'error' : 'warning',
     code: 'file-size',
     message: truncated?.message ?? 'the file goes on behind the last page that it lists',
-    offset: hex(truncated ? size : end),
+    where: inFile(truncated ? size : end),
     ...(truncated ? {} : { expected: `${hex(end)} bytes`, found: `${hex(size)} bytes` }),
   });
 }

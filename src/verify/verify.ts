@@ -1,7 +1,6 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 
 import { Reason } from '../core/reason.ts';
-import { hex, hex64 } from '../core/units.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -13,8 +12,10 @@ import { dumpTypeOf } from '../plan/plan.ts';
 import { selectPages } from '../plan/select-pages.ts';
 import { type OpenOptions, openInput } from '../readers/input.ts';
 import { openCrashDump } from '../readers/registry.ts';
-import type { Finding, VerificationReport } from '../report/findings.ts';
+import type { HashReport } from '../report/conversion.ts';
+import { complete, type Finding, inMemory, type VerificationReport } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
+import { SCHEMA } from '../report/schemas.ts';
 import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Expectation, VerifyDumpOptions } from './expectation.ts';
@@ -27,10 +28,10 @@ export interface VerifyOptions extends CallOptions<'verify'>, VerifyDumpOptions,
 }
 
 export interface VerifyReport extends VerificationReport {
-  schema: 'elf2dmp-verify-1';
+  schema: (typeof SCHEMA)['verify'];
   tool: typeof TOOL;
-  /** null without `hash`; of the input as it lies there, compressed or not, and null for what can be read once only. */
-  sha256: { dump: string; input: string | null } | null;
+  /** null without `hash`. */
+  sha256: HashReport | null;
 }
 
 /** Throws `Elf2dmpError` where a file can't be read, or the input is not one that could have been converted. */
@@ -53,7 +54,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
     }
   }
   return {
-    schema: 'elf2dmp-verify-1',
+    schema: SCHEMA.verify,
     tool: TOOL,
     ...report,
     sha256: hash
@@ -86,13 +87,12 @@ function checkOriginals(image: MemoryImage, patches: readonly Patch[]): Finding[
     const bytes = Buffer.alloc(original.length);
     if (image.readSync(physical, bytes) && bytes.equals(original)) return [];
     return [
-      {
+      complete({
         severity: 'error',
         code: 'patch-original',
         message: `${what}: the input does not hold the bytes that the list of patches says it replaced`,
-        physical: hex(physical),
-        virtual: hex64(virtual),
-      },
+        where: inMemory({ physical, virtual }),
+      }),
     ];
   });
 }

@@ -27,6 +27,7 @@ import {
   runBatchCommand,
 } from '../support/batches.ts';
 import { canMount, mountNew } from '../support/loop-mounts.ts';
+import { held } from '../support/schemas.ts';
 
 let dir: string;
 let archive: string;
@@ -80,7 +81,11 @@ describe('elf2dmp batch', () => {
     ).toEqual([...made].map(([name, kind]) => [name, kind.outcome, kind.exitCode]).sort());
     expect(first.code).toBe(5);
     expect(first.stdout).toMatch(/^good +8 +0 /m);
-    expect(lines.find(({ input }) => input.includes('crashed'))).toMatchObject({ build: 19041, bugCheck: '0xd1' });
+    for (const line of lines) held('batch', line);
+    expect(lines.find(({ input }) => input.includes('crashed'))).toMatchObject({
+      schema: 'elf2dmp-batch-1',
+      windows: { build: 19041, bugCheck: { code: '0xd1' } },
+    });
     const junit = readFileSync(join(dir, 'junit.xml'), 'utf8');
     expect(junit).toContain('tests="10" failures="1"');
     expect(junit.match(/<testcase /g)).toHaveLength(10);

@@ -43,7 +43,7 @@ describe('elf2dmp', () => {
     const { status, stdout, stderr } = run(input, output);
     expect([status, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/^Windows: +build 19041, 19041\.1\.amd64fre/m);
-    expect(stdout).toMatch(/^Processor 1: +CPU 0, user mode, rip 0x00007ff612340001$/m);
+    expect(stdout).toMatch(/^Processor 1: +CPU 0, user mode, at 0x00007ff612340001, stack 0x/m);
     expect(stdout).toMatch(/^Bug check: +none/m);
     expect(statSync(output).mode & 0o777).toBe(0o600);
     expect(readdirSync(dir).sort()).toEqual(['out.dmp', 'vm.elf']);
@@ -91,7 +91,12 @@ describe('elf2dmp', () => {
   it('gives errors as JSON too', () => {
     const { stdout, stderr, status } = run('--json', join(dir, 'missing.elf'), output);
     expect(status).toBe(6);
-    expect(JSON.parse(stdout)).toMatchObject({ outcome: 'failed', error: { code: 'io-enoent', exitCode: 6 } });
+    expect(JSON.parse(stdout)).toMatchObject({
+      schema: 'elf2dmp-error-1',
+      outcome: 'failed',
+      exitCode: 6,
+      error: { code: 'io-enoent' },
+    });
     expect(stderr).toContain('missing.elf: cannot open: no such file');
   });
 

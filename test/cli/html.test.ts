@@ -40,7 +40,7 @@ describe('the report for people', () => {
   it('says first what happened, and shows what is known', () => {
     const text = renderPage(page);
     expect(text).toMatch(/<h1>The guest crashed: DRIVER_IRQL_NOT_LESS_OR_EQUAL \(0xd1\) on processor 1<\/h1>/);
-    expect(text).toContain('The crash dump lacks nothing.');
+    expect(text).toContain('The crash dump is complete: nothing was lost.');
     for (const known of [
       'demo.sys',
       'ntkrnlmp.pdb/',
@@ -123,7 +123,7 @@ describe('the report for people', () => {
       seen = taken;
     };
     await inspect({ input: at('out.dmp'), onPage });
-    expect(renderPage(seen!)).toContain('The file lacks nothing.');
+    expect(renderPage(seen!)).toContain('The file is complete: nothing was lost.');
     writeFileSync(at('empty.elf'), writeElf(buildGuest(), { withoutNotes: true, runs: [[0xf00000, 0x1000000]] }));
     await inspect({ input: at('empty.elf'), onPage });
     expect(renderPage(seen!)).toContain('<h1>No Windows: ');
@@ -135,7 +135,9 @@ function ours(key: string, value: string): boolean {
   return (
     [
       'severity',
-      'from',
+      'processorFrom',
+      'pagingMode',
+      'in',
       'how',
       'mode',
       'code',

@@ -27,7 +27,7 @@ describe('elf2dmp info', () => {
     expect(stdout).toMatch(/^Bug check: +0xd1 DRIVER_IRQL_NOT_LESS_OR_EQUAL$/m);
     expect(stdout).toMatch(/^ {2}parameter 2: 0x0000000000000002 {2}IRQL at that time: DISPATCH_LEVEL$/m);
     expect(stdout).toMatch(
-      /^Processor 0: +kernel mode, rip 0xfffff8041a2c7485, ntoskrnl\.exe\+0x10485 \(PoIdle\+0x5\)/m,
+      /^Processor 0: +CPU \d, kernel mode, at 0xfffff8041a2c7485 \(ntoskrnl\.exe\+0x10485, PoIdle\+0x5\)/m,
     );
     expect(stdout).toMatch(/demo\.sys 1\.2\.65535\.4, stamp 0x5e0f1a2c, demo\.pdb\/[0-9A-F]{32}2\/demo\.pdb$/m);
     expect(stdout).toMatch(
@@ -78,7 +78,7 @@ describe('elf2dmp verify', () => {
     expect([status, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/^Verified: +one\.dmp is sound$/m);
     expect(stdout).toMatch(/^Compared: +1952 pages with vm\.elf: 0 differ, 3 changes by the conversion$/m);
-    expect(stdout).toMatch(/^SHA-256: +input {2}[0-9a-f]{64}\n +output [0-9a-f]{64}$/m);
+    expect(stdout).toMatch(/^SHA-256: +input {2}[0-9a-f]{64}\n +dump {3}[0-9a-f]{64}$/m);
     expect(readdirSync(dir)).toEqual(expect.arrayContaining(['one.dmp', 'one.json']));
     // Neither is put over another file.
     expect(run('vm.elf', 'two.dmp', '--patches', 'one.json').status).toBe(6);
@@ -98,7 +98,7 @@ describe('elf2dmp verify', () => {
     expect([status, stderr.split('\n')]).toEqual([
       8,
       [
-        'error: DUMP_HEADER64.BugCheckCode is not what the input makes it (DUMP_HEADER64.BugCheckCode, offset 0x38: expected 0xd1, found 0xd0)',
+        'error: DUMP_HEADER64.BugCheckCode does not agree with the input (DUMP_HEADER64.BugCheckCode, offset 0x38: expected 0xd1, found 0xd0)',
         "error: a page is not the input's (bytes that differ: 1) (physical 0x7fffff: expected bytes 00, found bytes 01)",
         '',
       ],

@@ -76,7 +76,7 @@ describe('the package', () => {
       image.close();
       const report = await convert({ input: 'vm.elf', output: 'library.dmp' });
       const failed = await convert({ input: 'none', output: 'x' }).catch((e) => e instanceof Elf2dmpError && e.code);
-      console.log(JSON.stringify([windows.version.build, report.processors.length, failed]));`,
+      console.log(JSON.stringify([windows.version.build, report.windows.processors.length, failed]));`,
     );
     expect(JSON.parse(run(process.execPath, ['use.mjs']))).toEqual([19041, 2, 'io-enoent']);
   });

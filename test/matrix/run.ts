@@ -156,7 +156,7 @@ function checkReport(checks: Checks, c: MatrixCase, guest: Guest, report: any): 
   const losses = report.diagnostics.filter((d: { severity: string }) => d.severity === 'loss');
   checks.same('losses', [...new Set(losses.map((d: { code: string }) => d.code))].sort(), [...(c.losses ?? [])].sort());
   checks.same('dump type', report.dump.type, c.dumpType ?? 'full');
-  checks.same('kernel base', report.windows.kernelBase, `0x${truth.kernelBase.toString(16)}`);
+  checks.same('kernel base', report.windows.kernel.base, `0x${truth.kernelBase.toString(16)}`);
   checks.same('KDBG', report.windows.kdbg, {
     address: `0x${truth.kdbg.toString(16)}`,
     size: truth.kdbgBlock.length,
@@ -164,7 +164,7 @@ function checkReport(checks: Checks, c: MatrixCase, guest: Guest, report: any): 
   });
   checks.same(
     'CPUs of processors',
-    report.processors.map((p: { cpu: number | null }) => p.cpu),
+    report.windows.processors.map((p: { cpu: number | null }) => p.cpu),
     truth.processors.map((p) => (c.unknown?.includes(p.number) ? null : p.cpu)),
   );
   if (guest.options.crash) {
@@ -318,8 +318,8 @@ async function checkInfo(checks: Checks, c: MatrixCase, dump: string, seen: any)
     checks.same(
       `info: registers of processor ${p.number}`,
       // Control registers that nobody knows are zeros in a dump.
-      [p.rip, p.rsp, p.cr3 ?? '0'].map((value) => value && BigInt(value)),
-      [registers['rip'], registers['rsp'], registers['cr3']],
+      [p.instructionPointer, p.stackPointer, p.pageTableRoot ?? '0'].map((value) => value && BigInt(value)),
+      [registers['rip'], registers['rsp'], registers['cr3']! & ~0xfffn],
     );
   }
 }

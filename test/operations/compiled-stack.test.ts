@@ -73,7 +73,7 @@ const WORDS = 0x40000n;
 const TEXT = 0x1000;
 
 const calls = ({ frames }: ProcessorStackReport) =>
-  frames.map((f) => `${f.how === 'trap' ? '~' : ''}${f.module}!${f.nearestExport?.name}`);
+  frames.map((f) => `${f.how === 'trap' ? '~' : ''}${f.at?.module}!${f.at?.nearestExport?.name}`);
 
 describe.skipIf(!compilerAvailable() || !qemuAvailable())('stacks of compiled code', () => {
   let dir: string;
@@ -160,8 +160,8 @@ describe.skipIf(!compilerAvailable() || !qemuAvailable())('stacks of compiled co
           frames.map((f) => [
             f.stackPointer,
             f.returnAddress,
-            `${name(f.module!)}!${f.nearestExport!.name}`,
-            f.nearestExport!.offset,
+            `${name(f.at!.module!)}!${f.at!.nearestExport!.name}`,
+            Number(f.at!.nearestExport!.offset),
           ]),
         ).toEqual(theirs.map((f) => [hex(f.stack), hex(f.return), f.symbol, Number(f.offset)]));
         expect(frames.length).toBeGreaterThan(7);

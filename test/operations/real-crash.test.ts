@@ -49,7 +49,7 @@ function realCrash(path: string): void {
   it('is converted without loss, its 16 processors matched to their CPUs', () => {
     expect(report.diagnostics).toEqual([]);
     expect(report.windows.build).toBe(19041);
-    expect(report.processors.map((p) => p.cpu)).toEqual(crash.guest.truth.processors.map((p) => p.cpu));
+    expect(report.windows.processors.map((p) => p.cpu)).toEqual(crash.guest.truth.processors.map((p) => p.cpu));
     expect(report.windows.bugCheck).toMatchObject({
       code: '0x1000007e',
       processor: crash.crash.processor,
@@ -112,7 +112,7 @@ function realCrash(path: string): void {
     writeFileSync(join(dir, 'raw.elf'), writeElf(crash.guest, { withoutNotes: true }));
     const raw = await convert({ input: join(dir, 'raw.elf'), output: join(dir, 'raw.dmp') });
     expect(raw.windows.bugCheck).toMatchObject({ processor: crash.crash.processor });
-    expect(new Set(raw.processors.map((p) => p.shown))).toEqual(new Set(['captured']));
+    expect(new Set(raw.windows.processors.map((p) => p.registers))).toEqual(new Set(['captured']));
   });
 }
 

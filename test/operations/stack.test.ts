@@ -9,6 +9,7 @@ import type { ProcessorStackReport } from '../../src/report/stacks.ts';
 import { type ElfOptions, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';
+import { held } from '../support/schemas.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
 let dir: string;
@@ -24,12 +25,12 @@ async function stacksOf(
   options: Partial<StackOptions> & ElfOptions = {},
 ): Promise<ProcessorStackReport[]> {
   writeFileSync(input, writeElf(guest, options));
-  return (await stacks({ ...options, input })).stacks;
+  return held('stack', await stacks({ ...options, input })).stacks;
 }
 
 const hex = (value: bigint) => `0x${value.toString(16).padStart(16, '0')}`;
 const call = (f: ProcessorStackReport['frames'][number]) =>
-  `${f.certain ? '' : '?'}${f.how} ${f.module}!${f.nearestExport?.name}+${f.nearestExport?.offset}`;
+  `${f.certain ? '' : '?'}${f.how} ${f.at?.module}!${f.at?.nearestExport?.name}+${f.at ? Number(f.at.nearestExport?.offset) : undefined}`;
 const calls = (stack: ProcessorStackReport | undefined) => stack?.frames.map(call);
 
 const WAITING = [
@@ -45,14 +46,14 @@ describe('stacks', () => {
     const crash = { code: 0xd1, parameters: [1n, 2n, 3n, 4n] as const, processor: 1 };
     const guest = buildGuest({ crash });
     const [idle, crashed] = await stacksOf(guest);
-    expect(idle).toMatchObject({ processor: 0, cpu: 1, from: 'cpu', doubts: [] });
+    expect(idle).toMatchObject({ processor: 0, registers: 'cpu', doubts: [] });
     expect(calls(idle)).toEqual(WAITING);
     expect(idle?.frames.map((f) => f.returnAddress)).toEqual([
       ...guest.truth.processors[0]!.returns.map(hex),
       '0x0000000000000000',
     ]);
     expect(idle?.end).toMatch(/return address is 0/);
-    expect(crashed).toMatchObject({ processor: 1, from: 'captured' });
+    expect(crashed).toMatchObject({ processor: 1, registers: 'captured' });
     expect(crashed?.frames[0]?.stackPointer).toBe(hex(guest.truth.captured!.rsp));
     expect(calls(crashed)?.[0]).toBe('registers ntoskrnl.exe!KeBugCheckEx+9');
     const [, own] = await stacksOf(guest, { context: 'cpu' });
@@ -73,7 +74,7 @@ describe('stacks', () => {
 
   it('have no frames where registers are unknown, and one in 32-bit code', async () => {
     const [unknown] = await stacksOf(buildGuest(), { withoutNote: [1] });
-    expect(unknown).toMatchObject({ from: 'unknown', frames: [], end: 'its registers are unknown' });
+    expect(unknown).toMatchObject({ registers: 'unknown', frames: [], end: 'its registers are unknown' });
     const [wow64] = await stacksOf(buildGuest({ wow64: [0] }), { processor: 0 });
     expect(wow64).toMatchObject({ frames: [{ returnAddress: null }], end: 'it is in 32-bit code (WoW64)' });
   });
@@ -122,7 +123,7 @@ describe('stacks', () => {
       '?guess ntoskrnl.exe!KiIdleLoop+9',
       ...WAITING.slice(2).map((line) => `?${line}`),
     ]);
-    expect(stack?.frames[0]).toMatchObject({ module: null, nearestExport: null });
+    expect(stack?.frames[0]).toMatchObject({ at: null });
     expect(stack?.doubts).toEqual(expect.arrayContaining(['0xfffff80490000000 lies in no module']));
   });
 
@@ -139,8 +140,7 @@ describe('stacks', () => {
     regs.rip = kernelBase + 0x9000n;
     guest.kernel.u32(kernelBase + 0x2000n, 0x4800);
     expect((await stacksOf(guest, { processor: 0 }))[0]?.frames[0]).toMatchObject({
-      module: 'ntoskrnl.exe',
-      nearestExport: null,
+      at: { module: 'ntoskrnl.exe', nearestExport: null },
     });
   });
 

@@ -143,7 +143,7 @@ describe.each(NAMES)('Windows %s', (generation) => {
   });
 
   it('shows the registers of every processor', () => {
-    expect(full.report.processors.map((p) => p.cpu)).toEqual(guest.truth.processors.map((p) => p.cpu));
+    expect(full.report.windows.processors.map((p) => p.cpu)).toEqual(guest.truth.processors.map((p) => p.cpu));
     for (const p of guest.truth.processors) {
       const cpu = guest.cpus[p.cpu]!;
       expectCpu(at(guest, full.pages, p.context, 0x4d0), cpu);
@@ -347,11 +347,11 @@ describe("a kernel whose exports can't be read", () => {
   });
   it('paged out: is found all the same', async () => {
     const { report } = await converted(guestWith('paged out'));
-    expect(report.windows.kernelBase).toBe(hex(GENERATIONS['2004'].kernelBase));
+    expect(report.windows.kernel.base).toBe(hex(GENERATIONS['2004'].kernelBase));
   });
   right('with a foreign name in them: is the kernel by its CodeView record', 'foreign-export-name', async () => {
     const { report } = await converted(guestWith('foreign name'));
-    expect(report.windows.kernelBase).toBe(hex(GENERATIONS['2004'].kernelBase));
+    expect(report.windows.kernel.base).toBe(hex(GENERATIONS['2004'].kernelBase));
   });
 });
 

@@ -258,10 +258,10 @@ describe('raw memory', () => {
   it('is taken for what it is, without registers', async () => {
     writeBackend(guest, at('backend'));
     const report = await convert({ input: at('backend'), output: at('backend.dmp') });
-    expect(report.input).toMatchObject({ format: 'raw', cpus: 0 });
-    expect(report.processors.map((p) => p.shown)).toEqual(['unknown', 'unknown']);
+    expect(report.input).toMatchObject({ format: 'raw', cpus: [] });
+    expect(report.windows.processors.map((p) => p.registers)).toEqual(['unknown', 'unknown']);
     expect(report.diagnostics.map((d) => d.code)).toContain('taken-as-raw');
-    expect(report.windows.kernelBase).toBe(`0x${guest.truth.kernelBase.toString(16)}`);
+    expect(report.windows.kernel.base).toBe(`0x${guest.truth.kernelBase.toString(16)}`);
   });
 
   it('has the hole below 4 GiB where Windows says so', async () => {

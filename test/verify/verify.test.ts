@@ -21,6 +21,7 @@ import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';
 import { writeWinDump } from '../guest/win-dump.ts';
+import { held } from '../support/schemas.ts';
 
 let dir: string;
 let guest: Guest;
@@ -129,7 +130,7 @@ const BITMAP_FIELDS: readonly (readonly [name: string, offset: number])[] = [
 describe('verify', () => {
   it('finds nothing wrong with what a conversion wrote, by itself and against its input', async () => {
     for (const dump of [dumps.full, dumps.bitmap]) {
-      expect(await verify({ dump })).toMatchObject({ outcome: 'sound', findings: [], against: null });
+      expect(held('verify', await verify({ dump }))).toMatchObject({ outcome: 'sound', findings: [], against: null });
       const report = await verify({ dump, against: input });
       expect(report).toMatchObject({
         outcome: 'sound',
@@ -148,7 +149,7 @@ describe('verify', () => {
 
   it.each(HEADER_FIELDS)('finds one wrong byte in the header: %s', async (_, at) => {
     await withDamage(dumps.full, at, async () => {
-      const { outcome, findings } = await verify({ dump: dumps.full });
+      const { outcome, findings } = held('verify', await verify({ dump: dumps.full }));
       expect(outcome).toBe('unsound');
       expect(findings.length).toBeLessThan(10);
     });
@@ -162,23 +163,23 @@ describe('verify', () => {
 
   it('says what it expected where, and what it found', async () => {
     await withDamage(dumps.full, 0xc, async () => {
-      expect((await verify({ dump: dumps.full })).findings).toEqual([
+      expect(held('verify', await verify({ dump: dumps.full })).findings).toEqual([
         {
           severity: 'error',
           code: 'header-field',
-          message: "DUMP_HEADER64.MinorVersion is not what the dump's memory makes it",
-          structure: 'DUMP_HEADER64',
-          field: 'MinorVersion',
-          offset: '0xc',
+          message: "DUMP_HEADER64.MinorVersion does not agree with the dump's memory",
+          where: { in: 'file', structure: 'DUMP_HEADER64', field: 'MinorVersion', offset: '0xc' },
           expected: '0x4a61',
           found: '0x4a9e',
         },
       ]);
     });
     await withDamage(dumps.full, 0xf12, async () => {
-      const { outcome, findings } = await verify({ dump: dumps.full, against: input });
+      const { outcome, findings } = held('verify', await verify({ dump: dumps.full, against: input }));
       expect(outcome).toBe('differs');
-      expect(findings).toMatchObject([{ structure: 'EXCEPTION_RECORD64', field: 'ExceptionAddress', offset: '0xf10' }]);
+      expect(findings).toMatchObject([
+        { where: { structure: 'EXCEPTION_RECORD64', field: 'ExceptionAddress', offset: '0xf10' } },
+      ]);
     });
   });
 
@@ -193,19 +194,22 @@ describe('verify', () => {
           const { outcome, findings } = await verify({ dump: dumps.full, against: input, patches: list });
           expect(outcome).toBe('differs');
           expect(findings).toContainEqual(
-            expect.objectContaining({ code: 'page-differs', physical: `0x${physical.toString(16)}` }),
+            expect.objectContaining({
+              code: 'page-differs',
+              where: { in: 'memory', physical: `0x${physical.toString(16)}`, virtual: null },
+            }),
           );
         }
       });
     }
     const frame = guest.kernel.translate(guest.truth.processors[1]!.context + 0xf8n)!;
     await withDamage(dumps.full, offsetOf(frame), async () => {
-      const { findings } = await verify({ dump: dumps.full, against: input });
+      const { findings } = held('verify', await verify({ dump: dumps.full, against: input }));
       expect(findings).toContainEqual(
         expect.objectContaining({
           code: 'change-differs',
           message: expect.stringContaining('CONTEXT of processor 1'),
-          physical: `0x${frame.toString(16)}`,
+          where: { in: 'memory', physical: `0x${frame.toString(16)}`, virtual: null },
         }),
       );
     });
@@ -254,7 +258,7 @@ describe('verify', () => {
     ];
     for (const [code, offset] of places) {
       await withDamage(dumps.full, offset, async () => {
-        const { findings } = await verify({ dump: dumps.full });
+        const { findings } = held('verify', await verify({ dump: dumps.full }));
         expect(findings.map((f) => f.code)).toContain(code);
       });
     }
@@ -299,7 +303,7 @@ describe('verify', () => {
     const hashOf = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
     const output = join(dir, 'hashed.dmp');
     const report = await convert({ input, output, hash: true });
-    expect(report.sha256).toEqual({ input: hashOf(input), output: hashOf(output) });
+    expect(report.sha256).toEqual({ input: hashOf(input), dump: hashOf(output) });
     expect((await verify({ dump: output, hash: true })).sha256).toEqual({ dump: hashOf(output), input: null });
   });
 });

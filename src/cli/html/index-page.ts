@@ -2,6 +2,7 @@
 import { relative } from 'node:path';
 import type { JobResult } from '../../batch/run.ts';
 import { bytes } from '../../core/units.ts';
+import type { CrashReport } from '../../report/windows.ts';
 import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { document, table } from './page.ts';
@@ -23,7 +24,7 @@ export function renderIndex(
   const count = (outcome: (typeof ORDER)[number]) => results.filter((result) => outcomeOf(result) === outcome).length;
   const failed = count('failed');
   const lossy = count('losses');
-  const crashed = results.filter(({ record }) => record?.bugCheck).length;
+  const crashed = results.filter(({ record }) => record?.windows?.bugCheck).length;
   const [tone, verdict] = verdictOf(plural(results.length, 'dump'), failed, lossy);
   return document(
     'Batch',
@@ -41,8 +42,8 @@ ${table(
     return [
       page === undefined ? job.relative : link(relative(directory, page), job.relative),
       outcomeOf(result),
-      record?.build ? `build ${record.build}` : null,
-      record?.bugCheck ?? null,
+      record?.windows ? (record.windows.name ?? `build ${record.windows.build}`) : null,
+      bugCheckOf(record?.windows?.bugCheck),
       record?.bytes ? bytes(record.bytes) : null,
       record?.error?.text ?? record?.losses.join('; ') ?? null,
     ];
@@ -52,6 +53,9 @@ ${table(
   );
 }
 
+const bugCheckOf = (check: CrashReport | null | undefined): string | null =>
+  check ? `${check.code}${check.name ? ` ${check.name}` : ''}` : null;
+
 /** Below the page's own directory: every part is spelled so that it can't be a scheme or another host. */
 const link = (path: string, text: string): Html =>
   html`<a href="./${path.split('/').map(encodeURIComponent).join('/')}">${text}</a>`;
@@ -60,5 +64,5 @@ const link = (path: string, text: string): Html =>
 function verdictOf(dumps: string, failed: number, lossy: number): [tone: string, verdict: string] {
   if (failed > 0) return ['bad', `${failed} of ${dumps} failed`];
   if (lossy > 0) return ['lossy', `${lossy} of ${dumps} lack something`];
-  return ['good', `${dumps}, nothing lacks`];
+  return ['good', `${dumps}, nothing missing`];
 }

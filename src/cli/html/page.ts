@@ -3,9 +3,11 @@
 import { bytes, hex } from '../../core/units.ts';
 import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memory-picture.ts';
 import type { PageData } from '../../report/page.ts';
+import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
-import type { BugCheckInfo } from '../../report/windows.ts';
+import type { BugCheckReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
+import { symbolOf, WHOSE } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { STYLE } from './style.ts';
@@ -72,8 +74,9 @@ function verdict({ windows: w, problem }: PageData): string {
 
 function completeness({ windows, conversion }: PageData, losses: number): string {
   const what = conversion ? 'The crash dump' : 'The file';
-  if (!windows) return 'Nothing more can be told of it.';
-  const lacks = losses === 0 ? `${what} lacks nothing.` : `${what} lacks ${plural(losses, 'thing')}: see below.`;
+  if (!windows) return 'Nothing more is known.';
+  const lacks =
+    losses === 0 ? `${what} is complete: nothing was lost.` : `${what} lacks ${plural(losses, 'thing')}: see below.`;
   const selection = conversion?.dump.selection;
   if (!selection) return lacks;
   const [kept, left] = [selection.kept, selection.leftOut].map((counts) =>
@@ -99,9 +102,9 @@ export const table = (
 
 const code = (text: string | null): Html => html`<code>${text ?? '–'}</code>`;
 
-function bugCheck({ code: number, name, parameters }: BugCheckInfo, processor: number | null): Html {
+function bugCheck({ code: number, name, parameters }: BugCheckReport, processor: number | null): Html {
   return html`
-<p><strong>${name ?? 'A bug check that elf2dmp has no name for'}</strong>, ${code(number)}${processor === null ? ', on a processor that nothing tells' : `, on processor ${processor}`}</p>
+<p><strong>${name ?? 'A bug check that elf2dmp has no name for'}</strong>, ${code(number)}${processor === null ? ', on an unknown processor' : `, on processor ${processor}`}</p>
 ${table(
   ['Parameter', 'Value', 'Meaning'],
   parameters.map((p, i) => [i + 1, code(p.value), p.meaning]),
@@ -110,10 +113,7 @@ ${table(
 
 function summary({ input, windows: w, conversion }: PageData): Html {
   const rows: [string, Html | string][] = [
-    [
-      'Input',
-      html`${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runs.length, 'run')})`,
-    ],
+    ['Input', html`${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')})`],
   ];
   if (w) {
     const edition = [
@@ -144,13 +144,6 @@ function summary({ input, windows: w, conversion }: PageData): Html {
   return html`<dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>\n`)}</dl>`;
 }
 
-const FROM = {
-  cpu: "the CPU's",
-  captured: 'captured by Windows at the bug check',
-  dump: "the dump's",
-  unknown: 'unknown',
-} as const;
-
 function processors({ stacks, windows }: PageData): Html {
   return html`
 <p class="note">Names are the nearest exports below an address, not symbols: the function may be another one. A frame
@@ -160,10 +153,18 @@ ${stacks.map((stack) => {
   return html`
 <article>
 <h3>Processor ${stack.processor}</h3>
-<p>${stack.cpu === null ? 'no CPU state' : `CPU ${stack.cpu}`}, ${p?.mode ? `${p.mode} mode` : 'mode unknown'}; registers: ${FROM[stack.from]}${p?.rip && html`; rip ${code(p.rip)}, rsp ${code(p.rsp)}, cr3 ${code(p.cr3)}`}</p>
+<p>${about(p, windows?.currentProcessor === stack.processor)}</p>
 ${frames(stack)}
 </article>`;
 })}`;
+}
+
+function about(p: ProcessorReport | undefined, isCurrent: boolean): Html {
+  if (!p) return html`registers: unknown`;
+  const state =
+    p.instructionPointer !== null &&
+    html`; at ${code(p.instructionPointer)}, stack ${code(p.stackPointer)}, page tables ${code(p.pageTableRoot)}`;
+  return html`${p.cpu === null ? '' : `CPU ${p.cpu}, `}${p.mode ? `${p.mode} mode` : 'mode unknown'}; registers: ${WHOSE[p.registers]}${state}${isCurrent && '; the debugger opens here'}`;
 }
 
 function frames(stack: ProcessorStackReport): Html {
@@ -182,15 +183,8 @@ ${table(
 ${stack.doubts.length > 0 && html`<p class="note">Guessed: ${stack.doubts.join('; ')}.</p>`}`;
 }
 
-function place(frame: FrameReport): Html {
-  const { nearestExport: near, moduleBase, instructionPointer } = frame;
-  if (moduleBase === null) return code(instructionPointer);
-  const module = frame.module || `image at ${moduleBase}`;
-  const text = near
-    ? `${module}!${near.name}+${hex(near.offset)}`
-    : `${module}+${hex(BigInt(instructionPointer) - BigInt(moduleBase))}`;
-  return html`${code(text)}${frame.how === 'trap' ? ' (interrupted)' : ''}`;
-}
+const place = ({ at, instructionPointer, how }: FrameReport): Html =>
+  at ? html`${code(symbolOf(at))}${how === 'trap' ? ' (interrupted)' : ''}` : code(instructionPointer);
 
 type Found = NonNullable<PageData['windows']>;
 

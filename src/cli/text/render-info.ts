@@ -3,8 +3,9 @@
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
-import type { BugCheckInfo, PdbInfo, ProcessorInfo, WindowsInfo } from '../../report/windows.ts';
-import { plural, uptime } from './render.ts';
+import type { BugCheckReport, PdbReport, WindowsInfo } from '../../report/windows.ts';
+import { describeProcessor } from './processors.ts';
+import { pageTables, plural, uptime } from './render.ts';
 
 /** Runs listed one by one. */
 const SHOWN_RUNS = 64;
@@ -13,9 +14,9 @@ const SHOWN_RUNS = 64;
 export function renderInfo({ input, windows, problem }: InfoReport): string {
   const lines = [
     row('File', `${input.path} (${input.format}, ${input.machine})`),
-    row('Memory', `${bytes(input.memoryBytes)} in ${plural(input.runs.length, 'run')}`),
+    row('Memory', `${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')}`),
     ...input.runs.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
-    ...(input.runs.length > SHOWN_RUNS ? [`  … ${input.runs.length - SHOWN_RUNS} more with --json`] : []),
+    ...(input.runCount > SHOWN_RUNS ? [`  … ${input.runCount - SHOWN_RUNS} more with --json`] : []),
   ];
   const header = input.dumpHeader;
   if (header) {
@@ -29,7 +30,12 @@ export function renderInfo({ input, windows, problem }: InfoReport): string {
   else {
     lines.push(
       ...input.cpus.map((cpu) =>
-        row(`CPU ${cpu.index}`, cpu.rip ? `${cpu.mode}, rip ${cpu.rip}, cr3 ${cpu.cr3}` : 'its state is unknown'),
+        row(
+          `CPU ${cpu.index}`,
+          cpu.instructionPointer
+            ? `${cpu.mode}, at ${cpu.instructionPointer}, page tables ${cpu.pageTableRoot ?? 'unknown'}`
+            : 'its state is unknown',
+        ),
       ),
       row('Windows', problem ? `not found: ${problem.message}` : 'not found'),
       ...(problem?.hint ? [`  hint: ${printable(problem.hint)}`] : []),
@@ -61,7 +67,7 @@ function renderWindows(w: WindowsInfo): string[] {
           `  on ${w.bugCheck.processor === null ? 'an unknown processor' : `processor ${w.bugCheck.processor}`}`,
         ]
       : [row('Bug check', 'none: the guest was running')]),
-    row('Page tables', `${w.directoryTableBase}, ${w.pagingMode}`),
+    row('Page tables', pageTables(w)),
     row('Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${pdb(w.kernel.pdb)}`),
     row('KDBG', `${w.kdbg.address}, ${hex(w.kdbg.size)} bytes, ${w.kdbg.encoded ? 'encoded' : 'not encoded'}`),
     ...(w.ram
@@ -87,17 +93,9 @@ function renderWindows(w: WindowsInfo): string[] {
   ];
 }
 
-const pdb = (p: PdbInfo | null): string => (p ? `, ${p.symbolPath}` : '');
+const pdb = (p: PdbReport | null): string => (p ? `, ${p.symbolPath}` : '');
 
-function describeProcessor(p: ProcessorInfo): string {
-  if (p.rip === null) return `registers unknown, PRCB ${p.prcb}`;
-  const nearest = p.at?.nearestExport;
-  const where = p.at ? `, ${p.at.module}+${p.at.offset}${nearest ? ` (${nearest.name}+${nearest.offset})` : ''}` : '';
-  const captured = p.registers === 'captured' ? ', as Windows captured it at the bug check' : '';
-  return `${p.mode} mode, rip ${p.rip}${where}, rsp ${p.rsp}, cr3 ${p.cr3 ?? 'unknown'}${captured}`;
-}
-
-function bugCheck(label: string, check: BugCheckInfo): string[] {
+function bugCheck(label: string, check: BugCheckReport): string[] {
   return [
     label.startsWith(' ')
       ? `${label}: ${check.code} ${check.name ?? ''}`

@@ -1,21 +1,27 @@
 /** The text of a verification's result. */
 
 import { printable } from '../../core/errors.ts';
-import type { Finding, VerificationReport } from '../../report/findings.ts';
+import type { Finding, FindingPlace, VerificationReport } from '../../report/findings.ts';
 
 /** Findings printed one by one. */
 const SHOWN = 50;
 
 function renderFinding(f: Finding): string {
-  const place = [
-    f.structure && (f.field ? `${f.structure}.${f.field}` : f.structure),
-    f.offset && `offset ${f.offset}`,
-    f.physical && `physical ${f.physical}`,
-    f.virtual && `virtual ${f.virtual}`,
-  ].filter(Boolean);
+  const place = f.where ? placeOf(f.where) : [];
   const values = [f.expected && `expected ${f.expected}`, f.found && `found ${f.found}`].filter(Boolean);
   const details = [place.join(', '), values.join(', ')].filter((part) => part !== '').join(': ');
   return `${f.severity}: ${printable(f.message)}${details ? ` (${printable(details)})` : ''}\n`;
+}
+
+function placeOf(where: FindingPlace): string[] {
+  const parts =
+    where.in === 'file'
+      ? [
+          where.structure && (where.field ? `${where.structure}.${where.field}` : where.structure),
+          where.offset && `offset ${where.offset}`,
+        ]
+      : [where.physical && `physical ${where.physical}`, where.virtual && `virtual ${where.virtual}`];
+  return parts.filter((part) => part !== null);
 }
 
 /** Findings go to stderr; `quiet` leaves errors only. */
@@ -36,7 +42,7 @@ const OUTCOMES = {
 export function describeVerification({ outcome, dump, against }: VerificationReport): string {
   let text = `Verified:      ${printable(dump.path)} ${OUTCOMES[outcome]}\n`;
   if (!against) return text;
-  text += `Compared:      ${against.pagesCompared} pages with ${printable(against.path)}: ${against.pagesDifferent} differ, ${against.changes.length} changes by the conversion\n`;
+  text += `Compared:      ${against.pagesCompared} pages with ${printable(against.input.path)}: ${against.pagesDifferent} differ, ${against.changes.length} changes by the conversion\n`;
   for (const c of against.changes)
     text += `  ${c.virtual} (physical ${c.physical}) ${c.length} bytes: ${printable(c.what)}\n`;
   return text;

@@ -5,6 +5,8 @@ import { bytes } from '../../core/units.ts';
 import type { PageCounts, PageKind } from '../../plan/select-pages.ts';
 import type { Spooling } from '../../readers/input.ts';
 import type { ConversionReport, UndoReport } from '../../report/conversion.ts';
+import type { WindowsReport } from '../../report/windows.ts';
+import { describeProcessor } from './processors.ts';
 import { describeVerification } from './render-verify.ts';
 
 /** Attempts shown with an error unless --verbose. */
@@ -12,26 +14,23 @@ const SHOWN_ATTEMPTS = 6;
 
 /** The report of a conversion, ready to print. */
 export function renderReport(report: ConversionReport, verbose: boolean): string {
-  const { windows: w, processors, dump, input } = report;
+  const { windows: w, dump, input } = report;
   const rows: [string, string][] = [
     [
       'Input',
-      `${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runs, 'run')}, ${plural(input.cpus, 'CPU')})`,
+      `${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')}, ${plural(input.cpus.length, 'CPU')})`,
     ],
     [
       'Windows',
       [`build ${w.build}`, w.buildLab, w.checked ? 'checked' : undefined, w.productType].filter(Boolean).join(', '),
     ],
-    [
-      'Kernel',
-      `${w.kernelBase}, ${bytes(w.kernelSize)}${w.kernelPdb ? `, ${w.kernelPdb.name} ${w.kernelPdb.guid}${w.kernelPdb.age.toString(16)}` : ''}`,
-    ],
-    ['Page tables', `${w.directoryTableBase}, ${w.pagingMode}`],
+    ['Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${w.kernel.pdb ? `, ${w.kernel.pdb.symbolPath}` : ''}`],
+    ['Page tables', pageTables(w)],
     ['KDBG', `${w.kdbg.address}${w.kdbg.encoded ? ', encoded; decoded in the dump' : ''}`],
-    ['Modules', `${w.modules}`],
+    ['Modules', `${w.moduleCount}`],
     ['Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`],
     ['Bug check', bugCheck(w.bugCheck)],
-    ...processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
+    ...w.processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
     [
       'Dump',
       `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runCount, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}${dump.compression ? `, ${dump.compression.format}: ${bytes(dump.compression.bytes)}` : ''}) in ${report.seconds} s`,
@@ -55,7 +54,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
   if (report.verification) text += describeVerification(report.verification);
   if (report.sha256)
-    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read only once'}\n               output ${report.sha256.output}\n`;
+    text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read only once'}\n               dump   ${report.sha256.dump}\n`;
   if (verbose) {
     text += 'Evidence:\n';
     for (const a of report.evidence)
@@ -92,18 +91,15 @@ function pageCounts(counts: PageCounts): string {
   return parts.length > 0 ? `${parts.join(', ')} (pages)` : 'nothing';
 }
 
-function describeProcessor(p: ConversionReport['processors'][number]): string {
-  const cpu =
-    p.cpu === null ? 'no CPU' : `CPU ${p.cpu}, ${p.mode} mode, rip ${p.rip}${p.module ? ` in ${p.module}` : ''}`;
-  if (p.shown === 'captured') return `${cpu}; the dump shows what Windows captured, rip ${p.captured?.rip}`;
-  return p.shown === 'unknown' ? `${cpu}; registers unknown` : cpu;
-}
-
 function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
   const where = check.processor === null ? 'on an unknown processor' : `on processor ${check.processor}`;
-  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.join(', ')}) ${where}`;
+  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.map(({ value }) => value).join(', ')}) ${where}`;
 }
+
+/** The root, and the one for debuggers where that is another. */
+export const pageTables = (w: WindowsReport): string =>
+  `${w.directoryTableBase}, ${w.pagingMode}${w.headerDirectoryTableBase ? `; the dump's header names ${w.headerDirectoryTableBase}` : ''}`;
 
 /** `1 page`, `2 pages`. */
 export const plural = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
@@ -117,10 +113,10 @@ export function uptime(seconds: number): string {
 }
 
 /** What `--undo` did, ready to print. */
-export const renderUndo = ({ path, bytes: size, patches }: UndoReport): string =>
-  printable(`${path} is the ELF file again (${bytes(size)}, ${plural(patches, 'patch', 'patches')} undone)`).concat(
-    '\n',
-  );
+export const renderUndo = ({ path, bytes: size, patchesUndone }: UndoReport): string =>
+  printable(
+    `${path} is the ELF file again (${bytes(size)}, ${plural(patchesUndone, 'patch', 'patches')} undone)`,
+  ).concat('\n');
 
 const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
 
@@ -159,15 +155,4 @@ export function renderError(error: Elf2dmpError, verbose: boolean): string {
   if (attempts.length > shown.length) text += `  - … ${attempts.length - shown.length} more with --verbose\n`;
   if (hint) text += `  hint: ${printable(hint)}\n`;
   return text;
-}
-
-/** The error as `--json` prints it. */
-export function errorAsData(error: Elf2dmpError, exitCode: number) {
-  const { cause: _, offset, ...details } = error.details;
-  return {
-    ...details,
-    text: error.message,
-    ...(offset === undefined ? {} : { offset: `0x${offset.toString(16)}` }),
-    exitCode,
-  };
 }

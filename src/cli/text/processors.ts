@@ -1,0 +1,34 @@
+/** Processors and code addresses as text. */
+import type { CodePlace, ProcessorReport } from '../../report/processors.ts';
+
+/** Whose registers a processor shows. */
+export const WHOSE: Record<ProcessorReport['registers'], string> = {
+  cpu: "the CPU's",
+  captured: 'captured by Windows at the bug check',
+  dump: "the dump's",
+  unknown: 'unknown',
+};
+
+/** A processor in a line, for people. */
+export function describeProcessor(p: ProcessorReport): string {
+  const cpu = p.cpu === null ? [] : [`CPU ${p.cpu}`];
+  if (p.instructionPointer === null) return [...cpu, 'registers unknown'].join(', ');
+  const near = p.at?.nearestExport;
+  const place = p.at ? ` (${nameOf(p.at)}+${p.at.offset}${near ? `, ${near.name}+${near.offset}` : ''})` : '';
+  return [
+    ...cpu,
+    `${p.mode} mode`,
+    `at ${p.instructionPointer}${place}`,
+    `stack ${p.stackPointer}`,
+    `page tables ${p.pageTableRoot ?? 'unknown'}`,
+    ...(p.registers === 'captured' ? [WHOSE.captured] : []),
+  ].join(', ');
+}
+
+/** An address as debuggers print it: `nt!KeBugCheckEx+0x5`, or by its module. */
+export function symbolOf(at: CodePlace): string {
+  const near = at.nearestExport;
+  return near ? `${nameOf(at)}!${near.name}+${near.offset}` : `${nameOf(at)}+${at.offset}`;
+}
+
+const nameOf = ({ module, base }: CodePlace): string => module ?? `image at ${base}`;

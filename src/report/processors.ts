@@ -1,0 +1,142 @@
+/** Windows' processors as plain data, with the registers that each shows. */
+import { isKernelAddress } from '../core/bits.ts';
+import { Reason } from '../core/reason.ts';
+import { hex, hex64, type VirtualAddress } from '../core/units.ts';
+import type { Registers } from '../machines/machine.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
+import { moduleOf } from '../windows/modules.ts';
+import { type ExportTable, nearestExport, type PeImage, readExports, readPeImage } from '../windows/pe-image.ts';
+import type { Windows } from '../windows/windows.ts';
+
+export type CpuMode = 'kernel' | 'user' | 'user, 32-bit code';
+
+/** Where an address lies. */
+export interface CodePlace {
+  /** null for an image that no list names. */
+  module: string | null;
+  base: string;
+  /** From the module's base. */
+  offset: string;
+  /** The nearest export at or below; null where the module has none, or they are not present. */
+  nearestExport: { name: string; offset: string } | null;
+}
+
+export interface ProcessorReport {
+  number: number;
+  /** Index among the input's CPUs of the one that runs it; null if none does. */
+  cpu: number | null;
+  kpcr: string;
+  prcb: string;
+  /** Whose registers follow. */
+  registers: ContextSource;
+  mode: CpuMode | null;
+  instructionPointer: string | null;
+  stackPointer: string | null;
+  /** Physical address, by the CPU's control registers; null where they are unknown or paging is off. */
+  pageTableRoot: string | null;
+  /** null where the instruction pointer lies in no module. */
+  at: CodePlace | null;
+  /** In a crashed guest, the frame that Windows captured. */
+  captured: CapturedReport | null;
+}
+
+export interface CapturedReport {
+  instructionPointer: string;
+  stackPointer: string;
+  /** It was captured in KeBugCheckEx. */
+  atBugCheck: boolean;
+  /** Why it is not believed; null if it is. */
+  doubt: string | null;
+}
+
+/** Image headers and export tables of modules, each read once. */
+export class Images {
+  readonly #space: AddressSpace;
+  readonly #images = new Map<bigint, PeImage | undefined>();
+  readonly #exports = new Map<PeImage, ExportTable | undefined>();
+  #count = 0;
+
+  constructor(space: AddressSpace) {
+    this.#space = space;
+  }
+
+  at(base: bigint): PeImage | undefined {
+    if (!this.#images.has(base)) {
+      const image = readPeImage(this.#space, base, this.#space.image.machine.imageFileMachine);
+      this.#images.set(base, image instanceof Reason ? undefined : image);
+    }
+    return this.#images.get(base);
+  }
+
+  exports(image: PeImage): ExportTable | undefined {
+    if (!this.#exports.has(image)) {
+      const table = this.#count < MAX_EXPORTS ? readExports(this.#space, image) : undefined;
+      this.#count += table?.entries.length ?? 0;
+      this.#exports.set(image, table);
+    }
+    return this.#exports.get(image);
+  }
+}
+
+/** Exports of all modules together whose names are looked at; a kernel has some 3,000. */
+const MAX_EXPORTS = 1 << 18;
+
+export const reportProcessors = (w: Windows, { shown }: Contexts, images: Images): ProcessorReport[] =>
+  shown.map((context) => reportProcessor(w, context, images));
+
+function reportProcessor(w: Windows, shown: ShownContext, images: Images): ProcessorReport {
+  const { machine } = w.image;
+  const { processor, source } = shown;
+  const registers = processor.cpu?.registers;
+  const tables = registers && machine.pageTables(registers);
+  const known = source === 'unknown' ? undefined : machine.viewContext(shown.frame);
+  const captured = w.crash?.captured.get(processor);
+  return {
+    number: processor.number,
+    cpu: w.image.dumpHeader ? null : (processor.cpu?.index ?? null),
+    kpcr: hex64(processor.kpcr),
+    prcb: hex64(processor.prcb),
+    registers: source,
+    mode: known ? modeOfShown(w.image, shown, known.instructionPointer) : null,
+    instructionPointer: known ? hex64(known.instructionPointer) : null,
+    stackPointer: known ? hex64(known.stackPointer) : null,
+    pageTableRoot: tables ? hex(tables.root) : null,
+    at: known ? placeOf(w, known.instructionPointer, images) : null,
+    captured: captured
+      ? {
+          instructionPointer: hex64(captured.view.instructionPointer),
+          stackPointer: hex64(captured.view.stackPointer),
+          atBugCheck: captured.atBugCheck,
+          doubt: captured.doubt ?? null,
+        }
+      : null,
+  };
+}
+
+function modeOfShown(image: MemoryImage, { source, processor }: ShownContext, at: VirtualAddress): CpuMode {
+  const registers = processor.cpu?.registers;
+  if (registers && source !== 'captured') return modeOf(image, registers);
+  return isKernelAddress(at) ? 'kernel' : 'user';
+}
+
+/** The mode that a CPU runs in. */
+export function modeOf({ machine }: MemoryImage, registers: Registers): CpuMode {
+  if (!machine.isUserMode(registers)) return 'kernel';
+  return machine.runsNativeCode(registers) ? 'user' : 'user, 32-bit code';
+}
+
+function placeOf({ space, modules }: Windows, address: bigint, images: Images): CodePlace | null {
+  const module = moduleOf(modules, address);
+  if (!module) return null;
+  const image = images.at(module.base);
+  const table = image && images.exports(image);
+  const nearest = table && nearestExport(space, table, address);
+  return {
+    module: module.name || null,
+    base: hex64(module.base),
+    offset: hex(address - module.base),
+    nearestExport: nearest ? { name: nearest.name, offset: hex(nearest.offset) } : null,
+  };
+}
