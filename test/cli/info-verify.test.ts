@@ -109,7 +109,7 @@ describe('elf2dmp verify', () => {
     expect(JSON.parse(json.stdout)).toMatchObject({
       schema: 'elf2dmp-verify-1',
       outcome: 'unsound',
-      findings: [{ code: 'header-field', field: 'BugCheckCode' }],
+      findings: [{ code: 'header-field', where: { field: 'BugCheckCode' } }],
     });
   });
 

@@ -292,8 +292,8 @@ describe('raw memory', () => {
     [['--runs', '0+1M'], /disjoint ranges of 0x1000000 bytes/],
     [['--runs', '0+8M,4M+8M'], /two ranges that hold 0x400000/],
     [['--runs', '0+17M'], /do not fit the file/],
-    [['--runs', '0+x'], /no list of START\+SIZE/],
-    [['--runs', '0,1M+1M'], /no list of START\+SIZE/],
+    [['--runs', '0+x'], /expected a list of START\+SIZE/],
+    [['--runs', '0,1M+1M'], /expected a list of START\+SIZE/],
   ])('refuses ranges that do not fit: %j', (args, message) => {
     const { status, stderr } = spawnSync(process.execPath, [BIN, ...args, at('backend'), at('y.dmp')], {
       encoding: 'utf8',
