@@ -47,9 +47,10 @@ export function* addressesFromSearch(
   { kpcrs, kdbgs }: SearchResult,
   evidence: Evidence,
 ): Generator<CodeAddress> {
-  for (const { virtual, idtBase } of kpcrs) {
+  for (const { virtual, leadsTo } of kpcrs) {
     const owner = `the KPCR ${hex64(virtual)} that a search found`;
-    yield* handlers(space, { base: idtBase, size: PAGE_SIZE }, owner, evidence);
+    if ('code' in leadsTo) yield { address: leadsTo.code, why: `kernel code that ${owner} names` };
+    else yield* handlers(space, leadsTo.interruptTable, owner, evidence);
   }
   for (const { physical, kernBase } of kdbgs) {
     yield {

@@ -20,8 +20,8 @@ import type { Windows } from '../windows/windows.ts';
 import { failure } from './failures.ts';
 import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
 import { locateInLayouts } from './layouts.ts';
-import { type SearchResult, searchMemory } from './memory-search.ts';
-import { findPlace } from './place.ts';
+import { MemorySearch } from './memory-search.ts';
+import { findPlace, type Search } from './place.ts';
 import { headerRoot } from './roots.ts';
 import { compareNote, NOTE_STEP, notedKdbg, notedRam, readWindowsNote, type WindowsNote } from './windows-note.ts';
 
@@ -39,20 +39,29 @@ export interface LocateOptions extends CallOptions<'locate'> {
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
   if (image.alternatives.length === 0) return locateIn(image, options);
   // The bytes are the same in each: one search per machine does. Tables that point to themselves are found up to the hole.
-  const searched = new Map<Machine, Promise<SearchResult>>();
+  const searches = new Map<Machine, MemorySearch>();
   return locateInLayouts(image, (layout) =>
     locateIn(layout, options, () => {
-      const search = searched.get(layout.machine) ?? searchMemory(layout, options);
-      searched.set(layout.machine, search);
-      return search;
+      const search = searches.get(layout.machine) ?? new MemorySearch(layout, options);
+      searches.set(layout.machine, search);
+      return search.run();
     }),
   );
+}
+
+/** A search of one image's memory, begun when it is first needed. */
+function searchOf(image: MemoryImage, options: LocateOptions): Search {
+  let search: MemorySearch | undefined;
+  return (enough) => {
+    search ??= new MemorySearch(image, options);
+    return search.run(enough);
+  };
 }
 
 async function locateIn(
   image: MemoryImage,
   options: LocateOptions,
-  search: () => Promise<SearchResult> = () => searchMemory(image, options),
+  search: Search = searchOf(image, options),
 ): Promise<Windows> {
   const evidence = new Evidence();
   const { diagnostics } = image;

@@ -5,12 +5,9 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
-import type { PageClue, PageScan } from '../machines/page-search.ts';
+import type { KpcrClue, PageScan, RootClue } from '../machines/page-search.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { SkipSearch } from './skip-search.ts';
-
-export type RootClue = Extract<PageClue, { kind: 'root' }>;
-export type KpcrClue = Extract<PageClue, { kind: 'kpcr' }>;
 
 export interface SearchResult {
   roots: RootClue[];
@@ -38,56 +35,98 @@ export interface SearchOptions {
   scan?: PageScan | undefined;
 }
 
-/**
- * Reads a block while it looks through the one before. Pages that can't be read hold nothing to be found;
- * the reader says which they are.
- */
-export async function searchMemory(
-  image: MemoryImage,
-  { signal, onSearch, scan = image.machine.createPageScan(BLOCK + PAGE_SIZE) ?? everyPage() }: SearchOptions = {},
-): Promise<SearchResult> {
-  const result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
-  const words = scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
-  const read = async (block: Block, which: 0 | 1) => {
-    await image.read(block.start, scan.buffers[which].subarray(0, block.extended));
-    return { ...block, which };
-  };
-  const blocks = blocksOf(image);
-  let which: 0 | 1 = 0;
-  const request = () => {
-    const { done, value } = blocks.next();
-    const reading = done ? undefined : read(value, which);
-    which = which === 0 ? 1 : 0;
-    return reading;
-  };
-  for (let reading = request(); reading; ) {
-    const { start, length, extended, which: current } = await reading;
-    signal?.throwIfAborted();
-    reading = request();
-    // A failure is told when it is awaited.
-    reading?.catch(() => undefined);
-    const buffer = scan.buffers[current];
-    for (const page of scan.scan(current, length, extended, start)) {
-      if (page < length) {
-        for (const clue of image.machine.pageClues(words[current]!, page / 4, start + page)) {
-          const list: PageClue[] = clue.kind === 'root' ? result.roots : result.kpcrs;
-          if (list.length < MAX_FOUND) list.push(clue);
-        }
+/** A search that can stop early and go on later. Of no use once the image is closed. */
+export class MemorySearch {
+  readonly #image: MemoryImage;
+  readonly #options: SearchOptions;
+  readonly #scan: PageScan;
+  readonly #words: readonly Uint32Array[];
+  readonly #blocks: Iterator<Block, undefined>;
+  readonly #result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
+  #which: 0 | 1 = 0;
+  #next: Promise<ReadBlock> | undefined;
+
+  constructor(image: MemoryImage, options: SearchOptions = {}) {
+    this.#image = image;
+    this.#options = options;
+    this.#scan = options.scan ?? image.machine.createPageScan(BLOCK + PAGE_SIZE) ?? everyPage();
+    this.#words = this.#scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
+    this.#blocks = blocksOf(image);
+    this.#next = this.#read();
+  }
+
+  /** Nothing is left to be searched. */
+  get finished(): boolean {
+    return this.#next === undefined;
+  }
+
+  /**
+   * Goes on to the end, or to the block with the first root that is good enough. Reads a block while it looks
+   * through the one before. Pages that can't be read hold nothing to be found; the reader says which they are.
+   *
+   * @returns what was found so far
+   */
+  async run(enough: (clue: RootClue) => boolean = () => false): Promise<SearchResult> {
+    const { signal, onSearch } = this.#options;
+    while (this.#next) {
+      const block = await this.#next;
+      signal?.throwIfAborted();
+      this.#next = this.#read();
+      const seen = this.#result.roots.length;
+      this.#searchBlock(block);
+      this.#result.bytes += block.length;
+      onSearch?.(this.#result.bytes, this.#image.size);
+      if (this.#result.roots.slice(seen).some(enough)) {
+        // The image may be closed before the search goes on, if ever.
+        await Promise.allSettled([this.#next]);
+        break;
       }
+    }
+    return this.#result;
+  }
+
+  #read(): Promise<ReadBlock> | undefined {
+    const { done, value: block } = this.#blocks.next();
+    if (done) return undefined;
+    const which = this.#which;
+    this.#which = which === 0 ? 1 : 0;
+    const target = this.#scan.buffers[which].subarray(0, block.extended);
+    const reading = this.#image.read(block.start, target).then(() => ({ ...block, which }));
+    // A failure is told when it is awaited.
+    reading.catch(() => undefined);
+    return reading;
+  }
+
+  #searchBlock({ start, length, extended, which }: ReadBlock): void {
+    const buffer = this.#scan.buffers[which].subarray(0, extended);
+    for (const page of this.#scan.scan(which, length, extended, start)) {
+      if (page < length) this.#addClues(this.#words[which]!, page, start + page);
       for (const hit of tag.all(buffer.subarray(page, page + PAGE_SIZE))) {
         const begin = page + hit - TAG_OFFSET;
         if (begin >= length) break;
-        const kernBase = taggedKernel(buffer.subarray(0, extended), begin);
-        if (kernBase !== undefined && result.kdbgs.length < MAX_FOUND) {
-          result.kdbgs.push({ physical: pa(start + begin), kernBase });
-        }
+        const kernBase = taggedKernel(buffer, begin);
+        if (kernBase !== undefined) add(this.#result.kdbgs, { physical: pa(start + begin), kernBase });
       }
     }
-    result.bytes += length;
-    onSearch?.(result.bytes, image.size);
   }
-  return result;
+
+  #addClues(words: Uint32Array, page: number, physical: number): void {
+    for (const clue of this.#image.machine.pageClues(words, page / 4, physical)) {
+      if (clue.kind === 'root') add(this.#result.roots, clue);
+      else add(this.#result.kpcrs, clue);
+    }
+  }
 }
+
+function add<T>(list: T[], item: T): void {
+  if (list.length < MAX_FOUND) list.push(item);
+}
+
+/** Searches all memory. */
+export const searchMemory = (image: MemoryImage, options?: SearchOptions): Promise<SearchResult> =>
+  new MemorySearch(image, options).run();
+
+type ReadBlock = Block & { which: 0 | 1 };
 
 interface Block {
   start: PhysicalAddress;

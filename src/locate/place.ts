@@ -1,6 +1,7 @@
 /** Where Windows is: a page-table root through which SharedUserData and a kernel are found. */
 import { Reason } from '../core/reason.ts';
 import { bytes, hex, hex64, pa } from '../core/units.ts';
+import type { RootClue } from '../machines/page-search.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
@@ -33,6 +34,12 @@ export interface Place extends Rooted {
   kernel: KernelImage;
 }
 
+/**
+ * Searches memory on, until a root is good enough or to the end, and gives all that was found so far. Costly, so
+ * only when nothing else led anywhere.
+ */
+export type Search = (enough?: (clue: RootClue) => boolean) => Promise<SearchResult>;
+
 /** What is known before the search for it, and how to search all memory. */
 export interface PlaceQuestion {
   image: MemoryImage;
@@ -42,8 +49,7 @@ export interface PlaceQuestion {
   kernelBase?: bigint | undefined;
   note: WindowsNote | undefined;
   evidence: Evidence;
-  /** Looks through all memory: costly, so it is called once, and only when nothing else led anywhere. */
-  search(): Promise<SearchResult>;
+  search: Search;
 }
 
 /** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
@@ -51,6 +57,9 @@ const MAX_ROOTS = 8;
 
 /** The place, by what the CPUs' registers say; where that fails, by a search of all memory. Throws `Elf2dmpError`. */
 export const findPlace = (question: PlaceQuestion): Promise<Place> => new PlaceSearch(question).run();
+
+/** Where a kernel may be in an address space. */
+type Addresses = (space: AddressSpace) => Iterable<CodeAddress>;
 
 class PlaceSearch {
   readonly #question: PlaceQuestion;
@@ -69,25 +78,50 @@ class PlaceSearch {
     };
     const direct = this.#firstPlace(this.#rooted(this.#nearRoots()), near);
     if (direct) return direct;
-    if (dtb === undefined || kernelBase === undefined) {
-      const result = await this.#question.search();
-      evidence.reject(
-        ROOT_STEP,
-        'search of memory',
-        `${bytes(result.bytes)} searched: ${result.roots.length} tables could be a root, ${result.kpcrs.length} pages a KPCR`,
-      );
-      const far = (space: AddressSpace) => addressesFromSearch(space, result, evidence);
-      const both = function* (space: AddressSpace) {
-        yield* near(space);
-        yield* far(space);
-      };
-      const known = kernelBase === undefined ? [...this.#roots.values()] : [];
-      const candidates = dtb === undefined ? foundRoots(image, result.roots) : [];
-      const found = this.#firstPlace(known, far) ?? this.#firstPlace(this.#rooted(candidates), both);
-      if (found) return found;
-    }
+    const found = dtb === undefined || kernelBase === undefined ? await this.#searched(near) : undefined;
+    if (found) return found;
     const [first] = this.#roots.values();
     throw notFound(image, first?.space.root, evidence);
+  }
+
+  /** By a search. Its first root that verifies ends it; everything is searched only if that leads to no kernel. */
+  async #searched(near: Addresses): Promise<Place | undefined> {
+    const { image, dtb, kernelBase, search, evidence } = this.#question;
+    const far =
+      (result: SearchResult): Addresses =>
+      (space) =>
+        addressesFromSearch(space, result, evidence);
+    const both = (result: SearchResult): Addresses =>
+      function* (space) {
+        yield* near(space);
+        yield* far(result)(space);
+      };
+    let part = { bytes: 0, roots: 0 };
+    if (dtb === undefined && this.#roots.size === 0) {
+      const result = await search((clue) => verifies(image, clue));
+      this.#tell(result);
+      const found = this.#firstKernel(this.#rooted(foundRoots(image, result.roots)), both(result));
+      if (found) return found;
+      part = { bytes: result.bytes, roots: result.roots.length };
+    }
+    const known = kernelBase === undefined ? [...this.#roots.values()] : [];
+    const result = await search();
+    if (result.bytes > part.bytes) this.#tell(result);
+    const rest = this.#rooted(dtb === undefined ? foundRoots(image, result.roots.slice(part.roots)) : []);
+    if (part.bytes === 0) return this.#firstPlace(known, far(result)) ?? this.#firstPlace(rest, both(result));
+    return (
+      this.#firstKernel(result.bytes > part.bytes ? known : [], far(result)) ??
+      this.#firstKernel(rest, both(result)) ??
+      this.#recovered(this.#roots.values(), both(result))
+    );
+  }
+
+  #tell({ bytes: searched, roots, kpcrs }: SearchResult): void {
+    this.#question.evidence.reject(
+      ROOT_STEP,
+      'search of memory',
+      `${bytes(searched)} searched: ${roots.length} tables could be a root, ${kpcrs.length} pages a KPCR`,
+    );
   }
 
   /** Root candidates without a search, the one that the caller names before all. */
@@ -126,27 +160,48 @@ class PlaceSearch {
     }
   }
 
-  /** The first root that leads to a kernel. */
-  #firstPlace(roots: Iterable<Rooted>, addresses: (space: AddressSpace) => Iterable<CodeAddress>): Place | undefined {
+  /** The first root that leads to a kernel, with its header or, where none has one, without. */
+  #firstPlace(roots: Iterable<Rooted>, addresses: Addresses): Place | undefined {
+    const seen: Rooted[] = [];
+    const noting = function* () {
+      for (const root of roots) {
+        seen.push(root);
+        yield root;
+      }
+    };
+    return this.#firstKernel(noting(), addresses) ?? this.#recovered(seen, addresses);
+  }
+
+  /** The first root that leads to a kernel whose header is there. */
+  #firstKernel(roots: Iterable<Rooted>, addresses: Addresses): Place | undefined {
     const { kernelBase, evidence } = this.#question;
-    const lacking: Rooted[] = [];
     for (const root of roots) {
       const kernel =
         kernelBase === undefined
           ? findKernel(root.space, addresses(root.space), evidence)
           : givenKernel(root.space, kernelBase, evidence);
       if (kernel) return { ...root, kernel };
-      lacking.push(root);
     }
+    return undefined;
+  }
+
+  /** A kernel whose header is missing. Costly, so not before every root had its chance of one whose header is there. */
+  #recovered(roots: Iterable<Rooted>, addresses: Addresses): Place | undefined {
+    const { kernelBase, evidence } = this.#question;
     if (kernelBase !== undefined) return undefined;
-    // Costly, so not before every root had its chance of a kernel whose header is there.
-    for (const root of lacking) {
+    for (const root of roots) {
       const kernel = recoverKernel(root.space, addresses(root.space), evidence);
       if (kernel) return { ...root, kernel };
     }
     return undefined;
   }
 }
+
+/** Whether a root leads to SharedUserData in any of the machine's paging modes. */
+const verifies = (image: MemoryImage, { root }: RootClue): boolean =>
+  image.machine.pagingModes.some(
+    (mode) => !(readSharedUserData(new AddressSpace(image, root, mode)) instanceof Reason),
+  );
 
 function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
   const kernel = kernelAt(space, base);

@@ -2,11 +2,11 @@
 import type { Diagnostics } from '../core/errors.ts';
 import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress } from '../core/units.ts';
 import type { CpuState, PageTables } from '../machines/machine.ts';
+import type { RootClue } from '../machines/page-search.ts';
 import { entryAt, rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import type { RootClue } from './memory-search.ts';
 
 export const ROOT_STEP = 'page-table root';
 
@@ -143,8 +143,7 @@ function* rootsInKpcr(
 /** Roots that a search of memory found, in every paging mode: it does not tell which. */
 export function* foundRoots(image: MemoryImage, clues: readonly RootClue[]): Generator<RootCandidate> {
   const seen = new Set<number>();
-  // The start block holds the System process's root.
-  const ordered = [...clues].sort((a, b) => Number(a.how === 'self-map') - Number(b.how === 'self-map'));
+  const ordered = [...clues].sort((a, b) => a.rank - b.rank);
   for (const { root, how } of ordered) {
     if (seen.has(root)) continue;
     seen.add(root);

@@ -6,7 +6,7 @@ import type { VirtualAddress } from '../core/units.ts';
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
-import type { PageClue, PageScan } from './page-search.ts';
+import type { InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
 import type { Registers } from './registers.ts';
@@ -14,6 +14,7 @@ import type { CodeImage, FrameState, UnwindStep } from './unwinding.ts';
 
 export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
 export type { KpcrClaim, KpcrLayout } from './kpcr.ts';
+export type { InterruptTable } from './page-search.ts';
 export type { ReadVirtual } from './read-virtual.ts';
 export type { Registers } from './registers.ts';
 
@@ -33,12 +34,6 @@ export interface PageTables {
   /** Physical address of the root table. */
   root: number;
   mode: PagingMode;
-}
-
-export interface InterruptTable {
-  base: VirtualAddress;
-  /** Bytes. */
-  size: number;
 }
 
 /** What matters of a CONTEXT that Windows captured. */

@@ -1,9 +1,31 @@
 import type { PhysicalAddress, VirtualAddress } from '../core/units.ts';
 
+/** Where a machine dispatches exceptions and interrupts from. */
+export interface InterruptTable {
+  base: VirtualAddress;
+  /** Bytes. */
+  size: number;
+}
+
+/** What could be a page-table root. */
+export interface RootClue {
+  kind: 'root';
+  root: PhysicalAddress;
+  /** How it was found, for evidence: `self-map`. */
+  how: string;
+  /** Those with the lowest are tried first. */
+  rank: number;
+}
+
+/** What could be a KPCR, and how it leads to the kernel's code. */
+export interface KpcrClue {
+  kind: 'kpcr';
+  virtual: VirtualAddress;
+  leadsTo: { interruptTable: InterruptTable } | { code: VirtualAddress };
+}
+
 /** Something that looks like Windows in a page of memory. */
-export type PageClue =
-  | { kind: 'root'; root: PhysicalAddress; how: 'processor start block' | 'self-map' }
-  | { kind: 'kpcr'; virtual: VirtualAddress; idtBase: VirtualAddress };
+export type PageClue = RootClue | KpcrClue;
 /** A fast first look at pages in the search of all memory. */
 export interface PageScan {
   /** To be filled and scanned in turn. */

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { everyPage, searchMemory } from '../../src/locate/memory-search.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
+import { everyPage, MemorySearch, searchMemory } from '../../src/locate/memory-search.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { instantiate } from '../../src/machines/x64/wasm.ts';
 import { buildGuest } from '../guest/guest.ts';
@@ -63,6 +64,35 @@ describe('the search of all memory', () => {
         },
       ),
       { numRuns: 400 },
+    );
+  });
+
+  it('stops at the block with the first root that is good enough, and goes on from there', async () => {
+    const guest = buildGuest({ seed: 82, processors: 2 });
+    const image = imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
+    const whole = await searchMemory(image);
+    const search = new MemorySearch(image);
+    const [first] = whole.roots;
+    const part = { ...(await search.run((clue) => clue.root === first!.root)) };
+    expect(part.bytes).toBeLessThan(whole.bytes);
+    expect(search.finished).toBe(false);
+    expect(await search.run()).toEqual(whole);
+    expect(search.finished).toBe(true);
+    // Again: nothing is left.
+    expect(await search.run()).toEqual(whole);
+  });
+
+  it('is not all of memory where a root leads to Windows', async () => {
+    const guest = buildGuest({ seed: 83, processors: 2 });
+    const image = imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
+    const progress: number[] = [];
+    const windows = await locateWindows(image, { onSearch: (done) => progress.push(done) });
+    expect(windows.kernel.base).toBe(guest.truth.kernelBase);
+    expect(progress.at(-1)).toBeLessThan(image.size);
+    // The same as when everything is searched.
+    const other = imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
+    expect(windows.root).toBe(
+      (await searchMemory(other)).roots.find(({ how }) => how === 'processor start block')?.root,
     );
   });
 

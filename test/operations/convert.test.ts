@@ -82,9 +82,9 @@ describe('conversion without a debugger', () => {
       truth.processors.map((p) => (c.unknown?.includes(p.number) ? null : p.cpu)),
     );
 
-    // The normal path reads little, and never searches all memory.
+    // The normal path reads little; a search reads a block at least.
     const { bytesReadToLocate } = report.effort;
-    expect(bytesReadToLocate > report.input.memoryBytes).toBe(c.searches ?? false);
+    expect(bytesReadToLocate >= 4 << 20).toBe(c.searches ?? false);
     expect(c.searches || bytesReadToLocate < 2 << 20).toBe(true);
 
     const dump = readFileSync(output);

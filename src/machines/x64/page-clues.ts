@@ -1,6 +1,6 @@
 /** What a page of physical memory shows of Windows on x64, for the search of dumps without useful CPU states. */
 import { isKernelAddress } from '../../core/bits.ts';
-import { MIB, pa, va } from '../../core/units.ts';
+import { MIB, PAGE_SIZE, pa, va } from '../../core/units.ts';
 import type { PageClue } from '../page-search.ts';
 import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
 
@@ -20,9 +20,12 @@ export function pageClues(words: Uint32Array, at: number, physical: number): rea
   const selfMap = hasSelfMap(words, at, physical);
   if (startBlock === undefined && !kpcr && !selfMap) return NONE;
   const clues: PageClue[] = [];
-  if (startBlock !== undefined) clues.push({ kind: 'root', root: pa(startBlock), how: 'processor start block' });
+  if (startBlock !== undefined) {
+    // It holds the System process's root.
+    clues.push({ kind: 'root', root: pa(startBlock), how: 'processor start block', rank: 0 });
+  }
   if (kpcr) clues.push(kpcr);
-  if (selfMap) clues.push({ kind: 'root', root: pa(physical), how: 'self-map' });
+  if (selfMap) clues.push({ kind: 'root', root: pa(physical), how: 'self-map', rank: 1 });
   return clues;
 }
 
@@ -47,7 +50,7 @@ function kpcrAt(words: Uint32Array, at: number): PageClue | undefined {
     !isKernelAddress(idtBase)
   )
     return undefined;
-  return { kind: 'kpcr', virtual: va(self), idtBase: va(idtBase) };
+  return { kind: 'kpcr', virtual: va(self), leadsTo: { interruptTable: { base: va(idtBase), size: PAGE_SIZE } } };
 }
 
 /**
