@@ -3,9 +3,9 @@ import { Parser } from 'yargs/helpers';
 import type { OptionRow } from '../options/row.ts';
 import { closest } from '../options/similar.ts';
 import { OPTIONS, ROWS, rowsOf } from '../options/table.ts';
-import { expectation, parseText } from '../options/values.ts';
+import { expectation, parseText, wrongValue } from '../options/values.ts';
 import { type CommandName, isCommandWord } from './command-table.ts';
-import { usage } from './usage.ts';
+import { seeHelp, wrongOption } from './usage.ts';
 
 /** A parsed command line. */
 export interface Given {
@@ -33,11 +33,11 @@ const CONFIGURATION = {
 /** Throws `Elf2dmpError` (kind `usage`). */
 export function parseWords(argv: readonly string[]): Given {
   const { command, words } = commandOf(argv);
-  const { parsed, error } = tokens(words, rowsOf(command));
+  const { parsed, error } = tokens(words, rowsOf(command), command);
   const { _: names, help, version, ...options } = parsed;
   const common = { command, names: names.map(String), help: help === true, version: version === true };
   if (common.help || common.version) return { ...common, raw: {}, values: {} };
-  if (error !== undefined) throw usage(error, command);
+  if (error !== undefined) throw wrongOption('option-value', error, command);
   const raw: Record<string, string | boolean> = {};
   const values: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(options)) {
@@ -48,7 +48,7 @@ export function parseWords(argv: readonly string[]): Given {
     raw[name] = written;
     values[name] = typeof written === 'boolean' ? written : parseText(row, written);
     if (values[name] === undefined) {
-      throw usage(`--${name}: expected ${expectation(row)}, found ${JSON.stringify(written)}`, command);
+      throw wrongValue(`--${name}`, expectation(row), JSON.stringify(written), seeHelp(command));
     }
   }
   checkNeeds(command, values);
@@ -59,27 +59,30 @@ export function parseWords(argv: readonly string[]): Given {
 function commandOf(argv: readonly string[]): { command: CommandName; words: readonly string[] } {
   const [first, ...rest] = argv;
   if (isCommandWord(first)) return { command: first, words: rest };
-  const word = String(tokens(argv, ROWS).parsed._[0] ?? '');
+  const word = String(tokens(argv, ROWS, 'convert').parsed._[0] ?? '');
   if (!isCommandWord(word)) return { command: 'convert', words: argv };
   const at = argv.indexOf(word);
   return { command: word, words: [...argv.slice(0, at), ...argv.slice(at + 1)] };
 }
 
-function tokens(words: readonly string[], rows: readonly (readonly [string, OptionRow])[]) {
+function tokens(words: readonly string[], rows: readonly (readonly [string, OptionRow])[], command: CommandName) {
   const flags = rows.filter(([, row]) => row.kind === 'flag').map(([name]) => name);
   const valued = rows.filter(([, row]) => row.kind !== 'flag').map(([name]) => name);
   const end = words.indexOf('--');
   const [before, after] = end < 0 ? [words, []] : [words.slice(0, end), words.slice(end)];
-  const { argv, error: problem } = Parser.detailed([...before.map((word) => spelledOut(word, rows)), ...after], {
-    boolean: [...flags, 'help', 'version'],
-    string: valued,
-    narg: Object.fromEntries(valued.map((name) => [name, 1])),
-    alias: {
-      help: ['h'],
-      ...Object.fromEntries(rows.flatMap(([name, { alias }]) => (alias ? [[name, [alias]]] : []))),
+  const { argv, error: problem } = Parser.detailed(
+    [...before.map((word) => spelledOut(word, rows, command)), ...after],
+    {
+      boolean: [...flags, 'help', 'version'],
+      string: valued,
+      narg: Object.fromEntries(valued.map((name) => [name, 1])),
+      alias: {
+        help: ['h'],
+        ...Object.fromEntries(rows.flatMap(([name, { alias }]) => (alias ? [[name, [alias]]] : []))),
+      },
+      configuration: CONFIGURATION,
     },
-    configuration: CONFIGURATION,
-  });
+  );
   // "Not enough arguments following: type"
   const error = problem?.message.replace(/^.*: (\S+)$/, '--$1 needs a value');
   return { parsed: argv as { _: (string | number)[] } & Record<string, unknown>, error };
@@ -89,12 +92,16 @@ function tokens(words: readonly string[], rows: readonly (readonly [string, Opti
  * Adds the value to a flag, and to an option that may do without one, so that the parser does not take the next word.
  * Throws `Elf2dmpError` (kind `usage`) if a flag's value is neither true nor false.
  */
-function spelledOut(word: string, rows: readonly (readonly [string, OptionRow])[]): string {
+function spelledOut(word: string, rows: readonly (readonly [string, OptionRow])[], command: CommandName): string {
   const [, name = '', value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];
   const row = rows.find(([known, { alias }]) => known === name || (alias !== undefined && alias === name))?.[1];
   if (row?.kind === 'flag') {
     if (value !== undefined && parseText(row, value) === undefined) {
-      throw usage(`${word.slice(0, word.indexOf('='))} takes no value but true or false`);
+      throw wrongOption(
+        'option-value',
+        `${word.slice(0, word.indexOf('='))} takes no value but true or false`,
+        command,
+      );
     }
     return value === undefined ? `${word}=true` : word;
   }
@@ -103,8 +110,8 @@ function spelledOut(word: string, rows: readonly (readonly [string, OptionRow])[
 
 function writtenValue(command: CommandName, name: string, row: OptionRow, value: unknown): string | boolean {
   if (typeof value === 'boolean' && row.kind === 'flag') return value;
-  if (value === false) throw usage(`--no-${name}: there is only --${name}`, command);
-  if (typeof value !== 'string' || value === '') throw usage(`--${name} needs a value`, command);
+  if (value === false) throw wrongOption('option-value', `--no-${name}: there is only --${name}`, command);
+  if (typeof value !== 'string' || value === '') throw wrongOption('option-value', `--${name} needs a value`, command);
   return value;
 }
 
@@ -114,7 +121,7 @@ function unknownOption(command: CommandName, name: string, value: unknown) {
   const meant = name.length > 1 ? closest(name, [...known, 'help', 'version']) : undefined;
   const elsewhere = name in OPTIONS ? ` of ${command === 'convert' ? 'a conversion' : command}` : '';
   const message = `${name.length === 1 ? `-${name}` : long} is not an option${elsewhere}`;
-  return meant === undefined ? usage(message, command) : usage(message, command, `did you mean --${meant}?`);
+  return wrongOption('option-unknown', message, command, meant && `did you mean --${meant}?`);
 }
 
 function checkNeeds(command: CommandName, values: Readonly<Record<string, unknown>>): void {
@@ -122,7 +129,7 @@ function checkNeeds(command: CommandName, values: Readonly<Record<string, unknow
   for (const [name, { needs }] of rows) {
     const applies = needs !== undefined && rows.some(([other]) => other === needs);
     if (applies && values[name] !== undefined && values[needs] === undefined) {
-      throw usage(`--${name} needs --${needs}`, command);
+      throw wrongOption('option-missing', `--${name} needs --${needs}`, command);
     }
   }
 }

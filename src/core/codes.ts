@@ -64,13 +64,13 @@ export const ERRORS = {
   usage: { kind: 'usage', means: 'The arguments or options are wrong.', todo: 'See `elf2dmp --help`.' },
   'option-unknown': {
     kind: 'usage',
-    means: 'A function of the library has no option of this name.',
+    means: 'The command, or the function of the library, has no such option.',
     todo: 'See the hint, or docs/options.md.',
   },
   'option-value': {
     kind: 'usage',
     means: "An option's value is not of its type, or not one of its choices.",
-    todo: 'The message names the option and what it expects.',
+    todo: 'The message says what it expects.',
   },
   'option-missing': { kind: 'usage', means: 'An option is missing that others need.', todo: 'Give it.' },
   'option-conflict': { kind: 'usage', means: 'Two options exclude each other.', todo: 'Leave out one of them.' },

@@ -34,7 +34,7 @@ async function guarded<Result>(options: { signal?: unknown }, work: () => Promis
   }
 }
 
-/** A caller's signal may have any reason. */
+/** A signal may have any reason, and callbacks may throw anything. */
 function wrapped(options: { signal?: unknown } | undefined | null, cause: unknown): Elf2dmpError {
   const signal = options?.signal;
   if (signal instanceof AbortSignal && signal.aborted) {
@@ -43,8 +43,8 @@ function wrapped(options: { signal?: unknown } | undefined | null, cause: unknow
   return new Elf2dmpError({
     code: 'internal',
     kind: 'aborted',
-    message: `internal error: ${cause instanceof Error ? cause.message : String(cause)}`,
-    hint: 'this is a bug in elf2dmp: please report it',
+    message: `unexpected error: ${cause instanceof Error ? cause.message : String(cause)}`,
+    hint: 'unless a callback threw it, this is a bug in elf2dmp: please report it',
     cause,
   });
 }

@@ -203,6 +203,13 @@ describe('the library', () => {
       const { kind } = await error(call('convert', { signal: AbortSignal.abort(reason) }));
       expect(kind).toBe('aborted');
     }
+    const onProgress = () => {
+      throw new TypeError('theirs');
+    };
+    expect(await error(call('convert', { onProgress }))).toMatchObject({
+      code: 'internal',
+      details: { cause: new TypeError('theirs') },
+    });
     expect(existsSync(output())).toBe(false);
   });
 

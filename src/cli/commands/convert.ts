@@ -74,7 +74,7 @@ async function runConversion(
               ? undefined
               : (spooling) => {
                   line?.clear();
-                  process.stderr.write(renderSpooling(spooling, true));
+                  process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
                 },
           });
     await page?.write();

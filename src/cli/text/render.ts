@@ -120,15 +120,14 @@ export const renderUndo = ({ path, bytes: size, patchesUndone }: UndoReport): st
 
 const renderDiagnostic = (d: Diagnostic): string => `${d.severity}: ${printable(d.message)}\n`;
 
-/**
- * The disk space that a stream or a compressed input takes, before it is taken.
- *
- * @param converts a dump is written too
- */
-export function renderSpooling({ name, container, directory, free, estimate }: Spooling, converts = false): string {
+/** The disk space that a stream or a compressed input will take; with `for: 'conversion'` also its dump's. */
+export function renderSpooling(
+  { name, container, directory, free, estimate }: Spooling,
+  { for: purpose = 'reading' }: { for?: 'reading' | 'conversion' } = {},
+): string {
   const file = estimate?.file === undefined ? 'its size is unknown until its end' : bytes(estimate.file);
   const dump =
-    converts &&
+    purpose === 'conversion' &&
     estimate &&
     `; the dump then takes ${estimate.file === undefined ? 'at most ' : ''}${bytes(estimate.memory)}`;
   const how = container === undefined ? 'written' : `decompressed (${container})`;
