@@ -19,11 +19,16 @@ export interface Build {
   /** KDBG is kept encoded while the system runs. */
   encoded: boolean;
   lab: string;
+  /** KPCR + 0x108 leads to KdVersionBlock on processor 0; null on x64 since. */
+  kpcrVersionBlock: boolean;
+  /** The byte of an MMPFN that has PageLocation. */
+  pageLocation: 0x19 | 0x1a | 0x22;
   eprocess: { size: number; links: number; pid: number; name: number; parent: number; peb: number };
 }
 
 const OLD = { size: 0x400, links: 0xe0, pid: 0xd8, name: 0x268, parent: 0x1e0, peb: 0x2c0 };
 const WIN7 = { size: 0x4d0, links: 0x188, pid: 0x180, name: 0x2e0, parent: 0x290, peb: 0x338 };
+const WIN11 = { size: 0x840, links: 0x1d8, pid: 0x1d0, name: 0x338, parent: 0x2d0, peb: 0x2e0 };
 const WIN10 = { size: 0xa40, links: 0x448, pid: 0x440, name: 0x5a8, parent: 0x540, peb: 0x550 };
 
 export const BUILDS = {
@@ -39,6 +44,8 @@ export const BUILDS = {
     sharedBuild: false,
     encoded: false,
     lab: '3790.srv03_sp2_rtm.070216-1710',
+    kpcrVersionBlock: true,
+    pageLocation: 0x19,
     eprocess: OLD,
   },
   win7: {
@@ -53,6 +60,8 @@ export const BUILDS = {
     sharedBuild: false,
     encoded: false,
     lab: '7601.17514.amd64fre.win7sp1_rtm.101119-1850',
+    kpcrVersionBlock: false,
+    pageLocation: 0x1a,
     eprocess: WIN7,
   },
   win10: {
@@ -67,6 +76,8 @@ export const BUILDS = {
     sharedBuild: true,
     encoded: true,
     lab: '19041.1.amd64fre.vb_release.191206-1406',
+    kpcrVersionBlock: false,
+    pageLocation: 0x22,
     eprocess: WIN10,
   },
   win11: {
@@ -81,7 +92,9 @@ export const BUILDS = {
     sharedBuild: true,
     encoded: true,
     lab: '26100.1.amd64fre.ge_release.240331-1435',
-    eprocess: WIN10,
+    kpcrVersionBlock: false,
+    pageLocation: 0x22,
+    eprocess: WIN11,
   },
 } as const satisfies Record<string, Build>;
 

@@ -445,7 +445,15 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.u64(p.address + 0x28n, BigInt(p.name === 'notepad.exe' ? userRoot.root : kernel.root));
     kernel.u64(p.address + BigInt(eprocess.pid), BigInt(p.pid));
     kernel.write(p.address + BigInt(eprocess.name), Buffer.from(`${p.name}\0`, 'latin1'));
+    // ImageFileName has 16 bytes, since Windows 7 15 with PriorityClass behind them.
+    if (build.ntMajor > 5) kernel.u8(p.address + BigInt(eprocess.name + 15), 2);
   });
+
+  // Idle threads belong to a process that is on no list.
+  const idleProcess = pool(eprocess.size);
+  kernel.u8(idleProcess, 3);
+  kernel.u64(idleProcess + 0x28n, BigInt(kernel.root));
+  kernel.write(idleProcess + BigInt(eprocess.name), Buffer.from('Idle\0', 'latin1'));
 
   // Processors.
   const prcbOffset = 0x180n;
@@ -459,14 +467,13 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const kpcr = 0xfffff804_05670000n + BigInt(number) * 0x20000n;
     kernel.mapNew(kpcr, kpcrBytes);
     const prcb = kpcr + prcbOffset;
-    const tables = pool(3 * PAGE);
-    const [idt, gdt, tss] = [tables, tables + 0x1000n, tables + 0x2000n];
+    // As 19041 has them: 0x5000 bytes, the GDT behind the IDT and its page of stacks.
+    const tables = pool(5 * PAGE);
+    const [idt, tss, gdt] = [tables, tables + 0x1000n, tables + 0x2fb0n];
     const stack = pool(6 * PAGE);
     const stackTop = stack + BigInt(6 * PAGE) - 0x80n;
     const frame =
-      build.prcbContext === undefined
-        ? prcb + BigInt(build.processorState + build.specialSize)
-        : pool(PAGE) + 0x300n + BigInt(number * 0x10);
+      build.prcbContext === undefined ? prcb + BigInt(build.processorState + build.specialSize) : pool(PAGE) + 0x340n;
 
     for (let vector = 0; vector < 256; vector++) {
       const handler = compiled?.handlers.get(vector) ?? k(RVA.handlers + vector * 8);
@@ -499,7 +506,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.u64(kpcr + 0x38n, idt);
     kernel.u16(kpcr + 0x60n, 1);
     kernel.u16(kpcr + 0x62n, 1);
-    if (number === 0) kernel.u64(kpcr + 0x108n, k(RVA.KdVersionBlock));
+    // Null on x64, but in the oldest kernels.
+    if (number === 0 && build.kpcrVersionBlock) kernel.u64(kpcr + 0x108n, k(RVA.KdVersionBlock));
     const thread = pool(PAGE);
     kernel.u32(prcb, 0x1f80);
     kernel.u8(prcb + 4n, number);
@@ -508,7 +516,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     // KTHREAD.ApcState.Process: the debugger takes a CPU's user memory from that process.
     kernel.u64(
       thread + 0xb8n,
-      processes[options.user?.includes(number) || options.wow64?.includes(number) ? 2 : 0]!.address,
+      options.user?.includes(number) || options.wow64?.includes(number) ? processes[2]!.address : idleProcess,
     );
     kernel.u32(prcb + BigInt(build.prcbNumber), number);
     // What an earlier freeze left there.
@@ -525,7 +533,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       kernel.u64(kpcr + BigInt(options.kernelRootAt), BigInt(userRoot.root) | (1n << 63n) | 2n);
     }
     kernel.u64(k(RVA.KiProcessorBlock) + BigInt(8 * number), prcb);
-    shadow(tables, 3 * PAGE);
+    shadow(tables, 5 * PAGE);
     // Of the KPCR and PRCB, just the page that the entry code reads.
     if (options.kernelRootAt !== undefined) shadow(kpcr + BigInt(options.kernelRootAt & ~0xfff), PAGE);
 
@@ -543,15 +551,15 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       kernel.u64(rsp + BigInt(0x28 + 0x30 * i), address);
     });
     if (crashing && options.crash && options.crash.captured !== false) {
-      // KeBugCheckEx called RtlCaptureContext: RIP behind the call, RSP as its caller sees it.
+      // KeBugCheckEx's first byte, and RSP as it was there: its return address is on top.
       captured = {
         processor: number,
-        rip: functionAt('KeBugCheckEx', AFTER_CALL),
-        rsp: rsp + 0x30n,
+        rip: functionAt('KeBugCheckEx'),
+        rsp: rsp + 0x58n,
         rax: 0xc0ffee00n + BigInt(number),
       };
       const context = Buffer.alloc(0x4d0);
-      context.writeUInt32LE(0x10001f, 0x30);
+      context.writeUInt32LE(0x10000f, 0x30);
       context.writeUInt32LE(0x1f80, 0x34);
       context.writeUInt16LE(0x10, 0x38);
       [0x2b, 0x2b, 0x53, 0x2b].forEach((s, i) => {
@@ -720,9 +728,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   set64(0x88, k(RVA.KiBugCheckData));
   set64(0xc0, k(RVA.MmPfnDatabase));
   set64(0x138, BigInt(PAGE));
-  set64(0x1c8, 0x7fff_fffe_ffffn);
-  set64(0x1d0, 0xffff_8000_0000_0000n);
-  set64(0x1d8, 0x7fff_ffff_0000n);
+  // Addresses of variables.
+  set64(0x1c8, k(0x36300));
+  set64(0x1d0, k(0x36308));
+  set64(0x1d8, k(0x36310));
   set64(0x208, k(RVA.NtBuildLab));
   set64(0x218, k(RVA.KiProcessorBlock));
   set64(0x220, k(RVA.MmUnloadedDrivers));
@@ -733,11 +742,11 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   set16(0x2aa, eprocess.peb);
   set16(0x2ac, eprocess.parent);
   set16(0x2ae, 0x28);
-  set16(0x2b0, 0xb000);
+  set16(0x2b0, 0xaf00);
   set16(0x2b4, 8);
   set16(0x2bc, build.processorState + build.specialSize);
   set16(0x2be, build.prcbNumber);
-  set16(0x2e0, 0xb180);
+  set16(0x2e0, 0xb080);
   set16(0x2e2, 0x18);
   set16(0x2e4, 0x20);
   set16(0x2e6, 0x180);
@@ -746,6 +755,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     set16(0x2f4 + 2 * i, selector);
   });
   if (build.prcbContext !== undefined) set16(0x338, build.prcbContext);
+  set64(0x360, 0xffff0000_00000000n | (BigInt(selfMapSlot) << 39n));
   const encoded = (options.kdbg ?? (build.encoded && !crashed ? 'encoded' : 'plain')) === 'encoded';
   const [never, always] = [word(), word()];
   kernel.u64(k(RVA.KiWaitNever), never);

@@ -27,8 +27,8 @@ export interface AddedMemory {
   setState: (physical: number, state: number) => void;
 }
 
-/** For guests of 4-level page tables. `stateAt`: where an entry of the database has its state. */
-export function addMemoryManager(guest: Guest, stateAt = 0x1a): AddedMemory {
+/** For guests of 4-level page tables. `stateAt`: where an entry of the database has its state; default: where the build has it. */
+export function addMemoryManager(guest: Guest, stateAt: number = guest.build.pageLocation): AddedMemory {
   const { memory, kernel, build } = guest;
   const fill = (physical: number) => Buffer.alloc(PAGE, ((physical / PAGE) & 0xff) | 1);
   const filled = () => {
@@ -83,7 +83,7 @@ export function addMemoryManager(guest: Guest, stateAt = 0x1a): AddedMemory {
   const setState = (physical: number, state: number) => {
     const entry = PFN_DATABASE + BigInt((physical / PAGE) * 0x30);
     // A reference count, and flags around the state.
-    kernel.u16(entry + (stateAt === 0x1a ? 0x18n : 0x1an), 1);
+    kernel.u16(entry + BigInt(stateAt === 0x19 ? 0x1a : stateAt - 2), 1);
     kernel.u8(entry + BigInt(stateAt), 0x50 | state);
   };
   for (let at = 0; at < guest.ramBytes; at += PAGE) setState(at, memory.pages.has(at) ? STATES.active : STATES.zeroed);

@@ -144,6 +144,8 @@ export function buildRealCrash(path: string): RealCrash {
     sharedBuild: true,
     encoded: true,
     lab: g.lab,
+    kpcrVersionBlock: false,
+    pageLocation: 0x22,
     eprocess,
   };
   const { rip, rsp, rax } = frames[crash.processor]!;

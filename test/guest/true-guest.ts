@@ -212,6 +212,8 @@ export function buildTrueGuest(options: TrueGuestOptions = {}): TrueGuest {
     sharedBuild: g.sharedBuild,
     encoded: g.encoded,
     lab: g.lab,
+    kpcrVersionBlock: g.kpcrVersionBlock,
+    pageLocation: g.pfn.stateAt,
     eprocess: g.eprocess,
   };
   const { places } = m.image;

@@ -115,7 +115,7 @@ describe('conversion without a debugger', () => {
       expect(special.readBigUInt64LE(0x10)).toBe(c.elf?.prstatusOnly === null ? 0n : cpu.cr3);
       expect([special.readUInt16LE(0x56), special.readBigUInt64LE(0x58)]).toEqual([0x57, p.gdt]);
       if (c.captured?.includes(p.number)) {
-        expect([frame.readUInt32LE(0x30), frame.readBigUInt64LE(0xf8)]).toEqual([0x10001f, truth.captured!.rip]);
+        expect([frame.readUInt32LE(0x30), frame.readBigUInt64LE(0xf8)]).toEqual([0x10000f, truth.captured!.rip]);
         continue;
       }
       expect(frame.readUInt32LE(0x30)).toBe(0x100007);

@@ -55,7 +55,7 @@ describe('stacks', () => {
     expect(idle?.end).toMatch(/return address is 0/);
     expect(crashed).toMatchObject({ processor: 1, registers: 'captured' });
     expect(crashed?.frames[0]?.stackPointer).toBe(hex(guest.truth.captured!.rsp));
-    expect(calls(crashed)?.[0]).toBe('registers ntoskrnl.exe!KeBugCheckEx+9');
+    expect(calls(crashed)?.[0]).toBe('registers ntoskrnl.exe!KeBugCheckEx+0');
     const [, own] = await stacksOf(guest, { context: 'cpu' });
     expect(calls(own)?.slice(0, 2)).toEqual([
       'registers ntoskrnl.exe!KdPollBreakIn+5',
