@@ -2,12 +2,13 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, convertInPlace, inspect, locate, open, stacks, undoInPlace, verify } from 'elf2dmp';
+ * import { convert, convertInPlace, inspect, openGuest, stacks, undoInPlace, verify } from 'elf2dmp';
  *
- * const image = await open('vm.elf');      // physical runs and CPU states
- * const windows = await locate(image);     // kernel, KDBG, processors, with evidence
- * console.log(windows.version.build, windows.kernel.base);
- * image.close();
+ * const guest = await openGuest('vm.elf');  // found once, asked many things
+ * const { version, kernel } = guest.windows;
+ * await stacks({ input: guest });
+ * await convert({ input: guest, output: 'out.dmp' });
+ * guest.close();                            // or `await using guest = …`
  *
  * const report = await convert({ input: 'vm.elf', output: 'out.dmp' });
  * const { windows: found } = await inspect({ input: 'vm.elf' }); // as `elf2dmp info`: plain data
@@ -25,6 +26,7 @@
 import { type LocateOptions, locateWindows } from './locate/locator.ts';
 import { MemoryImage } from './memory/image.ts';
 import { convert as convertFile } from './operations/convert.ts';
+import { type Guest, type GuestOptions, openGuest as openAndLocate } from './operations/guest.ts';
 import {
   convertInPlace as convertFileInPlace,
   type InPlaceOptions,
@@ -32,11 +34,11 @@ import {
 } from './operations/in-place.ts';
 import { inspect as inspectInput } from './operations/inspect.ts';
 import { stacks as stacksOf } from './operations/stacks.ts';
+import { verify as verifyFile } from './operations/verify.ts';
 import { checkPath, found } from './options/check.ts';
 import { checked, checkedOn } from './options/guard.ts';
 import { wrongValue } from './options/values.ts';
 import { type OpenOptions, openInput } from './readers/input.ts';
-import { verify as verifyFile } from './verify/verify.ts';
 import type { Windows } from './windows/windows.ts';
 
 /** Converts one dump. After an error nothing was written under the output's name. */
@@ -62,6 +64,16 @@ export const stacks = checked('stacks', stacksOf);
 export const verify = checked('verify', verifyFile);
 
 /**
+ * Opens a dump and finds Windows in it, once for everything that is asked of it: `convert`, `inspect`, `stacks` and
+ * `verify` take the guest instead of a path. It has to be closed, by `close` or `await using`.
+ */
+export const openGuest: (input: string, options?: GuestOptions) => Promise<Guest> = checkedOn(
+  'openGuest',
+  (path) => checkPath('openGuest: input', path),
+  openAndLocate,
+);
+
+/**
  * Opens an input: a file, a compressed file, a pipe, or `-` for standard input. Streams and compressed files are
  * written to a temporary file first. The image has to be closed.
  */
@@ -85,9 +97,11 @@ export type { LocateOptions } from './locate/locator.ts';
 export type { MemoryImage } from './memory/image.ts';
 export type { PhysicalRun } from './memory/runs.ts';
 export type { ConvertOptions, Progress } from './operations/convert.ts';
+export type { Guest, GuestOptions } from './operations/guest.ts';
 export type { InPlaceOptions } from './operations/in-place.ts';
 export type { InspectOptions } from './operations/inspect.ts';
 export type { StackOptions } from './operations/stacks.ts';
+export type { VerifyOptions, VerifyReport } from './operations/verify.ts';
 export type { RawRange } from './options/values.ts';
 export type { OpenOptions } from './readers/input.ts';
 export type { ConversionReport, UndoReport } from './report/conversion.ts';
@@ -96,5 +110,4 @@ export type { InfoReport, InputReport } from './report/input.ts';
 export type { CodePlace, ProcessorReport } from './report/processors.ts';
 export type { FrameReport, ProcessorStackReport, StackReport } from './report/stacks.ts';
 export type { WindowsInfo, WindowsReport } from './report/windows.ts';
-export type { VerifyOptions, VerifyReport } from './verify/verify.ts';
 export type { Windows } from './windows/windows.ts';

@@ -146,17 +146,37 @@ export class Diagnostics {
     message: string,
     where?: Record<string, string>,
   ): void {
-    const key = `${code}\n${message}`;
-    if (this.#seen.has(key)) return;
-    this.#seen.add(key);
-    this.#list.push({ severity, code, message, ...(where ? { where } : {}) });
+    this.addAll([{ severity, code, message, ...(where ? { where } : {}) }]);
   }
 
+  /** Adds what another collector, or a plan, has. */
+  addAll(diagnostics: Iterable<Diagnostic>): void {
+    for (const diagnostic of diagnostics) {
+      const key = `${diagnostic.code}\n${diagnostic.message}`;
+      if (this.#seen.has(key)) continue;
+      this.#seen.add(key);
+      this.#list.push(diagnostic);
+    }
+  }
+
+  /** Everything that was added, in that order. */
   get list(): readonly Diagnostic[] {
     return this.#list;
   }
 
+  /** Those that make the outcome `losses`. */
   get losses(): readonly Diagnostic[] {
     return this.#list.filter((d) => d.severity === 'loss');
+  }
+
+  get outcome(): 'good' | 'losses' {
+    return this.losses.length > 0 ? 'losses' : 'good';
+  }
+
+  /** Several collections as one. */
+  static join(...parts: Iterable<Diagnostic>[]): Diagnostics {
+    const all = new Diagnostics();
+    for (const part of parts) all.addAll(part);
+    return all;
   }
 }

@@ -23,10 +23,10 @@ export function failure(
   step: string,
   details: { code: 'windows-not-found' | 'kernel-not-found' | 'kdbg-not-found' | 'version-not-found'; message: string },
 ): Elf2dmpError {
-  const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated' || d.code === 'memory-absent');
+  const truncated = image.missing.find(({ what }) => what === 'memory');
   const context = {
     file: image.file,
-    message: truncated ? `${details.message}; ${truncated.message}` : details.message,
+    message: truncated ? `${details.message}; ${truncated.text}` : details.message,
     attempts: evidence.failures(step),
     hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
   };

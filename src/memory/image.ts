@@ -4,6 +4,7 @@ import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ByteSource } from '../source/source.ts';
+import type { MissingPart } from './input-diagnostics.ts';
 import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
 
 /**
@@ -45,6 +46,8 @@ export interface MemoryImageSpec {
   cpus: readonly CpuState[];
   notes: readonly ImageNote[];
   diagnostics: Diagnostics;
+  /** Parts that the file lists but does not hold. Default: none. */
+  missing?: readonly MissingPart[] | undefined;
   /** Of a crash dump: what its header says, none of it believed yet. */
   dumpHeader?: DumpHeader | undefined;
   /**
@@ -72,6 +75,8 @@ export class MemoryImage {
   readonly cpus: readonly CpuState[];
   readonly notes: readonly ImageNote[];
   readonly diagnostics: Diagnostics;
+  /** Parts that the file lists but does not hold. */
+  readonly missing: readonly MissingPart[];
   readonly dumpHeader: DumpHeader | undefined;
   readonly close: () => void;
   /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
@@ -93,6 +98,7 @@ export class MemoryImage {
     this.cpus = spec.cpus;
     this.notes = spec.notes;
     this.diagnostics = spec.diagnostics;
+    this.missing = spec.missing ?? [];
     this.dumpHeader = spec.dumpHeader;
     this.alternatives = spec.alternatives ?? [];
     this.#contents = contents;

@@ -1,17 +1,17 @@
 /** The main job: open, locate, plan, emit. */
 import { dirname } from 'node:path';
-import { Elf2dmpError } from '../core/errors.ts';
+import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { checkOutput } from '../files/publish.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
-import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
-import { type Conversion, planConversion } from '../plan/conversion.ts';
+import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
 import { selectPages } from '../plan/select-pages.ts';
 import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
-import { checkInput, type OpenOptions, openInput } from '../readers/input.ts';
+import { checkInput } from '../readers/input.ts';
 import { type ConversionReport, reportDump } from '../report/conversion.ts';
 import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
@@ -24,17 +24,13 @@ import type { Windows } from '../windows/windows.ts';
 import { checkCompression, emitCompressed } from '../write/compressed.ts';
 import { emitCopy } from '../write/copy.ts';
 import { emitReflink } from '../write/reflink.ts';
+import { type Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
 
-export interface ConvertOptions
-  extends CallOptions<'convert'>,
-    LocateOptions,
-    Omit<OpenOptions, 'onSpooled' | 'crashDumps'> {
-  /** A file, a compressed file, a pipe, or `-` for standard input. */
-  input: string;
+export interface ConvertOptions extends CallOptions<'convert'>, Omit<ReadingOptions, 'onSpooled' | 'onSearch'> {
+  /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
+  input: string | Guest;
+  /** The dump's path. */
   output: string;
-  /** Called with what a report for people shows, when the dump is there. */
-  onPage?: ((page: PageData) => void) | undefined;
-  signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -46,88 +42,119 @@ export type Progress =
    */
   | { phase: 'spool' | 'search' | 'write' | 'verify'; done: number; total: number };
 
+/** What a conversion made: the report, and what a report for people shows if that was asked for. */
+export interface Converted {
+  report: ConversionReport;
+  page: PageData | undefined;
+}
+
 /** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
 export async function convert(options: ConvertOptions): Promise<ConversionReport> {
-  const started = performance.now();
-  const { input, output, force = false, onProgress } = options;
-  if (options.compress !== undefined) checkCompression(options.compress);
-  checkInput(input);
-  const target = await checkOutput(output, input, force);
-  const patchTarget = await checkPatchFile(options, target);
-  onProgress?.({ phase: 'open' });
-  const opened = await openInput(input, {
-    // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
-    spoolDirectory: dirname(target),
-    ...options,
-    onSpooled: onProgress && ((done, total) => onProgress({ phase: 'spool', done, total })),
-  });
-  try {
-    let extra: Pick<ConversionReport, 'verification' | 'sha256'> | undefined;
-    const report = await convertImage(opened, options, output, started, async (windows) => {
-      const conversion = (await tryShared(windows, options, target)) ?? (await copy(windows, options, target));
-      if (patchTarget !== undefined) await writePatchFile(patchTarget, conversion.plan, { input, output }, force);
-      extra = await checkWritten(windows, conversion, options);
-      return conversion;
-    });
-    return { ...report, ...extra };
-  } finally {
-    opened.close();
-  }
+  return (await convertAndDescribe(options, { page: false })).report;
 }
 
 /**
- * Locates Windows, has the dump written, and reports.
+ * As `convert`.
  *
- * @param path the dump's, for the report
- * @param started when the conversion began (`performance.now`)
+ * @param wanted.page also what a report for people shows
  */
-export async function convertImage(
-  opened: MemoryImage,
-  options: LocateOptions & Pick<ConvertOptions, 'signal' | 'onProgress' | 'onPage'>,
-  path: string,
-  started: number,
-  write: (windows: Windows) => Promise<Conversion>,
-): Promise<ConversionReport> {
-  const { onProgress } = options;
-  onProgress?.({ phase: 'locate' });
-  const beforeLocate = performance.now();
-  const windows = await locateWindows(opened, {
-    ...options,
-    onSearch: onProgress && ((done, total) => onProgress({ phase: 'search', done, total })),
-  });
-  const { image } = windows;
-  const effort = {
-    locateMilliseconds: Math.round(performance.now() - beforeLocate),
-    bytesReadToLocate: image.bytesRead,
+export async function convertAndDescribe(options: ConvertOptions, wanted: { page: boolean }): Promise<Converted> {
+  const started = performance.now();
+  const { input, output, force = false, onProgress } = options;
+  if (options.compress !== undefined) checkCompression(options.compress);
+  if (typeof input === 'string') checkInput(input);
+  const target = await checkOutput(output, nameOf(input), force);
+  const patchTarget = await checkPatchFile(options, target);
+  onProgress?.({ phase: 'open' });
+  const opening = {
+    // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
+    spoolDirectory: dirname(target),
+    ...withProgress(options),
   };
-  options.signal?.throwIfAborted();
-  const conversion = await write(windows);
-  const report: ConversionReport = {
+  return withGuest(input, opening, async (guest) => {
+    const { windows } = guest;
+    refuseCrashDump(guest);
+    options.signal?.throwIfAborted();
+    const conversion = await makeDump(windows, options, target);
+    if (patchTarget !== undefined) {
+      await writePatchFile(patchTarget, conversion.plan, { input: guest.input, output }, force);
+    }
+    const checked = await checkWritten(guest, conversion, options);
+    const report = { ...reportConversion(guest, conversion, output), seconds: secondsSince(started), ...checked };
+    return { report, page: wanted.page ? await describeConverted(windows, conversion, report) : undefined };
+  });
+}
+
+/** The options for opening and locating, with their progress as a conversion's. */
+export function withProgress<T extends ReadingOptions & Pick<ConvertOptions, 'onProgress'>>(options: T): T {
+  const { onProgress } = options;
+  if (!onProgress) return options;
+  return {
+    ...options,
+    onSpooled: (done: number, total: number) => onProgress({ phase: 'spool', done, total }),
+    onLocate: () => onProgress({ phase: 'locate' }),
+    onSearch: (done: number, total: number) => onProgress({ phase: 'search', done, total }),
+  };
+}
+
+/** Seconds since a time of `performance.now`. */
+export const secondsSince = (started: number): number => Math.round(performance.now() - started) / 1000;
+
+/**
+ * The report of a conversion. Reads the guest's memory, so the input has to be as it was.
+ *
+ * @param path the dump's
+ */
+export function reportConversion(guest: Guest, conversion: Conversion, path: string): ConversionReport {
+  const { windows, image, effort } = guest;
+  const diagnostics = Diagnostics.join(image.diagnostics.list, conversion.diagnostics);
+  return {
     schema: SCHEMA.convert,
     tool: TOOL,
-    outcome: image.diagnostics.losses.length > 0 ? 'losses' : 'good',
+    outcome: diagnostics.outcome,
     input: reportInput(image),
     windows: reportWindows(windows, conversion.contexts),
     dump: reportDump(path, conversion, windows.crash?.bugCheck.code ?? LIVE_SYSTEM_DUMP),
     verification: null,
     sha256: null,
     effort,
-    seconds: Math.round(performance.now() - started) / 1000,
-    diagnostics: image.diagnostics.list,
+    seconds: 0,
+    diagnostics: diagnostics.list,
     evidence: windows.evidence,
   };
-  if (options.onPage) {
-    // Loaded when it is wanted, which is rare.
-    const { describePage } = await import('../report/page.ts');
-    options.onPage({ ...(await describePage(windows, conversion.contexts, conversion.plan)), conversion: report });
-  }
-  return report;
+}
+
+/** What a report for people shows of a conversion. Reads the guest's memory too. */
+export async function describeConverted(
+  windows: Windows,
+  conversion: PlannedConversion,
+  report: ConversionReport,
+): Promise<PageData> {
+  // Loaded when it is wanted, which is rare.
+  const { describePage } = await import('../report/page.ts');
+  return {
+    ...(await describePage(windows, conversion.contexts, conversion.plan)),
+    diagnostics: report.diagnostics,
+    conversion: report,
+  };
+}
+
+/** A crash dump can be opened as a guest, but it is what a conversion makes. */
+function refuseCrashDump({ image }: Guest): void {
+  if (!image.dumpHeader) return;
+  throw new Elf2dmpError({
+    code: 'already-dmp',
+    kind: 'unsupported',
+    message: 'a Windows 64-bit crash dump already',
+    file: image.file,
+    hint: 'open it in WinDbg as it is',
+  });
 }
 
 /** The path of the patch file with links resolved, if one is wanted. */
 async function checkPatchFile({ patches, input, force = false }: ConvertOptions, target: string) {
   if (patches === undefined) return undefined;
-  const resolved = await checkOutput(patches, input, force);
+  const resolved = await checkOutput(patches, nameOf(input), force);
   if (resolved !== target) return resolved;
   throw new Elf2dmpError({
     code: 'patches-is-output',
@@ -140,11 +167,10 @@ async function checkPatchFile({ patches, input, force = false }: ConvertOptions,
 
 /** What is asked of the finished dump. */
 async function checkWritten(
-  windows: Windows,
+  { input, image, windows }: Guest,
   { plan: { extents, patches, prefix } }: Conversion,
-  { input, output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
+  { output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
 ): Promise<Pick<ConversionReport, 'verification' | 'sha256'>> {
-  const { image } = windows;
   const verification = verify
     ? await verifyDump(
         output,
@@ -156,78 +182,97 @@ async function checkWritten(
   return { verification, sha256 };
 }
 
+/** Writes the dump in the way that is asked for. */
+async function makeDump(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
+  const { reflink = 'never' } = options;
+  if (reflink === 'never') return copy(windows, options, target);
+  const shared = await share(windows, options, target);
+  if (!(shared instanceof Reason)) return shared;
+  if (reflink === 'always') {
+    throw new Elf2dmpError({
+      code: 'reflink-impossible',
+      kind: 'unsupported',
+      message: `the dump cannot share the input's blocks: ${shared}`,
+      file: windows.image.file,
+      hint: 'use --reflink=auto, which copies where it has to; sharing needs XFS or Btrfs, both files on one file system',
+    });
+  }
+  const copied = await copy(windows, options, target);
+  const message = `the pages were copied, not shared: ${shared}`;
+  return { ...copied, diagnostics: [...copied.diagnostics, { severity: 'warning', code: 'copied', message }] };
+}
+
 async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
-  const { onProgress, type, compress } = options;
-  const selection =
-    type === 'kernel' || type === 'active' ? selectPages(windows, type, options.ram ?? 'all') : undefined;
-  let conversion: Conversion = planConversion(windows, { ...options, kept: selection?.extents });
-  if (options.dropZeroPages) conversion = await dropZeroPages(windows, options, conversion);
-  if (selection) conversion = { ...conversion, selection };
-  if (options.strict) refuseLosses(windows);
+  const { onProgress, compress } = options;
+  const { image } = windows;
+  const planned = await planCopy(windows, options);
+  if (options.strict) refuseLosses(image, planned);
   const emitOptions = {
     force: options.force,
     sparse: options.sparse,
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
-    beforePublish: () => options.strict && refuseLosses(windows),
+    beforePublish: () => options.strict && refuseLosses(image, planned),
     onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
   };
-  const { plan } = conversion;
   if (compress === undefined) {
-    await emitCopy(plan, windows.image, target, emitOptions);
-    return conversion;
+    await emitCopy(planned.plan, image, target, emitOptions);
+    return { ...planned, written: { how: 'copied' } };
   }
-  const bytes = await emitCompressed(plan, windows.image, target, compress, emitOptions);
-  return { ...conversion, compression: { format: compress, bytes } };
+  const bytes = await emitCompressed(planned.plan, image, target, compress, emitOptions);
+  return { ...planned, written: { how: 'compressed', format: compress, bytes } };
 }
 
-async function dropZeroPages(windows: Windows, options: ConvertOptions, all: Conversion): Promise<Conversion> {
-  const { image } = windows;
-  const { extents, dropped } = await withoutZeroPages(image, all.plan.extents, all.plan.patches, options.signal);
-  if (dropped > 0) {
-    image.diagnostics.add(
-      'loss',
-      'zero-pages-dropped',
-      `${dropped} pages of zeros were left out: a debugger can't tell them from pages that are missing`,
-    );
-  }
-  return { ...planConversion(windows, { ...options, kept: extents }), zeroPagesDropped: dropped };
+async function planCopy(windows: Windows, options: ConvertOptions): Promise<PlannedConversion> {
+  const { type, ram = 'all', patch, context } = options;
+  const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
+  const choices = { type, ram, patch, context, selection };
+  const all = planConversion(windows, choices);
+  if (!options.dropZeroPages) return all;
+  const { extents, dropped } = await withoutZeroPages(
+    windows.image,
+    all.plan.extents,
+    all.plan.patches,
+    options.signal,
+  );
+  const fewer = planConversion(windows, { ...choices, kept: extents });
+  if (dropped === 0) return fewer;
+  const message = `${dropped} pages of zeros were left out: a debugger can't tell them from pages that are missing`;
+  return {
+    ...fewer,
+    zeroPagesDropped: dropped,
+    diagnostics: [...fewer.diagnostics, { severity: 'loss', code: 'zero-pages-dropped', message }],
+  };
 }
 
-/** A dump that shares the input's pages, where that is wanted and can be done; undefined where it has to be copied. */
-async function tryShared(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion | undefined> {
-  const { reflink = 'never' } = options;
-  if (reflink === 'never') return undefined;
+/** Writes a dump that shares the input's pages; a reason where it has to be copied. */
+async function share(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion | Reason> {
   const { image } = windows;
-  let obstacle: string | undefined;
+  const choices = unsharable(options);
+  if (choices) return choices;
   const pages = sharedPages(image);
-  if (options.type === 'full') obstacle = 'a full dump (--type full) has its pages right behind its header';
-  else if (options.type === 'kernel' || options.type === 'active')
-    obstacle = `--type ${options.type} leaves out pages that lie in between`;
-  else if (options.dropZeroPages) obstacle = '--drop-zero-pages leaves out pages that lie in between';
-  else if (options.ram === 'windows') obstacle = '--ram windows leaves out pages that lie in between';
-  else if (typeof pages === 'string') obstacle = pages;
-  else {
-    const conversion = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
-    if (options.strict) refuseLosses(windows);
-    obstacle = await emitReflink(conversion.plan, pages, target, { force: options.force, signal: options.signal });
-    if (obstacle === undefined) return { ...conversion, sharesInput: true };
-  }
-  if (reflink === 'always') {
-    throw new Elf2dmpError({
-      code: 'reflink-impossible',
-      kind: 'unsupported',
-      message: `the dump can not share the input's blocks: ${obstacle}`,
-      file: image.file,
-      hint: 'use --reflink=auto, which copies where it has to; sharing needs XFS or Btrfs, both files on one file system',
-    });
-  }
-  image.diagnostics.add('warning', 'copied', `the pages were copied, not shared: ${obstacle}`);
-  return undefined;
+  if (pages instanceof Reason) return pages;
+  const planned = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
+  if (options.strict) refuseLosses(image, planned);
+  const { force, signal } = options;
+  const obstacle = await emitReflink(planned.plan, pages, target, { force, signal });
+  return obstacle ?? { ...planned, written: { how: 'shared' } };
 }
 
-export function refuseLosses({ image }: Windows): void {
-  const { losses } = image.diagnostics;
+/** Why the dump that the options ask for cannot have the input's pages as they are. */
+function unsharable({ type, ram, dropZeroPages }: ConvertOptions): Reason | undefined {
+  if (type === 'full') return because('in a full dump (--type full) the pages follow right after the header');
+  const leavesOut = [
+    (type === 'kernel' || type === 'active') && `--type ${type}`,
+    dropZeroPages && '--drop-zero-pages',
+    ram === 'windows' && '--ram windows',
+  ].find(Boolean);
+  return leavesOut ? because(`${leavesOut} leaves out pages that lie in between`) : undefined;
+}
+
+/** For `strict`. Throws `Elf2dmpError` where the input or the plan has losses. */
+export function refuseLosses(image: MemoryImage, planned: PlannedConversion): void {
+  const { losses } = Diagnostics.join(image.diagnostics.list, planned.diagnostics);
   if (losses.length === 0) return;
   throw new Elf2dmpError({
     code: 'strict-losses',

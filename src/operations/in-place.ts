@@ -1,5 +1,6 @@
 /** Converting without a second file: the ELF file becomes the dump, and can become the ELF file again. */
-import { type DiagnosticCode, Elf2dmpError } from '../core/errors.ts';
+import { type Diagnostic, Elf2dmpError } from '../core/errors.ts';
+import { because, Reason } from '../core/reason.ts';
 import { FILE_CALLS } from '../files/file-calls.ts';
 import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions } from '../locate/locator.ts';
@@ -12,13 +13,21 @@ import { openImage } from '../readers/registry.ts';
 import type { ConversionReport, UndoReport } from '../report/conversion.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { TOOL } from '../version.ts';
-import type { Windows } from '../windows/windows.ts';
 import { InPlaceFile } from '../write/in-place.ts';
-import { type ConvertOptions, convertImage, refuseLosses } from './convert.ts';
+import {
+  type Converted,
+  type ConvertOptions,
+  describeConverted,
+  refuseLosses,
+  reportConversion,
+  secondsSince,
+  withProgress,
+} from './convert.ts';
+import { Guest } from './guest.ts';
 
 export interface InPlaceOptions
   extends CallOptions<'convertInPlace'>,
-    LocateOptions,
+    Omit<LocateOptions, 'onSearch'>,
     Pick<ConvertOptions, 'signal' | 'onProgress'> {
   /** The ELF file that becomes the dump, under its name. */
   file: string;
@@ -33,6 +42,19 @@ export interface InPlaceOptions
  * @param calls for tests
  */
 export async function convertInPlace(options: InPlaceOptions, calls = FILE_CALLS): Promise<ConversionReport> {
+  return (await convertInPlaceAndDescribe(options, { page: false }, calls)).report;
+}
+
+/**
+ * As `convertInPlace`.
+ *
+ * @param wanted.page also what a report for people shows
+ */
+export async function convertInPlaceAndDescribe(
+  options: InPlaceOptions,
+  wanted: { page: boolean },
+  calls = FILE_CALLS,
+): Promise<Converted> {
   const started = performance.now();
   options.onProgress?.({ phase: 'open' });
   const file = await InPlaceFile.open(options.file, calls);
@@ -50,24 +72,27 @@ export async function convertInPlace(options: InPlaceOptions, calls = FILE_CALLS
     if (state === 'begun') await file.undo();
     const image = openImage(file.path);
     try {
-      if (state === 'begun') {
-        image.diagnostics.add(
-          'warning',
-          'in-place-resumed',
-          'an earlier run had ended half-way: it was taken back first',
-        );
-      }
-      if (file.unseenProcesses > 0) {
-        image.diagnostics.add(
-          'warning',
-          'in-place-unseen',
-          `${file.unseenProcesses} processes of other users could not be asked whether they have the file open for writing`,
-        );
-      }
       const pages = pagesInPlace(image);
-      return await convertImage(image, options, options.file, started, (windows) =>
-        write(windows, pages, options, file),
-      );
+      const guest = await Guest.locate(options.file, image, withProgress(options));
+      options.signal?.throwIfAborted();
+      const planned = planConversion(guest.windows, {
+        patch: options.patch,
+        context: options.context,
+        type: 'bitmap',
+        firstPage: inPlaceFirstPage(pages),
+      });
+      const conversion: Conversion = {
+        ...planned,
+        diagnostics: [...diagnosticsOf(file, state), ...planned.diagnostics],
+        written: { how: 'in place', journal: file.journal },
+      };
+      if (options.strict) refuseLosses(guest.image, conversion);
+      // Afterwards the guest's memory is elsewhere in the file, and partly changed.
+      const report = reportConversion(guest, conversion, options.file);
+      const page = wanted.page ? await describeConverted(guest.windows, conversion, report) : undefined;
+      await file.convert(conversion.plan, pages, options.signal);
+      report.seconds = secondsSince(started);
+      return { report, page };
     } finally {
       image.close();
     }
@@ -76,33 +101,39 @@ export async function convertInPlace(options: InPlaceOptions, calls = FILE_CALLS
   }
 }
 
+function* diagnosticsOf(file: InPlaceFile, state: 'untouched' | 'begun'): Generator<Diagnostic> {
+  if (state === 'begun') {
+    yield {
+      severity: 'warning',
+      code: 'in-place-resumed',
+      message: 'an earlier run was interrupted half-way: it was undone first',
+    };
+  }
+  if (file.unseenProcesses > 0) {
+    yield {
+      severity: 'warning',
+      code: 'in-place-unseen',
+      message: `${file.unseenProcesses} processes of other users could not be asked whether they have the file open for writing`,
+    };
+  }
+}
+
 /** Throws `Elf2dmpError` where they can't be the dump's as they lie. */
 function pagesInPlace(image: MemoryImage): SharedPages {
   const refuse = (message: string, hint: string) =>
     new Elf2dmpError({ code: 'in-place-impossible', kind: 'unsupported', message, file: image.file, hint });
-  const cut = image.diagnostics.list.find(({ code }) => MISSING_BYTES.has(code));
-  if (cut)
-    throw refuse(`the dump is not complete: ${cut.message}`, 'make a new one, or name an OUTPUT for what there is');
-  let pages = image.format === 'elf-core' ? sharedPages(image) : `it is no ELF core file (${image.format})`;
-  if (typeof pages !== 'string' && pages.offset < Elf64Header.size) pages = 'its memory begins within its header';
-  if (typeof pages !== 'string') return pages;
-  throw refuse(`the file can not become the dump: ${pages}`, 'name an OUTPUT: then the dump is a file of its own');
+  const [missing] = image.missing;
+  if (missing) {
+    throw refuse(`the dump is not complete: ${missing.text}`, 'make a new one, or name an OUTPUT for what there is');
+  }
+  let pages =
+    image.format === 'elf-core' ? sharedPages(image) : because(`it is not an ELF core file (${image.format})`);
+  if (!(pages instanceof Reason) && pages.offset < Elf64Header.size) {
+    pages = because('its memory begins within its header');
+  }
+  if (!(pages instanceof Reason)) return pages;
+  throw refuse(`the file cannot become the dump: ${pages}`, 'name an OUTPUT: then the dump is a file of its own');
 }
-
-async function write(
-  windows: Windows,
-  pages: SharedPages,
-  options: InPlaceOptions,
-  file: InPlaceFile,
-): Promise<Conversion> {
-  const conversion = planConversion(windows, { ...options, type: 'bitmap', firstPage: inPlaceFirstPage(pages) });
-  if (options.strict) refuseLosses(windows);
-  await file.convert(conversion.plan, pages, options.signal);
-  return { ...conversion, journal: file.journal };
-}
-
-/** Diagnostics of files that were cut off, or never finished. */
-const MISSING_BYTES = new Set<DiagnosticCode>(['input-truncated', 'notes-truncated', 'memory-absent']);
 
 /**
  * Makes a file that was converted in place, wholly or in part, the ELF file that it was: byte for byte, with its

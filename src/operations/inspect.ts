@@ -1,12 +1,11 @@
 /** What an input is and what runs in it, as plain data (schema/info.schema.json). Addresses are hex strings. */
-import { Elf2dmpError } from '../core/errors.ts';
+import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { hex } from '../core/units.ts';
-import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import { machineOf } from '../machines/index.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
-import { type OpenOptions, openInput } from '../readers/input.ts';
+import { openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
 import { reportError } from '../report/failure.ts';
 import { type DumpHeader, type InfoReport, type InputReport, reportHeader, reportInput } from '../report/input.ts';
@@ -14,53 +13,79 @@ import { describePage, type PageData } from '../report/page.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
+import { Guest, type ReadingOptions } from './guest.ts';
 
-export interface InspectOptions extends CallOptions<'inspect'>, LocateOptions, Omit<OpenOptions, 'crashDumps'> {
-  /** A file, a compressed file, a pipe, or `-` for standard input. */
-  input: string;
-  /** Called with what a report for people shows. */
-  onPage?: ((page: PageData) => void) | undefined;
+export interface InspectOptions extends CallOptions<'inspect'>, ReadingOptions {
+  /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
+  input: string | Guest;
+}
+
+/** What an inspection found: the report, and what a report for people shows if that was asked for. */
+export interface Inspected {
+  report: InfoReport;
+  page: PageData | undefined;
 }
 
 /** Looks at a dump of any kind that is read, crash dumps too. Throws `Elf2dmpError` where the input can't be opened. */
 export async function inspect(options: InspectOptions): Promise<InfoReport> {
-  const report = (found: Pick<InfoReport, 'input'> & Partial<InfoReport>): InfoReport => ({
-    schema: SCHEMA.info,
-    tool: TOOL,
-    windows: null,
-    problem: null,
-    diagnostics: [],
-    ...found,
-  });
+  return (await inspectAndDescribe(options, { page: false })).report;
+}
+
+/**
+ * As `inspect`.
+ *
+ * @param wanted.page also what a report for people shows
+ */
+export async function inspectAndDescribe(options: InspectOptions, wanted: { page: boolean }): Promise<Inspected> {
+  const { input } = options;
+  if (typeof input !== 'string') return inspectGuest(input, options, wanted);
   let image: MemoryImage;
   try {
-    image = await openInput(options.input, { ...options, crashDumps: true });
+    image = await openInput(input, { ...options, crashDumps: true });
   } catch (error) {
-    // Of a dump whose memory is not read, the header is worth telling.
+    // If only the memory of a crash dump is not read, its header is still worth showing.
     if (!(error instanceof Elf2dmpError) || (error.code !== 'dmp-type' && error.code !== 'dmp-machine')) throw error;
-    const input = describeHeaderOnly(options.input);
-    if (!input) throw error;
-    return report({ input, problem: reportError(error) });
+    const header = describeHeaderOnly(input);
+    if (!header) throw error;
+    return { report: reportOf({ input: header, problem: reportError(error) }), page: undefined };
   }
   try {
-    const windows = await locateWindows(image, options);
-    const contexts = chooseContexts(windows, options.context ?? 'auto');
-    for (const { severity, code, message } of contexts.warnings) image.diagnostics.add(severity, code, message);
-    if (options.onPage) options.onPage({ ...(await describePage(windows, contexts)), conversion: undefined });
-    return report({
-      input: reportInput(windows.image),
-      windows: describeWindows(windows, contexts),
-      diagnostics: windows.image.diagnostics.list,
-    });
+    return await inspectGuest(await Guest.locate(input, image, options), options, wanted);
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || (error.kind !== 'unsupported' && error.kind !== 'corrupt')) throw error;
     const found = { input: reportInput(image), problem: reportError(error), diagnostics: image.diagnostics.list };
-    options.onPage?.({ ...found, ...NOTHING_FOUND });
-    return report(found);
+    return { report: reportOf(found), page: wanted.page ? { ...found, ...NOTHING_FOUND } : undefined };
   } finally {
     image.close();
   }
 }
+
+async function inspectGuest(
+  { windows, image }: Guest,
+  { context = 'auto' }: InspectOptions,
+  wanted: { page: boolean },
+): Promise<Inspected> {
+  const contexts = chooseContexts(windows, context);
+  const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics).list;
+  const page = wanted.page
+    ? { ...(await describePage(windows, contexts)), diagnostics, conversion: undefined }
+    : undefined;
+  const report = reportOf({
+    input: reportInput(image),
+    windows: describeWindows(windows, contexts),
+    diagnostics,
+  });
+  return { report, page };
+}
+
+const reportOf = (found: Pick<InfoReport, 'input'> & Partial<InfoReport>): InfoReport => ({
+  schema: SCHEMA.info,
+  tool: TOOL,
+  windows: null,
+  problem: null,
+  diagnostics: [],
+  ...found,
+});
 
 const NOTHING_FOUND = { windows: null, evidence: [], stacks: [], memory: undefined, conversion: undefined } as const;
 

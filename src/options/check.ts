@@ -4,6 +4,7 @@
  */
 import { Elf2dmpError } from '../core/errors.ts';
 import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
+import { OpenedInput } from './opened.ts';
 import type { Call, OptionRow } from './row.ts';
 import { closest } from './similar.ts';
 import { OPTIONS, type OptionName, ROWS } from './table.ts';
@@ -14,20 +15,23 @@ interface CallForm {
   /** Paths that it can't do without. */
   paths: readonly string[];
   callbacks: readonly string[];
+  /** Options that may be an opened input instead of a path. */
+  inputs: readonly string[];
 }
 
 const READING = ['onSpool', 'onSpooled', 'onSearch'] as const;
 
 /** Every function of the library that takes options. */
 export const CALLS = {
-  convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onSearch', 'onProgress', 'onPage'] },
-  convertInPlace: { paths: ['file'], callbacks: ['onSearch', 'onProgress', 'onPage'] },
-  undoInPlace: { paths: ['file'], callbacks: [] },
-  inspect: { paths: ['input'], callbacks: [...READING, 'onPage'] },
-  stacks: { paths: ['input'], callbacks: READING },
-  verify: { paths: ['dump'], callbacks: [...READING, 'onProgress'] },
-  open: { paths: [], callbacks: READING },
-  locate: { paths: [], callbacks: ['onSearch'] },
+  convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onProgress'], inputs: ['input'] },
+  convertInPlace: { paths: ['file'], callbacks: ['onProgress'], inputs: [] },
+  undoInPlace: { paths: ['file'], callbacks: [], inputs: [] },
+  inspect: { paths: ['input'], callbacks: READING, inputs: ['input'] },
+  stacks: { paths: ['input'], callbacks: READING, inputs: ['input'] },
+  verify: { paths: ['dump'], callbacks: [...READING, 'onProgress'], inputs: ['against'] },
+  openGuest: { paths: [], callbacks: READING, inputs: [] },
+  open: { paths: [], callbacks: READING, inputs: [] },
+  locate: { paths: [], callbacks: ['onSearch'], inputs: [] },
 } as const satisfies Record<Call, CallForm>;
 
 /** Names that a function takes besides the table's options. */
@@ -68,7 +72,8 @@ export function checkCall(call: Call, options: unknown): void {
     throw wrongValue(call, 'an object of options', found(options));
   }
   const given = options as Readonly<Record<string, unknown>>;
-  const { paths, callbacks }: CallForm = CALLS[call];
+  const { paths, callbacks, inputs }: CallForm = CALLS[call];
+  const isOpened = (key: string) => inputs.includes(key) && given[key] instanceof OpenedInput;
   const rows = new Map(
     ROWS.filter(([, row]) => row.calls.includes(call)).map(([name, row]) => [libraryName(name, row), { name, row }]),
   );
@@ -81,7 +86,7 @@ export function checkCall(call: Call, options: unknown): void {
     if (value === undefined) {
       throw new Elf2dmpError({ code: 'option-missing', kind: 'usage', message: `${call}: ${path} is missing` });
     }
-    checkPath(`${call}: ${path}`, value);
+    if (!isOpened(path)) checkPath(`${call}: ${path}`, value);
   }
   for (const name of callbacks) {
     const value = given[name];
@@ -97,7 +102,7 @@ export function checkCall(call: Call, options: unknown): void {
   for (const [key, { name, row }] of rows) {
     const value = given[key];
     values[name] = value;
-    if (value !== undefined && !isValue(row, value)) {
+    if (value !== undefined && !isOpened(key) && !isValue(row, value)) {
       throw wrongValue(`${call}: ${key}`, libraryExpectation(row), found(value));
     }
     if (value !== undefined && row.needs !== undefined && rows.has(row.needs) && given[row.needs] === undefined) {

@@ -4,7 +4,16 @@
 export type Command = 'convert' | 'in-place' | 'undo' | 'batch' | 'info' | 'verify' | 'stack' | 'completion';
 
 /** Functions of the library that take options. */
-export type Call = 'convert' | 'convertInPlace' | 'undoInPlace' | 'inspect' | 'stacks' | 'verify' | 'open' | 'locate';
+export type Call =
+  | 'convert'
+  | 'convertInPlace'
+  | 'undoInPlace'
+  | 'inspect'
+  | 'stacks'
+  | 'verify'
+  | 'openGuest'
+  | 'open'
+  | 'locate';
 
 /** Headings that group the options in the help. */
 export type Group = 'Output' | 'Input' | 'Windows' | 'Checks and reports' | 'Batch' | 'Messages';

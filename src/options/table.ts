@@ -12,8 +12,8 @@ import type { OptionRow } from './row.ts';
 /** Commands that read an input, locate Windows, or do both. */
 const READING = ['convert', 'batch', 'info', 'verify', 'stack'] as const;
 const LOCATING = ['convert', 'in-place', 'batch', 'info', 'verify', 'stack'] as const;
-const READING_CALLS = ['convert', 'inspect', 'stacks', 'verify', 'open'] as const;
-const LOCATING_CALLS = ['convert', 'convertInPlace', 'inspect', 'stacks', 'verify', 'locate'] as const;
+const READING_CALLS = ['convert', 'inspect', 'stacks', 'verify', 'openGuest', 'open'] as const;
+const LOCATING_CALLS = ['convert', 'convertInPlace', 'inspect', 'stacks', 'verify', 'openGuest', 'locate'] as const;
 
 const SYSTEM_SPOOL =
   "directory for the temporary file that compressed or piped input needs (default: the system's temporary directory)";
@@ -320,7 +320,7 @@ export const OPTIONS = {
     help: 'open Windows crash dumps too',
     group: 'Input',
     commands: [],
-    calls: ['open'],
+    calls: ['openGuest', 'open'],
   },
   /** The input that the dump was made from. */
   against: {

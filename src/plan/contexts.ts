@@ -32,23 +32,23 @@ export interface Contexts {
   opened: ShownContext | undefined;
   /** A conversion has the debugger open on this one. In a crash dump it may be another than `opened`. */
   intended: ShownContext | undefined;
-  /** Why a processor does not show what was asked for. */
-  warnings: readonly Diagnostic[];
+  /** Why a processor does not show what was asked for, or shows nothing. */
+  diagnostics: readonly Diagnostic[];
 }
 
 /** A crash dump has one set of registers, so that `choice` makes no difference there. */
 export function chooseContexts(windows: Windows, choice: ContextChoice): Contexts {
   const { dumpHeader } = windows.image;
-  const warnings: Diagnostic[] = [];
+  const diagnostics: Diagnostic[] = [];
   const shown = windows.processors.map((processor) => {
     if (dumpHeader) return dumpedContext(windows, processor);
     const { context, warning } = chooseContext(windows, processor, choice);
-    if (warning) warnings.push(warning);
+    if (warning) diagnostics.push(warning);
     return context;
   });
   const intended = chooseOpened(windows, shown);
   const opened = dumpHeader ? openedInDump(windows, shown, dumpHeader.ContextRecord) : intended;
-  return { shown, opened, intended, warnings };
+  return { shown, opened, intended, diagnostics };
 }
 
 function chooseContext(
@@ -122,11 +122,11 @@ export function ownerOf(
 
 /** Puts the registers that a processor shows where the debugger takes them from. */
 export function patchProcessor(
-  { image, space, kdbg, crash }: Windows,
+  { image: { machine }, space, kdbg, crash }: Windows,
   { processor, frame }: ShownContext,
   patches: PatchSet,
 ): void {
-  const { machine, diagnostics } = image;
+  const { diagnostics } = patches;
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
   if (processor.context === undefined || processor.context instanceof Reason) {

@@ -1,8 +1,11 @@
-import { Elf2dmpError } from '../core/errors.ts';
+/** What a conversion writes: a pure value with its losses. Planning changes nothing, so it can be done again. */
+
+import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
-import type { Compression } from '../options/choices.ts';
-import type { CallOptions } from '../options/values.ts';
+import type { Extent } from '../memory/runs.ts';
+import type { Compression, ContextChoice, DumpTypeChoice, RamChoice } from '../options/choices.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
+import type { SharedData } from '../windows/shared-user-data.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
 import { headerValues } from './header-values.ts';
@@ -10,69 +13,110 @@ import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
 import type { PageSelection } from './select-pages.ts';
 
-export interface Conversion {
+/** A dump that is to be written, and what it shows. */
+export interface PlannedConversion {
   plan: DumpPlan;
   /** The header's context and exception record are those of `opened`. */
   contexts: Contexts;
   /** Of the header's exception record; 0 where no registers are known. */
   exceptionAddress: bigint;
-  /** Its pages share the input's blocks. */
-  sharesInput: boolean;
-  /** Of a kernel dump or one of active memory: what was kept and why. */
-  selection?: PageSelection;
-  zeroPagesDropped?: number;
-  /** `bytes`: of the compressed file. */
-  compression?: { format: Compression; bytes: number };
-  /** The journal of a file converted in place. */
-  journal?: string;
+  /** In a kernel dump or one of active memory: what was kept and why. */
+  selection: PageSelection | undefined;
+  /** Pages of zeros that were left out because the caller asked for that. */
+  zeroPagesDropped: number;
+  /** What the dump lacks, or shows other than asked for. What the input lacks is among the image's diagnostics. */
+  diagnostics: readonly Diagnostic[];
 }
 
-/** What is to be written for `windows`. Adds what can't be set to the diagnostics. */
-export function planConversion(
-  windows: Windows,
-  options: Pick<CallOptions<'convert'>, 'patch' | 'context' | 'type' | 'ram'> &
-    Pick<PlanOptions, 'firstPage' | 'kept'> = {},
-): Conversion {
-  const { image, space, kdbg, shared } = windows;
-  const { machine, diagnostics } = image;
-  const contexts = chooseContexts(windows, options.context ?? 'auto');
-  for (const { severity, code, message } of contexts.warnings) diagnostics.add(severity, code, message);
+/** How the dump got to disk. */
+export type Written =
+  | { how: 'copied' }
+  /** Its pages share the input's blocks. */
+  | { how: 'shared' }
+  /** `bytes` are those of the compressed file. */
+  | { how: 'compressed'; format: Compression; bytes: number }
+  /** The input became the dump; the journal can undo it. */
+  | { how: 'in place'; journal: string };
+
+/** A dump that was written. */
+export interface Conversion extends PlannedConversion {
+  written: Written;
+}
+
+/** What a caller of `planConversion` chooses. */
+export interface ConversionChoices {
+  /** false: leave the guest's memory as it is. Default true. */
+  patch?: boolean | undefined;
+  /** Default `auto`. */
+  context?: ContextChoice | undefined;
+  /** Default `auto`. */
+  type?: DumpTypeChoice | undefined;
+  /** Default `all`. */
+  ram?: RamChoice | undefined;
+  /** Keeps only these pages. */
+  selection?: PageSelection | undefined;
+  /** Keeps only these pages of the selection, or of all. */
+  kept?: readonly Extent[] | undefined;
+  /** Where a bitmap dump's pages begin, see `PlanOptions`. */
+  firstPage?: PlanOptions['firstPage'];
+}
+
+/** Plans the dump for `windows`. Throws `Elf2dmpError` where no such dump is possible. */
+export function planConversion(windows: Windows, choices: ConversionChoices = {}): PlannedConversion {
+  const { image, space, kdbg } = windows;
+  const { selection, kept = selection?.extents } = choices;
+  const diagnostics = new Diagnostics();
+  if (selection) diagnostics.addAll(selection.diagnostics);
+  const contexts = chooseContexts(windows, choices.context ?? 'auto');
+  diagnostics.addAll(contexts.diagnostics);
   const patches = new PatchSet(space, diagnostics);
-  if (options.patch ?? true) {
+  if (choices.patch ?? true) {
     if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
     for (const context of contexts.shown) patchProcessor(windows, context, patches);
   }
+  diagnostics.addAll(lossesOfHeader(windows.shared));
+  const { opened } = contexts;
+  const plan = planDump(image, {
+    values: headerValues(windows, opened?.frame),
+    patches: patches.list,
+    type: choices.type ?? 'auto',
+    firstPage: choices.firstPage,
+    kept,
+    ranges: choices.ram === 'windows' ? windowsRam(windows) : undefined,
+  });
+  diagnostics.addAll(plan.diagnostics);
+  return {
+    plan,
+    contexts,
+    exceptionAddress: opened ? image.machine.viewContext(opened.frame).instructionPointer : 0n,
+    selection,
+    zeroPagesDropped: 0,
+    diagnostics: diagnostics.list,
+  };
+}
+
+/** Fields of the header whose values are unknown. */
+function* lossesOfHeader(shared: SharedData): Generator<Diagnostic> {
   for (const [name, value] of [
     ['SystemTime', shared.systemTime],
     ['InterruptTime', shared.interruptTime],
   ] as const) {
-    if (value === undefined) {
-      diagnostics.add(
-        'loss',
-        'time-unknown',
-        `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
-      );
-    }
+    if (value !== undefined) continue;
+    yield {
+      severity: 'loss',
+      code: 'time-unknown',
+      message: `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
+    };
   }
-  if (shared.productType === 0) {
-    diagnostics.add('loss', 'product-type-damaged', 'SharedUserData.NtProductType is damaged: the dump says 0');
-  }
-  const { opened } = contexts;
-  const exceptionAddress = opened ? machine.viewContext(opened.frame).instructionPointer : 0n;
-  const plan = planDump(
-    image,
-    headerValues(windows, opened?.frame),
-    patches.list,
-    {
-      type: options.type ?? 'auto',
-      firstPage: options.firstPage,
-      kept: options.kept,
-      ranges: options.ram === 'windows' ? windowsRam(windows) : undefined,
-    },
-    diagnostics,
-  );
-  return { plan, contexts, exceptionAddress, sharesInput: false };
+  if (shared.productType !== 0) return;
+  yield {
+    severity: 'loss',
+    code: 'product-type-damaged',
+    message: 'SharedUserData.NtProductType is damaged: the dump says 0',
+  };
 }
+
+/** What Windows counts as RAM. Throws `Elf2dmpError` where that is unknown. */
 export function windowsRam({ image, physicalMemory }: Windows): readonly RamRange[] {
   if (!(physicalMemory instanceof Reason)) return physicalMemory;
   throw new Elf2dmpError({

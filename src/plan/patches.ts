@@ -18,12 +18,13 @@ export interface Patch {
 
 export class PatchSet {
   readonly #space: AddressSpace;
-  readonly #diagnostics: Diagnostics;
+  /** Where what cannot be patched is reported. */
+  readonly diagnostics: Diagnostics;
   readonly #patches: Patch[] = [];
 
   constructor(space: AddressSpace, diagnostics: Diagnostics) {
     this.#space = space;
-    this.#diagnostics = diagnostics;
+    this.diagnostics = diagnostics;
   }
 
   /**
@@ -56,7 +57,7 @@ export class PatchSet {
   }
 
   #refuse(what: string, address: VirtualAddress, reason: string): false {
-    this.#diagnostics.add('loss', 'patch-impossible', `${what} could not be set: ${reason}`, {
+    this.diagnostics.add('loss', 'patch-impossible', `${what} could not be set: ${reason}`, {
       virtual: hex64(address),
     });
     return false;

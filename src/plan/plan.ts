@@ -1,6 +1,6 @@
 /** A dump as a pure value: its first bytes, which pages follow in which order, and what is changed in them. */
 import { alignUp } from '../core/bits.ts';
-import { type Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { HeaderValues } from '../formats/dump-header.ts';
 import { DUMP_ATTRIBUTE_FILTERED, DumpType } from '../formats/win-dump.ts';
@@ -21,6 +21,8 @@ export interface DumpPlan {
   /** Bytes of the finished file. */
   size: number;
   patches: readonly Patch[];
+  /** What the dump lacks, or differs in from what was asked for. */
+  diagnostics: readonly Diagnostic[];
 }
 
 export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'>;
@@ -34,6 +36,8 @@ const DUMP_TYPES = {
 } as const;
 
 export interface PlanOptions {
+  values: PlanValues;
+  patches: readonly Patch[];
   /** `auto`: full where the header can list all runs. */
   type: 'auto' | DumpPlan['type'];
   /** Sorted, disjoint ranges of whole pages: only what lies in them is kept. undefined: all. */
@@ -52,13 +56,8 @@ export function dumpTypeOf(header: { DumpType: number; Attributes: number }): Du
 }
 
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
-export function planDump(
-  image: MemoryImage,
-  values: PlanValues,
-  patches: readonly Patch[],
-  options: PlanOptions,
-  diagnostics: Diagnostics,
-): DumpPlan {
+export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
+  const diagnostics = new Diagnostics();
   const { type, extents } = chooseExtents(image, options, diagnostics);
   const pages = sum(extents) / PAGE_SIZE;
   const last = extents.at(-1);
@@ -84,7 +83,7 @@ export function planDump(
   const prefix = Buffer.alloc(prefixSize);
   form
     .encode({
-      ...values,
+      ...options.values,
       extents,
       pages,
       dumpType: DUMP_TYPES[type],
@@ -93,7 +92,8 @@ export function planDump(
     })
     .copy(prefix);
   if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, form.size);
-  return { type, prefix, firstPage, extents, pages, size, patches: keepPatches(patches, extents, diagnostics) };
+  const patches = keepPatches(options.patches, extents, diagnostics);
+  return { type, prefix, firstPage, extents, pages, size, patches, diagnostics: diagnostics.list };
 }
 
 /** LeechCore refuses dumps whose pages begin beyond it: a map of almost 512 GiB. */

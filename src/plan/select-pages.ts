@@ -1,5 +1,6 @@
 /** Which pages a kernel dump or a dump of active memory keeps, and why. */
 
+import { type Diagnostic, Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
 import { PageMap } from '../memory/page-map.ts';
@@ -45,6 +46,8 @@ export interface PageSelection {
   processes: number;
   /** Page-table roots followed. */
   roots: number;
+  /** Why pages that belong to the dump may be left out. */
+  diagnostics: readonly Diagnostic[];
 }
 
 const STATE_KINDS: Record<number, PageKind> = {
@@ -66,11 +69,10 @@ const MAPPED = Mapped.kernelTable | Mapped.userTable | Mapped.kernel | Mapped.us
 /**
  * A kernel dump keeps what the kernel's half of any process maps, pages in transition included: the
  * debugger follows those. A dump of active memory keeps what any process maps and what Windows has in use; pages
- * that are only in transition are judged by their state. Adds doubts to the image's diagnostics.
+ * that are only in transition are judged by their state.
  */
 export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'all' | 'windows'): PageSelection {
   const { image, space, kdbg } = windows;
-  const { diagnostics } = image;
   const found = findProcessRoots(windows);
   const map = new PageMap(image);
   const walked = walkTables(space, found.roots, map);
@@ -91,6 +93,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     return keep;
   });
 
+  const diagnostics = new Diagnostics();
   if (found.doubt !== undefined) {
     const lost = type === 'kernel' ? "other processes' session memory" : "other processes' memory";
     const severity = type === 'active' && known ? 'warning' : 'loss';
@@ -125,6 +128,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     statesDetail: known ? states.how : states.text,
     processes: found.processes,
     roots: found.roots.length,
+    diagnostics: diagnostics.list,
   };
 }
 

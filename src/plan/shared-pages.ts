@@ -1,6 +1,7 @@
 /** Whether a dump can use the input's pages where they lie. */
 import { fstatSync } from 'node:fs';
 import { alignUp } from '../core/bits.ts';
+import { because, type Reason } from '../core/reason.ts';
 import { PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 
@@ -10,19 +11,20 @@ import type { MemoryImage } from '../memory/image.ts';
  *
  * @returns the reason why not, for people, or where the pages are
  */
-export function sharedPages(image: MemoryImage): SharedPages | string {
+export function sharedPages(image: MemoryImage): SharedPages | Reason {
   const { stored } = image;
   const [first] = stored?.runs ?? [];
-  if (!stored || !first) return 'the input does not hold the pages as they are';
-  if (image.diagnostics.list.some((d) => d.code === 'memory-absent'))
-    return 'the input lacks memory that its headers list';
+  if (!stored || !first) return because('the input does not hold the pages as they are');
+  if (image.missing.some(({ what, how }) => what === 'memory' && how === 'never stored')) {
+    return because('the input lacks memory that its headers list');
+  }
   let next = first.fileOffset;
   for (const run of stored.runs) {
     if (run.start % PAGE_SIZE !== 0 || run.size % PAGE_SIZE !== 0) {
-      return `the run at physical 0x${run.start.toString(16)} is not of whole pages`;
+      return because(`the run at physical 0x${run.start.toString(16)} is not of whole pages`);
     }
     if (run.fileOffset !== next) {
-      return `the run at physical 0x${run.start.toString(16)} does not follow the one before it in the file`;
+      return because(`the run at physical 0x${run.start.toString(16)} does not follow the one before it in the file`);
     }
     next += run.size;
   }

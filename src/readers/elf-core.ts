@@ -1,6 +1,6 @@
 /** ELF64 core files, as QEMU's dump-guest-memory and libvirt's `virsh dump --memory-only` write them. */
 
-import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
+import { type Fail as FailOf, failIn } from '../core/errors.ts';
 import { firstIndex } from '../core/sorted.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import {
@@ -21,6 +21,7 @@ import {
 } from '../formats/elf.ts';
 import { convertedMachines, machineOf, marksOf } from '../machines/index.ts';
 import { MemoryImage } from '../memory/image.ts';
+import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { append, endOf, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
@@ -68,7 +69,7 @@ export const elfCore: Reader = {
 };
 
 function open(source: ByteSource): MemoryImage {
-  const diagnostics = new Diagnostics();
+  const diagnostics = new InputDiagnostics();
   const fail = failIn(source.name);
 
   const header = readHeader(source, fail);
@@ -84,9 +85,8 @@ function open(source: ByteSource): MemoryImage {
   let budget = MAX_NOTE_BYTES;
   for (const { index, fileOffset, fileSize } of noteSegments) {
     if (fileOffset + fileSize > source.size) {
-      diagnostics.add(
-        'loss',
-        'notes-truncated',
+      diagnostics.addCutOff(
+        'notes',
         `the notes (program header ${index}) should end at file offset ${hex(fileOffset + fileSize)}, but the file ends at ${hex(source.size)}`,
         { offset: hex(source.size) },
       );
@@ -128,6 +128,7 @@ function open(source: ByteSource): MemoryImage {
     cpus,
     notes: otherNotes,
     diagnostics,
+    missing: diagnostics.missing,
   });
 }
 
@@ -338,7 +339,7 @@ function toRuns(
   segments: readonly Segment[],
   source: ByteSource,
   memory: { start: number; end: number } | undefined,
-  diagnostics: Diagnostics,
+  diagnostics: InputDiagnostics,
 ): FileRun[] {
   let cut = 0;
   let absent = 0;
@@ -358,17 +359,14 @@ function toRuns(
     if (fileSize > 0) usable.push({ ...segment, physical, fileOffset, fileSize });
   }
   if (cut > 0) {
-    diagnostics.add(
-      'loss',
-      'input-truncated',
+    diagnostics.addCutOff(
+      'memory',
       `the file ends at offset ${hex(source.size)}, ${bytes(cut)} short of what its program headers list: those pages are missing`,
       { offset: hex(source.size), missingBytes: hex(cut) },
     );
   }
   if (absent > 0) {
-    diagnostics.add(
-      'loss',
-      'memory-absent',
+    diagnostics.addNeverStored(
       `${bytes(absent)} of guest memory are listed by the headers but not stored in the file (p_filesz < p_memsz)`,
       {
         missingBytes: hex(absent),
@@ -390,7 +388,7 @@ function toRuns(
 }
 
 /** A header that begins lower wins where two overlap, and of two that begin together the earlier in the table. */
-function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): FileRun[] {
+function resolveOverlaps(segments: Segment[], diagnostics: InputDiagnostics): FileRun[] {
   segments.sort((a, b) => a.physical - b.physical || a.index - b.index);
   let conflicts = 0;
   let firstConflict = 0;
@@ -423,7 +421,7 @@ function resolveOverlaps(segments: Segment[], diagnostics: Diagnostics): FileRun
 function recoverUnlisted(
   runs: readonly FileRun[],
   memory: { start: number; end: number },
-  diagnostics: Diagnostics,
+  diagnostics: InputDiagnostics,
 ): FileRun[] {
   const inFile = [...runs].sort((a, b) => a.fileOffset - b.fileOffset);
   const gaps: { from: number; to: number }[] = [];

@@ -2,11 +2,12 @@
  * Raw physical memory: QEMU's `pmemsave`, a memory-backend file, a hypervisor's flat memory file. It has
  * no header and no CPU states, and nothing in it says where the hole below 4 GiB is.
  */
-import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { Elf2dmpError } from '../core/errors.ts';
 import { bytes, GIB, hex, PAGE_SIZE, pa } from '../core/units.ts';
 import { MACHINES } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
 import { MemoryImage } from '../memory/image.ts';
+import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { type FileRun, firstOverlap } from '../memory/runs.ts';
 import type { RawRange } from '../options/values.ts';
 import type { ByteSource } from '../source/source.ts';
@@ -89,11 +90,10 @@ function makeImage(
   { machine, runs }: { machine: Machine; runs: FileRun[] },
   alternatives: MemoryImage[] = [],
 ): MemoryImage {
-  const diagnostics = new Diagnostics();
+  const diagnostics = new InputDiagnostics();
   if (source.size % PAGE_SIZE !== 0) {
-    diagnostics.add(
-      'loss',
-      'input-truncated',
+    diagnostics.addCutOff(
+      'memory',
       `raw memory of ${hex(source.size)} bytes, which is no whole number of pages: it may be cut off`,
     );
   }
@@ -105,6 +105,7 @@ function makeImage(
     cpus: [],
     notes: [],
     diagnostics,
+    missing: diagnostics.missing,
     alternatives,
   });
 }

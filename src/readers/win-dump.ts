@@ -1,5 +1,5 @@
 /** Windows crash dumps that hold pages of all memory: full ones and bitmap ones. */
-import { Diagnostics, type Fail as FailOf, failIn } from '../core/errors.ts';
+import { type Fail as FailOf, failIn } from '../core/errors.ts';
 import type { StructOf } from '../core/struct.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
@@ -13,6 +13,7 @@ import {
 import { dumpHeaderFormOf, MACHINES, machineOf, marksOf } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
 import { MemoryImage } from '../memory/image.ts';
+import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { Estimate, Reader } from './reader.ts';
@@ -65,7 +66,7 @@ export function readDumpHeader(source: ByteSource): DumpHeader {
 }
 
 function open(source: ByteSource): MemoryImage {
-  const diagnostics = new Diagnostics();
+  const diagnostics = new InputDiagnostics();
   const fail = failIn(source.name);
   const header = readHeader(source, fail);
   const machine = dumpMachine(header, fail);
@@ -78,7 +79,7 @@ function open(source: ByteSource): MemoryImage {
   });
   const missing = sum(listed) - sum(runs);
   if (missing > 0) {
-    diagnostics.add('loss', 'input-truncated', `the file ends ${bytes(missing)} before the memory that it lists does`, {
+    diagnostics.addCutOff('memory', `the file ends ${bytes(missing)} before the memory that it lists does`, {
       offset: hex(source.size),
     });
   }
@@ -96,6 +97,7 @@ function open(source: ByteSource): MemoryImage {
     cpus: [],
     notes: [],
     diagnostics,
+    missing: diagnostics.missing,
     dumpHeader: header.values,
   });
 }

@@ -3,12 +3,13 @@
  * section .xen_pages, a page for each entry of .xen_pfn, and the CPUs are in .xen_prstatus (Xen's
  * docs/misc/dump-core-format.txt). No file of a real Xen was at hand to check it on.
  */
-import { Diagnostics, type Fail, failIn } from '../core/errors.ts';
+import { type Fail, failIn } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import { ELF_MAGIC, Elf64Header, Elf64SectionHeader, ET_CORE } from '../formats/elf.ts';
 import { machineOf } from '../machines/index.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import { MemoryImage } from '../memory/image.ts';
+import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { append, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { Reader } from './reader.ts';
@@ -59,7 +60,7 @@ interface XenMachine {
 }
 
 function open(source: ByteSource): MemoryImage {
-  const diagnostics = new Diagnostics();
+  const diagnostics = new InputDiagnostics();
   const fail = failIn(source.name);
   const { machine, vcpu } = xenMachine(readUpTo(source, 0, Elf64Header.size))!;
   const sections = readSections(source);
@@ -91,6 +92,7 @@ function open(source: ByteSource): MemoryImage {
     cpus: readCpus(source, vcpu, sections.get('.xen_prstatus'), diagnostics),
     notes: [],
     diagnostics,
+    missing: diagnostics.missing,
   });
 }
 
@@ -121,7 +123,7 @@ function readRuns(
   source: ByteSource,
   pages: Section,
   pfns: Section,
-  diagnostics: Diagnostics,
+  diagnostics: InputDiagnostics,
   fail: Fail<'corrupt'>,
 ): FileRun[] {
   const listed = Math.floor(Math.min(pfns.size, Math.max(0, source.size - pfns.offset)) / 8);
@@ -151,9 +153,8 @@ function readRuns(
   runs.sort((a, b) => a.start - b.start);
   const missing = pages.size - stored * PAGE_SIZE + Math.max(0, pfns.size / 8 - listed) * PAGE_SIZE;
   if (missing >= PAGE_SIZE || listed !== stored) {
-    diagnostics.add(
-      'loss',
-      'input-truncated',
+    diagnostics.addCutOff(
+      'memory',
       `the file ends at offset ${hex(source.size)}, ${bytes(missing)} short of what its sections list (${listed} page numbers and ${stored} pages are there)`,
       { offset: hex(source.size) },
     );
@@ -162,7 +163,7 @@ function readRuns(
 }
 
 /** Keeps the first copy of a page that is listed twice. */
-function disjoint(runs: readonly FileRun[], diagnostics: Diagnostics): FileRun[] {
+function disjoint(runs: readonly FileRun[], diagnostics: InputDiagnostics): FileRun[] {
   let doubled = 0;
   const result = firstWins(runs, (_kept, _run, size) => {
     doubled += size;
@@ -177,7 +178,7 @@ function readCpus(
   source: ByteSource,
   { size, parse }: XenMachine['vcpu'],
   section: Section | undefined,
-  diagnostics: Diagnostics,
+  diagnostics: InputDiagnostics,
 ): CpuState[] {
   if (!section) return [];
   const cpus: CpuState[] = [];

@@ -21,7 +21,7 @@ export interface DumpReport {
   runs: RangeReport[];
   runCount: number;
   /** In a kernel dump or one of active memory; pages of zeros that were dropped count as kept here. */
-  selection: Omit<PageSelection, 'type' | 'extents'> | null;
+  selection: Omit<PageSelection, 'type' | 'extents' | 'diagnostics'> | null;
   /** With `--drop-zero-pages`. */
   zeroPagesDropped: number;
   /** The format and bytes of the compressed file; `bytes` are those of the dump in it. */
@@ -74,16 +74,7 @@ export interface UndoReport {
 
 export function reportDump(
   path: string,
-  {
-    plan,
-    contexts: { opened },
-    exceptionAddress,
-    sharesInput,
-    journal,
-    selection,
-    zeroPagesDropped,
-    compression,
-  }: Conversion,
+  { plan, contexts: { opened }, exceptionAddress, selection, zeroPagesDropped, written }: Conversion,
   bugCheckCode: number,
 ): DumpReport {
   return {
@@ -93,10 +84,10 @@ export function reportDump(
     pages: plan.pages,
     ...reportRuns(plan.extents),
     selection: selection ? selectionReport(selection) : null,
-    zeroPagesDropped: zeroPagesDropped ?? 0,
-    compression: compression ?? null,
-    sharesInput,
-    undoJournal: journal ?? null,
+    zeroPagesDropped,
+    compression: written.how === 'compressed' ? { format: written.format, bytes: written.bytes } : null,
+    sharesInput: written.how === 'shared',
+    undoJournal: written.how === 'in place' ? written.journal : null,
     bugCheckCode: hex(bugCheckCode),
     exception: opened
       ? {
@@ -109,4 +100,4 @@ export function reportDump(
   };
 }
 
-const selectionReport = ({ type: _, extents: __, ...rest }: PageSelection) => rest;
+const selectionReport = ({ type: _, extents: __, diagnostics: ___, ...rest }: PageSelection) => rest;

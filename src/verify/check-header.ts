@@ -30,13 +30,12 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
   }
   const type = dumpTypeOf(form.decode(prefix));
   // Its losses would be about a conversion of the dump, which nobody asked for.
-  const plan = planDump(
-    image,
-    headerValues(windows, context),
-    [],
-    { type, firstPage: () => firstPageOf(form, prefix) },
-    image.diagnostics,
-  );
+  const plan = planDump(image, {
+    values: headerValues(windows, context),
+    patches: [],
+    type,
+    firstPage: () => firstPageOf(form, prefix),
+  });
   const expected = { form, bytes: withComment(form, plan.prefix, prefix), foreign, difference: false };
   compareHeader(prefix, expected, findings);
 }

@@ -122,7 +122,7 @@ function prefixSize(source: FileSource, form: DumpHeaderForm): number {
 }
 
 function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: Findings): void {
-  const truncated = image.diagnostics.list.find((d) => d.code === 'input-truncated');
+  const truncated = image.missing.find(({ what }) => what === 'memory');
   const form = image.machine.dumpHeader;
   const end = firstPageOf(form, prefix) + image.size;
   if (!truncated && size === end) return;
@@ -130,7 +130,7 @@ function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: F
     // What was an ELF file, converted in place, keeps its last bytes.
     severity: truncated || prefix.length === form.size ? 'error' : 'warning',
     code: 'file-size',
-    message: truncated?.message ?? 'the file goes on behind the last page that it lists',
+    message: truncated?.text ?? 'the file goes on behind the last page that it lists',
     where: inFile(truncated ? size : end),
     ...(truncated ? {} : { expected: `${hex(end)} bytes`, found: `${hex(size)} bytes` }),
   });

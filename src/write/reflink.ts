@@ -1,4 +1,5 @@
 import { ioError } from '../core/errors.ts';
+import { because, type Reason } from '../core/reason.ts';
 import { cloneRange } from '../files/clone-range.ts';
 import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
 import { type DumpPlan, positionOf } from '../plan/plan.ts';
@@ -14,16 +15,19 @@ export async function emitReflink(
   shared: SharedPages,
   output: string,
   options: EmitOptions = {},
-): Promise<string | undefined> {
-  let obstacle: string | undefined;
+): Promise<Reason | undefined> {
+  let obstacle: Reason | undefined;
   try {
     await writeThenPublish(output, options, async (file, name) => {
       const within = shared.offset % shared.block;
-      obstacle = await cloneRange(
+      const refused = await cloneRange(
         { fd: shared.fd, offset: shared.offset - within, length: 0 },
         { fd: file.fd, offset: plan.firstPage - within },
       );
-      if (obstacle) throw new NotShared();
+      if (refused !== undefined) {
+        obstacle = because(refused);
+        throw new NotShared();
+      }
       await writeAll(file, name, plan.prefix, 0);
       for (const patch of plan.patches) await writeAll(file, name, patch.bytes, positionOf(plan, patch.physical));
       // What lies behind the pages in the input is no part of the dump.
@@ -36,4 +40,5 @@ export async function emitReflink(
   }
   return obstacle;
 }
-export class NotShared extends Error {}
+/** Leaves `writeThenPublish` without a file. */
+class NotShared extends Error {}

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { renderPage } from '../../src/cli/html/page.ts';
-import { convert, inspect } from '../../src/index.ts';
+import { type ConvertOptions, convertAndDescribe } from '../../src/operations/convert.ts';
+import { inspectAndDescribe } from '../../src/operations/inspect.ts';
 import type { PageData } from '../../src/report/page.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
@@ -23,15 +24,12 @@ const at = (name: string) => join(dir, name);
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'elf2dmp-html-'));
   writeFileSync(at('vm.elf'), writeElf(buildGuest(GUEST)));
-  await convert({
-    input: at('vm.elf'),
-    output: at('out.dmp'),
-    onPage: (taken) => {
-      page = taken;
-    },
-  });
+  page = await pageOfConversion({ input: at('vm.elf'), output: at('out.dmp') });
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const pageOfConversion = async (options: ConvertOptions): Promise<PageData> =>
+  (await convertAndDescribe(options, { page: true })).page!;
 
 /** Every tag with its attributes' names, in order: what a page is, apart from its text. */
 const structure = (markup: string) => markup.match(/<\/?[a-z!][^\s>]*/gi);
@@ -54,16 +52,7 @@ describe('the report for people', () => {
   });
 
   it('says of a smaller dump what it holds, and draws what was left out', async () => {
-    let seen: PageData | undefined;
-    await convert({
-      input: at('vm.elf'),
-      output: at('kernel.dmp'),
-      type: 'kernel',
-      onPage: (taken) => {
-        seen = taken;
-      },
-    });
-    const text = renderPage(seen!);
+    const text = renderPage(await pageOfConversion({ input: at('vm.elf'), output: at('kernel.dmp'), type: 'kernel' }));
     expect(text).toMatch(
       /it holds only the kernel&#39;s memory: \d+ pages, and \d{4} pages of the input were left out/,
     );
@@ -118,15 +107,10 @@ describe('the report for people', () => {
   });
 
   it('is there for what can only be looked at, also where no Windows is found', async () => {
-    let seen: PageData | undefined;
-    const onPage = (taken: PageData) => {
-      seen = taken;
-    };
-    await inspect({ input: at('out.dmp'), onPage });
-    expect(renderPage(seen!)).toContain('The file is complete: nothing was lost.');
+    const pageOf = async (input: string) => (await inspectAndDescribe({ input }, { page: true })).page!;
+    expect(renderPage(await pageOf(at('out.dmp')))).toContain('The file is complete: nothing was lost.');
     writeFileSync(at('empty.elf'), writeElf(buildGuest(), { withoutNotes: true, runs: [[0xf00000, 0x1000000]] }));
-    await inspect({ input: at('empty.elf'), onPage });
-    expect(renderPage(seen!)).toContain('<h1>No Windows: ');
+    expect(renderPage(await pageOf(at('empty.elf')))).toContain('<h1>No Windows: ');
   });
 });
 

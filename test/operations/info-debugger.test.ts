@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
-import { verify } from '../../src/verify/verify.ts';
+import { verify } from '../../src/operations/verify.ts';
 import {
   askDebugger,
   bugCheck,

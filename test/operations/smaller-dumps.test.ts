@@ -5,8 +5,8 @@ import * as zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert as convertChecked } from '../../src/index.ts';
 import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
+import { verify } from '../../src/operations/verify.ts';
 import type { ConversionReport } from '../../src/report/conversion.ts';
-import { verify } from '../../src/verify/verify.ts';
 import {
   askDebugger,
   attempt,

@@ -36,6 +36,7 @@ const call = (name: Call, options: object): Promise<unknown> => {
   const paths = { input: input(), output: output(), file: input(), dump: input() };
   const needed = Object.fromEntries(CALLS[name].paths.map((path) => [path, paths[path as keyof typeof paths]]));
   if (name === 'open') return library.open(input(), options);
+  if (name === 'openGuest') return library.openGuest(input(), options);
   if (name === 'locate') return library.locate(image, options);
   return CALLED[name]({ ...needed, ...options });
 };
@@ -147,7 +148,7 @@ describe.each(NAMES)('%s()', (name) => {
         expect(await error(call(name, { [path]: wrong }))).toMatchObject({ code: 'option-value', kind: 'usage' });
       }
     }
-    if (name === 'open' || name === 'locate') return;
+    if (name === 'open' || name === 'openGuest' || name === 'locate') return;
     for (const nothing of [undefined, null, 'vm.elf', 1]) {
       expect(await error(CALLED[name](nothing))).toMatchObject({ code: 'option-value', kind: 'usage' });
     }
@@ -185,14 +186,24 @@ describe('the library', () => {
   });
 
   it('takes undefined and defaults for absent', async () => {
-    const absent = { type: undefined, reflink: 'never', sparse: 'auto', compress: undefined, onPage: undefined };
+    const absent = { type: undefined, reflink: 'never', sparse: 'auto', compress: undefined, onProgress: undefined };
     await call('convert', { ...absent, force: true });
     expect(existsSync(output())).toBe(true);
     rmSync(output());
   });
 
+  it('takes an opened guest for a path, and nothing else that is an object', async () => {
+    const guest = await library.openGuest(input());
+    expect(await library.inspect({ input: guest })).toMatchObject({ problem: null });
+    expect(await error(call('inspect', { input: { input: 'vm.elf' } }))).toMatchObject({ code: 'option-value' });
+    expect(await error(call('convert', { output: guest }))).toMatchObject({ code: 'option-value' });
+    expect(await error(call('convertInPlace', { file: guest }))).toMatchObject({ code: 'option-value' });
+    guest.close();
+  });
+
   it('throws Elf2dmpError for subjects that are none, and for any reason of a signal', async () => {
     expect(await error(library.open(undefined as never))).toMatchObject({ code: 'option-value' });
+    expect(await error(library.openGuest(undefined as never))).toMatchObject({ code: 'option-value' });
     expect(await error(library.locate({} as never))).toMatchObject({ code: 'option-value' });
     for (const reason of [
       undefined,
@@ -220,6 +231,7 @@ describe('the library', () => {
     expectTypeOf<Unknown<'inspect', library.InspectOptions>>().toBeNever();
     expectTypeOf<Unknown<'stacks', library.StackOptions>>().toBeNever();
     expectTypeOf<Unknown<'verify', library.VerifyOptions>>().toBeNever();
+    expectTypeOf<Unknown<'openGuest', library.GuestOptions>>().toBeNever();
     expectTypeOf<Unknown<'open', library.OpenOptions>>().toBeNever();
     expectTypeOf<Unknown<'locate', library.LocateOptions>>().toBeNever();
   });

@@ -3,11 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { renderPage } from '../../src/cli/html/page.ts';
-import { convert } from '../../src/operations/convert.ts';
-import { inspect } from '../../src/operations/inspect.ts';
+import { convertAndDescribe } from '../../src/operations/convert.ts';
+import { inspect, inspectAndDescribe } from '../../src/operations/inspect.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import type { ContextChoice } from '../../src/options/choices.ts';
-import type { PageData } from '../../src/report/page.ts';
 import { type ElfOptions, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
@@ -98,11 +97,7 @@ describe.each(Object.entries(STATES))('a guest %s', (_, { guest: options, elf, c
     change?.(guest);
     const [input, output] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
     writeFileSync(input, writeElf(guest, elf));
-    let page: PageData | undefined;
-    const onPage = (taken: PageData) => {
-      page = taken;
-    };
-    const report = await convert({ input, output, context, force: true, onPage });
+    const { report, page } = await convertAndDescribe({ input, output, context, force: true }, { page: true });
     const { sources, opens } = shows[context];
     const dump = written(guest, readFileSync(output));
 
@@ -147,7 +142,7 @@ describe.each(Object.entries(STATES))('a guest %s', (_, { guest: options, elf, c
     expect((await inspect({ input, context })).windows).toMatchObject(report.windows);
 
     // The dump, read back.
-    const back = await inspect({ input: output, onPage });
+    const { report: back, page: pageOfDump } = await inspectAndDescribe({ input: output }, { page: true });
     expect(back.windows?.processors.map((p) => p.registers)).toEqual(
       sources.map((source) => (source === 'unknown' ? 'unknown' : 'dump')),
     );
@@ -157,20 +152,16 @@ describe.each(Object.entries(STATES))('a guest %s', (_, { guest: options, elf, c
       ),
     ).toEqual(dump.registers);
     expect(back.windows?.currentProcessor).toBe(opens);
-    expect(page?.windows).toEqual(back.windows);
+    expect(pageOfDump?.windows).toEqual(back.windows);
   });
 });
 
 it("says on the page of a real conversion with --context cpu that the registers are the CPU's", async () => {
-  let page: PageData | undefined;
-  const report = await convert({
-    input: new URL('../../samples/crashed-19041-2cpu.elf.gz', import.meta.url).pathname,
-    output: join(dir, 'sample.dmp'),
-    context: 'cpu',
-    onPage: (taken) => {
-      page = taken;
-    },
-  });
+  const sample = new URL('../../samples/crashed-19041-2cpu.elf.gz', import.meta.url).pathname;
+  const { report, page } = await convertAndDescribe(
+    { input: sample, output: join(dir, 'sample.dmp'), context: 'cpu' },
+    { page: true },
+  );
   const { captured, instructionPointer } = report.windows.processors[1]!;
   expect(captured?.instructionPointer).not.toBe(instructionPointer);
   const html = renderPage(page!);

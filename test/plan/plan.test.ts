@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
+import { Elf2dmpError } from '../../src/core/errors.ts';
 import { pa, va } from '../../src/core/units.ts';
 import { checkOutput } from '../../src/files/publish.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
@@ -47,9 +47,8 @@ const patch = (physical: number, bytes: Buffer): Patch => ({
 const plan = (
   image: MemoryImage,
   patches: Patch[] = [],
-  diagnostics = new Diagnostics(),
-  options: PlanOptions = { type: 'auto' },
-) => planDump(image, VALUES, patches, options, diagnostics);
+  options: Omit<PlanOptions, 'values' | 'patches'> = { type: 'auto' },
+) => planDump(image, { values: VALUES, patches, ...options });
 
 describe('the header of a full dump', () => {
   const image = imageOf([
@@ -134,12 +133,11 @@ describe('runs', () => {
   });
 
   it('are never cut to fit a full dump', () => {
-    expect(() => plan(scattered(43), [], new Diagnostics(), { type: 'full' })).toThrow('43 runs');
-    expect(plan(scattered(2), [], new Diagnostics(), { type: 'bitmap' }).prefix.readUInt32LE(0xf98)).toBe(5);
+    expect(() => plan(scattered(43), [], { type: 'full' })).toThrow('43 runs');
+    expect(plan(scattered(2), [], { type: 'bitmap' }).prefix.readUInt32LE(0xf98)).toBe(5);
   });
 
   it('are kept where Windows has RAM, if only that is wanted', () => {
-    const diagnostics = new Diagnostics();
     const image = imageOf([
       { start: 0x1000, bytes: Buffer.alloc(0x5000) },
       { start: 0x10000, bytes: Buffer.alloc(0x2000) },
@@ -148,57 +146,50 @@ describe('runs', () => {
       { start: pa(0x2000), size: 0x2000 },
       { start: pa(0x5000), size: 0x3000 },
     ];
-    expect(plan(image, [], diagnostics, { type: 'auto', ranges }).extents).toEqual([
+    const { extents, diagnostics } = plan(image, [], { type: 'auto', ranges });
+    expect(extents).toEqual([
       { start: 0x2000, size: 0x2000 },
       { start: 0x5000, size: 0x1000 },
     ]);
-    expect(diagnostics.list.map((d) => d.code)).toEqual(['ram-left-out', 'ram-missing']);
+    expect(diagnostics.map((d) => d.code)).toEqual(['ram-left-out', 'ram-missing']);
   });
 
   it('do not cost gigabytes of bitmap for a forged address', () => {
-    const diagnostics = new Diagnostics();
     const image = imageOf([
       { start: 0x1000, bytes: Buffer.alloc(0x1000) },
       { start: 2 ** 52 - 0x1000, bytes: Buffer.alloc(0x1000) },
     ]);
-    const { extents, firstPage } = plan(image, [], diagnostics, { type: 'bitmap' });
+    const { extents, firstPage, diagnostics } = plan(image, [], { type: 'bitmap' });
     expect(extents).toEqual([{ start: 0x1000, size: 0x1000 }]);
     expect(firstPage).toBe(0x3000);
-    expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
+    expect(diagnostics.map((d) => d.code)).toEqual(['extents-too-far']);
   });
 
   it('do not cost gigabytes for many forged addresses either', () => {
-    const diagnostics = new Diagnostics();
     const far = Array.from({ length: 300 }, (_, i) => ({ start: (i + 1) * 2 ** 39, bytes: Buffer.alloc(0x1000) }));
-    const { extents, firstPage } = plan(
-      imageOf([{ start: 0x1000, bytes: Buffer.alloc(0x1000) }, ...far]),
-      [],
-      diagnostics,
-    );
+    const { extents, firstPage, diagnostics } = plan(imageOf([{ start: 0x1000, bytes: Buffer.alloc(0x1000) }, ...far]));
     expect(firstPage).toBeLessThan(17 << 20);
     expect(extents.length).toBeLessThan(4);
-    expect(diagnostics.losses.map((d) => d.code)).toEqual(['extents-too-far']);
+    expect(diagnostics.map((d) => d.code)).toEqual(['extents-too-far']);
   });
 
   it('leave out incomplete pages, and say so', () => {
-    const diagnostics = new Diagnostics();
-    const { extents, pages } = plan(imageOf([{ start: 0x1800, bytes: Buffer.alloc(0x2000) }]), [], diagnostics);
+    const { extents, pages, diagnostics } = plan(imageOf([{ start: 0x1800, bytes: Buffer.alloc(0x2000) }]));
     expect(extents).toEqual([{ start: 0x2000, size: 0x1000 }]);
     expect(pages).toBe(1);
-    expect(diagnostics.losses.map((d) => d.code)).toEqual(['partial-pages']);
-    expect(diagnostics.losses[0]!.message).toContain('0x1800+0x800, 0x3000+0x800');
+    expect(diagnostics.map((d) => d.code)).toEqual(['partial-pages']);
+    expect(diagnostics[0]!.message).toContain('0x1800+0x800, 0x3000+0x800');
   });
 
   it.each([
     [0x1000000, []],
     [0x1000001, ['large-bitmap']],
   ])('warns where LeechCore would refuse: pages from 0x%x', (firstPage, codes) => {
-    const diagnostics = new Diagnostics();
-    plan(imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }]), [], diagnostics, {
+    const { diagnostics } = plan(imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }]), [], {
       type: 'bitmap',
       firstPage: () => firstPage,
     });
-    expect(diagnostics.list.map((d) => d.code)).toEqual(codes);
+    expect(diagnostics.map((d) => d.code)).toEqual(codes);
   });
 });
 

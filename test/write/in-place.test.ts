@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
+import { Reason } from '../../src/core/reason.ts';
 import { FILE_CALLS, type FileCalls } from '../../src/files/file-calls.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
@@ -85,7 +86,7 @@ describe.skipIf(!canMount()).each(['ext4', 'xfs'] as const)('in place on %s', (k
     before = metadata();
     const image = openImage(file);
     const found = sharedPages(image);
-    if (typeof found === 'string') throw new Error(found);
+    if (found instanceof Reason) throw new Error(found.text);
     pages = found;
     plan = planConversion(await locateWindows(image), { type: 'bitmap', firstPage: inPlaceFirstPage(pages) }).plan;
     image.close();

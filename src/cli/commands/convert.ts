@@ -50,34 +50,36 @@ async function runConversion(
       '--report': args.report,
       '--patches': patches,
     });
-    const page =
+    const writePage =
       args.report === undefined
         ? undefined
         : await pageWriter(args.report, 'inPlace' in target ? target.inPlace : target.input, force);
     const common = {
-      onPage: page?.take,
       signal,
       onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
     };
-    const report =
+    const wanted = { page: writePage !== undefined };
+    const { report, page } =
       'inPlace' in target
-        ? await (await import('../../operations/in-place.ts')).convertInPlace({
-            ...optionsFor('convertInPlace', values),
-            ...common,
-            file: target.inPlace,
-          })
-        : await (await import('../../operations/convert.ts')).convert({
-            ...optionsFor('convert', values),
-            ...common,
-            ...target,
-            onSpool: quiet
-              ? undefined
-              : (spooling) => {
-                  line?.clear();
-                  process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
-                },
-          });
-    await page?.write();
+        ? await (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
+            { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
+            wanted,
+          )
+        : await (await import('../../operations/convert.ts')).convertAndDescribe(
+            {
+              ...optionsFor('convert', values),
+              ...common,
+              ...target,
+              onSpool: quiet
+                ? undefined
+                : (spooling) => {
+                    line?.clear();
+                    process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
+                  },
+            },
+            wanted,
+          );
+    if (page) await writePage?.(page);
     line?.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
     if (report.verification) writeFindings(report.verification, quiet);

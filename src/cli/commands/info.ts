@@ -20,20 +20,21 @@ export function infoJob({ names: [file], values }: Given): Job {
     run: async (signal) => {
       const line = process.stderr.isTTY ? new ProgressLine(process.stderr) : undefined;
       try {
-        const page =
-          args.report === undefined ? undefined : await pageWriter(args.report, inspection.input, args.force);
-        const report = await (await import('../../operations/inspect.ts')).inspect({
-          ...inspection,
-          onPage: page?.take,
-          signal,
-          onSpool: (spooling) => {
-            line?.clear();
-            process.stderr.write(renderSpooling(spooling));
+        const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
+        const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(
+          {
+            ...inspection,
+            signal,
+            onSpool: (spooling) => {
+              line?.clear();
+              process.stderr.write(renderSpooling(spooling));
+            },
+            onSpooled: line && ((done, total) => line.update({ phase: 'spool', done, total })),
+            onSearch: line && ((done, total) => line.update({ phase: 'search', done, total })),
           },
-          onSpooled: line && ((done, total) => line.update({ phase: 'spool', done, total })),
-          onSearch: line && ((done, total) => line.update({ phase: 'search', done, total })),
-        });
-        await page?.write();
+          { page: writePage !== undefined },
+        );
+        if (page) await writePage?.(page);
         line?.clear();
         writeDiagnostics(report.diagnostics, { quiet: false, verbose });
         process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report));

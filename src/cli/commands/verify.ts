@@ -1,6 +1,6 @@
 /** `elf2dmp verify FILE`: checks a crash dump by itself or against its input. */
+import type { VerifyOptions } from '../../operations/verify.ts';
 import { STANDARD_INPUT } from '../../options/choices.ts';
-import type { VerifyOptions } from '../../verify/verify.ts';
 import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
@@ -21,7 +21,7 @@ export function verifyJob({ names: [dump], values }: Given): Job {
     run: async (signal) => {
       const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
       try {
-        const report = await (await import('../../verify/verify.ts')).verify({
+        const report = await (await import('../../operations/verify.ts')).verify({
           ...verification,
           signal,
           onSpool: quiet

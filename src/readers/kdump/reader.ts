@@ -1,5 +1,5 @@
 /** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
-import { Diagnostics, type Fail as FailOf, failIn } from '../../core/errors.ts';
+import { type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import {
@@ -15,6 +15,7 @@ import {
 import { convertedMachines, MACHINES, machineOf, marksOf } from '../../machines/index.ts';
 import type { Machine } from '../../machines/machine.ts';
 import { MemoryImage } from '../../memory/image.ts';
+import { InputDiagnostics } from '../../memory/input-diagnostics.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
 import type { Reader } from '../reader.ts';
@@ -53,7 +54,7 @@ export const kdump: Reader = {
 };
 
 function open(source: ByteSource): MemoryImage {
-  const diagnostics = new Diagnostics();
+  const diagnostics = new InputDiagnostics();
   const fail = failIn(source.name);
   const header = readHeader(source, fail);
   const { blockSize, sub } = header;
@@ -80,6 +81,7 @@ function open(source: ByteSource): MemoryImage {
     cpus,
     notes: otherNotes,
     diagnostics,
+    missing: diagnostics.missing,
   });
 }
 
@@ -171,12 +173,11 @@ function readHeader(source: ByteSource, fail: Fail) {
   return { blockSize, sub, bitmapAt, bitmapBytes, maxPage, descriptorsAt: bitmapAt + 2 * bitmapBytes };
 }
 
-function readNotes(source: ByteSource, at: number, size: number, diagnostics: Diagnostics) {
+function readNotes(source: ByteSource, at: number, size: number, diagnostics: InputDiagnostics) {
   const available = Math.max(0, Math.min(size, source.size - at));
   if (available < size) {
-    diagnostics.add(
-      'loss',
-      'notes-truncated',
+    diagnostics.addCutOff(
+      'notes',
       `the notes should lie at file offsets ${hex(at)} to ${hex(at + size)}, but the file ends at ${hex(source.size)}`,
       { offset: hex(at) },
     );

@@ -1,7 +1,8 @@
 /** One pass over all descriptors when a file is opened: which pages can be read, and which are missing. */
-import type { DiagnosticCode, Diagnostics, Fail } from '../../core/errors.ts';
+import type { DiagnosticCode, Fail } from '../../core/errors.ts';
 import { bytes, hex, MIB, pa } from '../../core/units.ts';
 import { DUMP_DH_COMPRESSED_ZSTD, PageDescriptor } from '../../formats/kdump.ts';
+import type { InputDiagnostics } from '../../memory/input-diagnostics.ts';
 import { append, type PhysicalRun } from '../../memory/runs.ts';
 import { DescriptorRules, type PageData, type PagedFile, type PageProblem, parseDescriptor } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
@@ -63,7 +64,7 @@ class DescriptorStream {
  */
 export function scanDescriptors(
   file: PagedFile,
-  diagnostics: Diagnostics,
+  diagnostics: InputDiagnostics,
   fail: Fail<'unsupported' | 'corrupt'>,
 ): PhysicalRun[] {
   const { source, pages, blockSize } = file;
@@ -126,9 +127,18 @@ function nothingToRead(
   });
 }
 
-function reportMissing(missing: MissingPages, blockSize: number, diagnostics: Diagnostics): void {
-  const losses: [PageProblem, DiagnosticCode, string][] = [
-    ['cut', 'input-truncated', 'listed by the bitmap, but not in the file, which was cut off or has lost a part'],
+function reportMissing(missing: MissingPages, blockSize: number, diagnostics: InputDiagnostics): void {
+  const describe = (problem: PageProblem, what: string) => {
+    const physical = hex(missing.first[problem] * blockSize);
+    const size = missing.counts[problem] * blockSize;
+    const message = `${bytes(size)} of guest memory are ${what} (the first at physical ${physical})`;
+    return [message, { physical, missingBytes: hex(size) }] as const;
+  };
+  if (missing.counts.cut > 0) {
+    const what = 'listed by the bitmap, but not in the file, which was cut off or has lost a part';
+    diagnostics.addCutOff('memory', ...describe('cut', what));
+  }
+  const damaged: ['bad' | 'unknown', DiagnosticCode, string][] = [
     ['bad', 'page-descriptors-damaged', 'whose descriptors give impossible places or sizes, and are missing'],
     [
       'unknown',
@@ -136,14 +146,7 @@ function reportMissing(missing: MissingPages, blockSize: number, diagnostics: Di
       `compressed in an unknown way (flags ${hex(missing.unknownFlags)}), and are missing`,
     ],
   ];
-  for (const [problem, code, what] of losses) {
-    if (missing.counts[problem] === 0) continue;
-    const size = missing.counts[problem] * blockSize;
-    diagnostics.add(
-      'loss',
-      code,
-      `${bytes(size)} of guest memory are ${what} (the first at physical ${hex(missing.first[problem] * blockSize)})`,
-      { physical: hex(missing.first[problem] * blockSize), missingBytes: hex(size) },
-    );
+  for (const [problem, code, what] of damaged) {
+    if (missing.counts[problem] > 0) diagnostics.add('loss', code, ...describe(problem, what));
   }
 }

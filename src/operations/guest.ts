@@ -1,0 +1,104 @@
+/** An opened guest: found once, asked many things. */
+import { type LocateOptions, locateWindows } from '../locate/locator.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { OpenedInput } from '../options/opened.ts';
+import type { CallOptions } from '../options/values.ts';
+import { type OpenOptions, openInput } from '../readers/input.ts';
+import type { Windows } from '../windows/windows.ts';
+
+/** How to open an input, and how to find Windows in it. */
+export interface GuestOptions extends CallOptions<'openGuest'>, LocateOptions, OpenOptions {}
+
+/** How an operation opens its input: it says itself whether crash dumps are welcome. */
+export type ReadingOptions = Omit<GuestOptions, 'crashDumps'>;
+
+/** For operations that report their progress. */
+interface ReportedOptions extends GuestOptions {
+  /** Called when the input is open and the search for Windows begins. */
+  onLocate?: (() => void) | undefined;
+}
+
+/** A guest's memory with Windows found in it. It has to be closed, by `close` or `await using`. */
+export class Guest extends OpenedInput implements AsyncDisposable {
+  override readonly input: string;
+  readonly windows: Windows;
+  /** What it took to find Windows. */
+  readonly effort: { locateMilliseconds: number; bytesReadToLocate: number };
+  readonly #opened: MemoryImage;
+
+  private constructor(input: string, opened: MemoryImage, windows: Windows, effort: Guest['effort']) {
+    super();
+    this.input = input;
+    this.#opened = opened;
+    this.windows = windows;
+    this.effort = effort;
+  }
+
+  /**
+   * Finds Windows in an image that is open already, and takes the image over if that succeeds. Throws `Elf2dmpError`.
+   *
+   * @param input its name
+   */
+  static async locate(input: string, image: MemoryImage, options: ReportedOptions = {}): Promise<Guest> {
+    options.onLocate?.();
+    const started = performance.now();
+    const windows = await locateWindows(image, options);
+    return new Guest(input, image, windows, {
+      locateMilliseconds: Math.round(performance.now() - started),
+      bytesReadToLocate: windows.image.bytesRead,
+    });
+  }
+
+  /** The guest's memory and CPUs. */
+  get image(): MemoryImage {
+    return this.windows.image;
+  }
+
+  /** Closes the input, and removes the temporary file that a stream or a compressed input needed. */
+  close(): void {
+    this.#opened.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+/**
+ * Opens a dump and finds Windows in it. Throws `Elf2dmpError`.
+ *
+ * ```ts
+ * await using guest = await openGuest('vm.elf');
+ * console.log((await inspect({ input: guest })).windows?.build);
+ * await convert({ input: guest, output: 'vm.dmp' });
+ * ```
+ *
+ * @param input a file, a compressed file, a pipe, or `-` for standard input
+ */
+export async function openGuest(input: string, options: ReportedOptions = {}): Promise<Guest> {
+  const image = await openInput(input, options);
+  try {
+    return await Guest.locate(input, image, options);
+  } catch (error) {
+    image.close();
+    throw error;
+  }
+}
+
+/** Runs `work` on a guest, or on one that is opened for it and closed afterwards. */
+export async function withGuest<T>(
+  input: string | Guest,
+  options: ReportedOptions,
+  work: (guest: Guest) => Promise<T>,
+): Promise<T> {
+  if (typeof input !== 'string') return work(input);
+  const guest = await openGuest(input, options);
+  try {
+    return await work(guest);
+  } finally {
+    guest.close();
+  }
+}
+
+/** The input's name. */
+export const nameOf = (input: string | Guest): string => (typeof input === 'string' ? input : input.input);

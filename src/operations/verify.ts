@@ -1,0 +1,70 @@
+/** Verifies a crash dump: by itself, or against the input that it was made from. */
+import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import type { CallOptions } from '../options/values.ts';
+import { openInput } from '../readers/input.ts';
+import type { HashReport } from '../report/conversion.ts';
+import type { VerificationReport } from '../report/findings.ts';
+import { SCHEMA } from '../report/schemas.ts';
+import type { VerifyDumpOptions } from '../verify/expectation.ts';
+import { expectationFromPatches, planAgain } from '../verify/plan-again.ts';
+import { verifyDump } from '../verify/verify-dump.ts';
+import { TOOL } from '../version.ts';
+import { Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+
+/** How to open `against`, and how to locate Windows in it. */
+export interface VerifyOptions extends Omit<CallOptions<'verify'>, 'against'>, VerifyDumpOptions, ReadingOptions {
+  /** The crash dump. */
+  dump: string;
+  /** The input that it was made from; or a guest that was opened, which stays open. */
+  against?: string | Guest | undefined;
+}
+
+/** What `verify` found. */
+export interface VerifyReport extends VerificationReport {
+  schema: (typeof SCHEMA)['verify'];
+  tool: typeof TOOL;
+  /** null without `hash`. */
+  sha256: HashReport | null;
+}
+
+/** Throws `Elf2dmpError` where a file can't be read, or the input is not one that could have been converted. */
+export async function verify(options: VerifyOptions): Promise<VerifyReport> {
+  const { dump, against, hash, signal } = options;
+  const report = await verifyAgainst(against, options);
+  return {
+    schema: SCHEMA.verify,
+    tool: TOOL,
+    ...report,
+    sha256: hash
+      ? {
+          dump: await sha256OfFile(dump, signal),
+          input: against === undefined ? null : await sha256OfInput(nameOf(against), signal),
+        }
+      : null,
+  };
+}
+
+async function verifyAgainst(against: string | Guest | undefined, options: VerifyOptions): Promise<VerificationReport> {
+  const { dump, patches, signal, onProgress, onSearch } = options;
+  // The roots and bases that a caller names are the input's: the dump's header names its own.
+  const own: VerifyDumpOptions = { signal, onProgress, onSearch };
+  if (against === undefined) return verifyDump(dump, undefined, { ...options, ...own });
+  if (patches === undefined) {
+    return withGuest(against, options, ({ windows }) => verifyDump(dump, planAgain(windows, dump), own));
+  }
+  const check = async ({ image }: Pick<Guest, 'image'>): Promise<VerificationReport> => {
+    const { expectation, findings } = await expectationFromPatches(image, patches);
+    const report = await verifyDump(dump, expectation, own);
+    return findings.length === 0
+      ? report
+      : { ...report, outcome: 'differs', findings: [...findings, ...report.findings] };
+  };
+  if (typeof against !== 'string') return check(against);
+  const image = await openInput(against, options);
+  try {
+    // Only Windows shows which layout of raw memory is right.
+    return await check(image.alternatives.length === 0 ? { image } : await Guest.locate(against, image, options));
+  } finally {
+    image.close();
+  }
+}

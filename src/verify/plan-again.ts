@@ -1,0 +1,115 @@
+/** What a dump should hold, from its input. */
+
+import { Reason } from '../core/reason.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { ContextChoice, RamChoice } from '../options/choices.ts';
+import { type PlannedConversion, planConversion } from '../plan/conversion.ts';
+import { applyPatches, type Patch } from '../plan/patches.ts';
+import { dumpTypeOf } from '../plan/plan.ts';
+import { selectPages } from '../plan/select-pages.ts';
+import { openCrashDump } from '../readers/registry.ts';
+import { complete, type Finding, inMemory } from '../report/findings.ts';
+import { readPatchFile } from '../report/patch-file.ts';
+import type { Windows } from '../windows/windows.ts';
+import type { Expectation } from './expectation.ts';
+
+/**
+ * The input with the changes that a patch file lists. Throws `Elf2dmpError` where it can't be read.
+ *
+ * @returns also what the input does not hold though the patch file says so
+ */
+export async function expectationFromPatches(
+  image: MemoryImage,
+  file: string,
+): Promise<{ expectation: Expectation; findings: Finding[] }> {
+  const { extents, patches } = await readPatchFile(file);
+  return {
+    expectation: { image, windows: undefined, extents, patches, prefix: undefined, patched: patches.length > 0 },
+    findings: checkOriginals(image, patches),
+  };
+}
+
+/** The bytes that a patch file says were in the input. */
+function checkOriginals(image: MemoryImage, patches: readonly Patch[]): Finding[] {
+  return patches.flatMap(({ what, physical, virtual, original }): Finding[] => {
+    const bytes = Buffer.alloc(original.length);
+    if (image.readSync(physical, bytes) && bytes.equals(original)) return [];
+    return [
+      complete({
+        severity: 'error',
+        code: 'patch-original',
+        message: `${what}: the input does not hold the bytes that the list of patches says it replaced`,
+        where: inMemory({ physical, virtual }),
+      }),
+    ];
+  });
+}
+
+/** Ways to convert that differ in what they change. */
+const WAYS: readonly { patch: boolean; context: ContextChoice }[] = [
+  { patch: true, context: 'auto' },
+  { patch: true, context: 'cpu' },
+  { patch: true, context: 'captured' },
+  { patch: false, context: 'auto' },
+];
+
+/** Plans the conversion again, in the way that fits the dump best: it does not say which options it was made with. */
+export function planAgain(windows: Windows, path: string): Expectation {
+  let dump: MemoryImage | undefined;
+  try {
+    dump = openCrashDump(path);
+  } catch {
+    // What is wrong with it becomes a finding when it is verified.
+  }
+  try {
+    const bitmap = dump?.format === 'windows-bitmap-dump';
+    const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
+    const at = bitmap ? dump?.stored?.runs[0]?.fileOffset : undefined;
+    const plan = (options: (typeof WAYS)[number], ram: RamChoice) =>
+      planConversion(windows, { ...options, ram, type, selection, firstPage: at === undefined ? undefined : () => at });
+    const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
+    const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
+    const plans = WAYS.map((way) => ({ way, conversion: plan(way, ram) }));
+    const places = plans.flatMap(({ conversion }) => conversion.plan.patches);
+    const ranked = plans.map((p) => ({
+      ...p,
+      wrong: dump ? mismatches(dump, windows.image, p.conversion, places) : 0,
+    }));
+    const best = ranked.reduce((a, b) => (b.wrong < a.wrong ? b : a));
+    return {
+      image: windows.image,
+      windows,
+      extents: best.conversion.plan.extents,
+      patches: best.conversion.plan.patches,
+      prefix: best.conversion.plan.prefix,
+      patched: best.way.patch,
+    };
+  } finally {
+    dump?.close();
+  }
+}
+
+/** Whether a dump has just what Windows counts as RAM, and the input has more. */
+function leavesOut(dump: MemoryImage, { image, physicalMemory }: Windows): boolean {
+  if (physicalMemory instanceof Reason || dump.size >= image.size) return false;
+  return dump.runs.every((run) =>
+    physicalMemory.some((ram) => run.start >= ram.start && run.start + run.size <= ram.start + ram.size),
+  );
+}
+
+/** In how many of the places that any way of conversion changes, or in its header's context, a dump is not this one's. */
+function mismatches(
+  dump: MemoryImage,
+  input: MemoryImage,
+  { plan }: PlannedConversion,
+  places: readonly Patch[],
+): number {
+  const wrong = places.filter(({ physical, bytes }) => {
+    const [wanted, found] = [Buffer.alloc(bytes.length), Buffer.alloc(bytes.length)];
+    if (!input.readSync(physical, wanted) || !dump.readSync(physical, found)) return true;
+    applyPatches(plan.patches, physical, wanted);
+    return !found.equals(wanted);
+  });
+  const { ContextRecord } = input.machine.dumpHeader.decode(plan.prefix);
+  return wrong.length + (dump.dumpHeader?.ContextRecord.equals(ContextRecord) ? 0 : 1);
+}
