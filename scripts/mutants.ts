@@ -153,9 +153,31 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'captured frame overwritten',
     file: 'plan/contexts.ts',
-    find: "if (usable && wanted) return { processor, source: 'captured', frame: captured.bytes };",
-    replace: '',
+    find: 'if (wanted && captured.doubt === undefined) {',
+    replace: 'if (wanted && captured.doubt === null) {',
     tests: CONVERT,
+  },
+  {
+    what: 'the debugger opens on the first processor',
+    file: 'plan/contexts.ts',
+    find: 'known.find(({ processor }) => processor === crash?.processor) ??',
+    replace: '',
+    tests: 'test/plan/contexts.test.ts',
+  },
+  {
+    what: "the page shows the auto choice's registers",
+    file: 'operations/convert.ts',
+    find: 'describePage(windows, conversion.contexts, conversion.plan)',
+    replace:
+      "describePage(windows, (await import('../plan/contexts.ts')).chooseContexts(windows, 'auto'), conversion.plan)",
+    tests: 'test/plan/contexts.test.ts',
+  },
+  {
+    what: "the header's root taken for the one that was found",
+    file: 'report/windows.ts',
+    find: 'directoryTableBase: hex(w.root),',
+    replace: 'directoryTableBase: hex(w.headerRoot),',
+    tests: 'test/report',
   },
   {
     what: 'bug check always 0x161',
@@ -356,7 +378,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'a page that differs not reported',
     file: 'verify/compare-pages.ts',
-    find: 'findings.add(pageFinding(physical + page, a, b, patches), true);',
+    find: 'findings.addDifference(pageFinding(physical + page, a, b, patches));',
     replace: '',
     tests: 'test/verify/verify.test.ts',
   },

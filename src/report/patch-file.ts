@@ -9,8 +9,7 @@ import { writeNewFile } from '../files/publish.ts';
 import type { Extent } from '../memory/runs.ts';
 import { type Patch, sha256 } from '../plan/patches.ts';
 import { TOOL } from '../version.ts';
-
-const SCHEMA = 'elf2dmp-patches-1';
+import { SCHEMA } from './schemas.ts';
 
 /** 4096 processors change some 8 MiB, written as hex twice. */
 const MAX_FILE = 64 * MIB;
@@ -29,7 +28,7 @@ export async function writePatchFile(
   force: boolean,
 ): Promise<void> {
   const data = {
-    schema: SCHEMA,
+    schema: SCHEMA.patches,
     tool: TOOL,
     ...files,
     runs: extents.map(({ start, size }) => ({ start: hex(start), size })),
@@ -53,14 +52,14 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
       kind: 'corrupt',
       message,
       file: path,
-      structure: SCHEMA,
+      structure: SCHEMA.patches,
       field,
       hint: 'name a file that a conversion with --patches wrote',
     });
   let text: string;
   try {
     const { size } = await stat(path);
-    if (size > MAX_FILE) throw fail(`a file of ${bytes(size)} is no list of patches`);
+    if (size > MAX_FILE) throw fail(`a file of ${bytes(size)} is not a list of patches`);
     text = await readFile(path, 'utf8');
   } catch (error) {
     throw error instanceof Elf2dmpError ? error : ioError('read', path, error);
@@ -93,7 +92,7 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
   };
   const limit = BigInt(PHYSICAL_ADDRESS_LIMIT);
   const file = record(data, 'file');
-  if (file['schema'] !== SCHEMA) throw fail('another kind of file', 'schema');
+  if (file['schema'] !== SCHEMA.patches) throw fail('another kind of file', 'schema');
   let end = 0;
   const extents = list(file['runs'], 'runs').map((value, i): Extent => {
     const run = record(value, `runs[${i}]`);

@@ -7,4 +7,5 @@ export const SCHEMA = {
   undo: 'elf2dmp-undo-1',
   batch: 'elf2dmp-batch-1',
   error: 'elf2dmp-error-1',
+  patches: 'elf2dmp-patches-1',
 } as const;

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -50,7 +50,9 @@ describe('one description', () => {
     const guest = buildGuest(c.guest);
     c.change?.(guest);
     writeFileSync(input, writeElf(guest, c.elf));
-    const converted = held('convert', await convert({ input, output, force: true, verify: true, hash: true }));
+    const patches = join(dir, 'patches.json');
+    const converted = held('convert', await convert({ input, output, force: true, verify: true, hash: true, patches }));
+    held('patches', JSON.parse(readFileSync(patches, 'utf8')));
     const stack = held('stack', await stacks({ input }));
     const info = held('info', await inspect({ input }));
     expect(stack.windows).toEqual(converted.windows);
