@@ -35,7 +35,7 @@ export interface QemuOptions {
   /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
   raw?: 'pmemsave' | 'backend';
   /** More dumps of the same paused guest. */
-  also?: readonly { path: string; format?: 'kdump-zlib'; raw?: 'pmemsave'; paging?: boolean }[];
+  also?: readonly { path: string; format?: 'kdump-zlib'; raw?: 'pmemsave' | 'migrate'; paging?: boolean }[];
   /** More of QEMU's arguments. */
   arguments?: readonly string[];
   /** For the CPUs to get where they should be. */
@@ -97,8 +97,12 @@ async function dump(
   qemu: Qemu,
   guest: Guest,
   path: string,
-  { raw, paging, format, filter }: QemuOptions,
+  { raw, paging, format, filter }: Omit<QemuOptions, 'raw'> & { raw?: 'pmemsave' | 'backend' | 'migrate' },
 ): Promise<void> {
+  if (raw === 'migrate') {
+    await migrate(qemu, path);
+    return;
+  }
   if (raw === 'pmemsave') {
     await qemu.command('pmemsave', { val: 0, size: guest.ramBytes, filename: path });
     return;
@@ -109,6 +113,17 @@ async function dump(
     ...(format ? { format } : {}),
     ...filter,
   });
+}
+
+/** The migration stream of the paused guest, as `virsh save` and `virsh dump` have QEMU write it. */
+async function migrate(qemu: Qemu, path: string): Promise<void> {
+  await qemu.command('migrate', { uri: `exec:cat > ${path}` });
+  for (;;) {
+    const { status } = (await qemu.command('query-migrate')) as { status: string };
+    if (status === 'completed') return;
+    if (status === 'failed') throw new Error('QEMU could not write its migration stream');
+    await sleep(20);
+  }
 }
 
 /** QEMU with its monitor protocol (QMP) on standard input and output. */
