@@ -129,15 +129,30 @@ export const ERRORS = {
     means: 'The file is not a memory dump that elf2dmp knows.',
     todo: 'Make a dump with `virsh dump --memory-only`. For raw memory, give `--format raw`.',
   },
-  'migration-stream': {
-    kind: 'unsupported',
-    means: 'A QEMU migration stream, as `virsh dump` writes it without `--memory-only`.',
-    todo: 'Dump again with `virsh dump --memory-only`, or restore the guest from the file and then dump it.',
+  'migration-stream-damaged': {
+    kind: 'corrupt',
+    means: 'A QEMU migration stream without memory that could be used.',
+    todo: 'The message says where it stops making sense. Save the guest again.',
   },
-  'libvirt-save': {
+  'migration-machine': {
     kind: 'unsupported',
-    means: 'A libvirt save file.',
-    todo: 'Restore the guest with `virsh restore`, then dump it.',
+    means: 'The migration stream is of a machine whose guests elf2dmp does not convert.',
+    todo: OTHER_MACHINE,
+  },
+  'migration-ram-elsewhere': {
+    kind: 'unsupported',
+    means: "The guest's memory is in its backing file, not in the stream (x-ignore-shared).",
+    todo: 'Convert the backing file as raw memory.',
+  },
+  'libvirt-save-unfinished': {
+    kind: 'unsupported',
+    means: 'A libvirt save file that libvirt did not finish.',
+    todo: 'Save the guest again.',
+  },
+  'libvirt-save-format': {
+    kind: 'unsupported',
+    means: 'A libvirt save file in a form that elf2dmp does not read by itself.',
+    todo: 'The message has the pipe that feeds it to elf2dmp.',
   },
   'already-dmp': {
     kind: 'unsupported',
@@ -511,6 +526,20 @@ export const DIAGNOSTICS = {
     means: 'The file ends before the memory that it lists: pages are missing.',
     todo: CUT_OFF,
   },
+  'migration-stream-cut': {
+    severity: 'loss',
+    means: 'The migration stream ends or is damaged before its end: pages or CPU states are missing.',
+    todo: CUT_OFF,
+  },
+  'migration-ram-unplaced': {
+    severity: 'loss',
+    means: 'The address of some memory in the migration stream is not known, so it was left out.',
+  },
+  'migration-layout': {
+    severity: 'note',
+    means: "Where the guest's memory is was taken from its machine type: the stream has no CMOS.",
+  },
+  'migration-run-state': { severity: 'note', means: 'The state that the guest was in when it was saved.' },
   'container-truncated': {
     severity: 'loss',
     means: 'The compressed file is cut off; what could be decompressed was used.',

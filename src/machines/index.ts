@@ -13,6 +13,10 @@ export type MachineMark = { elfMachine: number } | { imageFileMachine: number } 
 export const machineOf = (mark: MachineMark): Machine | undefined =>
   MACHINES.find((machine) => Object.entries(mark).every(([key, value]) => machine[key as keyof Machine] === value));
 
+/** The machine of a migration stream, by QEMU's machine type; undefined: one whose guests are not converted. */
+export const machineOfMigration = (machineType: string): Machine | undefined =>
+  MACHINES.find(({ migration }) => migration?.machineTypes.test(machineType));
+
 /** For messages: what is converted, `64-bit x86`. */
 export const convertedMachines = (): string => MACHINES.map(({ title }) => title).join(' and ');
 

@@ -6,6 +6,7 @@ import type { VirtualAddress } from '../core/units.ts';
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
+import type { MigrationForm } from './migration.ts';
 import type { InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
@@ -94,6 +95,8 @@ export interface Machine {
   readonly kdumpBlockSize: number;
   /** An entry of .xen_prstatus in a core file of Xen's; undefined where Xen runs no Windows on this machine. */
   readonly xenVcpu: { size: number; parse(bytes: Buffer): CpuNote | undefined } | undefined;
+  /** Its CPUs in migration streams; undefined where QEMU runs no such machine. */
+  readonly migration: MigrationForm | undefined;
   /** What a display shows of a CPU: all integer registers, and the control registers that are known. */
   namedRegisters(registers: Registers): NamedRegister[];
   /** The CPU was never started: it runs without the paging that this Windows needs. */

@@ -12,6 +12,7 @@ import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
+import { readLibvirtHeader } from './qevm/libvirt.ts';
 import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
 import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
 
@@ -55,10 +56,10 @@ export function checkInput(path: string): void {
 export async function openInput(path: string, options: OpenOptions = {}): Promise<MemoryImage> {
   const opened = openPath(path);
   if (opened instanceof FileSource) {
-    const container = identifyContainer(readUpTo(opened, 0, PROBE_SIZE));
-    if (!container) return openSource(opened, options);
+    const at = containerIn(opened, options);
+    if (at === undefined) return openSource(opened, options);
     try {
-      return await openStream(chunksOf(opened), opened.name, opened.size, options);
+      return await openStream(chunksOf(opened, at), opened.name, opened.size - at, options);
     } finally {
       opened.close();
     }
@@ -66,6 +67,19 @@ export async function openInput(path: string, options: OpenOptions = {}): Promis
   const { fd, name } = opened;
   const stream = createReadStream('', { fd, autoClose: fd !== 0, highWaterMark: CHUNK });
   return openStream(stream as AsyncIterable<Buffer>, name, 0, options);
+}
+
+/** Where in a file compressed contents begin; undefined where it can be read as it lies there. */
+function containerIn(file: FileSource, { format }: OpenOptions): number | undefined {
+  try {
+    const head = readUpTo(file, 0, PROBE_SIZE);
+    if (identifyContainer(head)) return 0;
+    const save = format === 'raw' ? undefined : readLibvirtHeader(head, file.name);
+    return save && identifyContainer(readUpTo(file, save.stream, PROBE_SIZE)) ? save.stream : undefined;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
 }
 
 /** As far as Linux tells. */
@@ -101,8 +115,8 @@ function openPath(path: string): FileSource | { fd: number; name: string } {
   }
 }
 
-async function* chunksOf(source: FileSource): AsyncGenerator<Buffer> {
-  for (let at = 0; at < source.size; at += CHUNK) {
+async function* chunksOf(source: FileSource, from: number): AsyncGenerator<Buffer> {
+  for (let at = from; at < source.size; at += CHUNK) {
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK, source.size - at));
     await source.read(at, chunk);
     yield chunk;

@@ -17,20 +17,6 @@ const DUMP = '`virsh dump --memory-only DOMAIN FILE`';
 
 const SIGNATURES: readonly Signature[] = [
   {
-    magic: 'QEVM',
-    code: 'migration-stream',
-    what: 'a QEMU migration stream, as `virsh dump` writes without --memory-only, not a memory dump',
-    hint: `dump again with ${DUMP}; to use this file, restore the guest from it first (\`virsh restore\`, or qemu -incoming) and then dump it`,
-  },
-  ...['LibvirtQemudSave', 'LibvirtQemudPart'].map(
-    (magic): Signature => ({
-      magic,
-      code: 'libvirt-save',
-      what: 'a libvirt save file (a migration stream), not a memory dump',
-      hint: `restore the guest with \`virsh restore FILE\`, then dump it with ${DUMP}`,
-    }),
-  ),
-  {
     magic: 'PAGEDU64',
     code: 'already-dmp',
     what: 'a Windows 64-bit crash dump already',

@@ -9,12 +9,14 @@ import { type ByteSource, readUpTo } from '../source/source.ts';
 import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';
+import { libvirtSave } from './qevm/libvirt.ts';
+import { migration } from './qevm/reader.ts';
 import { MIN_RAW_SIZE, openRaw } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
 import { readDumpHeader, winDump } from './win-dump.ts';
 import { xenCore } from './xen-core.ts';
 
-const READERS: readonly Reader[] = [xenCore, elfCore, kdump];
+const READERS: readonly Reader[] = [xenCore, elfCore, kdump, migration, libvirtSave];
 
 const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
   [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));

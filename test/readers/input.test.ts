@@ -373,8 +373,6 @@ describe('other writers', () => {
 
 describe('neighbours', () => {
   it.each([
-    ['QEVM', 0, 'migration-stream'],
-    ['LibvirtQemudSave', 0, 'libvirt-save'],
     ['PAGEDU64', 0, 'already-dmp'],
     ['QFI\xfb', 0, 'qcow2'],
     ['KDMV', 0, 'disk-image'],

@@ -18,6 +18,7 @@ import {
   viewContext,
 } from './context.ts';
 import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR } from './kpcr.ts';
+import { MIGRATION } from './migration.ts';
 import { pageClues } from './page-clues.ts';
 import { createPageScan } from './page-scan.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
@@ -56,6 +57,7 @@ export const X64: Machine = {
   kdumpBlockSize: PAGE_SIZE,
   xenVcpu: { size: XenVcpu.size, parse: parseXenVcpu },
 
+  migration: MIGRATION,
   namedRegisters,
   neverStarted: ({ control }) => control !== undefined && !isLongModePaging(control),
   rootRegister: ({ control }) => control?.cr3,

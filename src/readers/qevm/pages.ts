@@ -1,0 +1,168 @@
+/** Reads pages where a stream has them. */
+import { inflateSync } from 'node:zlib';
+import type { Diagnostics } from '../../core/errors.ts';
+import { hex, MIB, PAGE_SIZE } from '../../core/units.ts';
+import type { RunReader } from '../../memory/image.ts';
+import type { PhysicalRun } from '../../memory/runs.ts';
+import { type ByteSource, readUpTo } from '../../source/source.ts';
+import type { Piece } from './layout.ts';
+import { type PagePlace, PageStore } from './page-store.ts';
+import { applyDelta, type DeltaList, type MappedPages, type RamBlock } from './ram.ts';
+
+/** Bytes of the stream that are read together for pages that follow each other. */
+const MAX_SPAN = MIB;
+/** Differences to one page that are followed: each of a live migration's rounds adds one at most. */
+const MAX_DELTAS = 100_000;
+
+/** Pages to fill, which one read brings. */
+interface Span {
+  from: number;
+  length: number;
+  /** Offsets in the span and in the target, and bytes. */
+  copies: { from: number; to: number; length: number }[];
+}
+
+export class StreamPages implements RunReader {
+  readonly #source: ByteSource;
+  readonly #deltas: DeltaList;
+  readonly #pieces: ReadonlyMap<PhysicalRun, Piece>;
+  readonly #diagnostics: Diagnostics;
+  readonly #bitmaps = new Map<MappedPages, Buffer>();
+
+  constructor(
+    source: ByteSource,
+    deltas: DeltaList,
+    pieces: ReadonlyMap<PhysicalRun, Piece>,
+    diagnostics: Diagnostics,
+  ) {
+    this.#source = source;
+    this.#deltas = deltas;
+    this.#pieces = pieces;
+    this.#diagnostics = diagnostics;
+  }
+
+  readSync(run: PhysicalRun, offset: number, target: Buffer): boolean {
+    const { block, from } = this.#locate(run, offset);
+    const spans: Span[] = [];
+    const sound = this.#plan(block, from, target, spans);
+    for (const { from: at, length, copies } of spans) {
+      const bytes = Buffer.allocUnsafe(length);
+      this.#source.readSync(at, bytes);
+      copyOut(bytes, copies, target);
+    }
+    return sound;
+  }
+
+  async read(run: PhysicalRun, offset: number, target: Buffer): Promise<void> {
+    const { block, from } = this.#locate(run, offset);
+    const spans: Span[] = [];
+    this.#plan(block, from, target, spans);
+    for (const { from: at, length, copies } of spans) {
+      const bytes = Buffer.allocUnsafe(length);
+      await this.#source.read(at, bytes);
+      copyOut(bytes, copies, target);
+    }
+  }
+
+  #locate(run: PhysicalRun, offset: number): { block: RamBlock; from: number } {
+    const piece = this.#pieces.get(run)!;
+    return { block: piece.block, from: piece.offset + (run.start - piece.start) + offset };
+  }
+
+  /** Fills what needs no large read, and says what to read for the rest. False where a page is damaged: it is zeros. */
+  #plan(block: RamBlock, from: number, target: Buffer, spans: Span[]): boolean {
+    let sound = true;
+    for (let to = 0; to < target.length; ) {
+      const at = from + to;
+      const inPage = at % PAGE_SIZE;
+      const length = Math.min(PAGE_SIZE - inPage, target.length - to);
+      const place = this.#place(block, Math.floor(at / PAGE_SIZE));
+      if (place.kind === 'fill') target.fill(place.byte, to, to + length);
+      else if (place.kind === 'raw') addCopy(spans, place.offset + inPage, { to, length });
+      else {
+        const page = this.#whole(place);
+        if (page) page.copy(target, to, inPage, inPage + length);
+        else {
+          target.fill(0, to, to + length);
+          sound = false;
+          this.#damaged(block, at - inPage);
+        }
+      }
+      to += length;
+    }
+    return sound;
+  }
+
+  #place({ pages, size }: RamBlock, page: number): PagePlace {
+    if (pages instanceof PageStore) return pages.get(page);
+    const bitmap = this.#bitmap(pages, size);
+    const set = (bitmap[page >>> 3]! >>> (page & 7)) & 1;
+    return set === 1 ? { kind: 'raw', offset: pages.pagesOffset + page * PAGE_SIZE } : { kind: 'fill', byte: 0 };
+  }
+
+  #bitmap(pages: MappedPages, size: number): Buffer {
+    let bitmap = this.#bitmaps.get(pages);
+    if (!bitmap) {
+      bitmap = readUpTo(this.#source, pages.bitmapOffset, Math.ceil(size / PAGE_SIZE / 8));
+      this.#bitmaps.set(pages, bitmap);
+    }
+    return bitmap;
+  }
+
+  /** A page that has to be made; undefined where it can't be. */
+  #whole(place: PagePlace): Buffer | undefined {
+    const page = Buffer.alloc(PAGE_SIZE);
+    const deltas: Buffer[] = [];
+    let base = place;
+    while (base.kind === 'delta' && deltas.length < MAX_DELTAS) {
+      const { offset, length, before } = this.#deltas.at(base.delta);
+      deltas.push(readUpTo(this.#source, offset, length));
+      base = placeOf(before);
+    }
+    if (base.kind === 'fill') page.fill(base.byte);
+    else if (base.kind === 'raw') this.#source.readSync(base.offset, page);
+    else if (base.kind !== 'compressed' || !this.#inflate(base.offset, page)) return undefined;
+    return deltas.reverse().every((delta) => applyDelta(page, delta)) ? page : undefined;
+  }
+
+  #inflate(offset: number, page: Buffer): boolean {
+    const length = readUpTo(this.#source, offset, 4).readUInt32BE();
+    try {
+      const inflated = inflateSync(readUpTo(this.#source, offset + 4, length), { maxOutputLength: PAGE_SIZE });
+      inflated.copy(page);
+      return inflated.length === PAGE_SIZE;
+    } catch {
+      return false;
+    }
+  }
+
+  #damaged(block: RamBlock, at: number): void {
+    this.#diagnostics.add(
+      'loss',
+      'page-damaged',
+      `the page at ${hex(at)} of the RAM block ${block.name} is damaged: it is zeros in the dump`,
+      { page: hex(at) },
+    );
+  }
+}
+
+function placeOf({ kind, value }: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number }): PagePlace {
+  if (kind === 'fill') return { kind, byte: value };
+  return kind === 'delta' ? { kind, delta: value } : { kind, offset: value };
+}
+
+/** Between pages that follow each other are the records of some pages of zeros. */
+const MAX_GAP = 8192;
+
+function addCopy(spans: Span[], offset: number, { to, length }: { to: number; length: number }): void {
+  const last = spans.at(-1);
+  const gap = last ? offset - last.from - last.length : -1;
+  if (last && gap >= 0 && gap <= MAX_GAP && offset + length - last.from <= MAX_SPAN) {
+    last.copies.push({ from: offset - last.from, to, length });
+    last.length = offset + length - last.from;
+  } else spans.push({ from: offset, length, copies: [{ from: 0, to, length }] });
+}
+
+function copyOut(bytes: Buffer, copies: Span['copies'], target: Buffer): void {
+  for (const { from, to, length } of copies) bytes.copy(target, to, from, from + length);
+}

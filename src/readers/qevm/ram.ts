@@ -1,0 +1,216 @@
+/** The `ram` sections of a stream: which blocks there are, and where each of their pages is. */
+import { hex, PAGE_SIZE } from '../../core/units.ts';
+import { MAPPED_RAM_VERSION, RamFlag } from '../../formats/qevm.ts';
+import type { Cursor } from './cursor.ts';
+import { PageStore } from './page-store.ts';
+
+/** A RAM block as QEMU's memory backends make them: `pc.ram`, `vga.vram`, `/rom@etc/acpi/tables`. */
+export interface RamBlock {
+  name: string;
+  /** Bytes. */
+  size: number;
+  pages: PageStore | MappedPages;
+  /** With x-ignore-shared: its address, and its pages may be in the backing file alone. */
+  shared: number | undefined;
+}
+
+/** Pages at fixed places in the file (mapped-ram). A page whose bit is clear is zero, whatever lies there. */
+export interface MappedPages {
+  bitmapOffset: number;
+  pagesOffset: number;
+}
+
+/** Something in the stream is not as it can be: a clause for a message. */
+export class StreamFault extends Error {
+  readonly offset: number;
+
+  constructor(what: string, offset: number) {
+    super(what);
+    this.offset = offset;
+  }
+}
+
+/** Differences to pages (xbzrle), each with the one before it of the same page. */
+export class DeltaList {
+  #offsets = new Float64Array(256);
+  #lengths = new Uint16Array(256);
+  /** The place of what the page held before, as `PageStore` keeps it. */
+  readonly #before: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number }[] = [];
+
+  get length(): number {
+    return this.#before.length;
+  }
+
+  /** @returns the index of the new entry */
+  add(
+    offset: number,
+    length: number,
+    before: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number },
+  ): number {
+    const at = this.#before.length;
+    if (at === this.#offsets.length) {
+      const [offsets, lengths] = [new Float64Array(2 * at), new Uint16Array(2 * at)];
+      offsets.set(this.#offsets);
+      lengths.set(this.#lengths);
+      this.#offsets = offsets;
+      this.#lengths = lengths;
+    }
+    this.#offsets[at] = offset;
+    this.#lengths[at] = length;
+    this.#before.push(before);
+    return at;
+  }
+
+  at(index: number) {
+    return { offset: this.#offsets[index]!, length: this.#lengths[index]!, before: this.#before[index]! };
+  }
+}
+
+/** No machine has nearly as many. */
+const MAX_BLOCKS = 4096;
+
+export interface RamState {
+  blocks: Map<string, RamBlock>;
+  deltas: DeltaList;
+  mappedRam: boolean;
+  ignoreShared: boolean;
+  /** Records with pages, for figures: a live guest's stream has some pages several times. */
+  records: number;
+}
+
+/** One section's records, to its end mark. */
+export function readRamSection(cursor: Cursor, state: RamState): void {
+  let block: RamBlock | undefined;
+  for (;;) {
+    const at = cursor.at;
+    const { offset, flags } = cursor.pageWord();
+    if (flags & RamFlag.endOfSection) return;
+    if (flags & RamFlag.blockSizes) {
+      readBlockSizes(cursor, state, offset);
+      continue;
+    }
+    if (flags & RamFlag.multifdFlush) continue;
+    if (flags & RamFlag.hook) throw new StreamFault('a record of RDMA migration', at);
+    if ((flags & RamFlag.sameBlock) === 0) {
+      const name = cursor.name();
+      block = state.blocks.get(name);
+      if (!block) throw new StreamFault(`a page of a RAM block ${JSON.stringify(name)} that was not announced`, at);
+    }
+    if (!block) throw new StreamFault('a page of no RAM block', at);
+    if (offset + PAGE_SIZE > block.size) {
+      throw new StreamFault(`a page at ${hex(offset)} of the RAM block ${JSON.stringify(block.name)}`, at);
+    }
+    if (!(block.pages instanceof PageStore)) throw new StreamFault('a page in between, although pages are mapped', at);
+    state.records++;
+    readPage(cursor, state, { store: block.pages, page: offset / PAGE_SIZE, flags: flags & ~RamFlag.sameBlock, at });
+  }
+}
+
+interface PageRecord {
+  store: PageStore;
+  page: number;
+  flags: number;
+  at: number;
+}
+
+function readPage(cursor: Cursor, { deltas }: RamState, { store, page, flags, at }: PageRecord): void {
+  switch (flags) {
+    case RamFlag.zero:
+      store.set(page, 'fill', cursor.u8());
+      return;
+    case RamFlag.page:
+      // Only whole pages are kept: a stream may end in one.
+      cursor.skip(PAGE_SIZE);
+      store.set(page, 'raw', cursor.at - PAGE_SIZE);
+      return;
+    case RamFlag.compressed: {
+      const from = cursor.at;
+      const length = cursor.u32();
+      if (length > 2 * PAGE_SIZE) throw new StreamFault(`a compressed page of ${length} bytes`, at);
+      cursor.skip(length);
+      store.set(page, 'compressed', from);
+      return;
+    }
+    case RamFlag.xbzrle: {
+      const encoding = cursor.u8();
+      const length = cursor.u16();
+      if (encoding !== 1 || length > PAGE_SIZE) throw new StreamFault(`a difference of ${length} bytes`, at);
+      const before = store.get(page);
+      if (before.kind === 'absent') throw new StreamFault('a difference to a page that never came', at);
+      cursor.skip(length);
+      store.set(page, 'delta', deltas.add(cursor.at - length, length, numberOf(before)));
+      return;
+    }
+    default:
+      throw new StreamFault(`a RAM record with flags ${hex(flags)}`, at);
+  }
+}
+
+function numberOf(place: Exclude<ReturnType<PageStore['get']>, { kind: 'absent' }>) {
+  if (place.kind === 'fill') return { kind: place.kind, value: place.byte };
+  if (place.kind === 'delta') return { kind: place.kind, value: place.delta };
+  return { kind: place.kind, value: place.offset };
+}
+
+function readBlockSizes(cursor: Cursor, state: RamState, total: number): void {
+  for (let sum = 0; sum < total; ) {
+    const at = cursor.at;
+    const name = cursor.name();
+    const size = Number(cursor.u64());
+    if (name === '' || size === 0 || size % PAGE_SIZE !== 0 || sum + size > total) {
+      throw new StreamFault(`a RAM block ${JSON.stringify(name)} of ${hex(size)} bytes, of ${hex(total)} in all`, at);
+    }
+    if (state.blocks.has(name) || state.blocks.size >= MAX_BLOCKS) {
+      throw new StreamFault(`the RAM block ${JSON.stringify(name)} twice, or too many of them`, at);
+    }
+    sum += size;
+    const shared = state.ignoreShared ? Number(cursor.u64()) : undefined;
+    const pages = state.mappedRam ? readMappedHeader(cursor, size) : new PageStore(size / PAGE_SIZE);
+    state.blocks.set(name, { name, size, pages, shared });
+  }
+}
+
+function readMappedHeader(cursor: Cursor, size: number): MappedPages {
+  const at = cursor.at;
+  const version = cursor.u32();
+  const pageSize = cursor.u64();
+  const [bitmapOffset, pagesOffset] = [Number(cursor.u64()), Number(cursor.u64())];
+  if (version !== MAPPED_RAM_VERSION || pageSize !== BigInt(PAGE_SIZE)) {
+    throw new StreamFault(`mapped RAM of version ${version} with pages of ${pageSize} bytes`, at);
+  }
+  if (bitmapOffset < cursor.at || pagesOffset < bitmapOffset + Math.ceil(size / PAGE_SIZE / 8)) {
+    throw new StreamFault(
+      `mapped RAM with its bitmap at ${hex(bitmapOffset)} and its pages at ${hex(pagesOffset)}`,
+      at,
+    );
+  }
+  // The next block's entry follows its pages.
+  cursor.skip(pagesOffset + size - cursor.at);
+  return { bitmapOffset, pagesOffset };
+}
+
+/** Applies a difference (xbzrle.c): lengths of what stays and of what is new, in turn, as ULEB128. False: it is damaged. */
+export function applyDelta(page: Buffer, delta: Buffer): boolean {
+  let from = 0;
+  let to = 0;
+  const length = (): number | undefined => {
+    const first = delta[from++];
+    if (first === undefined) return undefined;
+    if (first < 0x80) return first;
+    const second = delta[from++];
+    return second === undefined || second >= 0x80 ? undefined : (first & 0x7f) | (second << 7);
+  };
+  while (from < delta.length) {
+    const same = length();
+    if (same === undefined) return false;
+    to += same;
+    // The last one may be of what stays alone.
+    if (from === delta.length) return to <= page.length;
+    const changed = length();
+    if (changed === undefined || from + changed > delta.length || to + changed > page.length) return false;
+    delta.copy(page, to, from, from + changed);
+    from += changed;
+    to += changed;
+  }
+  return to <= page.length;
+}

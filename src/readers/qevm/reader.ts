@@ -1,0 +1,221 @@
+/** Migration streams as memory: which guest, where its RAM is, and its CPUs' registers. */
+import { Diagnostics, Elf2dmpError } from '../../core/errors.ts';
+import { Reason } from '../../core/reason.ts';
+import { bytes, hex, PAGE_SIZE, pa } from '../../core/units.ts';
+import { QEVM_MAGIC } from '../../formats/qevm.ts';
+import { convertedMachines, MACHINES, machineOfMigration } from '../../machines/index.ts';
+import type { CpuState, Machine } from '../../machines/machine.ts';
+import { MemoryImage } from '../../memory/image.ts';
+import type { PhysicalRun } from '../../memory/runs.ts';
+import type { ByteSource } from '../../source/source.ts';
+import type { Reader } from '../reader.ts';
+import { Devices } from './devices.ts';
+import { isRam, type Layout, layouts, type Piece } from './layout.ts';
+import { PageStore } from './page-store.ts';
+import { StreamPages } from './pages.ts';
+import type { RamBlock } from './ram.ts';
+import { type MigrationStream, readStream } from './stream.ts';
+
+/** A bare stream: `virsh dump` without --memory-only, `migrate exec:`, Proxmox' state volumes. */
+export const migration: Reader = {
+  format: 'qevm',
+  probe: (head) => head.subarray(0, QEVM_MAGIC.length).equals(QEVM_MAGIC),
+  // Its size tells nothing: zero pages are not in it, and a live guest's come several times.
+  estimate: () => undefined,
+  open: (source) => openMigration(source, { format: 'qevm', start: 0 }),
+};
+
+export interface StreamPlace {
+  /** For the image. */
+  format: string;
+  /** Of `QEVM` in the source. */
+  start: number;
+  end?: number | undefined;
+}
+
+/** Opens the stream that lies at a place of the source, which it takes over. Throws `Elf2dmpError`. */
+export function openMigration(source: ByteSource, { format, start, end = source.size }: StreamPlace): MemoryImage {
+  try {
+    const stream = readStream(source, start, end);
+    const machine = machineOf(stream, source.name);
+    refuseMemoryElsewhere(stream, source.name);
+    const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
+    const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
+    if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
+    const parts = { source, format, stream, machine, devices };
+    const [first, ...others] = choices;
+    const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
+    return makeImage({ ...parts, layout: first!, alternatives });
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
+
+function machineOf({ machineType, blocks, fault }: MigrationStream, file: string): Machine {
+  const machine = machineType === undefined ? MACHINES.find(({ migration: m }) => m) : machineOfMigration(machineType);
+  if (machine && blocks.length > 0) return machine;
+  if (machine) {
+    throw new Elf2dmpError({
+      code: 'migration-stream-damaged',
+      kind: 'corrupt',
+      message: `a migration stream without memory: ${fault?.what ?? 'it has no RAM section'}`,
+      file,
+      offset: fault?.offset,
+      hint: 'save the guest again',
+    });
+  }
+  throw new Elf2dmpError({
+    code: 'migration-machine',
+    kind: 'unsupported',
+    message: `a migration stream of QEMU's machine ${JSON.stringify(machineType)}; only guests of ${convertedMachines()} are converted`,
+    file,
+    expected: 'a pc, q35 or microvm machine',
+    actual: machineType,
+  });
+}
+
+function refuseMemoryElsewhere({ blocks }: MigrationStream, file: string): void {
+  const elsewhere = blocks.filter(
+    (block) => isRam(block) && block.shared !== undefined && block.pages instanceof PageStore && isEmpty(block.pages),
+  );
+  if (elsewhere.length === 0) return;
+  throw new Elf2dmpError({
+    code: 'migration-ram-elsewhere',
+    kind: 'unsupported',
+    message: `the stream was made with x-ignore-shared: the pages of ${elsewhere.map(({ name }) => name).join(', ')} are in its backing file, not in the stream`,
+    file,
+    hint: "convert the file that backs the guest's memory (-object memory-backend-file,mem-path=…) as raw memory",
+  });
+}
+
+const isEmpty = (pages: PageStore) => {
+  const { absent, pages: count } = pages.run(0);
+  return absent && count === pages.pages;
+};
+
+const damaged = ({ fault }: MigrationStream, file: string, why: string) =>
+  new Elf2dmpError({
+    code: 'migration-stream-damaged',
+    kind: 'corrupt',
+    message: `the layout of the guest's memory can't be told: ${why}`,
+    file,
+    offset: fault?.offset,
+    attempts: fault ? [`at ${hex(fault.offset)}: ${fault.what}`] : [],
+  });
+
+/** The ACPI tables that QEMU gave the firmware: 128 KiB or some more. */
+const MAX_TABLES = 0x20_0000;
+
+function acpiTables({ blocks, deltas }: MigrationStream, source: ByteSource): Buffer | undefined {
+  const block = blocks.find(({ name }) => name === '/rom@etc/acpi/tables');
+  if (!block || block.size > MAX_TABLES) return undefined;
+  const run: PhysicalRun = { start: pa(0), size: block.size };
+  const pieces = new Map([[run, { block, offset: 0, start: 0, size: block.size }]]);
+  const tables = Buffer.alloc(block.size);
+  new StreamPages(source, deltas, pieces, new Diagnostics()).readSync(run, 0, tables);
+  return tables;
+}
+
+interface Parts {
+  source: ByteSource;
+  format: string;
+  stream: MigrationStream;
+  machine: Machine;
+  devices: Devices | undefined;
+  layout: Layout;
+  alternatives: readonly MemoryImage[];
+}
+
+function makeImage({ source, format, stream, machine, devices, layout, alternatives }: Parts): MemoryImage {
+  const diagnostics = new Diagnostics();
+  const pieces = new Map<PhysicalRun, Piece>();
+  for (const piece of [...layout.pieces].sort((a, b) => a.start - b.start)) {
+    for (const run of presentRuns(piece)) pieces.set(run, piece);
+  }
+  const cpus = readCpus(machine, devices);
+  report({ stream, devices, layout, pieces, cpus, diagnostics });
+  return new MemoryImage({
+    file: source.name,
+    format,
+    machine,
+    contents: {
+      kind: 'decoded',
+      runs: [...pieces.keys()],
+      reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
+      close: () => source.close(),
+    },
+    cpus,
+    notes: [],
+    diagnostics,
+    alternatives,
+  });
+}
+
+/** A truncated stream lacks pages; everything else has all. */
+function* presentRuns({ block, offset, start, size }: Piece): Generator<PhysicalRun> {
+  const { pages } = block;
+  if (!(pages instanceof PageStore)) {
+    yield { start: pa(start), size };
+    return;
+  }
+  const end = (offset + size) / PAGE_SIZE;
+  for (let page = offset / PAGE_SIZE; page < end; ) {
+    const run = pages.run(page);
+    const count = Math.min(run.pages, end - page);
+    if (!run.absent) yield { start: pa(start + page * PAGE_SIZE - offset), size: count * PAGE_SIZE };
+    page += count;
+  }
+}
+
+function readCpus({ migration: form }: Machine, devices: Devices | undefined): CpuState[] {
+  if (!form || !devices) return [];
+  return devices
+    .all(form.section)
+    .sort((a, b) => a.instance - b.instance)
+    .map((state) => ({
+      index: state.instance,
+      registers: form.parse(state),
+      crashed: undefined,
+      origin: `migration section "${form.section}"`,
+    }));
+}
+
+interface Found {
+  stream: MigrationStream;
+  devices: Devices | undefined;
+  layout: Layout;
+  pieces: ReadonlyMap<PhysicalRun, Piece>;
+  cpus: readonly CpuState[];
+  diagnostics: Diagnostics;
+}
+
+function report({ stream, devices, layout, pieces, cpus, diagnostics }: Found): void {
+  const { fault } = stream;
+  if (fault) {
+    const listed = layout.pieces.reduce((sum, { size }) => sum + size, 0);
+    const present = [...pieces.keys()].reduce((sum, { size }) => sum + size, 0);
+    diagnostics.add(
+      'loss',
+      'migration-stream-cut',
+      `the stream makes no sense from ${hex(fault.offset)} on (${fault.what}): ${bytes(listed - present)} of ${bytes(listed)} of memory are missing${cpus.length === 0 ? ', and the CPU states, which come after memory' : ''}`,
+      { offset: hex(fault.offset) },
+    );
+  }
+  if (layout.source !== 'CMOS') {
+    diagnostics.add('note', 'migration-layout', `where memory lies was taken from ${layout.source}`);
+  }
+  if (layout.unplaced.length > 0) {
+    const names = layout.unplaced.map(({ name, size }: RamBlock) => `${name} (${bytes(size)})`).join(', ');
+    diagnostics.add('loss', 'migration-ram-unplaced', `where the RAM of ${names} lies is not known: it was left out`);
+  }
+  const state = devices?.all('globalstate')[0];
+  const text = state && runState(state.bytes);
+  if (text) diagnostics.add('note', 'migration-run-state', `the guest was ${JSON.stringify(text)} when it was saved`);
+}
+
+/** GlobalState in QEMU's migration/global_state.c: a length, then the run state's name. */
+function runState(state: Buffer): string | undefined {
+  const text = state.subarray(4, 104).toString('latin1').replace(/\0.*$/s, '');
+  return /^[a-z-]+$/.test(text) ? text : undefined;
+}

@@ -1,0 +1,212 @@
+/** Writes a guest as a QEMU migration stream, by QEMU's docs and sources: shares nothing with the product's reader. */
+import { deflateSync } from 'node:zlib';
+import type { Guest, GuestCpu } from './guest.ts';
+
+const u8 = (value: number) => Buffer.from([value]);
+const u16 = (value: number) => {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16BE(value);
+  return bytes;
+};
+const u32 = (value: number) => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value >>> 0);
+  return bytes;
+};
+const u64 = (value: bigint | number) => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(BigInt.asUintN(64, BigInt(value)));
+  return bytes;
+};
+const name = (text: string) => Buffer.concat([u8(text.length), Buffer.from(text, 'latin1')]);
+
+export interface StreamOptions {
+  machineType?: string;
+  /** How pages are written: plain, through zlib, or in a first version and a difference to it (xbzrle). */
+  pages?: 'plain' | 'compressed' | 'xbzrle';
+  /** A first round with other contents of all pages: the second one counts. */
+  rounds?: 1 | 2;
+  /** Leave out the JSON that describes the devices. */
+  withoutDescription?: boolean;
+  /** Leave out what says how much RAM is below 4 GiB. */
+  withoutCmos?: boolean;
+  /** No footers and no configuration, as before QEMU 2.4. */
+  old?: boolean;
+  /** Pages at fixed places (QEMU 9.0); stale bytes lie where a page is zero. */
+  mappedRam?: boolean;
+  /** RAM below 4 GiB; the rest lies from there on. */
+  low?: number;
+  /** Behind the stream, as on a Proxmox volume. */
+  trailing?: Buffer;
+  /** A device in front of memory. */
+  earlyDevice?: boolean;
+}
+
+/** The guest's RAM in one block, `pc.ram`. */
+export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
+  const low = options.low ?? guest.ramBytes;
+  const ram = Buffer.alloc(guest.ramBytes);
+  for (const [at, page] of guest.memory.pages) page.copy(ram, at < 2 ** 32 ? at : at - 2 ** 32 + low);
+  const parts: Buffer[] = [Buffer.from('QEVM\0\0\0\x03', 'latin1')];
+  let length = 8;
+  const emit = (...bytes: Buffer[]) => {
+    for (const piece of bytes) {
+      parts.push(piece);
+      length += piece.length;
+    }
+  };
+  const footer = (id: number) => (options.old ? [] : [u8(0x7e), u32(id)]);
+  if (!options.old) {
+    const type = options.machineType ?? 'pc-i440fx-7.2';
+    emit(u8(7), u32(type.length), Buffer.from(type, 'latin1'));
+    if (options.mappedRam) emit(u8(5), name('configuration/capabilities'), u32(1), u32(1), name('mapped-ram'));
+  }
+  if (options.earlyDevice) {
+    emit(u8(4), u32(77), name('virtio-mem-early'), u32(0), u32(1), Buffer.alloc(100, 0xee), ...footer(77));
+  }
+  emit(u8(1), u32(2), name('ram'), u32(0), u32(4));
+  const video = { name: 'vga.vram', size: 0x10000 };
+  emit(u64((ram.length + video.size) | 0x4));
+  emit(name('pc.ram'), u64(ram.length));
+  if (options.mappedRam) emit(...mapped(length, ram));
+  emit(name(video.name), u64(video.size));
+  if (options.mappedRam) emit(...mapped(length, Buffer.alloc(video.size)));
+  emit(u64(0x10), ...footer(2));
+
+  if (!options.mappedRam) {
+    emit(u8(2), u32(2));
+    if (options.rounds === 2) {
+      for (let at = 0; at < ram.length; at += 4096) emit(...record(at, Buffer.alloc(4096, 0x5a), 'plain', at === 0));
+    }
+    for (let at = 0; at < ram.length; at += 4096) {
+      emit(...record(at, ram.subarray(at, at + 4096), options.pages ?? 'plain', at === 0));
+    }
+    emit(u64(0x2), name(video.name), u8(0));
+    emit(u64(0x10), ...footer(2));
+  }
+  emit(u8(3), u32(2), u64(0x10), ...footer(2));
+
+  const description: object[] = [];
+  guest.cpus.forEach((cpu, i) => {
+    emit(u8(4), u32(100 + i), name('cpu'), u32(i), u32(12), cpuState(cpu), ...footer(100 + i));
+    description.push({
+      name: 'cpu',
+      instance_id: i,
+      version: 12,
+      fields: [{ name: 'all', size: 1817, type: 'buffer' }],
+      subsections: [],
+    });
+  });
+  if (!options.withoutCmos) {
+    const cmos = Buffer.alloc(128);
+    cmos.writeUInt16LE(Math.max(0, low - 0x100_0000) / 0x10000, 0x34);
+    cmos.writeUIntLE((guest.ramBytes - low) / 0x10000, 0x5b, 3);
+    if (low < 0x101_0000) cmos.writeUInt16LE((Math.min(low, 0x100_0000) - 0x10_0000) / 1024, 0x30);
+    emit(u8(4), u32(200), name('mc146818rtc'), u32(0), u32(3), cmos, ...footer(200));
+    description.push({ name: 'mc146818rtc', instance_id: 0, fields: [{ name: 'cmos_data', size: 128 }] });
+  }
+  emit(u8(0));
+  if (!options.withoutDescription) {
+    const json = Buffer.from(JSON.stringify({ page_size: 4096, devices: description }));
+    emit(u8(6), u32(json.length), json);
+  }
+  if (options.trailing) emit(options.trailing);
+  return Buffer.concat(parts);
+}
+
+function record(at: number, page: Buffer, form: 'plain' | 'compressed' | 'xbzrle', first: boolean): Buffer[] {
+  const head = (flags: number) => (first ? [u64(at | flags), name('pc.ram')] : [u64(at | flags | 0x20)]);
+  const same = page.every((byte) => byte === page[0]);
+  if (form === 'plain' && same) return [...head(0x2), u8(page[0]!)];
+  if (form === 'plain') return [...head(0x8), Buffer.from(page)];
+  if (form === 'compressed') {
+    const packed = deflateSync(page);
+    return [...head(0x100), u32(packed.length), packed];
+  }
+  // A first version that differs in two places, then the differences.
+  const before = Buffer.from(page);
+  for (const place of [16, 3000]) before.fill(0xd7, place, place + 40);
+  const delta = Buffer.concat([
+    leb(16),
+    leb(40),
+    page.subarray(16, 56),
+    leb(3000 - 56),
+    leb(40),
+    page.subarray(3000, 3040),
+    leb(4096 - 3040),
+  ]);
+  return [...head(0x8), before, u64(at | 0x40 | 0x20), u8(1), u16(delta.length), delta];
+}
+
+const leb = (value: number) => (value < 0x80 ? u8(value) : Buffer.from([(value & 0x7f) | 0x80, value >> 7]));
+
+/** Header, bitmap and pages of a block whose entry's name and size end at `at`. */
+function mapped(at: number, ram: Buffer): Buffer[] {
+  const bitmapAt = at + 28;
+  const pages = ram.length / 4096;
+  const bitmap = Buffer.alloc(Math.ceil(pages / 64) * 8);
+  const pagesAt = Math.ceil((bitmapAt + bitmap.length) / 0x100000) * 0x100000;
+  const stored = Buffer.from(ram);
+  for (let page = 0; page < pages; page++) {
+    const bytes = stored.subarray(page * 4096, (page + 1) * 4096);
+    if (bytes.some((byte) => byte !== 0)) bitmap[page >> 3]! |= 1 << (page & 7);
+    else bytes.fill(0xaa);
+  }
+  const gap = Buffer.alloc(pagesAt - bitmapAt - bitmap.length);
+  return [u32(1), u64(4096), u64(bitmapAt), u64(pagesAt), bitmap, gap, stored];
+}
+
+/** The base fields of vmstate_x86_cpu, by literal offsets. */
+function cpuState(cpu: GuestCpu): Buffer {
+  const state = Buffer.alloc(1817);
+  const word = (at: number, value: bigint) => state.writeBigUInt64BE(BigInt.asUintN(64, value), at);
+  const r = cpu.regs;
+  [
+    r.rax,
+    r.rcx,
+    r.rdx,
+    r.rbx,
+    r.rsp,
+    r.rbp,
+    r.rsi,
+    r.rdi,
+    r.r8,
+    r.r9,
+    r.r10,
+    r.r11,
+    r.r12,
+    r.r13,
+    r.r14,
+    r.r15,
+  ].forEach((value, i) => {
+    word(8 * i, value);
+  });
+  word(128, r.rip);
+  word(136, r.rflags);
+  const segment = (at: number, selector: number, base: bigint, limit: number, flags: number) => {
+    state.writeUInt32BE(selector, at);
+    word(at + 4, base);
+    state.writeUInt32BE(limit >>> 0, at + 12);
+    state.writeUInt32BE(flags >>> 0, at + 16);
+  };
+  const user = (cpu.cs & 3) === 3;
+  const code = user ? 0x20fb00 : 0x209b00;
+  [
+    [cpu.es, 0n, 0xcff300],
+    [cpu.cs, 0n, code],
+    [cpu.ss, 0n, user ? 0xcff300 : 0x409300],
+    [cpu.ds, 0n, 0xcff300],
+    [cpu.fs, cpu.fsBase, 0x40f300],
+    [cpu.gs, cpu.gsBase, 0xcff300],
+  ].forEach(([selector, base, flags], i) => {
+    segment(236 + 20 * i, Number(selector), BigInt(base!), 0xffffffff, Number(flags));
+  });
+  segment(376, cpu.tr, 0n, 0x67, 0x8b00);
+  segment(396, 0, cpu.gdt.base, cpu.gdt.limit, 0);
+  segment(416, 0, cpu.idt.base, cpu.idt.limit, 0);
+  word(456, cpu.cr0);
+  word(472, cpu.cr3);
+  word(480, cpu.cr4);
+  word(856, cpu.kernelGsBase);
+  return state;
+}

@@ -1,0 +1,245 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Elf2dmpError } from '../../../src/core/errors.ts';
+import { pa } from '../../../src/core/units.ts';
+import { locateWindows } from '../../../src/locate/locator.ts';
+import type { MemoryImage } from '../../../src/memory/image.ts';
+import { convert } from '../../../src/operations/convert.ts';
+import { openInput } from '../../../src/readers/input.ts';
+import { openSource } from '../../../src/readers/registry.ts';
+import { BufferSource } from '../../../src/source/buffer.ts';
+import { buildGuest, type Guest } from '../../guest/guest.ts';
+import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
+import { dumpWithQemu, qemuAvailable } from '../../support/qemu.ts';
+
+let dir: string;
+let guest: Guest;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-qevm-'));
+  guest = buildGuest({ processors: 3, user: [1], seed: 7 });
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const open = (bytes: Buffer) => openSource(new BufferSource(bytes, 'vm.stream'));
+
+/** Each page of the guest, and nothing but zeros besides. */
+function expectGuest(image: MemoryImage, of: Guest): void {
+  for (const [at, page] of of.memory.pages) {
+    const read = image.page(pa(at));
+    if (!read) throw new Error(`page 0x${at.toString(16)} is missing`);
+    if (!read.equals(page)) throw new Error(`page 0x${at.toString(16)} differs`);
+  }
+  const zero = Buffer.alloc(4096);
+  for (const { start, size } of image.runs) {
+    for (let at: number = start; at < start + size; at += 4096) {
+      if (!of.memory.pages.has(at) && !image.page(pa(at))?.equals(zero)) throw new Error(`0x${at.toString(16)}`);
+    }
+  }
+}
+
+const codes = (image: MemoryImage) => image.diagnostics.list.map(({ code }) => code);
+
+describe('migration streams', () => {
+  it.each<[string, StreamOptions]>([
+    ['plain pages', {}],
+    ['compressed pages', { pages: 'compressed' }],
+    ['differences to pages', { pages: 'xbzrle' }],
+    ['two rounds, of which the last counts', { rounds: 2 }],
+    ['no description of the devices', { withoutDescription: true }],
+    ['no footers and no configuration', { old: true }],
+    ['pages at fixed places, with stale bytes where they are zero', { mappedRam: true }],
+    ['bytes behind it', { trailing: Buffer.alloc(100_000, 0x33) }],
+    ['a device in front of memory', { earlyDevice: true }],
+    ['the machine type q35', { machineType: 'pc-q35-10.0' }],
+  ])('give memory and registers: %s', async (_name, options) => {
+    const image = open(writeStream(guest, options));
+    expect(image.format).toBe('qevm');
+    expect(codes(image)).toEqual([]);
+    expect(image.runs.map(({ start, size }) => [start, size])).toEqual([
+      [0, 0xa0000],
+      [0xc0000, guest.ramBytes - 0xc0000],
+    ]);
+    expectGuest(image, guest);
+    expect(image.cpus.length).toBe(guest.cpus.length);
+    guest.cpus.forEach((cpu, i) => {
+      const registers = image.cpus[i]!.registers!;
+      const { cr0, cr3, cr4 } = cpu;
+      expect(registers).toMatchObject(cpu.regs);
+      expect(registers).toMatchObject({ control: { cr0, cr3, cr4 }, kernelGsBase: cpu.kernelGsBase });
+      expect(registers.cs.selector).toBe(cpu.cs);
+      expect(registers.gs.base).toBe(cpu.gsBase);
+      expect(registers.tables).toMatchObject({ gdt: cpu.gdt, idt: cpu.idt });
+    });
+    const windows = await locateWindows(image);
+    expect(windows.kernel.base).toBe(guest.truth.kernelBase);
+    expect(windows.processors.map((p) => p.cpu?.index)).toEqual(guest.truth.processors.map((p) => p.cpu));
+    image.close();
+  });
+
+  it('have RAM above 4 GiB where CMOS says', () => {
+    const low = guest.ramBytes - 0x20_0000;
+    const image = open(writeStream(guest, { low }));
+    expect(image.runs.at(-1)).toMatchObject({ start: 2 ** 32, size: 0x20_0000 });
+    // A guest's page there is that of the block behind the low memory.
+    expect(image.has(low)).toBe(false);
+    image.close();
+  });
+
+  it('say so where the place of memory is by the machine type', () => {
+    const image = open(writeStream(guest, { withoutCmos: true }));
+    expect(codes(image)).toContain('migration-layout');
+    expectGuest(image, guest);
+    image.close();
+  });
+
+  it('give what is there of one that is cut anywhere, or a typed error', () => {
+    const whole = writeStream(guest, { pages: 'plain' });
+    let images = 0;
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: whole.length - 1 }), (length) => {
+        const bytes = whole.subarray(0, length);
+        let image: MemoryImage;
+        try {
+          image = open(bytes);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Elf2dmpError);
+          return;
+        }
+        images++;
+        for (const { start, size } of image.runs) {
+          const target = Buffer.alloc(size);
+          expect(image.readSync(start, target)).toBe(true);
+          for (let at = 0; at < size; at += 4096) {
+            const page = guest.memory.pages.get(start + at) ?? Buffer.alloc(4096);
+            if (image.format === 'qevm' && !target.subarray(at, at + 4096).equals(page)) {
+              throw new Error(`cut at ${length}: page 0x${(start + at).toString(16)} differs`);
+            }
+          }
+        }
+        if (image.format === 'qevm' && image.cpus.length === 0) {
+          expect(image.diagnostics.losses.map(({ code }) => code)).toContain('migration-stream-cut');
+        }
+        image.close();
+      }),
+      { numRuns: 60 },
+    );
+    expect(images).toBeGreaterThan(20);
+  });
+
+  it('give a typed error or an image for any damage', () => {
+    const whole = writeStream(guest, { pages: 'xbzrle' });
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 0, max: 255 })), { maxLength: 6 }),
+        fc.array(fc.tuple(fc.integer({ min: 1, max: 8000 }), fc.integer({ min: 0, max: 255 })), { maxLength: 6 }),
+        (front, back) => {
+          const bytes = Buffer.from(whole);
+          for (const [at, value] of front) bytes[at] = value;
+          for (const [at, value] of back) bytes[bytes.length - at] = value;
+          try {
+            const image = open(bytes);
+            for (const { start, size } of image.runs) {
+              image.readSync(start, Buffer.alloc(Math.min(size, 0x10000)));
+            }
+            image.close();
+          } catch (error) {
+            expect(error).toBeInstanceOf(Elf2dmpError);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  it('are refused by name where they are of another machine, or hold no memory', () => {
+    const refused = (bytes: Buffer) => {
+      try {
+        open(bytes);
+      } catch (error) {
+        if (error instanceof Elf2dmpError) return error.code;
+        throw error;
+      }
+      return undefined;
+    };
+    expect(refused(writeStream(guest, { machineType: 'virt-10.0' }))).toBe('migration-machine');
+    expect(refused(Buffer.from('QEVM\0\0\0\x03\0', 'latin1'))).toBe('migration-stream-damaged');
+  });
+});
+
+describe("libvirt's save files", () => {
+  const save = (stream: Buffer, format: number, magic = 'LibvirtQemudSave') => {
+    const header = Buffer.alloc(92);
+    header.write(magic, 'latin1');
+    const xml = Buffer.from('<domain><secret>hush</secret></domain>\0');
+    header.writeUInt32LE(2, 16);
+    header.writeUInt32LE(xml.length, 20);
+    header.writeUInt32LE(format, 28);
+    return Buffer.concat([header, xml, stream]);
+  };
+
+  it('are opened as the streams that they hold, raw and compressed', async () => {
+    const stream = writeStream(guest);
+    for (const [format, bytes] of [
+      [0, stream],
+      [1, gzipSync(stream)],
+    ] as const) {
+      const path = join(dir, `save-${format}`);
+      writeFileSync(path, save(bytes, format));
+      const image = await openInput(path);
+      expectGuest(image, guest);
+      expect(image.cpus.length).toBe(3);
+      image.close();
+    }
+  });
+
+  it('are refused with what to do where they are unfinished or need another program', async () => {
+    writeFileSync(join(dir, 'part'), save(writeStream(guest), 0, 'LibvirtQemudPart'));
+    await expect(openInput(join(dir, 'part'))).rejects.toMatchObject({ code: 'libvirt-save-unfinished' });
+    writeFileSync(join(dir, 'bzip2'), save(Buffer.from('BZh91AY'), 2));
+    await expect(openInput(join(dir, 'bzip2'))).rejects.toMatchObject({
+      code: 'libvirt-save-format',
+      details: { hint: expect.stringContaining(`tail -c +${92 + 39 + 1} FILE | bzip2 -dc | elf2dmp - OUTPUT`) },
+    });
+  });
+});
+
+describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
+  it.each(['pc', 'q35'] as const)(
+    'has the pages and registers of the ELF of the same paused guest: %s',
+    async (machine) => {
+      const made = buildGuest({ processors: 2, user: [1] });
+      const elf = join(dir, `${machine}.elf`);
+      const stream = join(dir, `${machine}.stream`);
+      await dumpWithQemu(made, elf, { machineType: machine, also: [{ path: stream, raw: 'migrate' }] });
+      const [a, b] = [await openInput(elf), await openInput(stream)];
+      expect(b.cpus.map((cpu) => cpu.registers)).toEqual(a.cpus.map((cpu) => cpu.registers));
+      let same = 0;
+      for (const { start, size } of b.pageExtents().extents) {
+        for (let at: number = start; at < start + size; at += 4096) {
+          // The firmware's shadow belongs to another block.
+          if (at >= 0xc0000 && at < 0x100000) continue;
+          if (!b.page(pa(at))!.equals(a.page(pa(at))!)) throw new Error(`page 0x${at.toString(16)} differs`);
+          same++;
+        }
+      }
+      expect(same).toBeGreaterThan(4000);
+      a.close();
+      b.close();
+
+      await convert({ input: elf, output: join(dir, `${machine}-elf.dmp`), ram: 'windows' });
+      await convert({ input: stream, output: join(dir, `${machine}-stream.dmp`), ram: 'windows' });
+      expect(
+        readFileSync(join(dir, `${machine}-stream.dmp`)).equals(readFileSync(join(dir, `${machine}-elf.dmp`))),
+      ).toBe(true);
+      const piped = join(dir, `${machine}-piped.dmp`);
+      const bin = join(import.meta.dirname, '../../../bin/elf2dmp.js');
+      execFileSync('sh', ['-c', `cat ${stream} | ${process.execPath} ${bin} - ${piped} --ram windows --quiet`]);
+      expect(readFileSync(piped).equals(readFileSync(join(dir, `${machine}-elf.dmp`)))).toBe(true);
+    },
+  );
+});
