@@ -148,15 +148,12 @@ export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number
     const high = (words[i + 1]! ^ words[i + 3]!) >>> 0;
     if (low === 0 && high === 0) continue;
     for (let rotation = 0; rotation < 64; rotation++) {
-      // rol(x, rotation) in halves; byte-swapped, its upper half is the plain word's lower one.
-      const n = rotation & 31;
-      const h = rotation < 32 ? high : low;
-      const l = rotation < 32 ? low : high;
-      const rotatedHigh = n === 0 ? h : ((h << n) | (l >>> (32 - n))) >>> 0;
-      if (rotatedHigh >>> 24 !== (tagPage & 0xff)) continue;
-      const plainLow = bswap32(rotatedHigh);
+      // Byte-swapped, the upper half is the plain word's lower one.
+      const upper = upperRotated(high, low, rotation);
+      if (upper >>> 24 !== (tagPage & 0xff)) continue;
+      const plainLow = bswap32(upper);
       if ((plainLow & 0xfff) !== tagPage) continue;
-      const plainHigh = bswap32(n === 0 ? l : ((l << n) | (h >>> (32 - n))) >>> 0);
+      const plainHigh = bswap32(upperRotated(low, high, rotation));
       for (const baseHigh of highs) {
         const kernBase = (BigInt(baseHigh) << 32n) | BigInt((plainLow ^ KDBG_TAG) >>> 0);
         take(i, (plainHigh ^ baseHigh) >>> 0, kernBase, rotation);
@@ -164,6 +161,13 @@ export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number
     }
   }
   return found;
+}
+
+/** The upper half of rol64; with the halves exchanged, the lower one. */
+function upperRotated(high: number, low: number, rotation: number): number {
+  const [h, l] = rotation < 32 ? [high, low] : [low, high];
+  const n = rotation & 31;
+  return n === 0 ? h : ((h << n) | (l >>> (32 - n))) >>> 0;
 }
 
 const plausibleSize = (size: number) => size >= KDBG_MIN_SIZE && size <= KDBG_MAX_SIZE && size % 8 === 0;

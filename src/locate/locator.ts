@@ -99,7 +99,7 @@ async function locateIn(
     );
   }
   const loaded = modules?.modules ?? [];
-  dropDoubtfulFrames(space, kdbg, processors, loaded);
+  dropDoubtfulFrames({ space, kdbg, processors, modules: loaded });
   const windows = {
     image,
     space,

@@ -33,7 +33,10 @@ const MAX_PROGRAM_HEADERS = 1 << 20;
 /** QEMU writes two section headers between the ELF header and the program headers. */
 const QEMU_PHOFF = 0xc0;
 
+/** A program header that has bytes in the file. */
 interface Segment {
+  /** PT_LOAD or PT_NOTE. */
+  type: number;
   index: number;
   physical: number;
   fileOffset: number;
@@ -76,10 +79,9 @@ function open(source: ByteSource): MemoryImage {
   const count = programHeaderCount(source, header, fail);
   const segments: Segment[] = [];
   const noteSegments: Segment[] = [];
-  readProgramHeaders(source, header.phoff, count, fail, (segment, type) => {
-    if (type === PT_LOAD) segments.push(segment);
-    else if (type === PT_NOTE) noteSegments.push(segment);
-  });
+  for (const segment of programHeaders(source, header.phoff, count, fail)) {
+    (segment.type === PT_LOAD ? segments : noteSegments).push(segment);
+  }
 
   const notes: RawNote[] = [];
   let budget = MAX_NOTE_BYTES;
@@ -286,13 +288,8 @@ function programHeaderCount(source: ByteSource, header: ReturnType<typeof readHe
   return count;
 }
 
-function readProgramHeaders(
-  source: ByteSource,
-  phoff: number,
-  count: number,
-  fail: Fail,
-  take: (segment: Segment, type: number) => void,
-): void {
+/** The program headers of memory and of notes that have bytes in the file. */
+function* programHeaders(source: ByteSource, phoff: number, count: number, fail: Fail): Generator<Segment> {
   const perRead = Math.floor(MIB / Elf64ProgramHeader.size);
   for (let first = 0; first < count; first += perRead) {
     const many = Math.min(perRead, count - first);
@@ -319,17 +316,15 @@ function readProgramHeaders(
         }
       }
       const fileSize = Number(p.p_filesz);
-      take(
-        {
-          index,
-          physical: Number(p.p_paddr),
-          fileOffset: Number(p.p_offset),
-          fileSize,
-          // More in memory than in the file: the rest is absent, not zero.
-          memorySize: p.p_memsz > BigInt(Number.MAX_SAFE_INTEGER) ? fileSize : Number(p.p_memsz),
-        },
+      yield {
         type,
-      );
+        index,
+        physical: Number(p.p_paddr),
+        fileOffset: Number(p.p_offset),
+        fileSize,
+        // More in memory than in the file: the rest is absent, not zero.
+        memorySize: p.p_memsz > BigInt(Number.MAX_SAFE_INTEGER) ? fileSize : Number(p.p_memsz),
+      };
     }
   }
 }

@@ -76,7 +76,7 @@ function open(source: ByteSource): MemoryImage {
       actual: [...sections.keys()].join(', ') || 'none',
     });
   }
-  const runs = readRuns(source, pages, pfns, diagnostics, fail);
+  const runs = readRuns(source, { pages, pfns }, diagnostics, fail);
   if (runs.length === 0) {
     throw fail('corrupt', {
       code: 'elf-no-memory',
@@ -121,8 +121,7 @@ function readSections(source: ByteSource): Map<string, Section> {
 /** One run for pages that follow each other both in memory and in the file. */
 function readRuns(
   source: ByteSource,
-  pages: Section,
-  pfns: Section,
+  { pages, pfns }: { pages: Section; pfns: Section },
   diagnostics: InputDiagnostics,
   fail: Fail<'corrupt'>,
 ): FileRun[] {

@@ -2,20 +2,22 @@
 import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
-import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
 import type { Processor } from './processors.ts';
 
+/** The kernel's structures, which no frame can overlap. */
+export interface Surroundings {
+  space: AddressSpace;
+  kdbg: Kdbg;
+  processors: readonly Processor[];
+  modules: readonly Module[];
+}
+
 /** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
-function frameDoubt(
-  space: AddressSpace,
-  kdbg: Kdbg,
-  processors: readonly Processor[],
-  modules: readonly Module[],
-  processor: Processor,
-): Reason | undefined {
+function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | undefined {
+  const { space, kdbg, modules } = surroundings;
   const { context } = processor;
   const { machine } = space.image;
   // A frame inside the PRCB is where the KDBG says, not where a pointer does.
@@ -24,7 +26,7 @@ function frameDoubt(
   if (context % BigInt(machine.contextAlignment) !== 0n) {
     return doubt(`it is not aligned to ${machine.contextAlignment} bytes`);
   }
-  const taken = structures(machine, kdbg, processors, modules).find(
+  const taken = structures(surroundings).find(
     ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
   );
   if (taken) return doubt(`${taken.what} is there`);
@@ -42,7 +44,8 @@ function frameDoubt(
 }
 
 /** Kernel structures that a damaged pointer must not lead the writer to. */
-function structures(machine: Machine, kdbg: Kdbg, processors: readonly Processor[], modules: readonly Module[]) {
+function structures({ space, kdbg, processors, modules }: Surroundings) {
+  const { machine } = space.image;
   const { KiBugCheckData, KiProcessorBlock, PsLoadedModuleList, PsActiveProcessHead } = kdbg.fields;
   const list = [
     { what: 'the KDBG', from: kdbg.address as bigint, size: kdbg.size },
@@ -71,13 +74,9 @@ function structures(machine: Machine, kdbg: Kdbg, processors: readonly Processor
 }
 
 /** Takes the frames that are not believed from their processors, and notes why. */
-export function dropDoubtfulFrames(
-  space: AddressSpace,
-  kdbg: Kdbg,
-  processors: readonly Processor[],
-  modules: readonly Module[],
-): void {
-  const doubts = processors.map((p) => frameDoubt(space, kdbg, processors, modules, p));
+export function dropDoubtfulFrames(surroundings: Surroundings): void {
+  const { processors } = surroundings;
+  const doubts = processors.map((processor) => frameDoubt(surroundings, processor));
   processors.forEach((processor, i) => {
     const doubt = doubts[i];
     if (doubt) processor.context = doubt;

@@ -71,7 +71,7 @@ export function readProcesses(
   const usable = size >= MIN_EPROCESS && size <= MAX_EPROCESS;
   if (!usable) doubts.push(`the KDBG gives an impossible size of EPROCESS (0x${size.toString(16)})`);
   if (usable && links.length > 0) {
-    const link = inferLink(space, fields, size, links, processors);
+    const link = inferLink(space, fields, links, processors);
     if (link instanceof Reason) doubts.push(link.text);
     else layout.link = link;
     if (inferPid(space, links)) layout.pid = -8;
@@ -118,11 +118,10 @@ function walk(space: AddressSpace, head: bigint): { links: VirtualAddress[]; bro
 function inferLink(
   space: AddressSpace,
   fields: DebuggerFields,
-  size: number,
   links: readonly bigint[],
   processors: readonly Processor[],
 ): number | Reason {
-  const rootAt = fields.OffsetEprocessDirectoryTableBase ?? 0;
+  const { SizeEProcess: size = 0, OffsetEprocessDirectoryTableBase: rootAt = 0 } = fields;
   const { machine } = space.image;
   const sharedPage = space.translate(machine.sharedUserData);
   const roots = new Map<number, boolean>();

@@ -130,7 +130,7 @@ class Walk {
       const code = this.#codeAt(state.instructionPointer);
       const step: UnwindStep | undefined = state.native ? this.#step(state, code, how) : undefined;
       const next = step && 'state' in step ? step.state : undefined;
-      frames.push(this.#frame(state, code, how, certain, next));
+      frames.push(this.#frame(state, { code, how, certain, next }));
       if (!step) return stack('it is in 32-bit code (WoW64)');
       if ('state' in step) {
         ({ how, state } = step);
@@ -150,10 +150,12 @@ class Walk {
 
   #frame(
     { instructionPointer, stackPointer }: FrameState,
-    code: Code | undefined,
-    how: StackFrame['how'],
-    certain: boolean,
-    next: FrameState | undefined,
+    {
+      code,
+      how,
+      certain,
+      next,
+    }: Pick<StackFrame, 'how' | 'certain'> & { code: Code | undefined; next: FrameState | undefined },
   ): StackFrame {
     return {
       instructionPointer: va(instructionPointer),
