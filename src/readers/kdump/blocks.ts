@@ -3,8 +3,15 @@
 /** Runs that are longer are copied by the engine, which is not worth its start for shorter ones. */
 const LONG_RUN = 32;
 
-/** Copies `count` bytes from `source` at `from` to `target` at `to`. */
-export function copyLiterals(source: Uint8Array, from: number, target: Uint8Array, to: number, count: number): void {
+/** Bytes of a compressed block that stand for themselves. */
+export interface Literals {
+  source: Uint8Array;
+  from: number;
+  count: number;
+}
+
+/** Copies literals to `target` at `to`. */
+export function copyLiterals({ source, from, count }: Literals, target: Uint8Array, to: number): void {
   if (count > LONG_RUN) target.set(source.subarray(from, from + count), to);
   else for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
 }

@@ -98,7 +98,7 @@ class Lzo1x {
   /** False where the source has fewer bytes, or the target no room. */
   #copyLiterals(count: number): boolean {
     if (this.#ip + count > this.#source.length || this.#op + count > this.#target.length) return false;
-    copyLiterals(this.#source, this.#ip, this.#target, this.#op, count);
+    copyLiterals({ source: this.#source, from: this.#ip, count }, this.#target, this.#op);
     this.#ip += count;
     this.#op += count;
     return true;

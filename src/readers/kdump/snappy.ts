@@ -30,7 +30,7 @@ function decodeElements(source: Uint8Array, start: number, target: Uint8Array, t
       const length = more === 0 ? (tag >> 2) + 1 : 1 + littleEndian(source, ip, more);
       ip += more;
       if (ip + length > inEnd || op + length > total) return -1;
-      copyLiterals(source, ip, target, op, length);
+      copyLiterals({ source, from: ip, count: length }, target, op);
       ip += length;
       op += length;
       continue;
