@@ -131,6 +131,8 @@ export interface GuestModule {
   size: number;
   pdb: string;
   guid: string;
+  /** In session space: System's page tables do not map it. */
+  session?: boolean;
 }
 
 export interface Guest {

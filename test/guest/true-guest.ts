@@ -365,11 +365,12 @@ function placeDrivers(m: Making): GuestModule[] {
 /** The page tables of the session's slot, which only the roots of its processes have. */
 function placeSession(m: Making): { modules: GuestModule[]; root: PageTables; slot: number } {
   const root = new PageTables(m.memory);
+  const first = MODULE_NAMES.length + 1;
   if (m.g.session === undefined) {
     // Where session space was given up, win32k lies with the other drivers.
     const last = m.at.drivers + 0x20000000n;
     return {
-      modules: SESSION_MODULES.map((name, i) => placeImage(m, m.kernel, name, 200 + i, last + BigInt(i * 0x1000000))),
+      modules: SESSION_MODULES.map((name, i) => placeImage(m, m.kernel, name, first + i, last + BigInt(i * 0x1000000))),
       root,
       slot: -1,
     };
@@ -377,7 +378,10 @@ function placeSession(m: Making): { modules: GuestModule[]; root: PageTables; sl
   const { session } = m.g;
   const names = m.g.image === 'old' ? ['win32k.sys', 'cdd.dll'] : SESSION_MODULES;
   return {
-    modules: names.map((name, i) => placeImage(m, root, name, 200 + i, session + BigInt((i + 1) * 0x400000))),
+    modules: names.map((name, i) => ({
+      ...placeImage(m, root, name, first + i, session + BigInt((i + 1) * 0x400000)),
+      session: true,
+    })),
     root,
     slot: Number((session >> 39n) & 511n),
   };

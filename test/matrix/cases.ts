@@ -1,10 +1,14 @@
 /** The guests that every release is shown to convert right: what they are, how they reach us, what is to be expected. */
 import type { ElfOptions } from '../guest/elf.ts';
-import type { Guest, GuestOptions } from '../guest/guest.ts';
+import type { GenerationName } from '../guest/generations.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { buildTrueGuest, type TrueGuestOptions } from '../guest/true-guest.ts';
 
 export interface MatrixCase {
   name: string;
   guest: GuestOptions;
+  /** A guest of true size instead. */
+  trueGuest?: TrueGuestOptions;
   /** Written by our own ELF writer with these options, where QEMU can't make it; else by a real QEMU. */
   elf?: ElfOptions;
   /**
@@ -47,6 +51,9 @@ export interface MatrixCase {
   fiveLevel?: boolean;
   crashFrom?: string;
 }
+
+/** The guest of a case. */
+export const guestOf = (c: MatrixCase): Guest => (c.trueGuest ? buildTrueGuest(c.trueGuest) : buildGuest(c.guest));
 
 const D1 = { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff8042c460004n], processor: 1 } as const;
 
@@ -339,7 +346,46 @@ export const CASES: readonly MatrixCase[] = [
     exitCode: 3,
     losses: ['partial-pages'],
   },
+  ...generations(),
 ];
+
+/** A guest of true size for each generation: live, crashed, behind KVA shadow, or without XSAVE. */
+function generations(): MatrixCase[] {
+  const crash = { code: 0x7e, parameters: [0xffffffff_c0000005n, 2n, 3n, 4n], processor: 1 } as const;
+  const live = (generation: GenerationName, more: TrueGuestOptions = {}): MatrixCase => ({
+    name: `Windows ${generation}, true size`,
+    guest: {},
+    trueGuest: { generation, ...more },
+  });
+  const crashed = (generation: GenerationName): MatrixCase => ({
+    ...live(generation, { crash }),
+    name: `Windows ${generation}, true size, crashed`,
+    opensOn: 1,
+    captured: [1],
+    crashFrom: 'captured-frame',
+  });
+  const shadowed = (generation: GenerationName): MatrixCase => ({
+    ...live(generation, { kvaShadow: true, user: [0, 1] }),
+    name: `Windows ${generation}, true size, behind KVA shadow`,
+  });
+  return [
+    live('2003'),
+    crashed('2008'),
+    live('7'),
+    crashed('8.1'),
+    live('1507'),
+    { ...shadowed('1607'), slow: true },
+    { ...crashed('1709'), slow: true },
+    shadowed('1809'),
+    { ...live('1909'), slow: true },
+    crashed('2004'),
+    { ...live('22H2', { xsave: false }), slow: true },
+    { ...shadowed('11 21H2'), slow: true },
+    live('11 23H2'),
+    crashed('11 24H2'),
+    { ...live('11 26H1'), slow: true },
+  ];
+}
 
 /** Overwrites the page at a kernel address. */
 function overwrite(guest: Guest, virtual: bigint): void {
