@@ -249,7 +249,7 @@ describe('elf2dmp batch', () => {
 
   it.each([
     [['--out', 'b'], 'no inputs'],
-    [['a'], '--out is needed'],
+    [['a'], '--out is missing'],
     [['a.toml', 'b', '--out', 'c'], 'is a configuration'],
     [['a', '--out', 'b', '--jobs', '0'], '--jobs: expected a whole number from 1'],
     [['a', '--out', 'b', '--dtb', 'xyz'], '--dtb: expected a hexadecimal address'],
