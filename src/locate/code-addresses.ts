@@ -1,4 +1,4 @@
-/** Addresses that may lie in the kernel image, in the order of how much they are worth. */
+/** Addresses that may lie in the kernel image, best first. */
 import { isKernelAddress, pointerAt } from '../core/bits.ts';
 import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -9,7 +9,10 @@ import type { SearchResult } from './memory-search.ts';
 /** Bytes of a stack that are looked through. */
 const STACK_BYTES = 0x800;
 
-/** What a crash dump's header tells; and the CPUs: interrupt handlers, those of CPUs in this address space first; instruction pointers; words on kernel stacks. */
+/**
+ * Addresses from a crash dump's header, then from the CPUs: interrupt handlers (first of CPUs in this address space),
+ * instruction pointers, words on kernel stacks.
+ */
 export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Generator<CodeAddress> {
   const { machine, cpus, dumpHeader } = space.image;
   if (dumpHeader) {
@@ -41,7 +44,7 @@ export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Gen
   }
 }
 
-/** What a search of all memory tells: KPCRs' interrupt tables, and the kernel bases that plain KDBGs name. */
+/** Addresses from a search of all memory: KPCRs' interrupt tables, and the kernel bases that plain KDBGs name. */
 export function* addressesFromSearch(
   space: AddressSpace,
   { kpcrs, kdbgs }: SearchResult,

@@ -19,6 +19,7 @@ import type { Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { findProcessors } from '../windows/processors.ts';
 
+/** Names this step in evidence. */
 export const KDBG_STEP = 'KDBG';
 
 /** A place that looks like a block, before anything in it is believed. */
@@ -125,7 +126,7 @@ export interface BaselessCandidate extends KdbgCandidate {
 
 /**
  * As `KdbgSearch`, for a kernel whose base is unknown but not far: KernBase is page aligned and at most
- * `reach` below `address`, which tells all of its bits that the size does not take. Slower: it tries every
+ * `reach` below `address`, which gives all of its bits that do not mix with the size. Slower: it tries every
  * rotation on every word.
  */
 export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number): BaselessCandidate[] {

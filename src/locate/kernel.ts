@@ -6,6 +6,7 @@ import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { describeImage, exportName, NO_MZ, type PeImage, pdbIdentity, readPeImage } from '../windows/pe-image.ts';
 
+/** Names this step in evidence. */
 export const KERNEL_STEP = 'kernel image';
 
 /** How far below a handler the image can begin: checked builds have some 32 MiB. */
@@ -80,7 +81,7 @@ export function findKernel(
 ): KernelImage | undefined {
   const tried = new Set<bigint>();
   for (const { address, why } of addresses) {
-    // Addresses of one image lie close together: one try per 64 KiB tells all.
+    // Addresses of one image lie close together: one try per 64 KiB is enough.
     const neighbourhood = address >> 16n;
     if (tried.has(neighbourhood)) continue;
     if (tried.size >= MAX_TRIES) return undefined;
@@ -96,8 +97,11 @@ export function findKernel(
   return undefined;
 }
 
+/** For evidence: name, base, size and PDB. */
 export const describeKernel = (kernel: KernelImage): string =>
   `${describeImage(kernel.exportName, kernel)}, ${kernel.size / KIB} KiB${kernel.pdb ? `, PDB ${kernel.pdb.name}` : ''}`;
+
+/** An address that may lie in the kernel image. */
 export interface CodeAddress {
   address: VirtualAddress;
   /** For evidence: `interrupt handler of CPU 2`. */

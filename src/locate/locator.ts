@@ -25,6 +25,7 @@ import { findPlace, type Search } from './place.ts';
 import { headerRoot } from './roots.ts';
 import { compareNote, NOTE_STEP, notedKdbg, notedRam, readWindowsNote, type WindowsNote } from './windows-note.ts';
 
+/** What the caller knows, and how it follows a long search. */
 export interface LocateOptions extends CallOptions<'locate'> {
   /** Ends a search of memory early. */
   signal?: AbortSignal | undefined;

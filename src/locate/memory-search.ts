@@ -9,6 +9,7 @@ import type { KpcrClue, PageScan, RootClue } from '../machines/page-search.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { SkipSearch } from './skip-search.ts';
 
+/** Clues that a search of memory found, at most 1024 of each kind. */
 export interface SearchResult {
   roots: RootClue[];
   kpcrs: KpcrClue[];
@@ -28,6 +29,7 @@ const tag = new SkipSearch(KDBG_PATTERN);
 /** Of the tag in its block. */
 const TAG_OFFSET = 0x10;
 
+/** How a search is followed and ended. */
 export interface SearchOptions {
   signal?: AbortSignal | undefined;
   onSearch?: ((done: number, total: number) => void) | undefined;
@@ -92,7 +94,7 @@ export class MemorySearch {
     this.#which = which === 0 ? 1 : 0;
     const target = this.#scan.buffers[which].subarray(0, block.extended);
     const reading = this.#image.read(block.start, target).then(() => ({ ...block, which }));
-    // A failure is told when it is awaited.
+    // A failure is thrown where it is awaited.
     reading.catch(() => undefined);
     return reading;
   }

@@ -11,6 +11,7 @@ const BANNER = Buffer.from('Linux version ');
 /** `Linux version 6.1.0-18-amd64 (` */
 const BANNER_PATTERN = /Linux version \d+\.\d+[\w.+~-]* \(/;
 
+/** The system that the guest runs instead of Windows; undefined where it is not recognised. */
 export function recogniseOtherSystem(
   image: MemoryImage,
 ): { code: ErrorCodeOf<'unsupported'>; what: string; hint: string } | undefined {

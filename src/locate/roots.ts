@@ -1,4 +1,4 @@
-/** Where a page-table root may be: candidates in the order of how much they are worth, none of them believed yet. */
+/** Where a page-table root may be: candidates best first, none of them believed yet. */
 import type { Diagnostics } from '../core/errors.ts';
 import { hex, hex64, type PhysicalAddress, pa, type VirtualAddress } from '../core/units.ts';
 import type { CpuState, PageTables } from '../machines/machine.ts';
@@ -8,11 +8,13 @@ import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
 
+/** Names this step in evidence. */
 export const ROOT_STEP = 'page-table root';
 
+/** A page-table root before it is believed. */
 export interface RootCandidate {
   tables: PageTables;
-  /** How it was come by, for evidence. */
+  /** Where it is from, for evidence. */
   method: string;
 }
 

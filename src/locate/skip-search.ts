@@ -1,5 +1,6 @@
 /** Boyer-Moore-Horspool search for byte strings: the skip table lets it pass over most bytes unseen. */
 
+/** Finds one pattern in any number of buffers. */
 export class SkipSearch {
   readonly #pattern: Buffer;
   readonly #skip = new Uint32Array(256);

@@ -20,8 +20,10 @@ import type { Windows } from '../windows/windows.ts';
 import type { CodeAddress } from './kernel.ts';
 import type { RootCandidate } from './roots.ts';
 
+/** Names this step in evidence. */
 export const NOTE_STEP = 'VMCOREINFO note';
 
+/** The crash dump header that the note holds. */
 export type WindowsNote = StructOf<typeof DumpHeader64>;
 
 /** undefined when the input has no such note of Windows'. */
@@ -84,7 +86,7 @@ export function notedRam(note: WindowsNote | undefined): RamRange[] | Reason {
   return ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
 }
 
-/** Says where the note and what memory shows are at odds; memory, which is of the dump's time, is believed. */
+/** Reports where note and memory differ; memory is newer and wins. */
 export function compareNote(note: WindowsNote, windows: Omit<Windows, 'evidence'>, evidence: Evidence): void {
   const { kdbg, version, processors, space, image } = windows;
   const pairs: [string, bigint, bigint | undefined][] = [

@@ -18,12 +18,14 @@ export interface Fault {
   region: number;
 }
 
+/** Where a virtual address leads. */
 export interface Mapping {
   physical: PhysicalAddress;
   /** Size of the page that maps it. */
   pageSize: number;
 }
 
+/** A fault as a clause for people, with its addresses. */
 export function describeFault(fault: Fault): string {
   const address = hex64(fault.virtual);
   switch (fault.reason) {
@@ -41,6 +43,7 @@ export function describeFault(fault: Fault): string {
 /** Translations kept; dropped all at once when full. */
 const TLB_ENTRIES = 1 << 16;
 
+/** The virtual memory that one page-table root maps. */
 export class AddressSpace {
   readonly image: MemoryImage;
   readonly root: PhysicalAddress;

@@ -3,6 +3,7 @@ import { PAGE_SIZE, pa } from '../core/units.ts';
 import type { MemoryImage } from './image.ts';
 import { append, type Extent, endOf, firstEndingAfter } from './runs.ts';
 
+/** Bits for each whole page of an image, found by physical address. */
 export class PageMap {
   readonly extents: readonly Extent[];
   /** Whole pages in the image. */

@@ -25,6 +25,7 @@ const MAX_TRANSITION = 16_384;
 /** Missing tables that are told apart. */
 const MAX_MISSING = 65_536;
 
+/** What the walk of the page tables met. */
 export interface TableWalk {
   /** Tables read. */
   tables: number;

@@ -44,6 +44,7 @@ interface Segment {
   memorySize: number;
 }
 
+/** The reader of ELF core files. */
 export const elfCore: Reader = {
   format: 'elf-core',
   probe: (head) => head.subarray(0, 4).equals(ELF_MAGIC),

@@ -18,6 +18,7 @@ import { estimate, identify, openSource, type SourceFormat } from './registry.ts
 
 const CHUNK = 256 * 1024;
 
+/** What the caller knows of an input, and how it follows a long copy. */
 export interface OpenOptions extends CallOptions<'open'> {
   signal?: AbortSignal | undefined;
   /** Called before a stream is written to a temporary file. */
@@ -82,7 +83,7 @@ function containerIn(file: FileSource, { format }: OpenOptions): number | undefi
   }
 }
 
-/** As far as Linux tells. */
+/** Whether nothing was read from it yet. Linux says so; elsewhere it is assumed. */
 function startsAtFront(fd: number): boolean {
   try {
     return /^pos:\s*0$/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'));
@@ -94,7 +95,7 @@ function startsAtFront(fd: number): boolean {
 function openPath(path: string): FileSource | { fd: number; name: string } {
   if (path === STANDARD_INPUT) {
     const name = 'standard input';
-    // One that something has read from is a stream: what is left of it is meant.
+    // Partly read standard input is a stream: convert what is left.
     if (fstatSync(0).isFile() && startsAtFront(0)) return FileSource.adopt(0, name);
     if (isatty(0)) {
       throw new Elf2dmpError({
@@ -106,7 +107,7 @@ function openPath(path: string): FileSource | { fd: number; name: string } {
     }
     return { fd: 0, name };
   }
-  // Of anything but a pipe `FileSource` says what is wrong.
+  // `FileSource` reports what is wrong with anything else.
   if (!statSync(path, { throwIfNoEntry: false })?.isFIFO()) return FileSource.open(path);
   try {
     return { fd: openSync(path, 'r'), name: path };
@@ -177,7 +178,7 @@ async function openStream(
 
 const CONTAINER_CODES = { truncated: 'container-truncated', damaged: 'container-damaged' } as const;
 
-/** What does not open because its container is damaged fails with that as the reason. */
+/** Opens the contents; where that fails and the container is damaged, the damage is the reason. */
 function openDecompressed(
   source: FileSource,
   damage: ContainerDamage | undefined,
@@ -192,7 +193,7 @@ function openDecompressed(
     throw new Elf2dmpError({
       code: CONTAINER_CODES[damage.how],
       kind: 'corrupt',
-      message: `the ${container?.name} file can not be decompressed: ${damage.message}`,
+      message: `the ${container?.name} file cannot be decompressed: ${damage.message}`,
       file: name,
       offset: size,
       attempts: size > 0 && error instanceof Elf2dmpError ? [error.message] : [],

@@ -151,6 +151,7 @@ const SIGNATURES: readonly Signature[] = [
   },
 ];
 
+/** What a file is instead of a dump, by its first bytes; undefined where they are not known. */
 export function identifyNeighbour(head: Buffer): Neighbour | undefined {
   return SIGNATURES.find(({ magic, at = 0 }) => head.toString('latin1', at, at + magic.length) === magic);
 }

@@ -15,6 +15,7 @@ const MAX_NAME = 4096;
 const KEPT_HEAD = 0x2000;
 const MAX_KEPT = 64;
 
+/** An ELF note as it is in the file. */
 export interface RawNote {
   name: string;
   type: number;

@@ -20,7 +20,7 @@ import type { ByteSource } from '../source/source.ts';
 const LOW_MEMORY_ENDS = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0xe000_0000, 0xf000_0000] as const;
 const HIGH_MEMORY = 4 * GIB;
 
-/** Less is no machine's memory. */
+/** Smaller files cannot be a machine's memory. */
 export const MIN_RAW_SIZE = 1024 * 1024;
 
 /**

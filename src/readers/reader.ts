@@ -10,6 +10,7 @@ export interface Estimate {
   memory: number;
 }
 
+/** Recognises and opens one format. */
 export interface Reader {
   /** `elf-core` */
   readonly format: string;
@@ -21,5 +22,8 @@ export interface Reader {
   open(source: ByteSource): MemoryImage;
 }
 
+/** Bytes that probes look at. */
 export const PROBE_SIZE = 4096;
+
+/** Bytes that estimates look at. */
 export const ESTIMATE_SIZE = 65_536;

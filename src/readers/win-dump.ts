@@ -36,6 +36,7 @@ const SIGNATURE_BYTES = 8;
 
 type Fail = FailOf<'unsupported' | 'corrupt'>;
 
+/** The reader of Windows crash dumps. */
 export const winDump: Reader = {
   format: 'windows-dump',
   probe: (head) => dumpHeaderFormOf(head) !== undefined,

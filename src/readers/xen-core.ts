@@ -29,6 +29,7 @@ interface Section {
   size: number;
 }
 
+/** The reader of Xen core files. */
 export const xenCore: Reader = {
   format: 'xen-core',
   probe(head) {

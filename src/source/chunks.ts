@@ -1,6 +1,6 @@
 /** Bytes that come in pieces. */
 
-/** A compressed file that can't be decompressed further. What was given before may be all right. */
+/** A compressed file that cannot be decompressed further. The bytes before the damage may be sound. */
 export class ContainerDamage extends Error {
   readonly how: 'truncated' | 'damaged';
 
@@ -10,7 +10,7 @@ export class ContainerDamage extends Error {
   }
 }
 
-/** Takes exact amounts from a stream. Amounts are asked for by callers that have bounded them. */
+/** Takes exact amounts from a stream. Callers must bound the length. */
 export class ChunkReader {
   readonly #chunks: AsyncIterator<Buffer>;
   #left: Buffer = Buffer.alloc(0);

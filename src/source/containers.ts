@@ -8,7 +8,7 @@ export interface Container {
   /** `gzip`, for messages and reports. */
   readonly name: string;
   readonly magic: Buffer;
-  /** Throws `ContainerDamage` where the rest can't be had. */
+  /** Throws `ContainerDamage` where the rest cannot be decompressed. */
   unpack(compressed: AsyncIterable<Buffer>): AsyncIterable<Buffer>;
 }
 
@@ -57,7 +57,7 @@ async function* inPieces(chunks: AsyncIterable<Buffer>, size: number): AsyncGene
 const XZ_ERRORS: Record<string, string> = {
   '3': 'it needs too much memory',
   '4': 'it needs too much memory',
-  '6': 'it uses a filter or a checksum that elf2dmp can not decode; `xz -dc FILE | elf2dmp - OUTPUT` can',
+  '6': 'it uses a filter or a checksum that elf2dmp cannot decode; `xz -dc FILE | elf2dmp - OUTPUT` can',
   '7': 'its contents do not match its checksums',
   '8': 'it ends in the middle',
 };

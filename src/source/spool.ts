@@ -1,4 +1,4 @@
-/** Streams as files: what can be read once only goes to a temporary file without a name. */
+/** Streams as files: a stream that can be read only once goes to a temporary file without a name. */
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncate as ftruncateCallback, openSync, unlinkSync, write as writeCallback } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * zstd (RFC 8878) with fzstd, which checks neither that the file is whole nor what it makes of it: so
- * frames are followed here, and their checksums compared.
+ * zstd (RFC 8878) with fzstd, which checks neither that the file is complete nor its checksums: frames are
+ * followed and checksums compared here.
  */
 import { Decompress } from 'fzstd';
 import { createXXHash64 } from 'hash-wasm';
@@ -20,7 +20,7 @@ const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;
 const RLE_BLOCK = 1;
 const RESERVED_BLOCK = 3;
 
-/** Throws `ContainerDamage` after everything that could be had was given. */
+/** Yields what can be decompressed, then throws `ContainerDamage`. */
 export async function* unzstd(compressed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const input = new ChunkReader(compressed);
   for (let frames = 0; ; frames++) {

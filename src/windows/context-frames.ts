@@ -31,11 +31,11 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
   );
   if (taken) return doubt(`${taken.what} is there`);
   const frame = space.read(context, machine.contextSize);
-  // Whether that is a loss is told where the frame is written.
+  // Writing the frame reports whether that is a loss.
   if (!frame || machine.looksLikeContext(frame)) return undefined;
   const module = moduleOf(modules, context);
   if (module) return doubt(`${module.name} is there, and no CONTEXT`);
-  // Behind the pointer the PRCB keeps the flags that a new frame gets.
+  // After the pointer the PRCB keeps the flags that a new frame gets.
   const flags = space
     .read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext + machine.pointerSize), 4)
     ?.readUInt32LE();

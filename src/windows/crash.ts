@@ -20,7 +20,7 @@ export interface CapturedFrame {
   address: VirtualAddress;
   bytes: Buffer;
   view: ContextView;
-  /** Why it is not to be shown; undefined when it holds up. */
+  /** Why it must not be shown; undefined when nothing speaks against it. */
   doubt: string | undefined;
   /** Its instruction pointer lies in KeBugCheckEx: Windows captured it there. */
   atBugCheck: boolean;
@@ -81,22 +81,24 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
         `${words.instructionPointer} ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ' in KeBugCheckEx' : ''}, ${words.stackPointer} ${hex64(frame.view.stackPointer)}`,
       );
   }
-  const told = (processor: Processor, how: Crash['how'], detail: string): Crash => {
+  const identified = (processor: Processor, how: Crash['how'], detail: string): Crash => {
     evidence.accept(STEP, `processor ${processor.number}`, detail);
     return { bugCheck, processor, how, captured };
   };
 
   const flagged = processors.find((p) => p.cpu?.crashed);
-  if (flagged) return told(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
+  if (flagged)
+    return identified(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
   const framed = processors.filter((p) => captured.get(p)?.atBugCheck && captured.get(p)?.doubt === undefined);
-  if (framed.length === 1) return told(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
+  if (framed.length === 1)
+    return identified(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
   const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
   const both = framed.filter((p) => stacked.includes(p));
   const strongest = [both, framed, stacked].find((found) => found.length > 0) ?? [];
   if (strongest.length === 1) {
-    return told(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
+    return identified(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
   }
-  if (processors.length === 1) return told(processors[0]!, 'only-processor', 'it is the only one');
+  if (processors.length === 1) return identified(processors[0]!, 'only-processor', 'it is the only one');
   diagnostics.add(
     'warning',
     'crashing-processor-unknown',

@@ -1,5 +1,6 @@
 /** What was tried, what matched, why it is believed: kept for the report and for failures. */
 
+/** One attempt at a question, and how it went. */
 export interface Attempt {
   /** Which question: `page-table root`, `kernel image`, `KDBG`, `processors`, … */
   step: string;
@@ -13,6 +14,7 @@ export interface Attempt {
 /** More attempts than this are counted, not kept. */
 const MAX_ATTEMPTS = 500;
 
+/** Collects attempts; equal failures are kept once. */
 export class Evidence {
   readonly #attempts: Attempt[] = [];
 

@@ -2,6 +2,7 @@ import type { StructOf } from '../core/struct.ts';
 import type { VirtualAddress } from '../core/units.ts';
 import type { DebuggerData } from '../formats/win-kernel.ts';
 
+/** A debugger data block that was found and decoded. */
 export interface Kdbg {
   address: VirtualAddress;
   size: number;
@@ -11,4 +12,6 @@ export interface Kdbg {
   /** Fields within `size`; those beyond it do not exist in this build. */
   fields: DebuggerFields;
 }
+
+/** The fields of a block; those beyond its size are absent. */
 export type DebuggerFields = Partial<StructOf<typeof DebuggerData>>;

@@ -4,6 +4,7 @@ import { hex64, type VirtualAddress, va } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 
+/** A module on a loader list. */
 export interface Module {
   /** As the guest has it: may hold any character. */
   name: string;
@@ -19,6 +20,7 @@ export interface Module {
 const MAX_MODULES = 4096;
 const MAX_NAME_BYTES = 1024;
 
+/** The modules that can be reached. */
 export interface ModuleList {
   modules: Module[];
   /** Where the walk ended early and why; undefined when it came back to the head. */
@@ -26,7 +28,7 @@ export interface ModuleList {
 }
 
 /**
- * Follows the list from its head, forward until it comes back or breaks, then backward for what lies behind the break.
+ * Follows the list from its head, forward until it comes back or breaks, then backward for the entries after the break.
  *
  * @param inRange whether an address can be that of an entry or a module; a process's list lies in user memory
  */

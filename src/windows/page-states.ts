@@ -10,6 +10,7 @@ import type { MemoryImage } from '../memory/image.ts';
 /** `PageLocation` of a page, undefined where the database has no entry that is present. */
 export type PageState = (address: number) => number | undefined;
 
+/** Pages whose use is known, to judge the database by. */
 export interface KnownPages {
   /** Physical addresses of pages that a page table maps as present: they are active. */
   mapped: Iterable<number>;
@@ -17,7 +18,7 @@ export interface KnownPages {
   transition: Iterable<number>;
 }
 
-/** Fewer pages prove nothing. */
+/** Minimum sample size. */
 const MIN_SAMPLE = 32;
 const MAX_SAMPLE = 16_384;
 

@@ -28,6 +28,7 @@ const MAX_IMAGE_SIZE = 256 * MIB;
 const MAX_NAMES = 0x1_0000;
 const MAX_DEBUG_ENTRIES = 32;
 
+/** The headers of an image, checked. */
 export interface PeImage {
   base: VirtualAddress;
   /** SizeOfImage, bytes. */

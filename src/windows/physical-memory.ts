@@ -10,6 +10,7 @@ import type { AddressSpace } from '../memory/address-space.ts';
 /** Firmware maps have some dozens of ranges. */
 const MAX_RUNS = 4096;
 
+/** Memory that Windows uses as RAM. */
 export interface RamRange {
   start: PhysicalAddress;
   /** Bytes, whole pages. */

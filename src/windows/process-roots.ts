@@ -5,6 +5,7 @@ import { AddressSpace } from '../memory/address-space.ts';
 import { readProcesses } from './processes.ts';
 import type { Windows } from './windows.ts';
 
+/** Page-table roots that were believed. */
 export interface ProcessRoots {
   /** Physical addresses, without duplicates. */
   roots: number[];

@@ -1,7 +1,7 @@
 /**
- * Processes from PsActiveProcessHead. The KDBG tells EPROCESS's size and where it has its page-table root, PEB and
- * parent, but not where its list link, process ID and name are. Those are inferred, and believed only if they hold
- * for every process at once; what can't be told so is left undefined.
+ * Processes from PsActiveProcessHead. The KDBG gives EPROCESS's size and the offsets of its page-table root, PEB and
+ * parent, but not those of its list link, process ID and name. Those are inferred, and believed only if they fit
+ * every process at once; the others are left undefined.
  */
 
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
@@ -12,8 +12,9 @@ import { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import type { Processor } from './processors.ts';
 
+/** A process on the list. */
 export interface Process {
-  /** Of its link in the list, which is all that is certain. */
+  /** Its link in the list, the only address that is certain. */
   link: VirtualAddress;
   /** EPROCESS. */
   address: VirtualAddress | undefined;
@@ -25,6 +26,7 @@ export interface Process {
   peb: VirtualAddress | undefined;
 }
 
+/** The processes that can be reached, and what is known of their layout. */
 export interface ProcessList {
   processes: readonly Process[];
   /** Where the list's walk ended early and why; undefined when it came back to its head. */
@@ -196,7 +198,7 @@ function inferPid(space: AddressSpace, links: readonly bigint[]): boolean {
 /** Offset of ImageFileName from the link, or why it is not known. */
 function inferName(space: AddressSpace, size: number, links: readonly bigint[]): number | Reason {
   const [first] = links;
-  // What lies behind EPROCESS need not be mapped.
+  // The memory after EPROCESS need not be mapped.
   const pageEnd = first === undefined ? 0 : PAGE_SIZE - Number(first & 0xfffn);
   const bytes =
     first === undefined ? undefined : (space.read(first, size) ?? space.read(first, Math.min(size, pageEnd)));

@@ -6,6 +6,7 @@ import { hex64 } from '../core/units.ts';
 import { SharedUserData, type SystemTimeField } from '../formats/win-kernel.ts';
 import { type AddressSpace, describeFault } from '../memory/address-space.ts';
 
+/** What SharedUserData says, with values that make no sense left out. */
 export interface SharedData {
   ntMajorVersion: number;
   ntMinorVersion: number;
@@ -14,7 +15,7 @@ export interface SharedData {
   /** 0 where the guest holds none. */
   productType: number;
   suiteMask: number;
-  /** FILETIME, UTC; undefined where the two high parts disagree (it was being updated) or it is no time. */
+  /** FILETIME, UTC; undefined where the two high parts disagree (it was being updated) or it is impossible. */
   systemTime: bigint | undefined;
   /** Units of 100 ns since boot; likewise. */
   interruptTime: bigint | undefined;
@@ -56,7 +57,7 @@ export function readSharedUserData(space: AddressSpace): SharedData | Reason {
   };
 }
 
-/** High part of a FILETIME in the year 2514: what lies beyond is no time. */
+/** High part of a FILETIME in the year 2514: larger values cannot be a time. */
 const TIME_LIMIT = 2 ** 26;
 
 function time(t: StructOf<typeof SystemTimeField>): bigint | undefined {

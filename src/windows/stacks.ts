@@ -1,6 +1,6 @@
 /**
  * Stacks without symbols: frame by frame through the unwind data of the modules that lie in memory, from
- * the kernel into user mode. What can't be unwound is searched for return addresses; those are guesses, and say so.
+ * the kernel into user mode. Where unwinding stops, the stack is searched for return addresses; such frames are marked as guesses.
  */
 
 import { isKernelAddress } from '../core/bits.ts';
@@ -23,9 +23,10 @@ import {
 import type { Processor } from './processors.ts';
 import type { Windows } from './windows.ts';
 
-/** Of the kernel's list, of a process's, or found in its memory. */
+/** A module from the kernel's list, from a process's list, or found in memory. */
 type CodeModule = Pick<Module, 'name' | 'base' | 'size'>;
 
+/** A frame, and how certain it is. */
 export interface StackFrame {
   instructionPointer: VirtualAddress;
   /** RSP while that instruction runs (the debugger's Child-SP). */
@@ -36,7 +37,7 @@ export interface StackFrame {
   /** The module's export at or nearest below the instruction. The function that runs may well be another one. */
   nearestExport: { name: string; offset: number } | undefined;
   /**
-   * How the frame was come by: from the processor's registers; by the unwind data of the frame before; because that
+   * How the frame was found: from the processor's registers; by the unwind data of the frame before; because that
    * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
    * the stack for what looks like a return address.
    */
@@ -45,6 +46,7 @@ export interface StackFrame {
   certain: boolean;
 }
 
+/** The stack of one processor. */
 export interface Stack {
   processor: Processor;
   /** From the innermost. */
@@ -183,7 +185,7 @@ class Walk {
     const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
     if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
     if (step.how !== 'leaf') return step;
-    // A function that calls is no leaf.
+    // A caller cannot be a leaf function.
     if (how !== 'registers' && how !== 'trap') {
       return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
     }
@@ -200,7 +202,7 @@ class Walk {
       const word = this.#read(at, 8)?.readBigUInt64LE();
       if (word === undefined) return undefined;
       if (isKernelAddress(word) !== isKernelAddress(from)) continue;
-      // Of listed modules only: a search for images below each word would take too long.
+      // Only listed modules: a search for images below each word would take too long.
       const module = moduleOf(this.#modules(word), word);
       if (!module || !this.#isReturnAddress(word, this.#codeOf(module))) continue;
       return { instructionPointer: word, stackPointer: at + 8n, integers: [], native: true };
@@ -208,7 +210,7 @@ class Walk {
     return undefined;
   }
 
-  /** In a module, behind a call, and in a function that its exception directory has, if that is in memory. */
+  /** Whether it lies in a module, after a call, and in a function that the exception directory lists (if present). */
   #isReturnAddress(address: bigint, code: Code | undefined): boolean {
     if (!code) return false;
     const { module, image } = code;
@@ -260,7 +262,7 @@ class Walk {
     return this.#userModules;
   }
 
-  /** Those that the process's loader lists, as far as its pages are there. */
+  /** Modules on the loader's list whose pages are present. */
   #readUserModules(): CodeModule[] {
     const registers = this.#processor.cpu?.registers;
     const teb = registers && this.#windows.image.machine.teb(registers);

@@ -8,6 +8,7 @@ import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { readString } from './modules.ts';
 
+/** A module that is gone. */
 export interface UnloadedModule {
   /** As the guest has it: may hold any character. Empty where it is not present. */
   name: string;

@@ -17,6 +17,7 @@ import { type PeImage, readRva } from './pe-image.ts';
 /** Types of resources in an image; there are some two dozen. */
 const MAX_ENTRIES = 256;
 
+/** The versions that an image names, each `10.0.19041.1`. */
 export interface FileVersion {
   /** `10.0.19041.1` */
   file: string;

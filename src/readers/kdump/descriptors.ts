@@ -28,7 +28,7 @@ export interface PageData {
 export type PageProblem = 'cut' | 'bad' | 'unknown';
 
 /**
- * The descriptors' checks, which hold for all in a file: the data lies behind the descriptors and within
+ * The checks of descriptors, the same for all in a file: the data lies after the descriptors and within
  * the file, and has a size that fits how it is stored.
  */
 export class DescriptorRules {

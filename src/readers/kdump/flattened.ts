@@ -7,7 +7,7 @@ import { FLATTENED_HEADER_SIZE, FLATTENED_SIGNATURE, FlattenedHeader, FlattenedR
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 
 /**
- * Records that lie one behind the other in both files are one strand: QEMU's come in about one per 170
+ * Records that follow each other in both files are one strand: QEMU's come in about one per 170
  * (page data) and one per descriptor chunk. A strand costs 52 bytes and each of its records 4, so that a
  * guest of 512 GiB takes about 40 MB where its pages compress well, and 160 MB at the worst.
  */
@@ -51,6 +51,7 @@ interface Strands {
   first: Uint32Array;
 }
 
+/** The bytes of the unflattened file; those that no record has read as zeros. */
 export class FlattenedSource implements ByteSource {
   readonly name: string;
   readonly fd = undefined;
@@ -164,7 +165,7 @@ export class FlattenedSource implements ByteSource {
   async read(offset: number, target: Uint8Array): Promise<void> {
     this.#check(offset, target.length);
     const parts = [...this.#parts(offset, target.length)];
-    // What lies near together comes with one request: only the records' headers are in between.
+    // Parts with only record headers between them are read with one request.
     const first = parts.findIndex((p) => p.file !== undefined);
     const from = parts[first]?.file ?? 0;
     let next = from;
@@ -315,7 +316,11 @@ function tooMany(inner: ByteSource, what: string, limit: number): Elf2dmpError {
   });
 }
 
-/** Disjoint pieces in order; where strands overlap, the one that comes later in the file wins. `order`: by start. */
+/**
+ * Disjoint pieces in order; where strands overlap, the one that comes later in the file wins.
+ *
+ * @param order the strands' numbers, by start
+ */
 function disjoint(strands: Strands, order: Uint32Array) {
   let overlaps = 0;
   for (let i = 1, end = strands.end[order[0]!]!; i < order.length; i++) {

@@ -118,6 +118,7 @@ interface Hand {
   slots: { slot: BatchSlot; batch: Batch | undefined }[];
 }
 
+/** Workers to decode with; the defaults fit the machine. */
 export interface PageDecoderOptions {
   /** Default: one less than there are cores, at most 7. */
   workers?: number;
@@ -126,6 +127,7 @@ export interface PageDecoderOptions {
   startWorker?: (workerData: PageWorkerData) => Worker;
 }
 
+/** What a worker is started with: the page size and the memory of its slots. */
 export interface PageWorkerData {
   pageSize: number;
   slots: SharedArrayBuffer[];
@@ -156,7 +158,7 @@ export class PageDecoder {
     return this.#hands?.length ?? 0;
   }
 
-  /** Does all jobs. Damaged pages are no failure. */
+  /** Does all jobs. A damaged page does not fail it: its job says so. */
   async decode(jobs: readonly PageJob[]): Promise<void> {
     const waits: Promise<void>[] = [];
     for (let i = 0; i < jobs.length; i += BATCH_PAGES) {

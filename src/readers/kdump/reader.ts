@@ -126,7 +126,7 @@ function readHeader(source: ByteSource, fail: Fail) {
   }
   const isBlockSize = (size: number) => size >= MIN_BLOCK && size <= MAX_BLOCK && (size & (size - 1)) === 0;
   const as32 = KdumpHeader32.read(head);
-  // In the 64-bit form there is the upper half of a time in seconds.
+  // In the 64-bit layout these bytes are a timestamp's upper half.
   if (as32.status !== 0 && as32.status < 0x100 && isBlockSize(as32.block_size)) {
     throw fail('unsupported', {
       code: 'kdump-32-bit',
