@@ -223,7 +223,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
     evidence.reject(
       KDBG_STEP,
       'search of the kernel image',
-      `${seen.size} places looked like a block, none of them holds up (${hex(present)} of ${hex(kernel.size)} bytes are present)`,
+      `${seen.size} places looked like a block, but none of them is one (${hex(present)} of ${hex(kernel.size)} bytes are present)`,
     );
     return undefined;
   }

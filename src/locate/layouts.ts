@@ -71,7 +71,7 @@ async function locateInMachine(layouts: readonly MemoryImage[], locate: Locate):
     code: 'layout-unknown',
     kind: 'corrupt',
     message:
-      "Windows was found, but its list of its RAM can't be read, and nothing else tells where the hole below 4 GiB is",
+      "Windows was found, but its list of its RAM can't be read, and nothing else says where the hole below 4 GiB is",
     file: image?.file,
     attempts: attempts.map(({ method, detail }) => `${method}: ${detail}`),
     hint: 'give the layout: --runs 0+3G,4G for 3 GiB below the hole and the rest from 4 GiB on',

@@ -87,7 +87,7 @@ async function locateIn(
   if (!version) {
     throw failure(image, evidence, 'Windows version', {
       code: 'version-not-found',
-      message: 'the kernel was found, but nothing tells its build',
+      message: 'the kernel was found, but its build number was not',
     });
   }
   const modules =

@@ -459,7 +459,7 @@ function recoverUnlisted(
     diagnostics.add(
       'loss',
       'memory-unaddressed',
-      `${bytes(unknown)} in the file belong to no program header, and nothing tells their address: they were left out`,
+      `${bytes(unknown)} in the file belong to no program header, so their address is unknown: they were left out`,
     );
   }
   return result;

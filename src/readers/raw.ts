@@ -94,7 +94,7 @@ function makeImage(
   if (source.size % PAGE_SIZE !== 0) {
     diagnostics.addCutOff(
       'memory',
-      `raw memory of ${hex(source.size)} bytes, which is no whole number of pages: it may be cut off`,
+      `raw memory of ${hex(source.size)} bytes, which is not a whole number of pages: it may be cut off`,
     );
   }
   return new MemoryImage({

@@ -102,7 +102,7 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
   diagnostics.add(
     'warning',
     'crashing-processor-unknown',
-    'the guest crashed, but nothing tells on which processor: the dump opens on the first one',
+    'the guest crashed, but on which processor is unknown: the dump opens on the first one',
   );
   return { bugCheck, processor: undefined, how: 'unknown', captured };
 }
@@ -128,7 +128,7 @@ export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagn
     diagnostics.add(
       'loss',
       'bug-check-implausible',
-      `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is no bug check code: whether the guest crashed is unknown`,
+      `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is not a bug check code: whether the guest crashed is unknown`,
       { virtual: hex64(address) },
     );
     return undefined;
@@ -161,7 +161,7 @@ function readCaptured(
   if (!view.complete) doubt = 'its flags claim no control and integer registers';
   else if (!inKernel && !moduleOf(modules, code)) doubt = `${instructionPointer} ${hex64(code)} lies in no module`;
   else if (!isKernelAddress(stack) || stack % BigInt(machine.pointerSize) !== 0n)
-    doubt = `${stackPointer} ${hex64(stack)} is no kernel stack`;
+    doubt = `${stackPointer} ${hex64(stack)} is not on a kernel stack`;
   else if (moduleOf(modules, stack)) doubt = `${stackPointer} ${hex64(stack)} lies in a module`;
   else if (!space.read(stack, machine.pointerSize))
     doubt = `the stack at ${stackPointer} ${hex64(stack)} is not present`;

@@ -77,7 +77,7 @@ export function readProcesses(
     if (link instanceof Reason) doubts.push(link.text);
     else layout.link = link;
     if (inferPid(space, links)) layout.pid = -8;
-    else doubts.push('no process IDs before the links: the first is not 4, or some are no IDs');
+    else doubts.push('no process IDs before the links: the first is not 4, or some are not IDs');
     const name = inferName(space, size, links);
     if (name instanceof Reason) doubts.push(name.text);
     else layout.name = name;

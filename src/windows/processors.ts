@@ -91,7 +91,7 @@ const prcbOffset = ({ image }: AddressSpace, fields: DebuggerFields): bigint =>
 
 /** undefined when the PRCB at `address` names itself through its KPCR. */
 function checkPrcb(space: AddressSpace, fields: DebuggerFields, address: bigint): string | undefined {
-  if (!isKernelAddress(address)) return `${hex64(address)} is no kernel address`;
+  if (!isKernelAddress(address)) return `${hex64(address)} is not a kernel address`;
   const kpcr = va(address - prcbOffset(space, fields));
   return space.image.machine.kpcrDoubt(space.reader, kpcr, {
     prcb: va(address),
