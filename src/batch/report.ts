@@ -3,8 +3,9 @@ import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { ioError, printable } from '../core/errors.ts';
+import { replaceFile } from '../files/publish.ts';
 import type { JobResult } from './run.ts';
-import { type JobRecord, replaceFile } from './sidecar.ts';
+import type { JobRecord } from './sidecar.ts';
 
 /** A write in progress ends sooner: an incomplete line that is older stays incomplete. */
 const TORN_AFTER_MS = 2000;

@@ -1,11 +1,12 @@
 /** `OUTPUT.json`: records how an output was made, so that the next run knows what is left. */
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { type BigIntStats, createReadStream } from 'node:fs';
-import { open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
 import { sha256OfFile } from '../files/hash.ts';
+import { outputOfTemporary, replaceFile } from '../files/publish.ts';
 import type { HashReport } from '../report/conversion.ts';
 import type { SCHEMA } from '../report/schemas.ts';
 import type { WindowsSummary } from '../report/windows.ts';
@@ -150,30 +151,12 @@ export async function writeSidecar(output: string, sidecar: Sidecar): Promise<vo
   await replaceFile(sidecarOf(output), `${JSON.stringify(sidecar, null, 2)}\n`);
 }
 
-/** Writes a temporary file beside it, syncs and renames. Throws `Elf2dmpError`. */
-export async function replaceFile(file: string, text: string): Promise<void> {
-  const temporary = `${file}.${randomBytes(6).toString('hex')}.part`;
-  try {
-    const handle = await open(temporary, 'wx');
-    try {
-      await handle.writeFile(text);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, file);
-  } catch (cause) {
-    await unlink(temporary).catch(() => undefined);
-    throw ioError('write', file, cause);
-  }
-}
-
 /** Removes temporary files that killed processes left beside these outputs. */
 export async function sweep(outputs: readonly string[]): Promise<void> {
   const names = new Set(outputs.flatMap((output) => [output, sidecarOf(output)]));
   for (const directory of new Set(outputs.map((output) => dirname(output)))) {
     for (const entry of await readdir(directory).catch(() => [])) {
-      const of = /^(.+)\.[0-9a-f]{12}\.part$/.exec(entry)?.[1];
+      const of = outputOfTemporary(entry);
       if (of !== undefined && names.has(join(directory, of)))
         await unlink(join(directory, basename(entry))).catch(() => undefined);
     }

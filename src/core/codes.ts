@@ -634,8 +634,8 @@ export const DIAGNOSTICS = {
   },
   'crashing-processor-unknown': { severity: 'warning', means: 'Which processor crashed is unknown.' },
   'no-cpu-states': {
-    severity: 'loss',
-    means: 'The input holds no CPU states: no registers are known.',
+    severity: ['loss', 'warning'],
+    means: 'The input holds no CPU states; at most the registers that Windows captured at a crash are known.',
     todo: 'Raw memory never has them. `virsh dump --memory-only` writes them.',
   },
   'no-processors': { severity: 'loss', means: "Windows' processors were not found." },

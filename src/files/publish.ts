@@ -4,7 +4,23 @@ import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unl
 import { basename, dirname, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes } from '../core/units.ts';
-import type { SparseChoice } from '../options/choices.ts';
+
+/**
+ * Safe publishing: a file gets its name when it is complete and on disk, and a crash, a kill or a full disk leaves
+ * what was there before. Every file that elf2dmp writes is written here, except those that are appended to and the
+ * file that is converted in place, with its journal (write/in-place.ts).
+ */
+
+/** How a finished file gets its name. */
+export interface PublishOptions {
+  /** Replace an existing file. Default: refuse that. */
+  force?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  /** Called when everything is on disk, before it gets the output's name; may throw to refuse it. */
+  beforePublish?: (() => void) | undefined;
+  /** The file's mode, which the umask reduces. Default 0600: memory holds secrets. */
+  mode?: number | undefined;
+}
 
 /** Refuses what can't become the output, before any work is done. Returns the path with links resolved. */
 export async function checkOutput(output: string, input: string, force: boolean): Promise<string> {
@@ -53,17 +69,22 @@ export const outputExists = (output: string) =>
     file: output,
     hint: 'give --force to replace it, or name another file',
   });
+const temporaryFor = (output: string): string => `${output}.${randomBytes(6).toString('hex')}.part`;
+
+/** The output whose temporary file has this name, which a killed process can leave; undefined for other names. */
+export const outputOfTemporary = (name: string): string | undefined => /^(.+)\.[0-9a-f]{12}\.part$/.exec(name)?.[1];
+
 /** Runs `write` on a new temporary file beside the output, which gets the output's name when it is on disk. */
 export async function writeThenPublish(
   output: string,
-  options: EmitOptions,
+  options: PublishOptions,
   write: (file: FileHandle, name: string) => Promise<void>,
 ): Promise<void> {
-  const temporary = `${output}.${randomBytes(6).toString('hex')}.part`;
+  const temporary = temporaryFor(output);
   const file = await open(
     temporary,
     constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-    0o600,
+    options.mode ?? 0o600,
   ).catch((cause) => {
     throw ioError('create', temporary, cause);
   });
@@ -91,9 +112,15 @@ export async function writeThenPublish(
  *
  * @param output as `checkOutput` returned it
  */
-export async function writeNewFile(output: string, content: Buffer, options: EmitOptions = {}): Promise<void> {
+export async function writeNewFile(output: string, content: Buffer, options: PublishOptions = {}): Promise<void> {
   await writeThenPublish(output, options, (file, name) => writeAll(file, name, content, 0));
 }
+
+/**
+ * Replaces a small file of ours as a whole, or creates it; readable for whom the umask allows. Throws `Elf2dmpError`.
+ */
+export const replaceFile = (file: string, text: string): Promise<void> =>
+  writeNewFile(file, Buffer.from(text), { force: true, mode: 0o666 });
 
 /** Writes all of `bytes`, however few the system takes at once. Throws `Elf2dmpError`. */
 export async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {
@@ -121,27 +148,13 @@ export async function checkSpace(output: string, size: number): Promise<void> {
 }
 
 /** Gives the complete file its name. Without `force`, never over a file that appeared meanwhile. */
-export async function publish(temporary: string, output: string, force: boolean): Promise<void> {
+async function publish(temporary: string, output: string, force: boolean): Promise<void> {
   try {
-    if (force) {
-      await rename(temporary, output);
-    } else {
-      try {
-        await link(temporary, output);
-        await unlink(temporary);
-      } catch (error) {
-        const { code } = error as NodeJS.ErrnoException;
-        if (code === 'EEXIST') throw outputExists(output);
-        // File systems without hard links (FAT, some network ones).
-        if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS' && code !== 'EMLINK')
-          throw error;
-        if (await lstat(output).catch(() => undefined)) throw outputExists(output);
-        await rename(temporary, output);
-      }
-    }
+    if (force) await rename(temporary, output);
+    else await renameUnlessThere(temporary, output);
   } catch (error) {
     if (error instanceof Elf2dmpError) throw error;
-    throw ioError('rename the finished dump to', output, error);
+    throw ioError('rename the finished file to', output, error);
   }
   // The name has to survive a crash too; some file systems can't sync a directory.
   const directory = await open(dirname(output), constants.O_RDONLY).catch(() => undefined);
@@ -149,15 +162,18 @@ export async function publish(temporary: string, output: string, force: boolean)
   await directory?.close();
 }
 
-/** How a finished file gets its name. */
-export interface EmitOptions {
-  /** Default `auto`. */
-  sparse?: SparseChoice | undefined;
-  /** Replace an existing file. */
-  force?: boolean | undefined;
-  signal?: AbortSignal | undefined;
-  /** Called with bytes written so far and in all. */
-  onProgress?: ((done: number, total: number) => void) | undefined;
-  /** Called when everything was read and written, before it gets the output's name; may throw to refuse it. */
-  beforePublish?: (() => void) | undefined;
+/** How file systems without hard links (FAT, some network ones) refuse them. */
+const NO_HARD_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
+
+async function renameUnlessThere(temporary: string, output: string): Promise<void> {
+  try {
+    await link(temporary, output);
+    await unlink(temporary);
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') throw outputExists(output);
+    if (!NO_HARD_LINKS.has(code)) throw error;
+    if (await lstat(output).catch(() => undefined)) throw outputExists(output);
+    await rename(temporary, output);
+  }
 }

@@ -46,9 +46,31 @@ export function chooseContexts(windows: Windows, choice: ContextChoice): Context
     if (warning) diagnostics.push(warning);
     return context;
   });
+  diagnostics.push(...lossesOf(windows, shown));
   const intended = chooseOpened(windows, shown);
   const opened = dumpHeader ? openedInDump(windows, shown, dumpHeader.ContextRecord) : intended;
   return { shown, opened, intended, diagnostics };
+}
+
+/** Registers that are missing, now that it is known which are shown. */
+function* lossesOf({ image, processors }: Windows, shown: readonly ShownContext[]): Generator<Diagnostic> {
+  const states = image.dumpHeader ? processors.filter(({ cpu }) => cpu) : image.cpus;
+  const code = 'no-cpu-states';
+  if (states.length === 0 && shown.length > 0 && shown.every(isKnown)) {
+    const message = 'the input holds no CPU states: the registers are those that Windows captured';
+    yield { severity: 'warning', code, message };
+  } else if (states.length === 0) {
+    yield { severity: 'loss', code, message: 'the input holds no CPU states' };
+  }
+  for (const { processor, source } of shown) {
+    if (source !== 'unknown') continue;
+    yield {
+      severity: 'loss',
+      code: 'processor-without-state',
+      message: `no CPU state belongs to processor ${processor.number} (KPCR ${hex64(processor.kpcr)}): its registers are unknown`,
+      where: { prcb: hex64(processor.prcb) },
+    };
+  }
 }
 
 function chooseContext(

@@ -2,6 +2,7 @@ import type { DiagnosticCode, FindingCode } from '../core/codes.ts';
 import { Reason } from '../core/reason.ts';
 import { hex } from '../core/units.ts';
 import { tableSize } from '../machines/paging-mode.ts';
+import { chooseContexts } from '../plan/contexts.ts';
 import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -31,7 +32,8 @@ export type Problem = Omit<NewFinding, 'severity'>;
 /** What is damaged in a guest's memory, by the same eyes for input and dump. */
 export function problemsOf(windows: Windows): Problem[] {
   const { space, kdbg, processors, diagnostics, image } = windows;
-  const problems: Problem[] = diagnostics.losses
+  const registers = chooseContexts(windows, 'auto').diagnostics.filter((d) => d.severity === 'loss');
+  const problems: Problem[] = [...diagnostics.losses, ...registers]
     .filter((d) => MEMORY_LOSSES.has(d.code))
     .map(({ code, message, where }) => {
       const virtual = where?.['virtual'] ?? where?.['prcb'];

@@ -30,28 +30,18 @@ export function traceProcessors(facts: ProcessorFacts, evidence: Evidence): void
   }
 }
 
-/** What a dump lacks because processors or their CPUs are unknown or damaged. */
+/**
+ * What a dump lacks because processors or their CPUs are unknown or damaged. Whether a processor's registers are
+ * missing depends on what is shown for it: see `chooseContexts`.
+ */
 export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
   const { image, processors, damagedProcessors, strayCpus } = facts;
   const losses: Diagnostic[] = [];
-  const known = image.dumpHeader ? processors.filter(({ cpu }) => cpu) : image.cpus;
-  if (known.length === 0) {
-    losses.push(loss('no-cpu-states', 'the input holds no CPU states: no register is known'));
-  }
   if (processors.length === 0) {
     losses.push(loss('no-processors', `${tableOf(facts)} leads to no processor: the dump shows no registers`));
   }
-  for (const { number, prcb, kpcr, cpu, doubt } of processors) {
-    const where = { prcb: hex64(prcb) };
-    if (doubt) losses.push(loss('processor-damaged', `processor ${number}: ${doubt}`, where));
-    if (cpu) continue;
-    losses.push(
-      loss(
-        'processor-without-state',
-        `no CPU state belongs to processor ${number} (KPCR ${hex64(kpcr)}): its registers are unknown`,
-        where,
-      ),
-    );
+  for (const { number, prcb, doubt } of processors) {
+    if (doubt) losses.push(loss('processor-damaged', `processor ${number}: ${doubt}`, { prcb: hex64(prcb) }));
   }
   for (const { number, address, reason } of damagedProcessors) {
     losses.push(loss('prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, { prcb: hex64(address) }));

@@ -4,11 +4,12 @@ import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
 import { Elf2dmpError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
-import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
+import { writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Compression } from '../options/choices.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { EmitOptions } from './options.ts';
 
 const OUTPUT_CHUNK = 256 * KIB;
 

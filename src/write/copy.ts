@@ -3,11 +3,12 @@ import { fstatSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { ioError } from '../core/errors.ts';
 import { HoleMap } from '../files/holes.ts';
-import { checkSpace, type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
+import { checkSpace, writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { SparseChoice } from '../options/choices.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { EmitOptions } from './options.ts';
 import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
 
 /** Requests in flight: measured in benchmarks/, more give nothing on two cores. */

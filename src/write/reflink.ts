@@ -1,9 +1,10 @@
 import { ioError } from '../core/errors.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { cloneRange } from '../files/clone-range.ts';
-import { type EmitOptions, writeAll, writeThenPublish } from '../files/publish.ts';
+import { writeAll, writeThenPublish } from '../files/publish.ts';
 import { type DumpPlan, positionOf } from '../plan/plan.ts';
 import type { SharedPages } from '../plan/shared-pages.ts';
+import type { EmitOptions } from './options.ts';
 
 /**
  * As `emitCopy`, but the pages share the input's blocks.
