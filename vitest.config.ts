@@ -1,12 +1,29 @@
 import { defineConfig } from 'vitest/config';
+import { RING_FILES } from './test/rings.ts';
+
+const ALL = 'test/**/*.test.ts';
+const shared = {
+  // Only a test that hangs gets there, however busy the machine is.
+  testTimeout: 600_000,
+  hookTimeout: 600_000,
+};
+const { cli, outer } = RING_FILES;
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    globalSetup: 'scripts/fresh-bundle.mjs',
-    // Only a test that hangs gets there, however busy the machine is.
-    testTimeout: 600_000,
-    hookTimeout: 600_000,
     maxWorkers: 2,
+    projects: [
+      {
+        test: {
+          ...shared,
+          name: 'unit',
+          include: [ALL],
+          exclude: [...cli, ...outer],
+          setupFiles: ['test/support/no-processes.ts'],
+        },
+      },
+      { test: { ...shared, name: 'cli', include: [...cli], globalSetup: 'scripts/fresh-bundle.mjs' } },
+      { test: { ...shared, name: 'outer', include: [...outer], globalSetup: 'scripts/fresh-bundle.mjs' } },
+    ],
   },
 });

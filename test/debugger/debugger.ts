@@ -115,7 +115,7 @@ export async function openInDebugger(
   const bad = commands.find((command) => /[\r\n\0]/.test(command) || command === '');
   if (bad !== undefined) throw new DebuggerError('command', `not one line: ${JSON.stringify(bad)}`, '');
 
-  const seconds = options.timeoutSeconds ?? 60;
+  const seconds = options.timeoutSeconds ?? 600;
   const mark = `##${randomBytes(8).toString('hex')}`;
   const started = performance.now();
   const directory = await mkdtemp(join(tmpdir(), 'elf2dmp-debugger-'));

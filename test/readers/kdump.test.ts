@@ -12,7 +12,7 @@ import { FlattenedSource } from '../../src/readers/kdump/flattened.ts';
 import { decodeLzo1x } from '../../src/readers/kdump/lzo.ts';
 import { BATCH_PAGES, PageDecoder, type PageJob } from '../../src/readers/kdump/page-decoder.ts';
 import { decodeSnappy } from '../../src/readers/kdump/snappy.ts';
-import { openImage, openSource } from '../../src/readers/registry.ts';
+import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
@@ -28,7 +28,6 @@ import {
   qemuRecords,
 } from '../guest/kdump.ts';
 import { loadCompressors } from '../support/compressors.ts';
-import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
 
 const open = (file: Buffer): MemoryImage => openSource(new BufferSource(file, 'test.kdump'));
 
@@ -734,19 +733,5 @@ describe('converting a kdump', () => {
       code: 'strict-losses',
     });
     expect(existsSync(join(dir, 'strict.dmp'))).toBe(false);
-  });
-
-  describe.skipIf(!qemuAvailable())('of a real QEMU', () => {
-    it('gives the same memory and CPU states as its ELF', async () => {
-      const [zlib, elf] = [join(dir, 'q.kdump'), join(dir, 'q.elf')];
-      await dumpWithQemu(buildGuest({ processors: 3 }), zlib, { format: 'kdump-zlib' });
-      await dumpWithQemu(buildGuest({ processors: 3 }), elf);
-      const [a, b] = [openImage(zlib), openImage(elf)];
-      expect([a.format, a.diagnostics.list]).toEqual(['kdump-flattened', []]);
-      expect(a.cpus.map((c) => c.registers)).toEqual(b.cpus.map((c) => c.registers));
-      expectEqualContents(await contents(a), await contents(b));
-      a.close();
-      b.close();
-    });
   });
 });

@@ -23,7 +23,7 @@ import type { Guest, GuestCpu } from '../guest/guest.ts';
 import { programsAvailable } from './programs.ts';
 
 const QEMU = 'qemu-system-x86_64';
-const WATCHDOG_MS = 60_000;
+const WATCHDOG_MS = 600_000;
 
 export interface QemuOptions {
   machineType?: 'pc' | 'q35';
@@ -78,7 +78,7 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
     ]);
     try {
       await qemu.command('qmp_capabilities');
-      await parked(qemu, guest, options.timeoutMilliseconds ?? 20_000);
+      await parked(qemu, guest, options.timeoutMilliseconds ?? 300_000);
       await qemu.command('stop');
       if (options.raw !== 'backend') await dump(qemu, guest, path, options);
       for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);

@@ -130,7 +130,7 @@ describe('damaged PDBs', () => {
     }
     const kinds = [...outcomes.keys()];
     expect(kinds).toEqual(expect.arrayContaining(['names', 'none', 'pdb-damaged', 'pdb-unknown']));
-  }, 120_000);
+  });
 
   it('give the same names as before where a page that is not used is damaged', () => {
     const whole = makePdb({ ...SPEC, padding: 5000 });

@@ -1,0 +1,34 @@
+/**
+ * The rings of tests, by file. Each test file is in one: `cli` files run the command, `outer` files need QEMU, the
+ * debugger, compilers, mounted file systems, or many minutes of killing and restarting. All others are `unit` files,
+ * which start no process.
+ */
+export const RING_FILES = {
+  cli: [
+    'test/batch/batch.test.ts',
+    'test/batch/run.test.ts',
+    'test/cli/*.test.ts',
+    'test/readers/input.test.ts',
+    'test/report/schemas.test.ts',
+    'test/write/in-place.test.ts',
+  ],
+  outer: [
+    'test/debugger/*.test.ts',
+    'test/guest/qemu.test.ts',
+    'test/matrix/*.test.ts',
+    'test/operations/compiled-stack.test.ts',
+    'test/operations/in-place.test.ts',
+    'test/operations/info-debugger.test.ts',
+    'test/operations/real-crash.test.ts',
+    'test/operations/reflink.test.ts',
+    'test/operations/smaller-dumps-debugger.test.ts',
+    'test/readers/forms.test.ts',
+    'test/readers/kdump-qemu.test.ts',
+    'test/readers/qevm/qevm.test.ts',
+    'test/reliability/*.test.ts',
+    'test/symbols/compiled.test.ts',
+  ],
+} as const;
+
+/** Names of the rings, as `npm test -- --ring NAME` takes them. */
+export const RINGS = ['unit', 'cli', 'outer'] as const;
