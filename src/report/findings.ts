@@ -42,7 +42,7 @@ export const inMemory = ({ physical, virtual }: { physical?: number; virtual?: b
   virtual: typeof virtual === 'bigint' ? hex64(virtual) : (virtual ?? null),
 });
 
-/** Findings that are kept each; the others are counted. */
+/** Findings that are kept; more are only counted. */
 const MAX_KEPT = 1000;
 
 export class Findings {

@@ -1,4 +1,4 @@
-/** Physical memory as some hundred cells, each of one kind: for a person to look at. */
+/** Physical memory as a picture of some hundred cells, each of one kind. */
 
 import { firstIndex } from '../core/sorted.ts';
 import { PAGE_SIZE } from '../core/units.ts';
@@ -9,20 +9,20 @@ import { tablesBelow } from '../memory/table-walk.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Span } from '../write/sparse.ts';
 
-/** What a cell shows: the first of these that lies in it. */
+/** Kinds of cells, by precedence: a cell shows the first that it contains. */
 export const CELL_KINDS = ['patched', 'kernel', 'tables', 'data', 'zero', 'left'] as const;
 export type CellKind = (typeof CELL_KINDS)[number];
 
 export interface MemoryPicture {
-  /** Bytes that a cell stands for; the last one of a range may be less. */
+  /** Bytes for each cell; the last cell of a range may have fewer. */
   cellBytes: number;
-  /** Ranges that are present, in order; what lies between them is not in the input. */
+  /** Ranges that the input has, in order. */
   ranges: { start: number; size: number; cells: CellKind[] }[];
 }
 
 const CELLS = 1536;
 
-/** Pages of a cell that are looked at to tell whether it is all zeros. */
+/** Pages sampled in each cell to see whether it is all zeros. */
 const SAMPLES = 4;
 
 /** A guest with 4 GiB has some thousand of the kernel's own. */

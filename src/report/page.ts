@@ -1,4 +1,4 @@
-/** Everything that a report for people shows of one dump, gathered while it is open. */
+/** Everything that the HTML page shows of one dump, collected while the dump is open. */
 
 import type { Contexts } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';

@@ -80,7 +80,7 @@ export class Images {
   }
 }
 
-/** Exports of all modules together whose names are looked at; a kernel has some 3,000. */
+/** Limit for the exports of all modules together; a kernel has some 3,000. */
 const MAX_EXPORTS = 1 << 18;
 
 export const reportProcessors = (w: Windows, { shown }: Contexts, images: Images): ProcessorReport[] =>

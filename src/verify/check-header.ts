@@ -7,7 +7,7 @@ import { type Findings, inFile } from '../report/findings.ts';
 import type { Windows } from '../windows/windows.ts';
 import { compareHeader } from './compare-header.ts';
 
-/** The header against the one that elf2dmp would write for this memory. */
+/** Compares the header with the one that elf2dmp would write for this memory. */
 export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, findings: Findings): void {
   const { image } = windows;
   const form = image.machine.dumpHeader;
@@ -29,7 +29,7 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
     });
   }
   const type = dumpTypeOf(form.decode(prefix));
-  // Its losses would be about a conversion of the dump, which nobody asked for.
+  // Losses of this plan would concern a conversion of the dump, which nobody asked for.
   const plan = planDump(image, {
     values: headerValues(windows, context),
     patches: [],

@@ -10,7 +10,7 @@ import type { Expectation } from './expectation.ts';
 
 /** Page tables, KDBG, lists and registers: what a debugger needs. */
 export function checkMemory(windows: Windows, expectation: Expectation | undefined, findings: Findings): void {
-  // What is wrong in the input already is the guest's damage.
+  // Problems that the input has too are the guest's own damage.
   const known = new Set(expectation?.windows ? problemsOf(expectation.windows).map((p) => p.code) : []);
   const unpatched = expectation?.patched === false;
   for (const problem of problemsOf(windows)) {
@@ -29,7 +29,7 @@ export function checkMemory(windows: Windows, expectation: Expectation | undefin
 }
 export type Problem = Omit<NewFinding, 'severity'>;
 
-/** What is damaged in a guest's memory, by the same eyes for input and dump. */
+/** What is damaged in a guest's memory; the same checks serve input and dump. */
 export function problemsOf(windows: Windows): Problem[] {
   const { space, kdbg, processors, diagnostics, image } = windows;
   const registers = chooseContexts(windows, 'auto').diagnostics.filter((d) => d.severity === 'loss');
@@ -49,7 +49,7 @@ export function problemsOf(windows: Windows): Problem[] {
     if (!registers) continue;
     const who = `processor ${p.number}`;
     const tables = image.machine.pageTables(registers);
-    // A CPU of which the input did not tell has none.
+    // undefined if the input did not have the control registers.
     const root = image.machine.rootRegister(registers);
     if (root !== undefined && (!tables || !image.has(tables.root, tableSize(tables.mode, 0)))) {
       problems.push({
@@ -71,7 +71,7 @@ export function problemsOf(windows: Windows): Problem[] {
   return problems;
 }
 
-/** Losses that the locator reports of a guest's structures; the others are about inputs and conversions. */
+/** The locator's losses that concern the guest's structures; others concern inputs and conversions. */
 export const MEMORY_LOSSES: ReadonlySet<DiagnosticCode> = new Set([
   'no-cpu-states',
   'processor-without-state',
@@ -84,7 +84,7 @@ export const MEMORY_LOSSES: ReadonlySet<DiagnosticCode> = new Set([
   'bug-check-implausible',
 ]);
 
-/** Survived by the locator, and no fault of a dump: what the input did not know, no dump can. */
+/** Losses that are not the dump's fault: it cannot know more than its input. */
 export const NO_FAULT: ReadonlySet<FindingCode> = new Set([
   'no-cpu-states',
   'processor-without-state',

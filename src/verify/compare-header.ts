@@ -31,7 +31,7 @@ function* fieldsOf(layout: HeaderLayout, base: number, nested: DumpHeaderForm['n
   if (end < layout.size) yield unused(end, layout.size);
 }
 
-/** Fields whose values the dump's memory tells, whoever wrote the dump. (The reader has seen to the layout.) */
+/** Fields that follow from the dump's memory, whoever wrote the dump. The reader has checked the layout. */
 const TOLD_BY_MEMORY: ReadonlySet<string> = new Set([
   'MinorVersion',
   'DirectoryTableBase',
@@ -45,7 +45,7 @@ export interface HeaderExpectation {
   form: DumpHeaderForm;
   /** Header, and the bitmap with its header if there is one. */
   bytes: Buffer;
-  /** The dump is not by elf2dmp: fields that writers fill as they like are not compared. */
+  /** Another tool wrote the dump: fields that writers may fill as they like are not compared. */
   foreign: boolean;
   /** Against the input, not the dump's own memory. */
   difference: boolean;
@@ -82,7 +82,7 @@ export function compareHeader(
   }
 }
 
-/** A number where it is one; else some bytes from the first that differs. */
+/** Short fields as a number, others as some bytes from the first that differs. */
 function shown(bytes: Buffer, at: number): string {
   if (bytes.length === 0) return 'nothing';
   if (bytes.length <= 8) return hex(BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`));

@@ -9,7 +9,7 @@ import type { Expectation, VerifyDumpOptions } from './expectation.ts';
 /** Bytes of each file that are compared together. */
 const CHUNK = MIB;
 
-/** Every page of the dump against the input's with the changes made; and which are missing or too many. */
+/** Compares every page with the patched input's, and reports missing and added pages. */
 export async function comparePages(
   dump: MemoryImage,
   { image, extents, patches }: Expectation,
@@ -35,7 +35,7 @@ export async function comparePages(
   const total = sum(common);
   let done = 0;
   let pagesDifferent = 0;
-  // Some chunks are read ahead; they are compared in their order, so that findings are.
+  // Chunks are read ahead but compared in order, so that findings come in order.
   const chunks = chunksOf(common);
   const reading: { physical: number; wanted: Buffer; found: Buffer; buffers: Buffer; ready: Promise<unknown> }[] = [];
   const readNext = (buffers: Buffer) => {
@@ -44,7 +44,7 @@ export async function comparePages(
     const { physical, size } = chunk.value;
     const [wanted, found] = [buffers.subarray(0, size), buffers.subarray(CHUNK, CHUNK + size)];
     const ready = Promise.all([image.read(physical, wanted), dump.read(physical, found)]);
-    // It is awaited, but maybe after another one has failed.
+    // Awaited below, maybe after another one has failed: not an unhandled rejection.
     ready.catch(() => undefined);
     reading.push({ physical, wanted, found, buffers, ready });
   };
@@ -92,7 +92,7 @@ export function pageFinding(physical: number, wanted: Buffer, found: Buffer, pat
     severity: 'error',
     code: patch ? 'change-differs' : 'page-differs',
     message: patch
-      ? `${patch.what} is not what the conversion makes it (bytes of its page that differ: ${bytes})`
+      ? `${patch.what} differs from what the conversion writes (bytes of its page that differ: ${bytes})`
       : `a page is not the input's (bytes that differ: ${bytes})`,
     where: inMemory({ physical: physical + at }),
     expected: shown(wanted),
@@ -100,5 +100,5 @@ export function pageFinding(physical: number, wanted: Buffer, found: Buffer, pat
   };
 }
 
-/** Chunks of both files in memory. */
+/** Chunks read ahead, in both files. */
 export const IN_FLIGHT = 4;

@@ -53,13 +53,13 @@ const WAYS: readonly { patch: boolean; context: ContextChoice }[] = [
   { patch: false, context: 'auto' },
 ];
 
-/** Plans the conversion again, in the way that fits the dump best: it does not say which options it was made with. */
+/** Plans the conversion again, in the way that fits the dump best: the dump does not record its options. */
 export function planAgain(windows: Windows, path: string): Expectation {
   let dump: MemoryImage | undefined;
   try {
     dump = openCrashDump(path);
   } catch {
-    // What is wrong with it becomes a finding when it is verified.
+    // Reported as a finding when the dump is verified.
   }
   try {
     const bitmap = dump?.format === 'windows-bitmap-dump';
@@ -97,7 +97,7 @@ function leavesOut(dump: MemoryImage, { image, physicalMemory }: Windows): boole
   );
 }
 
-/** In how many of the places that any way of conversion changes, or in its header's context, a dump is not this one's. */
+/** Counts the places, of all that some way of converting changes, where the dump differs from this way's. */
 function mismatches(
   dump: MemoryImage,
   input: MemoryImage,

@@ -1,4 +1,4 @@
-/** Whether a crash dump holds together, and holds what it should: read back from its file by our own reader. */
+/** Checks a crash dump by reading it back: whether it is consistent, and has what it should. */
 import { Elf2dmpError } from '../core/errors.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
@@ -99,8 +99,7 @@ async function locateForFindings(
   }
 }
 
-/** Bytes of header and bitmap, of a dump that the reader took. */
-/** It may be sound for all that is known. */
+/** Refuses compressed dumps: they cannot be compared byte by byte. */
 function refuseCompressed(source: FileSource): void {
   const container = identifyContainer(readUpTo(source, 0, 16));
   if (!container) return;
@@ -114,6 +113,8 @@ function refuseCompressed(source: FileSource): void {
   });
 }
 
+/** Bytes of header and bitmap of a dump that the reader accepts. */
+/** Bytes of header and bitmap of a dump that the reader accepts. */
 function prefixSize(source: FileSource, form: DumpHeaderForm): number {
   const head = readUpTo(source, 0, form.size + BitmapDumpHeader.size);
   if (form.decode(head).DumpType === DumpType.full) return form.size;
@@ -127,10 +128,10 @@ function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: F
   const end = firstPageOf(form, prefix) + image.size;
   if (!truncated && size === end) return;
   findings.add({
-    // What was an ELF file, converted in place, keeps its last bytes.
+    // A file converted in place keeps the ELF file's last bytes.
     severity: truncated || prefix.length === form.size ? 'error' : 'warning',
     code: 'file-size',
-    message: truncated?.text ?? 'the file goes on behind the last page that it lists',
+    message: truncated?.text ?? 'the file continues after the last page that it lists',
     where: inFile(truncated ? size : end),
     ...(truncated ? {} : { expected: `${hex(end)} bytes`, found: `${hex(size)} bytes` }),
   });

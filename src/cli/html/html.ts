@@ -1,4 +1,4 @@
-/** HTML in which nothing from a guest can be anything but text. */
+/** HTML templates that escape everything, so that a guest's text stays text. */
 import { printable } from '../../core/errors.ts';
 
 /** Markup that was made here. */
@@ -14,7 +14,7 @@ type Value = Html | string | number | bigint | null | undefined | false | readon
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 
-/** Text, with characters spelled out that could move, hide or reverse what is around them. */
+/** Escaped text; characters that could move, hide or reverse text are spelled out. */
 const escaped = (text: string): string => printable(text).replace(/[&<>"']/g, (c) => ENTITIES[c]!);
 
 function render(value: Value): string {
@@ -23,6 +23,6 @@ function render(value: Value): string {
   return value === null || value === undefined || value === false ? '' : escaped(String(value));
 }
 
-/** A template whose values are escaped, but for what this made. Attributes have to be quoted. */
+/** A template that escapes its values, except nested templates. Attributes must be quoted. */
 export const html = (parts: TemplateStringsArray, ...values: Value[]): Html =>
   new Html(parts.reduce((text, part, i) => text + render(values[i - 1]) + part));

@@ -7,7 +7,7 @@ import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { document, table } from './page.ts';
 
-/** What to look at comes first. */
+/** Failures come first. */
 const ORDER = ['failed', 'losses', 'not run', 'good'] as const;
 
 /**
@@ -56,11 +56,11 @@ ${table(
 const bugCheckOf = (check: CrashReport | null | undefined): string | null =>
   check ? `${check.code}${check.name ? ` ${check.name}` : ''}` : null;
 
-/** Below the page's own directory: every part is spelled so that it can't be a scheme or another host. */
+/** A link below the page's directory; encoded parts cannot become a scheme or another host. */
 const link = (path: string, text: string): Html =>
   html`<a href="./${path.split('/').map(encodeURIComponent).join('/')}">${text}</a>`;
 
-/** The class of the page's head, and its words. */
+/** The class and the text of the page's header. */
 function verdictOf(dumps: string, failed: number, lossy: number): [tone: string, verdict: string] {
   if (failed > 0) return ['bad', `${failed} of ${dumps} failed`];
   if (lossy > 0) return ['lossy', `${lossy} of ${dumps} lack something`];

@@ -1,4 +1,4 @@
-/** One dump as an HTML page that needs nothing else: for a person in a hurry, on any screen or paper. */
+/** One dump as a self-contained HTML page, for any screen or paper. */
 
 import { bytes, hex } from '../../core/units.ts';
 import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memory-picture.ts';
@@ -40,7 +40,7 @@ ${data.evidence.length > 0 && section('How it was found', evidence(data.evidence
   return document(name, body);
 }
 
-/** The page's frame. No scripts: what a guest's text would have to break out of allows none. */
+/** The page's frame. Its policy allows no scripts, even if a guest's text broke out of the markup. */
 export function document(title: string, body: Html): string {
   return html`<!doctype html>
 <html lang="en">

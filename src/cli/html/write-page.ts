@@ -1,4 +1,4 @@
-/** `--report FILE`: checked before anything is done, written when it is. */
+/** Writes `--report FILE`: its path is checked first, the file is written last. */
 import type { PageData } from '../../report/page.ts';
 
 /**
@@ -12,7 +12,7 @@ export async function pageWriter(
   input: string,
   force: boolean,
 ): Promise<(page: PageData) => Promise<void>> {
-  // Loaded when it is needed: most runs make none.
+  // Loaded only when needed: most runs write no page.
   const { checkOutput, writeNewFile } = await import('../../files/publish.ts');
   const target = await checkOutput(path, input, force);
   return async (page) => {
