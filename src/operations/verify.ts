@@ -46,7 +46,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
 
 async function verifyAgainst(against: string | Guest | undefined, options: VerifyOptions): Promise<VerificationReport> {
   const { dump, patches, signal, onProgress, onSearch } = options;
-  // The roots and bases that a caller names are the input's: the dump's header names its own.
+  // A caller's root and base are those of the input: the dump's header names its own.
   const own: VerifyDumpOptions = { signal, onProgress, onSearch };
   if (against === undefined) return verifyDump(dump, undefined, { ...options, ...own });
   if (patches === undefined) {
