@@ -98,3 +98,70 @@ describe('registers of x64', () => {
     expect(X64.pageTables({ ...prstatus(0x10n), control: { ...on, cr4: 0x1020n } })?.mode.name).toBe('5-level');
   });
 });
+
+describe('what only some inputs have of an x64 CPU', () => {
+  const desc = Buffer.alloc(336);
+  desc.writeBigUInt64LE(0xfffff804_00001234n, 0xf0);
+  desc.writeBigUInt64LE(0x10n, 0xf8);
+  const general = X64.cpuNotes.find(({ label }) => label === 'NT_PRSTATUS')!.parse(desc, [])!.registers;
+  const whole: Registers = {
+    ...general,
+    floatingPoint: {
+      controlWord: 0x27f,
+      statusWord: 0x3800,
+      tagWord: 0x80,
+      mxcsr: 0x9fc0,
+      st: Array.from({ length: 8 }, (_, i) => Buffer.alloc(10, 0x10 + i)),
+      xmm: Array.from({ length: 16 }, (_, i) => Buffer.alloc(16, 0x40 + i)),
+    },
+    debug: { dr0: 0xd0n, dr1: 0xd1n, dr2: 0xd2n, dr3: 0xd3n, dr6: 0xffff0ff0n, dr7: 0x401n },
+    systemCalls: { star: 0x23001000000000n, lstar: 0xfffff804_00005000n, cstar: 0xfffff804_00006000n, fmask: 0x4700n },
+    cr8: 2n,
+  };
+
+  it('is in the frame, whose flags claim it', () => {
+    const frame = X64.encodeContext(whole);
+    expect(frame.readUInt32LE(0x30)).toBe(0x10001f);
+    // CONTEXT.MxCsr and FltSave.MxCsr alike.
+    expect([frame.readUInt32LE(0x34), frame.readUInt32LE(0x118)]).toEqual([0x9fc0, 0x9fc0]);
+    expect([frame.readUInt16LE(0x100), frame.readUInt16LE(0x102), frame[0x104]]).toEqual([0x27f, 0x3800, 0x80]);
+    expect(frame.toString('hex', 0x120, 0x134)).toBe(`${'10'.repeat(10)}${'00'.repeat(6)}${'11'.repeat(4)}`);
+    expect([frame[0x1a0], frame[0x29f]]).toEqual([0x40, 0x4f]);
+    expect([frame.readBigUInt64LE(0x48), frame.readBigUInt64LE(0x70)]).toEqual([0xd0n, 0x401n]);
+  });
+
+  it('is not claimed where it is not known', () => {
+    const frame = X64.encodeContext(general);
+    expect(frame.readUInt32LE(0x30)).toBe(0x100007);
+    expect(frame.subarray(0x100, 0x118).every((byte) => byte === 0)).toBe(true);
+    expect(X64.encodeContext({ ...general, debug: whole.debug }).readUInt32LE(0x30)).toBe(0x100017);
+  });
+
+  it('comes back from a frame', () => {
+    const special = Buffer.alloc(X64.specialRegistersSize);
+    const decoded = X64.decodeContext(X64.encodeContext(whole), special, () => undefined);
+    expect(decoded?.floatingPoint).toEqual(whole.floatingPoint);
+    expect(decoded?.debug).toEqual(whole.debug);
+    const less = X64.decodeContext(X64.encodeContext(general), special, () => undefined);
+    expect([less?.floatingPoint, less?.debug]).toEqual([undefined, undefined]);
+  });
+
+  it('is set in the special registers, which else keep what the guest had', () => {
+    const original = Buffer.alloc(X64.specialRegistersSize, 0x77);
+    const kept = X64.patchSpecialRegisters(original, general, undefined, false);
+    const set = X64.patchSpecialRegisters(original, whole, undefined, false);
+    const word = (bytes: Buffer, at: number) => bytes.readBigUInt64LE(at);
+    const places = [0x20, 0x48, 0xa0, 0xb8, 0xc0, 0xc8, 0xd0];
+    expect(places.map((at) => word(kept, at))).toEqual(places.map(() => 0x7777_7777_7777_7777n));
+    expect(places.map((at) => word(set, at))).toEqual([
+      0xd0n,
+      0x401n,
+      2n,
+      0x23001000000000n,
+      0xfffff804_00005000n,
+      0xfffff804_00006000n,
+      0x4700n,
+    ]);
+    expect([kept.readUInt32LE(0x74), set.readUInt32LE(0x74)]).toEqual([0x7777_7777, 0x9fc0]);
+  });
+});

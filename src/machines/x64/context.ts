@@ -1,17 +1,19 @@
 /** CONTEXT and KSPECIAL_REGISTERS of x64 Windows (ntddk.h, and ntos types in public symbols). */
 import { isCanonical, isKernelAddress } from '../../core/bits.ts';
-import { raw, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
+import { raw, type StructOf, struct, u8, u16, u32, u64 } from '../../core/struct.ts';
 import { va } from '../../core/units.ts';
 import type { ContextView } from '../machine.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
 import { Kpcr } from './kpcr.ts';
 import { bareSegment } from './prstatus.ts';
-import type { Segment, X64Registers } from './registers.ts';
+import type { DebugRegisters, FloatingPoint, Segment, X64Registers } from './registers.ts';
 
 export const CONTEXT_AMD64 = 0x100000;
 
 /** Control, integer and segment registers: just what a QEMU note knows. */
 const CONTEXT_KNOWN = CONTEXT_AMD64 | 0x7;
+const CONTEXT_FLOATING_POINT = 0x8;
+const CONTEXT_DEBUG_REGISTERS = 0x10;
 
 /** Power-on value of MXCSR, which is also what Windows sets for every thread. */
 const MXCSR_DEFAULT = 0x1f80;
@@ -57,6 +59,8 @@ export const Context = struct({
     FltTagWord: u8(0x104),
     FltMxCsr: u32(0x118),
     FltMxCsrMask: u32(0x11c),
+    /** ST(0) to ST(7), 16 bytes each, of which 10 count. */
+    St: raw(0x120, 128),
     Xmm: raw(0x1a0, 256),
     DebugControl: u64(0x4a8),
   },
@@ -87,10 +91,14 @@ export const SpecialRegisters = struct({
     Cr8: u64(0xa0),
     MsrGsBase: u64(0xa8),
     MsrGsSwap: u64(0xb0),
+    MsrStar: u64(0xb8),
+    MsrLStar: u64(0xc0),
+    MsrCStar: u64(0xc8),
+    MsrSyscallMask: u64(0xd0),
   },
 });
 
-/** A whole CONTEXT for what the note holds; its flags claim nothing else. */
+/** A whole CONTEXT for what the input holds; its flags claim nothing else. */
 export function encodeContext(r: X64Registers): Buffer {
   const buffer = Buffer.alloc(Context.size);
   const selector = (s: Segment) => s.selector & 0xffff;
@@ -123,7 +131,57 @@ export function encodeContext(r: X64Registers): Buffer {
     Rip: r.rip,
     FltMxCsr: MXCSR_DEFAULT,
   });
+  if (r.floatingPoint) encodeFloatingPoint(buffer, r.floatingPoint);
+  if (r.debug) encodeDebugRegisters(buffer, r.debug);
   return buffer;
+}
+
+const addFlags = (frame: Buffer, flags: number) =>
+  Context.write(frame, 0, { ContextFlags: Context.read(frame).ContextFlags | flags });
+
+function encodeFloatingPoint(frame: Buffer, f: FloatingPoint): void {
+  addFlags(frame, CONTEXT_FLOATING_POINT);
+  Context.write(frame, 0, {
+    // Readers refuse a context where these two differ.
+    MxCsr: f.mxcsr,
+    FltMxCsr: f.mxcsr,
+    FltControlWord: f.controlWord,
+    FltStatusWord: f.statusWord,
+    FltTagWord: f.tagWord,
+    St: Buffer.concat(f.st.map((value) => Buffer.concat([value, Buffer.alloc(ST_SLOT - value.length)]))),
+    Xmm: Buffer.concat(f.xmm),
+  });
+}
+
+function encodeDebugRegisters(frame: Buffer, { dr0, dr1, dr2, dr3, dr6, dr7 }: DebugRegisters): void {
+  addFlags(frame, CONTEXT_DEBUG_REGISTERS);
+  Context.write(frame, 0, { Dr0: dr0, Dr1: dr1, Dr2: dr2, Dr3: dr3, Dr6: dr6, Dr7: dr7 });
+}
+
+/** Bytes of ST(i) in a frame, and of its value. */
+const ST_SLOT = 16;
+const ST_VALUE = 10;
+const XMM_SIZE = 16;
+
+/** What a frame's flags claim beyond control, integer and segment registers. */
+function decodeMore(c: StructOf<typeof Context>): Pick<X64Registers, 'floatingPoint' | 'debug'> {
+  const pieces = (bytes: Buffer, slot: number, size: number) =>
+    Array.from({ length: bytes.length / slot }, (_, i) => Buffer.from(bytes.subarray(i * slot, i * slot + size)));
+  return {
+    ...((c.ContextFlags & CONTEXT_FLOATING_POINT) !== 0 && {
+      floatingPoint: {
+        controlWord: c.FltControlWord,
+        statusWord: c.FltStatusWord,
+        tagWord: c.FltTagWord,
+        mxcsr: c.MxCsr,
+        st: pieces(c.St, ST_SLOT, ST_VALUE),
+        xmm: pieces(c.Xmm, XMM_SIZE, XMM_SIZE),
+      },
+    }),
+    ...((c.ContextFlags & CONTEXT_DEBUG_REGISTERS) !== 0 && {
+      debug: { dr0: c.Dr0, dr1: c.Dr1, dr2: c.Dr2, dr3: c.Dr3, dr6: c.Dr6, dr7: c.Dr7 },
+    }),
+  };
 }
 
 /** Parts of a CONTEXT (low byte), its requests and states (bits 27 to 31), and the machine's bit. */
@@ -205,6 +263,7 @@ export function decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual)
             idt: table(s.IdtrLimit, s.IdtrBase),
           },
     kernelGsBase: s.MsrGsSwap,
+    ...decodeMore(c),
   };
 }
 
@@ -239,6 +298,33 @@ function tablesOfKpcr(kpcr: Buffer) {
 /** Values that a running kernel saved at some time in the past are not to pass for current ones. */
 const UNKNOWN_CONTROL = { Cr0: 0n, Cr2: 0n, Cr3: 0n, Cr4: 0n };
 
+/** What only some inputs have; the rest stays as the guest had it. The debugger shows debug registers from here. */
+function knownMore({
+  debug,
+  floatingPoint,
+  systemCalls,
+  cr8,
+}: X64Registers): Partial<StructOf<typeof SpecialRegisters>> {
+  return {
+    ...(debug && {
+      KernelDr0: debug.dr0,
+      KernelDr1: debug.dr1,
+      KernelDr2: debug.dr2,
+      KernelDr3: debug.dr3,
+      KernelDr6: debug.dr6,
+      KernelDr7: debug.dr7,
+    }),
+    ...(floatingPoint && { MxCsr: floatingPoint.mxcsr }),
+    ...(systemCalls && {
+      MsrStar: systemCalls.star,
+      MsrLStar: systemCalls.lstar,
+      MsrCStar: systemCalls.cstar,
+      MsrSyscallMask: systemCalls.fmask,
+    }),
+    ...(cr8 !== undefined && { Cr8: cr8 }),
+  };
+}
+
 /** See `Machine.patchSpecialRegisters`. */
 export function patchSpecialRegisters(
   original: Buffer,
@@ -266,6 +352,7 @@ export function patchSpecialRegisters(
       : unknownTables),
     ...(r && { MsrGsBase: r.gs.base }),
     ...(r?.kernelGsBase !== undefined && { MsrGsSwap: r.kernelGsBase }),
+    ...(r && knownMore(r)),
   });
   return buffer;
 }

@@ -1,4 +1,4 @@
-/** What an input tells of an x64 CPU. No debug, floating-point or vector registers are in QEMU's notes. */
+/** What an input says of an x64 CPU. QEMU's notes have no debug, floating-point or vector registers. */
 
 export interface Segment {
   selector: number;
@@ -38,6 +38,30 @@ export type ControlRegisters = Record<(typeof CONTROL_REGISTERS)[number], bigint
 export const TABLES = ['ldt', 'tr', 'gdt', 'idt'] as const;
 export type DescriptorTables = Record<(typeof TABLES)[number], Segment>;
 
+/** x87 and SSE, as FXSAVE has them. */
+export interface FloatingPoint {
+  controlWord: number;
+  statusWord: number;
+  /** Abridged: bit i is set where physical register i holds a value. */
+  tagWord: number;
+  mxcsr: number;
+  /** ST(0) to ST(7), 10 bytes each. */
+  st: readonly Buffer[];
+  /** XMM0 to XMM15, 16 bytes each. */
+  xmm: readonly Buffer[];
+}
+
+export const DEBUG_REGISTERS = ['dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7'] as const;
+export type DebugRegisters = Record<(typeof DEBUG_REGISTERS)[number], bigint>;
+
+/** Model-specific registers of system calls: IA32_STAR, LSTAR, CSTAR and FMASK. */
+export interface SystemCallRegisters {
+  star: bigint;
+  lstar: bigint;
+  cstar: bigint;
+  fmask: bigint;
+}
+
 export interface X64Registers extends Record<GeneralRegister, bigint>, Record<SegmentName, Segment> {
   rip: bigint;
   rflags: bigint;
@@ -47,6 +71,12 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
   control: ControlRegisters | undefined;
   /** Only in QEMU's and VirtualBox' notes. */
   tables: DescriptorTables | undefined;
+  /** From here on: what only some inputs have, such as migration streams. */
+  floatingPoint?: FloatingPoint | undefined;
+  debug?: DebugRegisters | undefined;
+  systemCalls?: SystemCallRegisters | undefined;
+  /** Task priority. */
+  cr8?: bigint | undefined;
 }
 
 const CR0_PG = 1n << 31n;
@@ -65,12 +95,14 @@ export const privilegeLevel = (r: X64Registers): number => r.cs.selector & 3;
 /** In user mode a CPU can run 32-bit code (WoW64); then the CS descriptor's L bit is clear. */
 export const is64BitCode = (r: X64Registers): boolean => (r.cs.flags & SEGMENT_LONG) !== 0;
 
-/** In the debugger's order: integer registers, then selectors, then the control registers that are known. */
+/** In the debugger's order: integer registers, then selectors, then what else is known. */
 export function namedRegisters(r: X64Registers): { name: string; value: bigint; bits: number }[] {
   return [
     ...[...GENERAL_REGISTERS, 'rip' as const].map((name) => ({ name, value: r[name], bits: 64 })),
     { name: 'efl', value: r.rflags, bits: 32 },
     ...SEGMENTS.map((name) => ({ name, value: BigInt(r[name].selector), bits: 16 })),
     ...(r.control ? CONTROL_REGISTERS.map((name) => ({ name, value: r.control![name], bits: 64 })) : []),
+    ...(r.debug ? DEBUG_REGISTERS.map((name) => ({ name, value: r.debug![name], bits: 64 })) : []),
+    ...(r.floatingPoint ? [{ name: 'mxcsr', value: BigInt(r.floatingPoint.mxcsr), bits: 32 }] : []),
   ];
 }
