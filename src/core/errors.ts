@@ -33,7 +33,7 @@ export interface ErrorOf<K extends ErrorKind> extends ErrorContext {
   kind: K;
 }
 
-/** Everything that an error tells; its code has to be one of its kind, see `ERRORS`. */
+/** All details of an error; its code has to be one of its kind, see `ERRORS`. */
 export type ErrorDetails = { [K in ErrorKind]: ErrorOf<K> }[ErrorKind];
 
 /** Every failure that is not a bug of ours. */

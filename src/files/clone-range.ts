@@ -10,8 +10,8 @@ let ioctl: ((fd: number, request: number, type: 'void *', argument: Buffer) => n
 const REASONS: Record<number, string> = {
   18: 'the input and the output are on different file systems',
   22: 'the file system refuses to share these blocks',
-  25: 'the file system can not share blocks',
-  95: 'the file system can not share blocks',
+  25: 'the file system cannot share blocks',
+  95: 'the file system cannot share blocks',
 };
 
 /**

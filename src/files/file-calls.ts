@@ -21,7 +21,7 @@ export interface FileCalls {
   chmod(fd: number, mode: number): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
-  /** Opens room at the front; what was there moves behind it. `length` in whole blocks. */
+  /** Opens room at the front; what was there follows it. `length` in whole blocks. */
   insertRange(fd: number, length: number): Promise<void>;
   /** Takes the first `length` bytes out. */
   collapseRange(fd: number, length: number): Promise<void>;
@@ -134,7 +134,7 @@ async function functions(): Promise<Functions> {
       code: 'in-place-unavailable',
       kind: 'unsupported',
       message: `converting in place is not possible here: ${libc}`,
-      hint: 'name an OUTPUT: then the dump is a file of its own',
+      hint: 'name an OUTPUT: the dump then is a separate file',
     });
   }
   const { library, errno } = libc;

@@ -1,4 +1,4 @@
-/** Where a sparse file has nothing: what the file system tells by SEEK_DATA and SEEK_HOLE (lseek(2)). */
+/** The holes of a sparse file, by SEEK_DATA and SEEK_HOLE (lseek(2)). */
 import { fstatSync } from 'node:fs';
 import { loadLibc } from './libc.ts';
 
@@ -24,7 +24,7 @@ export class HoleMap {
     this.#seek = seek;
   }
 
-  /** undefined where the file has no holes, or nothing tells where they are. */
+  /** undefined if the file has no holes, or they cannot be found. */
   static async open(fd: number): Promise<HoleMap | undefined> {
     const { size, blocks } = fstatSync(fd);
     if (blocks * 512 >= size) return undefined;
@@ -62,7 +62,7 @@ export class HoleMap {
 
   #look(at: number): { from: number; to: number; hole: boolean } {
     const data = this.#seek(at, SEEK_DATA);
-    // Nothing behind it but a hole; or a file that shrank, of which reading tells.
+    // Only a hole follows, or the file shrank (a later read reports it).
     if (data === undefined) return { from: at, to: Math.max(this.#size, at + 1), hole: at < this.#size };
     if (data > at) return { from: at, to: data, hole: true };
     return { from: at, to: Math.max(at + 1, this.#seek(at, SEEK_HOLE) ?? this.#size), hole: false };

@@ -9,7 +9,7 @@ interface Library {
 /** The C library, and errno of its last call. */
 export interface Libc {
   library: Library;
-  /** Of the last call. */
+  /** The last call's error number. */
   errno(): number;
 }
 

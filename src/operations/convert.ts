@@ -67,7 +67,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: { page
   const patchTarget = await checkPatchFile(options, target);
   onProgress?.({ phase: 'open' });
   const opening = {
-    // Where there has to be room for a dump anyway, which a system's /tmp often lacks.
+    // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
     spoolDirectory: dirname(target),
     ...withProgress(options),
   };
@@ -165,7 +165,7 @@ async function checkPatchFile({ patches, input, force = false }: ConvertOptions,
   });
 }
 
-/** What is asked of the finished dump. */
+/** Verifies and hashes the finished dump, if that was asked for. */
 async function checkWritten(
   { input, image, windows }: Guest,
   { plan: { extents, patches, prefix } }: Conversion,
@@ -219,7 +219,7 @@ async function copy(windows: Windows, options: ConvertOptions, target: string): 
     await emitCopy(planned.plan, image, target, emitOptions);
     return { ...planned, written: { how: 'copied' } };
   }
-  const bytes = await emitCompressed(planned.plan, image, target, compress, emitOptions);
+  const bytes = await emitCompressed(planned.plan, image, target, { ...emitOptions, compression: compress });
   return { ...planned, written: { how: 'compressed', format: compress, bytes } };
 }
 
@@ -237,7 +237,7 @@ async function planCopy(windows: Windows, options: ConvertOptions): Promise<Plan
   );
   const fewer = planConversion(windows, { ...choices, kept: extents });
   if (dropped === 0) return fewer;
-  const message = `${dropped} pages of zeros were left out: a debugger can't tell them from pages that are missing`;
+  const message = `${dropped} pages of zeros were left out: a debugger cannot tell them from missing pages`;
   return {
     ...fewer,
     zeroPagesDropped: dropped,

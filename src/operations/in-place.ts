@@ -35,7 +35,7 @@ export interface InPlaceOptions
 
 /**
  * Turns an ELF file on ext4 or XFS into a bitmap dump without copying its pages. A journal beside it,
- * `FILE.elf2dmp-undo`, keeps what `undoInPlace` needs; a run that was killed half-way is taken back first.
+ * `FILE.elf2dmp-undo`, keeps what `undoInPlace` needs; a run that was killed half-way is undone first.
  * Safe against SIGKILL at any moment, not against power loss. Throws `Elf2dmpError`; then the file is as
  * it was, or the error says that it needs `undoInPlace`.
  *
@@ -132,7 +132,7 @@ function pagesInPlace(image: MemoryImage): SharedPages {
     pages = because('its memory begins within its header');
   }
   if (!(pages instanceof Reason)) return pages;
-  throw refuse(`the file cannot become the dump: ${pages}`, 'name an OUTPUT: then the dump is a file of its own');
+  throw refuse(`the file cannot become the dump: ${pages}`, 'name an OUTPUT: the dump then is a separate file');
 }
 
 /**

@@ -18,7 +18,7 @@ export interface PlannedConversion {
   plan: DumpPlan;
   /** The header's context and exception record are those of `opened`. */
   contexts: Contexts;
-  /** Of the header's exception record; 0 where no registers are known. */
+  /** The address in the header's exception record; 0 if no registers are known. */
   exceptionAddress: bigint;
   /** In a kernel dump or one of active memory: what was kept and why. */
   selection: PageSelection | undefined;

@@ -1,4 +1,4 @@
-/** What a dump's header says of a Windows. */
+/** The values of a dump's header, from what was found of Windows. */
 
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import { VERSION } from '../version.ts';

@@ -27,7 +27,7 @@ export interface DumpPlan {
 
 export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'>;
 
-/** The debugger tells a dump of active memory from a full bitmap dump by its attributes. */
+/** Only its attributes distinguish a dump of active memory from a full bitmap dump. */
 const DUMP_TYPES = {
   full: DumpType.full,
   bitmap: DumpType.bitmapFull,

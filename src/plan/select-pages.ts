@@ -10,13 +10,13 @@ import { type PageState, readPageStates } from '../windows/page-states.ts';
 import { findProcessRoots } from '../windows/process-roots.ts';
 import type { Windows } from '../windows/windows.ts';
 
-/** What a page is: the kernel's, a process's or, where nothing maps it, what Windows' own database says. The first that holds. */
+/** Whose page it is: the kernel's, a process's, or, if nothing maps it, its state in Windows' own database. The first match counts. */
 export type PageKind =
   /** Page tables of the kernel's half, and every process's root. */
   | 'kernelPageTables'
   | 'userPageTables'
   | 'kernel'
-  /** The kernel's, no longer mapped but still in memory: in transition, or behind a prototype entry. */
+  /** The kernel's, no longer mapped but still in memory: in transition, or reached through a prototype entry. */
   | 'kernelInTransition'
   | 'user'
   | 'userInTransition'
@@ -39,7 +39,7 @@ export interface PageSelection {
   extents: Extent[];
   kept: PageCounts;
   leftOut: PageCounts;
-  /** How pages in use were told: by Windows' page frame database, or only by what processes map. */
+  /** How pages in use were recognised: by Windows' page frame database, or only by what processes map. */
   statesFrom: 'page frame database' | 'page tables';
   /** Evidence for that, or why the database was not believed. */
   statesDetail: string;
@@ -117,7 +117,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     diagnostics.add(
       'warning',
       'page-states-unknown',
-      `what Windows has in use was told by the page tables of ${found.roots.length} roots alone (${states}): pages in use that no process maps are left out`,
+      `which pages Windows uses is known only from the page tables of ${found.roots.length} roots (${states}): pages in use that no process maps are left out`,
     );
   }
   return {

@@ -7,7 +7,7 @@ import type { MemoryImage } from '../memory/image.ts';
 
 /**
  * A bitmap dump holds its pages in ascending order without gaps, at any byte. So the input's must lie like
- * that too: whole pages, one run behind the other, all stored.
+ * that too: whole pages, one run right after the other, all stored.
  *
  * @returns the reason why not, for people, or where the pages are
  */
@@ -31,7 +31,7 @@ export function sharedPages(image: MemoryImage): SharedPages | Reason {
   return { fd: stored.fd, offset: first.fileOffset, block: fstatSync(stored.fd).blksize };
 }
 
-/** The part of the input that becomes the dump's pages as it lies there. */
+/** The part of the input that becomes the dump's pages as it is. */
 export interface SharedPages {
   /** Opened for reading. */
   fd: number;

@@ -1,4 +1,4 @@
-/** A plan's pages in pieces worth a request: a dump of some pages only can have runs by the hundred thousand. */
+/** Groups pages into I/O-sized batches: a dump of selected pages can have hundreds of thousands of runs. */
 import { MIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
@@ -46,17 +46,19 @@ function* piecesOf({ extents }: DumpPlan): Generator<Piece> {
   }
 }
 
-/**
- * Reads pieces in ascending order, with their patches, one behind the other into `target`.
- *
- * @param scratch at least `BATCH_BYTES`, apart from `target`
- */
+/** What pieces are read from. */
+export interface PieceSource {
+  image: MemoryImage;
+  patches: readonly Patch[];
+  /** At least `BATCH_BYTES` for this reader alone. */
+  scratch: Buffer;
+}
+
+/** Reads pieces in ascending order, with their patches, one after the other into `target`. */
 export async function readPieces(
-  image: MemoryImage,
+  { image, patches, scratch }: PieceSource,
   pieces: readonly Piece[],
-  patches: readonly Patch[],
   target: Buffer,
-  scratch: Buffer,
 ): Promise<void> {
   let at = 0;
   for (let first = 0; first < pieces.length; ) {

@@ -23,7 +23,7 @@ function compressor(compression: Compression): Transform {
   throw new Elf2dmpError({
     code: 'zstd-unavailable',
     kind: 'usage',
-    message: `this Node.js (${process.version}) can not compress with zstd`,
+    message: `this Node.js (${process.version}) cannot compress with zstd`,
     hint: 'use --compress=gzip, or Node.js 22.15 or later',
   });
 }
@@ -42,14 +42,13 @@ export async function emitCompressed(
   plan: DumpPlan,
   image: MemoryImage,
   output: string,
-  compression: Compression,
-  options: EmitOptions = {},
+  options: EmitOptions & { compression: Compression },
 ): Promise<number> {
   let written = 0;
   await writeThenPublish(output, options, async (file, name) => {
     await pipeline(
       Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
-      compressor(compression),
+      compressor(options.compression),
       async (compressed: AsyncIterable<Buffer>) => {
         for await (const bytes of compressed) {
           await writeAll(file, name, bytes, written);
@@ -65,11 +64,11 @@ export async function emitCompressed(
 async function* contents(plan: DumpPlan, image: MemoryImage, options: EmitOptions): AsyncGenerator<Buffer> {
   yield plan.prefix;
   if (plan.firstPage > plan.prefix.length) yield Buffer.alloc(plan.firstPage - plan.prefix.length);
-  const scratch = Buffer.allocUnsafeSlow(BATCH_BYTES);
+  const from = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
   for (const { pieces, size, position } of batchesOf(plan)) {
     options.signal?.throwIfAborted();
     const piece = Buffer.allocUnsafeSlow(size);
-    await readPieces(image, pieces, plan.patches, piece, scratch);
+    await readPieces(from, pieces, piece);
     yield piece;
     options.onProgress?.(position + size, plan.size);
   }

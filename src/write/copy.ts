@@ -11,7 +11,7 @@ import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 import type { EmitOptions } from './options.ts';
 import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
 
-/** Requests in flight: measured in benchmarks/, more give nothing on two cores. */
+/** Concurrent requests; more did not help on two cores (benchmarks/). */
 const IN_FLIGHT = 4;
 
 /**
@@ -28,10 +28,10 @@ export async function emitCopy(
 ): Promise<void> {
   const needed = spaceNeeded(plan, image, options.sparse);
   if (needed !== undefined) await checkSpace(output, needed);
-  await writeThenPublish(output, options, (file, name) => copyAll(plan, image, file, name, options));
+  await writeThenPublish(output, options, (file, name) => copyAll(plan, image, { file, name }, options));
 }
 
-/** Bytes on disk, at most; undefined where only writing tells. */
+/** Bytes on disk, at most; undefined if only writing can show it. */
 function spaceNeeded(plan: DumpPlan, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
   if (sparse === 'always') return undefined;
   if (sparse === 'never' || !image.stored) return plan.size;
@@ -41,8 +41,7 @@ function spaceNeeded(plan: DumpPlan, image: MemoryImage, sparse: SparseChoice = 
 async function copyAll(
   plan: DumpPlan,
   image: MemoryImage,
-  file: FileHandle,
-  name: string,
+  { file, name }: { file: FileHandle; name: string },
   options: EmitOptions,
 ): Promise<void> {
   const { signal, onProgress } = options;
@@ -53,7 +52,7 @@ async function copyAll(
   const batches = batchesOf(plan);
   const lane = async () => {
     const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);
-    const scratch = Buffer.allocUnsafeSlow(BATCH_BYTES);
+    const source = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
     for (const { size, position, pieces } of batches) {
       signal?.throwIfAborted();
       const [{ physical } = { physical: 0 }] = pieces;
@@ -70,7 +69,7 @@ async function copyAll(
           : [{ start: position, size, pieces }];
       for (const part of parts) {
         const piece = buffer.subarray(0, part.size);
-        await readPieces(image, part.pieces, plan.patches, piece, scratch);
+        await readPieces(source, part.pieces, piece);
         if (sparse === 'always') {
           for (const { at, bytes } of withoutZeros(piece, part.start))
             await writeAll(file, name, bytes, part.start + at);
@@ -85,7 +84,7 @@ async function copyAll(
   const results = await Promise.allSettled(lanes);
   const failed = results.find((r): r is PromiseRejectedResult => r.status === 'rejected');
   if (failed) throw failed.reason;
-  // Where it ends with a hole.
+  // The file may end with a hole.
   await file.truncate(plan.size).catch((cause) => {
     throw ioError('write', name, cause);
   });

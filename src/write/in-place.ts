@@ -4,7 +4,7 @@
  *
  * The order makes every moment safe to be killed at:
  *  1. the journal, with everything that will be overwritten, is written beside the file and synced;
- *  2. room is opened at the front. The file's size tells from now on whether that was done;
+ *  2. room is opened at the front. From now on the file's size shows whether that was done;
  *  3. pages are patched, header and page map written and synced, with another signature than a dump's;
  *  4. the dump's signature is written: only now is the file a dump, and the journal what can undo it.
  * Going back does the same in reverse, starting with the signature. Whoever finds a journal beside a file
@@ -79,7 +79,7 @@ export class InPlaceFile {
   }
 
   async close(): Promise<void> {
-    // Everything is synced by now: a failure to close has nothing to tell.
+    // All is synced, so a failing close loses nothing.
     for (const fd of [this.#writer, this.#reader]) {
       if (fd !== undefined) await this.#calls.close(fd).catch(() => undefined);
     }
@@ -94,14 +94,14 @@ export class InPlaceFile {
       throw refuse(
         'in-place-not-owner',
         `the file belongs to user ${this.#stat.uid}, and only its owner and root can give it back its mode and time`,
-        'run as that user or root, or name an OUTPUT: then the dump is a file of its own',
+        'run as that user or root, or name an OUTPUT: the dump then is a separate file',
       );
     }
     if (this.#stat.nlink > 1n) {
       throw refuse(
         'in-place-hard-links',
         `the file has ${this.#stat.nlink} names (hard links), and under all of them it would become another file`,
-        'remove the other names, or name an OUTPUT: then the dump is a file of its own',
+        'remove the other names, or name an OUTPUT: the dump then is a separate file',
       );
     }
     if (!(await attempt('lock', this.path, this.#calls.lock(this.#reader)))) {
@@ -120,7 +120,7 @@ export class InPlaceFile {
       throw new Elf2dmpError({
         code: 'in-place-open-elsewhere',
         kind: 'io-transient',
-        message: `the file is open for writing in ${writers.join(', ') || 'a process that can not be seen from here'}`,
+        message: `the file is open for writing in ${writers.join(', ') || 'a process that cannot be seen from here'}`,
         file: this.path,
         hint: 'is the dump still being written? wait until it is complete',
       });
@@ -180,7 +180,7 @@ export class InPlaceFile {
     await this.#writeJournal(journal);
     try {
       const writer = await this.#openWriter(journal.mode);
-      // What the file's writer left in memory: else opening room would have to wait for the disk.
+      // Flush the cache that the file's writer left; otherwise inserting room would wait for the disk.
       await attempt('write to disk', this.path, this.#calls.sync(writer));
       signal?.throwIfAborted();
       await this.#insert(writer, inserted);
@@ -212,7 +212,7 @@ export class InPlaceFile {
   async undo(): Promise<UndoJournal> {
     const journal = await this.#readJournal();
     if (!journal) {
-      // Of a run that was killed before it changed anything.
+      // A run that was killed before it changed anything leaves one.
       await this.#removeIfThere(this.#unfinishedJournal);
       throw new Elf2dmpError({
         code: 'journal-missing',
@@ -233,7 +233,7 @@ export class InPlaceFile {
     if (placement === 'inserted') {
       const writer = await this.#openWriter(journal.mode);
       if (await this.#hasSignature()) {
-        // From now on it is no dump, whose pages would not be what it claims.
+        // From here it must not pass for a dump.
         await this.#write(UNFINISHED_SIGNATURE, 0);
         await attempt('write to disk', this.path, this.#calls.sync(writer));
       }
@@ -312,9 +312,9 @@ export class InPlaceFile {
       throw new Elf2dmpError({
         code: 'in-place-unsupported',
         kind: 'unsupported',
-        message: 'this file system can not open room at the front of the file',
+        message: 'this file system cannot open room at the front of the file',
         file: this.path,
-        hint: 'ext4 and XFS can; name an OUTPUT (on Btrfs with --reflink=always): then the dump is a file of its own',
+        hint: 'ext4 and XFS can; name an OUTPUT (on Btrfs with --reflink=always): the dump then is a separate file',
         cause,
       });
     }

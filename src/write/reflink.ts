@@ -31,7 +31,7 @@ export async function emitReflink(
       }
       await writeAll(file, name, plan.prefix, 0);
       for (const patch of plan.patches) await writeAll(file, name, patch.bytes, positionOf(plan, patch.physical));
-      // What lies behind the pages in the input is no part of the dump.
+      // Bytes that follow the pages in the input do not belong to the dump.
       await file.truncate(plan.size).catch((cause) => {
         throw ioError('truncate', name, cause);
       });

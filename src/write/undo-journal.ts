@@ -1,5 +1,5 @@
 /**
- * What a file converted in place was before, beside it: two lines, a JSON object and its SHA-256.
+ * The former state of a file converted in place, kept beside it: two lines, a JSON object and its SHA-256.
  * Nobody but the file's owner and root may have written it, and it is checked before it is believed.
  */
 import { createHash } from 'node:crypto';
@@ -62,7 +62,7 @@ export function decodeJournal(bytes: Buffer, path: string): UndoJournal {
       kind: 'corrupt',
       message: `the undo journal is damaged: ${what}`,
       file: path,
-      hint: 'without it the ELF file can not be restored; the file beside it was left as it is',
+      hint: 'without it the ELF file cannot be restored; the file beside it was left as it is',
     });
   const [text = '', checksum] = bytes.toString('latin1').split('\n');
   if (checksum !== sha256(text)) throw damaged('its checksum is wrong');
@@ -70,7 +70,7 @@ export function decodeJournal(bytes: Buffer, path: string): UndoJournal {
   try {
     j = Object(JSON.parse(text));
   } catch {
-    throw damaged('it is no JSON');
+    throw damaged('it is not JSON');
   }
   if (j['format'] !== FORMAT || j['version'] !== FORMAT_VERSION) {
     throw new Elf2dmpError({
@@ -98,7 +98,7 @@ export function decodeJournal(bytes: Buffer, path: string): UndoJournal {
   const size = count('size', j['size']);
   const head = base64('head', j['head']);
   if (head.length === 0 || head.length > size) throw damaged('head is empty or too long');
-  if (!Array.isArray(j['patched'])) throw damaged('patched is no list');
+  if (!Array.isArray(j['patched'])) throw damaged('patched is not a list');
   return {
     inode: large('inode', j['inode']),
     born: large('born', j['born']),
