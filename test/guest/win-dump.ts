@@ -39,6 +39,12 @@ export function writeWinDump(guest: Guest, type: 1 | 5 = 1): Buffer {
     u64(0x98 + 16 * i, from / 0x1000);
     u64(0xa0 + 16 * i, (to - from) / 0x1000);
   });
+  // The exception, as a real 19041 writes it: flags 1, and what it has no use for is left.
+  u32(0xf00, 0x80000003);
+  u32(0xf04, 1);
+  u64(0xf08, 0);
+  u64(0xf10, truth.captured?.rip ?? guest.cpus[truth.processors[0]!.cpu]!.regs.rip);
+  u32(0xf18, 0);
   u32(0xf98, type);
   u64(0xfa8, truth.systemTime);
   u64(0x1030, truth.upTime);
