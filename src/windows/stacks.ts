@@ -9,6 +9,9 @@ import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
 import { AddressSpace } from '../memory/address-space.ts';
+import type { PdbIdentity } from '../symbols/identity.ts';
+import type { CodeSymbol } from '../symbols/symbolizer.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import { type Module, moduleOf, readModules } from './modules.ts';
 import {
   type ExportTable,
@@ -16,6 +19,7 @@ import {
   functionEntry,
   nearestExport,
   type PeImage,
+  pdbIdentity,
   readExports,
   readPeImage,
   readRva,
@@ -36,6 +40,11 @@ export interface StackFrame {
   module: CodeModule | undefined;
   /** The module's export at or nearest below the instruction. The function that runs may well be another one. */
   nearestExport: { name: string; offset: number } | undefined;
+  /**
+   * By the module's PDB: function, line and inlined calls. For a caller they are those of its call, not of what
+   * follows that.
+   */
+  symbol: CodeSymbol | undefined;
   /**
    * How the frame was found: from the processor's registers; by the unwind data of the frame before; because that
    * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
@@ -78,20 +87,24 @@ interface Code {
   pe: PeImage | undefined;
   /** Read when a frame is to be named. */
   exports?: ExportTable | undefined;
+  /** Read when a symbol is wanted; null: the image names none. */
+  pdb?: PdbIdentity | null;
 }
 
 /**
  * The stack of a processor.
  *
  * @param context the registers that it shows, as a CONTEXT
+ * @param symbols names its code, where PDBs are at hand
  */
-export function walkStack(windows: Windows, processor: Processor, context: Buffer): Stack {
-  return new Walk(windows, processor).run(context);
+export function walkStack(windows: Windows, processor: Processor, context: Buffer, symbols?: Symbols): Stack {
+  return new Walk(windows, processor, symbols).run(context);
 }
 
 class Walk {
   readonly #windows: Windows;
   readonly #processor: Processor;
+  readonly #symbols: Symbols | undefined;
   /** The CPU's own address space (user memory, and the session's part of the kernel's), and the kernel's. */
   readonly #spaces: readonly AddressSpace[];
   readonly #code = new Map<CodeModule, Code>();
@@ -99,9 +112,10 @@ class Walk {
   /** What is left of the search for return addresses: as much as a kernel stack has. */
   #guessBytes: number;
 
-  constructor(windows: Windows, processor: Processor) {
+  constructor(windows: Windows, processor: Processor, symbols: Symbols | undefined) {
     this.#windows = windows;
     this.#processor = processor;
+    this.#symbols = symbols;
     const { image } = windows;
     this.#guessBytes = image.machine.kernelStackSize;
     const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
@@ -165,6 +179,7 @@ class Walk {
       returnAddress: next && va(next.instructionPointer),
       module: code?.module,
       nearestExport: code && this.#nearestExport(code, instructionPointer),
+      symbol: code && this.#symbol(code, instructionPointer, how),
       how,
       certain,
     };
@@ -174,6 +189,18 @@ class Walk {
     const { space, pe } = code;
     if (pe) code.exports ??= readExports(space, pe);
     return code.exports && nearestExport(space, code.exports, address);
+  }
+
+  #symbol(code: Code, address: bigint, how: StackFrame['how']): CodeSymbol | undefined {
+    const { space, pe } = code;
+    if (!this.#symbols || !pe) return undefined;
+    if (code.pdb === undefined) code.pdb = pdbIdentity(space, pe) ?? null;
+    if (!code.pdb) return undefined;
+    const returnAddress = how !== 'registers' && how !== 'trap';
+    const rva = Number(address - pe.base);
+    const entry = functionEntry(space, pe, returnAddress ? rva - 1 : rva);
+    const functionBegin = entry && entry !== 'missing' ? entry.begin : undefined;
+    return this.#symbols.lookUp(code.pdb, rva, { returnAddress, functionBegin });
   }
 
   #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {

@@ -44,10 +44,11 @@ const IMAGES = [
 /** For `describe.skipIf(!compilerAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
 export const compilerAvailable = (): boolean => programsAvailable({ clang: 'clang', 'lld-link': 'lld' });
 
-export function compileImages(): CompiledImages {
+/** @param symbols directory for the images' PDBs; without it they have none */
+export function compileImages(symbols?: string): CompiledImages {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-compiled-'));
   try {
-    const [kernel, driver, ntdll, app] = IMAGES.map((image) => compileImage(dir, image));
+    const [kernel, driver, ntdll, app] = IMAGES.map((image) => compileImage(dir, image, symbols));
     if (!kernel || !driver || !ntdll || !app) throw new Error('an image is missing');
     resolveImports(driver, kernel);
     resolveImports(app, ntdll);
@@ -83,12 +84,17 @@ export function compileImages(): CompiledImages {
   }
 }
 
-function compileImage(dir: string, { name, base, sources, imports }: (typeof IMAGES)[number]): CompiledImage {
+function compileImage(
+  dir: string,
+  { name, base, sources, imports }: (typeof IMAGES)[number],
+  symbols: string | undefined,
+): CompiledImage {
   const objects = sources.map((source) => {
     const from = fileURLToPath(new URL(`compiled/${source}`, import.meta.url));
     const object = join(dir, `${source}.obj`);
     // One frame per call: no tail calls.
     const options = ['-O1', '-ffreestanding', '-fno-optimize-sibling-calls', '-fasynchronous-unwind-tables'];
+    if (symbols !== undefined) options.push('-g', '-gcodeview');
     execFileSync('clang', ['-target', TARGET, ...(source.endsWith('.c') ? options : []), '-c', from, '-o', object]);
     return object;
   });
@@ -103,12 +109,15 @@ function compileImage(dir: string, { name, base, sources, imports }: (typeof IMA
     ...['/nologo', '/dll', '/noentry', '/nodefaultlib', '/subsystem:native', '/timestamp:1577836800'],
     ...[`/base:0x${base.toString(16)}`, `/out:${file}`, `/implib:${file}.lib`],
     ...exported.map((each) => `/export:${each}`),
+    ...(symbols === undefined ? [] : ['/debug', `/pdb:${join(symbols, pdbName(name))}`, `/pdbaltpath:${pdbName(name)}`]),
     ...objects,
     ...(imports ? [join(dir, `${imports}.lib`)] : []),
   ]);
   const bytes = mapImage(readFileSync(file), base);
   return { name, base, bytes, exports: readExports(bytes, base) };
 }
+
+const pdbName = (image: string) => image.replace(/\.\w+$/, '.pdb');
 
 const ntHeaders = (image: Buffer) => image.readUInt32LE(0x3c);
 const directory = (image: Buffer, index: number) => image.readUInt32LE(ntHeaders(image) + 0x88 + 8 * index);

@@ -8,9 +8,17 @@ EXPORT NOINLINE u64 DemoWork(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u6
   return a * b + c * d + e * f + g * h;
 }
 
+// In the stack without symbols this is not to be seen.
+static inline __attribute__((always_inline)) u64 DemoBlend(u64 a, u64 b) {
+  u64 first = DemoWork(a, b, 1, 2, 3, 4, 5, 6);
+  return first ^ DemoWork(b, first, 1, 2, 3, 4, 5, 6);
+}
+
 EXPORT NOINLINE u64 DemoTransfer(u64 processor) {
   u64 sum = 0;
-  for (u64 i = 0; i < 4; i++) sum += DemoWork(processor, i, sum, 3, 4, 5, 6, 7) ^ DemoWork(i, sum, 1, 2, 3, 4, 5, 6);
+  for (u64 i = 0; i < 4; i++) {
+    sum += DemoBlend(processor + i, sum);
+  }
   return sum;
 }
 
