@@ -647,6 +647,18 @@ export const DIAGNOSTICS = {
   'prcb-damaged': { severity: 'loss', means: 'A processor has no usable control block (PRCB).' },
   'cpu-without-processor': { severity: 'loss', means: 'A CPU state belongs to no processor of Windows.' },
 
+  // Symbols
+  'symbols-mismatched': {
+    severity: 'warning',
+    means: 'A PDB has the right name, but is of another build: its GUID or age differs.',
+    todo: 'Find the PDB of this build. `info --symbols-needed` says which it is.',
+  },
+  'symbols-unusable': {
+    severity: 'warning',
+    means: 'A PDB is compressed, damaged or of another format.',
+    todo: 'The message says which; expand it or copy it again.',
+  },
+
   // The plan of the dump
   'captured-frame-doubtful': {
     severity: 'warning',

@@ -133,7 +133,7 @@ export async function describeConverted(
   // Loaded when it is wanted, which is rare.
   const { describePage } = await import('../report/page.ts');
   return {
-    ...(await describePage(windows, conversion.contexts, conversion.plan)),
+    ...(await describePage(windows, conversion.contexts, { plan: conversion.plan })),
     diagnostics: report.diagnostics,
     conversion: report,
   };

@@ -12,8 +12,10 @@ import { type DumpHeader, type InfoReport, type InputReport, reportHeader, repor
 import { describePage, type PageData } from '../report/page.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
 import { Guest, type ReadingOptions } from './guest.ts';
+import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
 export interface InspectOptions extends CallOptions<'inspect'>, ReadingOptions {
   /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
@@ -36,7 +38,16 @@ export async function inspect(options: InspectOptions): Promise<InfoReport> {
  *
  * @param wanted.page also what a report for people shows
  */
-export async function inspectAndDescribe(options: InspectOptions, wanted: { page: boolean }): Promise<Inspected> {
+export const inspectAndDescribe = (options: InspectOptions, wanted: { page: boolean }): Promise<Inspected> =>
+  withSymbols(options.symbols, (symbols) => inspectWith(options, { ...wanted, symbols }));
+
+/** What to find out, and what names code. */
+interface Wanted {
+  page: boolean;
+  symbols: Symbols | undefined;
+}
+
+async function inspectWith(options: InspectOptions, wanted: Wanted): Promise<Inspected> {
   const { input } = options;
   if (typeof input !== 'string') return inspectGuest(input, options, wanted);
   let image: MemoryImage;
@@ -63,16 +74,16 @@ export async function inspectAndDescribe(options: InspectOptions, wanted: { page
 async function inspectGuest(
   { windows, image }: Guest,
   { context = 'auto' }: InspectOptions,
-  wanted: { page: boolean },
+  { page: withPage, symbols }: Wanted,
 ): Promise<Inspected> {
   const contexts = chooseContexts(windows, context);
-  const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics).list;
-  const page = wanted.page
-    ? { ...(await describePage(windows, contexts)), diagnostics, conversion: undefined }
-    : undefined;
+  const described = withPage ? await describePage(windows, contexts, { symbols }) : undefined;
+  const found = described?.windows ?? describeWindows(windows, contexts, symbols);
+  const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols)).list;
+  const page = described && { ...described, diagnostics, conversion: undefined };
   const report = reportOf({
     input: reportInput(image),
-    windows: describeWindows(windows, contexts),
+    windows: found,
     diagnostics,
   });
   return { report, page };

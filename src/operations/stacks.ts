@@ -1,14 +1,17 @@
-/** The stacks of a guest's processors, without symbols. */
+/** The stacks of a guest's processors. */
 
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { reportInput } from '../report/input.ts';
+import { Images } from '../report/processors.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { type StackReport, stacksOf } from '../report/stacks.ts';
 import { reportWindows } from '../report/windows.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
 import { type Guest, type ReadingOptions, withGuest } from './guest.ts';
+import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
 export interface StackOptions extends CallOptions<'stacks'>, ReadingOptions {
   /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
@@ -17,11 +20,17 @@ export interface StackOptions extends CallOptions<'stacks'>, ReadingOptions {
 
 /** The stacks of a guest's processors. Throws `Elf2dmpError`. */
 export const stacks = (options: StackOptions): Promise<StackReport> =>
-  withGuest(options.input, options, async (guest) => reportGuest(guest, options));
+  withSymbols(options.symbols, (symbols) =>
+    withGuest(options.input, options, async (guest) => reportGuest(guest, options, symbols)),
+  );
 
-function reportGuest({ windows, image }: Guest, { processor, context = 'auto' }: StackOptions): StackReport {
+function reportGuest(
+  { windows, image }: Guest,
+  { processor, context = 'auto' }: StackOptions,
+  symbols: Symbols | undefined,
+): StackReport {
   const contexts = chooseContexts(windows, context);
-  const all = stacksOf(windows, contexts);
+  const all = stacksOf(windows, contexts, symbols);
   const wanted = processor === undefined ? all : all.filter((s) => s.processor === processor);
   if (wanted.length === 0 && processor !== undefined) {
     throw new Elf2dmpError({
@@ -32,13 +41,14 @@ function reportGuest({ windows, image }: Guest, { processor, context = 'auto' }:
       hint: `its processors are ${all.map((s) => s.processor).join(', ')}`,
     });
   }
-  const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics);
+  const described = reportWindows(windows, contexts, new Images(windows.space, symbols));
+  const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols));
   return {
     schema: SCHEMA.stack,
     tool: TOOL,
     outcome: diagnostics.outcome,
     input: reportInput(image),
-    windows: reportWindows(windows, contexts),
+    windows: described,
     stacks: wanted,
     diagnostics: diagnostics.list,
   };

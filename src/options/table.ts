@@ -282,6 +282,27 @@ export const OPTIONS = {
     commands: ['stack'],
     calls: ['stacks'],
   },
+  /**
+   * Where PDBs are searched for, in the debugger's syntax: directories, symbol stores and single files, `;` between
+   * them. Servers are left out: nothing is fetched.
+   */
+  symbols: {
+    kind: 'text',
+    metavar: 'PATH[;PATH]',
+    help: 'name code by the PDBs in these directories, symbol stores (also as srv*DIR) and files (default: ELF2DMP_SYMBOL_PATH, or _NT_SYMBOL_PATH, without servers: nothing is fetched)',
+    group: 'Windows',
+    commands: ['info', 'stack'],
+    calls: ['inspect', 'stacks'],
+  },
+  'symbols-needed': {
+    kind: 'flag',
+    default: false,
+    help: 'print only where a symbol store would have the PDBs that --symbols lacks, one a line',
+    group: 'Windows',
+    commands: ['info'],
+    calls: [],
+    conflicts: [{ with: 'json' }, { with: 'report' }],
+  },
   /** `raw`: physical memory without any header, whatever it looks like. Default `auto`. */
   format: {
     kind: 'choice',

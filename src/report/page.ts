@@ -2,6 +2,7 @@
 
 import type { Contexts } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
 import { type InfoReport, reportInput } from './input.ts';
@@ -22,11 +23,11 @@ export interface PageData {
   conversion: ConversionReport | undefined;
 }
 
-/** @param plan of the conversion, if there is one */
+/** What a report for people shows of a guest; with the plan of its conversion, if there is one. */
 export async function describePage(
   windows: Windows,
   contexts: Contexts,
-  plan?: Pick<DumpPlan, 'patches' | 'extents'>,
+  { plan, symbols }: { plan?: Pick<DumpPlan, 'patches' | 'extents'>; symbols?: Symbols | undefined } = {},
 ): Promise<Omit<PageData, 'conversion'>> {
   const patched = (plan?.patches ?? []).map(({ physical, bytes }) => ({
     from: physical,
@@ -34,11 +35,11 @@ export async function describePage(
   }));
   return {
     input: reportInput(windows.image),
-    windows: describeWindows(windows, contexts),
+    windows: describeWindows(windows, contexts, symbols),
     problem: null,
     diagnostics: windows.image.diagnostics.list,
     evidence: windows.evidence,
-    stacks: stacksOf(windows, contexts),
+    stacks: stacksOf(windows, contexts, symbols),
     memory: await drawMemory(windows, patched, plan?.extents),
   };
 }

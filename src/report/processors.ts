@@ -6,6 +6,9 @@ import type { Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
+import type { CodeSymbol } from '../symbols/symbolizer.ts';
+import type { Symbols } from '../symbols/symbols.ts';
+import { symbolAt } from '../windows/code-symbols.ts';
 import { moduleOf } from '../windows/modules.ts';
 import { type ExportTable, nearestExport, type PeImage, readExports, readPeImage } from '../windows/pe-image.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -21,6 +24,27 @@ export interface CodePlace {
   offset: string;
   /** The nearest export at or below; null where the module has none, or they are not present. */
   nearestExport: { name: string; offset: string } | null;
+  /** By the module's PDB; null without one. */
+  symbol: SymbolReport | null;
+}
+
+/** A line of source, as the compiler named its file. */
+export interface SourceReport {
+  file: string | null;
+  line: number | null;
+}
+
+/** What a PDB says of an address. */
+export interface SymbolReport extends SourceReport {
+  name: string;
+  /** From the function's start. */
+  offset: string;
+  /** Whether the address lies in the function; false: it is the nearest symbol below. */
+  certain: boolean;
+  /** Other names of the same code, where the linker folded equal functions. */
+  aliases: readonly string[];
+  /** Calls that were inlined there, innermost first. `offset` counts from where the call's code begins. */
+  inlined: readonly (SourceReport & { name: string | null; offset: string })[];
 }
 
 export interface ProcessorReport {
@@ -54,12 +78,19 @@ export interface CapturedReport {
 /** Image headers and export tables of modules, each read once. */
 export class Images {
   readonly #space: AddressSpace;
+  readonly symbols: Symbols | undefined;
   readonly #images = new Map<bigint, PeImage | undefined>();
   readonly #exports = new Map<PeImage, ExportTable | undefined>();
   #count = 0;
 
-  constructor(space: AddressSpace) {
+  constructor(space: AddressSpace, symbols?: Symbols) {
     this.#space = space;
+    this.symbols = symbols;
+  }
+
+  /** What the image's PDB says of an address in it. */
+  symbol(image: PeImage, address: bigint): CodeSymbol | undefined {
+    return this.symbols && symbolAt(this.symbols, { space: this.#space, image }, address);
   }
 
   at(base: bigint): PeImage | undefined {
@@ -138,5 +169,25 @@ function placeOf({ space, modules }: Windows, address: bigint, images: Images): 
     base: hex64(module.base),
     offset: hex(address - module.base),
     nearestExport: nearest ? { name: nearest.name, offset: hex(nearest.offset) } : null,
+    symbol: reportSymbol(image && images.symbol(image, address)),
   };
 }
+
+/** A symbol as plain data. */
+export const reportSymbol = (symbol: CodeSymbol | undefined): SymbolReport | null =>
+  symbol
+    ? {
+        name: symbol.name,
+        offset: hex(symbol.offset),
+        certain: symbol.certain,
+        aliases: symbol.aliases,
+        file: symbol.file ?? null,
+        line: symbol.line ?? null,
+        inlined: symbol.inlined.map(({ name, offset, file, line }) => ({
+          name: name ?? null,
+          offset: hex(offset),
+          file: file ?? null,
+          line: line ?? null,
+        })),
+      }
+    : null;

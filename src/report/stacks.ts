@@ -2,11 +2,12 @@
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
 import type { ContextSource, Contexts } from '../plan/contexts.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import type { TOOL } from '../version.ts';
 import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { InputReport } from './input.ts';
-import type { CodePlace } from './processors.ts';
+import { type CodePlace, reportSymbol } from './processors.ts';
 import type { SCHEMA } from './schemas.ts';
 import type { WindowsReport } from './windows.ts';
 
@@ -16,7 +17,10 @@ export interface FrameReport {
   stackPointer: string;
   /** null where it is not known. */
   returnAddress: string | null;
-  /** Where the instruction lies; null outside all modules. The function that runs may not be the nearest export. */
+  /**
+   * Where the instruction lies; null outside all modules. The function that runs may not be the nearest export. For a
+   * caller, the symbol is that of its call: of the byte before the instruction.
+   */
   at: CodePlace | null;
   /** See `StackFrame.how`. */
   how: StackFrame['how'];
@@ -47,12 +51,12 @@ export interface StackReport {
 }
 
 /** The stack of each processor, from the registers that it shows. */
-export function stacksOf(windows: Windows, { shown }: Contexts): ProcessorStackReport[] {
+export function stacksOf(windows: Windows, { shown }: Contexts, symbols?: Symbols): ProcessorStackReport[] {
   return shown.map(({ processor, source, frame }) => {
     const stack: Pick<Stack, 'frames' | 'end' | 'doubts'> =
       source === 'unknown'
         ? { frames: [], end: 'its registers are unknown', doubts: [] }
-        : walkStack(windows, processor, frame);
+        : walkStack(windows, processor, frame, symbols);
     return {
       processor: processor.number,
       registers: source,
@@ -72,12 +76,13 @@ const reportFrame = (f: StackFrame): FrameReport => ({
   certain: f.certain,
 });
 
-function reportPlace({ module, instructionPointer, nearestExport: near }: StackFrame): CodePlace | null {
+function reportPlace({ module, instructionPointer, nearestExport: near, symbol }: StackFrame): CodePlace | null {
   if (!module) return null;
   return {
     module: module.name || null,
     base: hex64(module.base),
     offset: hex(instructionPointer - module.base),
     nearestExport: near ? { name: near.name, offset: hex(near.offset) } : null,
+    symbol: reportSymbol(symbol),
   };
 }

@@ -4,10 +4,11 @@ import { hex, hex64 } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import { bugCheckName, parameterMeanings } from '../windows/bug-checks.ts';
 import type { Crash } from '../windows/crash.ts';
 import type { Module } from '../windows/modules.ts';
-import { type PeImage, pdbIdentity } from '../windows/pe-image.ts';
+import { pdbIdentity } from '../windows/pe-image.ts';
 import { readProcesses } from '../windows/processes.ts';
 import { releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
@@ -75,6 +76,8 @@ export interface CrashReport extends BugCheckReport {
 export interface PdbReport extends PdbIdentity {
   /** Below the root of a symbol server. */
   symbolPath: string;
+  /** Whether the symbol path has it; null where none was given. */
+  found: boolean | null;
 }
 
 export interface ModuleReport {
@@ -119,7 +122,7 @@ export function reportWindows(w: Windows, contexts: Contexts, images = new Image
     directoryTableBase: hex(w.root),
     headerDirectoryTableBase: w.headerRoot === w.root ? null : hex(w.headerRoot),
     pagingMode: w.space.mode.name,
-    kernel: { base: hex64(kernel.base), size: kernel.size, pdb: reportPdb(kernel.pdb) },
+    kernel: { base: hex64(kernel.base), size: kernel.size, pdb: reportPdb(kernel.pdb, images) },
     kdbg: { address: hex64(kdbg.address), size: kdbg.size, encoded: kdbg.encoded },
     bugCheck: reportCrash(w),
     currentProcessor: contexts.opened?.processor.number ?? null,
@@ -140,9 +143,9 @@ export const summarize = (w: WindowsReport): WindowsSummary => ({
 });
 
 /** What `info` reports of a Windows whose processors show `contexts`. */
-export function describeWindows(w: Windows, contexts: Contexts): WindowsInfo {
+export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbols): WindowsInfo {
   const { space, kdbg, physicalMemory } = w;
-  const images = new Images(space);
+  const images = new Images(space, symbols);
   const doubts: string[] = [];
   const unloaded = readUnloadedModules(space, kdbg.fields);
   if (unloaded instanceof Reason) doubts.push(`unloaded modules: ${unloaded}`);
@@ -153,7 +156,7 @@ export function describeWindows(w: Windows, contexts: Contexts): WindowsInfo {
   if (physicalMemory instanceof Reason) doubts.push(`RAM: ${physicalMemory}`);
   return {
     ...reportWindows(w, contexts, images),
-    modules: w.modules.map((m) => reportModule(space, m, images.at(m.base))),
+    modules: w.modules.map((m) => reportModule(space, m, images)),
     unloadedModules: unloaded instanceof Reason ? [] : unloaded.map(reportUnloaded),
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
@@ -182,7 +185,8 @@ function reportCrash({ crash }: Windows): CrashReport | null {
   };
 }
 
-function reportModule(space: AddressSpace, module: Module, image: PeImage | undefined): ModuleReport {
+function reportModule(space: AddressSpace, module: Module, images: Images): ModuleReport {
+  const image = images.at(module.base);
   const version = image && readFileVersion(space, image);
   return {
     name: module.name,
@@ -193,7 +197,7 @@ function reportModule(space: AddressSpace, module: Module, image: PeImage | unde
     checkSum: image ? hex(image.checkSum) : null,
     fileVersion: version?.file ?? null,
     productVersion: version?.product ?? null,
-    pdb: reportPdb(image && pdbIdentity(space, image)),
+    pdb: reportPdb(image && pdbIdentity(space, image), images),
   };
 }
 
@@ -215,8 +219,8 @@ const reportProcess = (p: Process): ProcessReport => ({
   peb: p.peb === undefined ? null : hex64(p.peb),
 });
 
-const reportPdb = (pdb: PdbIdentity | undefined): PdbReport | null =>
-  pdb ? { ...pdb, symbolPath: symbolPath(pdb) } : null;
+const reportPdb = (pdb: PdbIdentity | undefined, { symbols }: Images): PdbReport | null =>
+  pdb ? { ...pdb, symbolPath: symbolPath(pdb), found: symbols ? symbols.has(pdb) : null } : null;
 
 const PRODUCT_TYPES = [null, 'workstation', 'domain controller', 'server'] as const;
 

@@ -23,6 +23,9 @@ export function guidText(bytes: Buffer): string {
 /** The file's name, without the directories of the machine that it was built on. */
 export const pdbFileName = (pdb: Pick<PdbIdentity, 'name'>): string => pdb.name.replace(/^.*[\\/]/s, '');
 
+/** Whether a PDB's name, which comes from the guest, can be a file's in a directory of ours. */
+export const isUsableName = (name: string): boolean => /^[^/\\\0]+$/.test(name) && name !== '.' && name !== '..';
+
 /** The directory of a symbol store that holds this build's PDB: GUID and age. */
 export const storeKey = (pdb: Pick<PdbIdentity, 'guid' | 'age'>): string => `${pdb.guid}${pdb.age.toString(16)}`;
 

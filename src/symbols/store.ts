@@ -7,7 +7,7 @@ import { basename, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { FileSource } from '../source/file.ts';
-import { type PdbIdentity, pdbFileName, storeKey } from './identity.ts';
+import { isUsableName, type PdbIdentity, pdbFileName, storeKey } from './identity.ts';
 import { PdbFile } from './pdb.ts';
 
 /** Files of a flat directory that are opened to see which PDBs they are. */
@@ -72,8 +72,7 @@ export class SymbolStore {
   find(wanted: PdbIdentity): FoundPdb {
     const name = pdbFileName(wanted);
     const refused: RefusedPdb[] = [];
-    // The name comes from the guest.
-    if (!/^[^/\\\0]+$/.test(name) || name === '.' || name === '..') return { pdb: undefined, refused };
+    if (!isUsableName(name)) return { pdb: undefined, refused };
     for (const place of this.#places) {
       for (const path of this.#candidates(place, name, wanted)) {
         const identity = this.#identify(path);

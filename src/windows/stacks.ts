@@ -9,9 +9,9 @@ import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import type { PdbIdentity } from '../symbols/identity.ts';
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
 import type { Symbols } from '../symbols/symbols.ts';
+import { symbolAt } from './code-symbols.ts';
 import { type Module, moduleOf, readModules } from './modules.ts';
 import {
   type ExportTable,
@@ -19,7 +19,6 @@ import {
   functionEntry,
   nearestExport,
   type PeImage,
-  pdbIdentity,
   readExports,
   readPeImage,
   readRva,
@@ -87,8 +86,6 @@ interface Code {
   pe: PeImage | undefined;
   /** Read when a frame is to be named. */
   exports?: ExportTable | undefined;
-  /** Read when a symbol is wanted; null: the image names none. */
-  pdb?: PdbIdentity | null;
 }
 
 /**
@@ -191,16 +188,10 @@ class Walk {
     return code.exports && nearestExport(space, code.exports, address);
   }
 
-  #symbol(code: Code, address: bigint, how: StackFrame['how']): CodeSymbol | undefined {
-    const { space, pe } = code;
+  #symbol({ space, pe }: Code, address: bigint, how: StackFrame['how']): CodeSymbol | undefined {
     if (!this.#symbols || !pe) return undefined;
-    if (code.pdb === undefined) code.pdb = pdbIdentity(space, pe) ?? null;
-    if (!code.pdb) return undefined;
     const returnAddress = how !== 'registers' && how !== 'trap';
-    const rva = Number(address - pe.base);
-    const entry = functionEntry(space, pe, returnAddress ? rva - 1 : rva);
-    const functionBegin = entry && entry !== 'missing' ? entry.begin : undefined;
-    return this.#symbols.lookUp(code.pdb, rva, { returnAddress, functionBegin });
+    return symbolAt(this.#symbols, { space, image: pe }, address, { returnAddress });
   }
 
   #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {

@@ -109,7 +109,9 @@ function compileImage(
     ...['/nologo', '/dll', '/noentry', '/nodefaultlib', '/subsystem:native', '/timestamp:1577836800'],
     ...[`/base:0x${base.toString(16)}`, `/out:${file}`, `/implib:${file}.lib`],
     ...exported.map((each) => `/export:${each}`),
-    ...(symbols === undefined ? [] : ['/debug', `/pdb:${join(symbols, pdbName(name))}`, `/pdbaltpath:${pdbName(name)}`]),
+    ...(symbols === undefined
+      ? []
+      : ['/debug', `/pdb:${join(symbols, pdbName(name))}`, `/pdbaltpath:${pdbName(name)}`]),
     ...objects,
     ...(imports ? [join(dir, `${imports}.lib`)] : []),
   ]);

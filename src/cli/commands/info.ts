@@ -1,10 +1,14 @@
 /** `elf2dmp info FILE`: describes a dump and the guest in it. */
+import { printable } from '../../core/errors.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
+import type { InfoReport } from '../../report/input.ts';
+import { isUsableName, pdbFileName } from '../../symbols/identity.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
+import { symbolPath } from '../symbol-path.ts';
 import { ProgressLine } from '../text/progress.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 import { renderInfo } from '../text/render-info.ts';
@@ -13,7 +17,15 @@ import { renderInfo } from '../text/render-info.ts';
 export function infoJob({ names: [file], values }: Given): Job {
   const args = withDefaults('info', values);
   const { json, verbose } = args;
-  const inspection: InspectOptions = { input: file!, ...optionsFor('inspect', values) };
+  const render = (report: InfoReport): string => {
+    if (args['symbols-needed']) return symbolsNeeded(report);
+    return json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report);
+  };
+  const inspection: InspectOptions = {
+    input: file!,
+    ...optionsFor('inspect', values),
+    symbols: symbolPath(args.symbols),
+  };
   return {
     json,
     verbose,
@@ -37,11 +49,18 @@ export function infoJob({ names: [file], values }: Given): Job {
         if (page) await writePage?.(page);
         line?.clear();
         writeDiagnostics(report.diagnostics, { quiet: false, verbose });
-        process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report));
+        process.stdout.write(render(report));
         return report.problem ? EXIT_OF_KIND[report.problem.kind] : EXIT.good;
       } finally {
         line?.clear();
       }
     },
   };
+}
+
+/** Paths in a symbol store of the PDBs that are not at hand, one a line, each once. */
+function symbolsNeeded({ windows }: InfoReport): string {
+  const pdbs = [windows?.kernel.pdb, ...(windows?.modules ?? []).map(({ pdb }) => pdb)];
+  const needed = pdbs.filter((pdb) => pdb && pdb.found !== true && isUsableName(pdbFileName(pdb)));
+  return [...new Set(needed.map((pdb) => `${printable(pdb!.symbolPath)}\n`))].join('');
 }

@@ -5,18 +5,20 @@ import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
-import { symbolOf, WHOSE } from '../text/processors.ts';
+import { symbolPath } from '../symbol-path.ts';
+import { inlinedCalls, symbolOf, WHOSE } from '../text/processors.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
 /** The job that a command line for `stack` asks for. */
 export function stackJob({ names: [file], values }: Given): Job {
-  const { json, quiet, verbose } = withDefaults('stack', values);
+  const { json, quiet, verbose, symbols } = withDefaults('stack', values);
   return {
     json,
     verbose,
     run: async (signal) => {
       const report = await (await import('../../operations/stacks.ts')).stacks({
         ...optionsFor('stacks', values),
+        symbols: symbolPath(symbols),
         input: file!,
         signal,
         onSpool: quiet ? undefined : (spooling) => process.stderr.write(renderSpooling(spooling)),
@@ -28,18 +30,21 @@ export function stackJob({ names: [file], values }: Given): Job {
   };
 }
 
-const LEGEND =
-  'Names are the nearest exports below each address, not symbols. Frames marked ? are guesses or follow from one.\n';
+const EXPORTS = 'Names are the nearest exports below each address, not symbols.';
+const SYMBOLS = 'Names are symbols; those marked * are the nearest symbols or exports below each address.';
+const GUESSES = 'Frames marked ? are guesses or follow from one.';
 
 function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): string {
-  let text = LEGEND;
+  const named = all.some(({ frames }) => frames.some((f) => f.at?.symbol));
+  let text = `${named ? SYMBOLS : EXPORTS} ${GUESSES}\n`;
   for (const stack of all) {
     const cpu = windows.processors.find(({ number }) => number === stack.processor)?.cpu ?? null;
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];
     text += `\nProcessor ${stack.processor}, registers: ${whose}\n`;
     if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
     stack.frames.forEach((frame, i) => {
-      text += `${frame.certain ? ' ' : '?'}${String(i).padStart(3)} ${frame.stackPointer} ${(frame.returnAddress ?? 'unknown').padEnd(18)} ${printable(place(frame))}\n`;
+      for (const call of inlinedCalls(frame.at)) text += `     ${'(inlined)'.padEnd(37)} ${printable(call)}\n`;
+      text += `${frame.certain ? ' ' : '?'}${String(i).padStart(3)} ${frame.stackPointer} ${(frame.returnAddress ?? 'unknown').padEnd(18)} ${printable(place(frame, named))}\n`;
     });
     text += `     end: ${printable(stack.end)}\n`;
     for (const doubt of verbose ? stack.doubts : []) text += `     guessed: ${printable(doubt)}\n`;
@@ -47,7 +52,8 @@ function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): 
   return text;
 }
 
-function place({ at, instructionPointer, how }: FrameReport): string {
+function place({ at, instructionPointer, how }: FrameReport, named: boolean): string {
   if (!at) return instructionPointer;
-  return how === 'trap' ? `${symbolOf(at)} (interrupted)` : symbolOf(at);
+  const sure = !named || at.symbol?.certain === true || !(at.symbol ?? at.nearestExport);
+  return `${symbolOf(at)}${sure ? '' : ' *'}${how === 'trap' ? ' (interrupted)' : ''}`;
 }

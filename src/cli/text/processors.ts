@@ -1,5 +1,5 @@
 /** Processors and code addresses as text. */
-import type { CodePlace, ProcessorReport } from '../../report/processors.ts';
+import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 
 /** Whose registers a processor shows. */
 export const WHOSE: Record<ProcessorReport['registers'], string> = {
@@ -13,7 +13,7 @@ export const WHOSE: Record<ProcessorReport['registers'], string> = {
 export function describeProcessor(p: ProcessorReport): string {
   const cpu = p.cpu === null ? [] : [`CPU ${p.cpu}`];
   if (p.instructionPointer === null) return [...cpu, 'registers unknown'].join(', ');
-  const near = p.at?.nearestExport;
+  const near = p.at?.symbol ?? p.at?.nearestExport;
   const place = p.at ? ` (${nameOf(p.at)}+${p.at.offset}${near ? `, ${near.name}+${near.offset}` : ''})` : '';
   return [
     ...cpu,
@@ -25,10 +25,17 @@ export function describeProcessor(p: ProcessorReport): string {
   ].join(', ');
 }
 
-/** An address as debuggers print it: `nt!KeBugCheckEx+0x5`, or by its module. */
+/** An address as debuggers print it: `nt!KeBugCheckEx+0x5 [file:line]`, or by its module. */
 export function symbolOf(at: CodePlace): string {
-  const near = at.nearestExport;
-  return near ? `${nameOf(at)}!${near.name}+${near.offset}` : `${nameOf(at)}+${at.offset}`;
+  const near = at.symbol ?? at.nearestExport;
+  if (!near) return `${nameOf(at)}+${at.offset}`;
+  return `${nameOf(at)}!${near.name}+${near.offset}${at.symbol ? lineOf(at.symbol) : ''}`;
 }
+
+/** The calls inlined at an address, innermost first, printed alike. */
+export const inlinedCalls = (at: CodePlace | null): string[] =>
+  (at?.symbol?.inlined ?? []).map((call) => `${nameOf(at!)}!${call.name ?? '(unknown)'}+${call.offset}${lineOf(call)}`);
+
+const lineOf = ({ file, line }: SourceReport): string => (file === null ? '' : ` [${file}:${line}]`);
 
 const nameOf = ({ module, base }: CodePlace): string => module ?? `image at ${base}`;
