@@ -145,6 +145,7 @@ describe('info', () => {
       base: '0xfffff8041a2b7000',
       offset: '0x10485',
       nearestExport: { name: 'PoIdle', offset: '0x5' },
+      symbol: null,
     });
   });
 

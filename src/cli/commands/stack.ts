@@ -6,7 +6,7 @@ import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
-import { inlinedCalls, symbolOf, WHOSE } from '../text/processors.ts';
+import { inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
 /** The job that a command line for `stack` asks for. */
@@ -30,13 +30,11 @@ export function stackJob({ names: [file], values }: Given): Job {
   };
 }
 
-const EXPORTS = 'Names are the nearest exports below each address, not symbols.';
-const SYMBOLS = 'Names are symbols; those marked * are the nearest symbols or exports below each address.';
 const GUESSES = 'Frames marked ? are guesses or follow from one.';
 
 function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): string {
-  const named = all.some(({ frames }) => frames.some((f) => f.at?.symbol));
-  let text = `${named ? SYMBOLS : EXPORTS} ${GUESSES}\n`;
+  const named = isNamed(all);
+  let text = `${legendOf(named)} ${GUESSES}\n`;
   for (const stack of all) {
     const cpu = windows.processors.find(({ number }) => number === stack.processor)?.cpu ?? null;
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];
@@ -54,6 +52,5 @@ function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): 
 
 function place({ at, instructionPointer, how }: FrameReport, named: boolean): string {
   if (!at) return instructionPointer;
-  const sure = !named || at.symbol?.certain === true || !(at.symbol ?? at.nearestExport);
-  return `${symbolOf(at)}${sure ? '' : ' *'}${how === 'trap' ? ' (interrupted)' : ''}`;
+  return how === 'trap' ? `${siteOf(at, named)} (interrupted)` : siteOf(at, named);
 }

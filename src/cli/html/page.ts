@@ -7,7 +7,7 @@ import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
 import type { BugCheckReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
-import { symbolOf, WHOSE } from '../text/processors.ts';
+import { inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { STYLE } from './style.ts';
@@ -145,16 +145,16 @@ function summary({ input, windows: w, conversion }: PageData): Html {
 }
 
 function processors({ stacks, windows }: PageData): Html {
+  const named = isNamed(stacks);
   return html`
-<p class="note">Names are the nearest exports below an address, not symbols: the function may be another one. A frame
-marked “?” is a guess, or follows from one.</p>
+<p class="note">${legendOf(named)} Frames marked ? are guesses or follow from one.</p>
 ${stacks.map((stack) => {
   const p = windows?.processors.find(({ number }) => number === stack.processor);
   return html`
 <article>
 <h3>Processor ${stack.processor}</h3>
 <p>${about(p, windows?.currentProcessor === stack.processor)}</p>
-${frames(stack)}
+${frames(stack, named)}
 </article>`;
 })}`;
 }
@@ -167,7 +167,7 @@ function about(p: ProcessorReport | undefined, isCurrent: boolean): Html {
   return html`${p.cpu === null ? '' : `CPU ${p.cpu}, `}${p.mode ? `${p.mode} mode` : 'mode unknown'}; registers: ${WHOSE[p.registers]}${state}${isCurrent && '; the debugger opens here'}`;
 }
 
-function frames(stack: ProcessorStackReport): Html {
+function frames(stack: ProcessorStackReport, named: boolean): Html {
   if (stack.frames.length === 0) return html`<p>No stack: ${stack.end}.</p>`;
   return html`
 ${table(
@@ -176,15 +176,18 @@ ${table(
     html`${frame.certain ? '' : '? '}${i}`,
     code(frame.stackPointer),
     code(frame.returnAddress),
-    place(frame),
+    place(frame, named),
   ]),
 )}
 <p class="note">End: ${stack.end}.</p>
 ${stack.doubts.length > 0 && html`<p class="note">Guessed: ${stack.doubts.join('; ')}.</p>`}`;
 }
 
-const place = ({ at, instructionPointer, how }: FrameReport): Html =>
-  at ? html`${code(symbolOf(at))}${how === 'trap' ? ' (interrupted)' : ''}` : code(instructionPointer);
+const place = ({ at, instructionPointer, how }: FrameReport, named: boolean): Html => {
+  if (!at) return code(instructionPointer);
+  const inlined = inlinedCalls(at).map((call) => html`${code(call)} inlined in `);
+  return html`${inlined}${code(siteOf(at, named))}${how === 'trap' ? ' (interrupted)' : ''}`;
+};
 
 type Found = NonNullable<PageData['windows']>;
 

@@ -1,5 +1,6 @@
 /** Processors and code addresses as text. */
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
+import type { ProcessorStackReport } from '../../report/stacks.ts';
 
 /** Whose registers a processor shows. */
 export const WHOSE: Record<ProcessorReport['registers'], string> = {
@@ -30,6 +31,22 @@ export function symbolOf(at: CodePlace): string {
   const near = at.symbol ?? at.nearestExport;
   if (!near) return `${nameOf(at)}+${at.offset}`;
   return `${nameOf(at)}!${near.name}+${near.offset}${at.symbol ? lineOf(at.symbol) : ''}`;
+}
+
+/** What the names of stacks are: with `named`, some come from PDBs. */
+export const legendOf = (named: boolean): string =>
+  named
+    ? 'Names are symbols; those marked * are the nearest symbols or exports below each address.'
+    : 'Names are the nearest exports below each address, not symbols.';
+
+/** Whether PDBs named any frame. */
+export const isNamed = (stacks: readonly ProcessorStackReport[]): boolean =>
+  stacks.some(({ frames }) => frames.some((f) => f.at?.symbol));
+
+/** As `symbolOf`, marked where some names are symbols and this one is not sure to be the function's. */
+export function siteOf(at: CodePlace, named: boolean): string {
+  const guess = named && at.symbol?.certain !== true && (at.symbol ?? at.nearestExport) !== null;
+  return `${symbolOf(at)}${guess ? ' *' : ''}`;
 }
 
 /** The calls inlined at an address, innermost first, printed alike. */
