@@ -1,6 +1,7 @@
 /** `elf2dmp info FILE`: describes a dump and the guest in it. */
 import { printable } from '../../core/errors.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
+import { checkTogether } from '../../options/check.ts';
 import type { InfoReport } from '../../report/input.ts';
 import { isUsableName, pdbFileName } from '../../symbols/identity.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
@@ -15,6 +16,7 @@ import { renderInfo } from '../text/render-info.ts';
 
 /** The job that a command line for `info` asks for. */
 export function infoJob({ names: [file], values }: Given): Job {
+  checkTogether(values);
   const args = withDefaults('info', values);
   const { json, verbose } = args;
   const render = (report: InfoReport): string => {
