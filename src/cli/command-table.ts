@@ -92,10 +92,11 @@ export const COMMANDS: Readonly<Record<CommandName, CommandDeclaration>> = {
   },
   stack: {
     usage: ['stack FILE [OPTION]...'],
-    summary: "Shows each processor's stack, without symbols.",
+    summary: "Shows each processor's stack, with or without symbols.",
     arguments: [{ name: 'FILE', kind: 'file', help: 'dump in any format that can be converted; only read' }],
     examples: [
       ['elf2dmp stack vm.elf', 'show all stacks'],
+      ["elf2dmp stack vm.elf --symbols 'build;srv*/srv/symbols'", 'name code by local PDBs'],
       ['elf2dmp stack vm.elf --cpu 0 -v', "show one processor's stack, and why frames are guesses"],
     ],
   },
