@@ -17,6 +17,7 @@ export const RING_FILES = {
     'test/guest/qemu.test.ts',
     'test/matrix/*.test.ts',
     'test/operations/compiled-stack.test.ts',
+    'test/operations/compiled-symbols.test.ts',
     'test/operations/in-place.test.ts',
     'test/operations/info-debugger.test.ts',
     'test/operations/real-crash.test.ts',
