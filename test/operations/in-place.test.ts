@@ -23,8 +23,8 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Elf2dmpError } from '../../src/core/errors.ts';
 import { FILE_CALLS } from '../../src/files/file-calls.ts';
-import { convert } from '../../src/operations/convert.ts';
-import { convertInPlace, undoInPlace } from '../../src/operations/in-place.ts';
+import { convert, convertAndDescribe } from '../../src/operations/convert.ts';
+import { convertInPlace, convertInPlaceAndDescribe, undoInPlace } from '../../src/operations/in-place.ts';
 import { InPlaceFile } from '../../src/write/in-place.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
@@ -185,7 +185,19 @@ describe.skipIf(!canMount())('in place, on file systems of all kinds', () => {
     expect(readdirSync(join(file, '..')).filter((name) => name.includes(JOURNAL))).toEqual([]);
   };
 
-  it('refuses one that can not open room in a file', () =>
+  it('reports the memory as it was before it moved in the file', () =>
+    within('ext4', 256 << 20, async (file) => {
+      const { page: copied } = await convertAndDescribe(
+        { input: file, output: `${file}.dmp`, type: 'bitmap' },
+        { page: true },
+      );
+      const { page } = await convertInPlaceAndDescribe({ file }, { page: true });
+      expect(page?.memory).toEqual(copied?.memory);
+      expect(page?.stacks).toEqual(copied?.stacks);
+      expect(page?.windows).toEqual(copied?.windows);
+    }));
+
+  it('refuses one that cannot open room in a file', () =>
     within('btrfs', 256 << 20, async (file) => {
       const { mtimeNs } = statSync(file, { bigint: true });
       await expect(convertInPlace({ file })).rejects.toMatchObject({ code: 'in-place-unsupported' });
