@@ -209,35 +209,10 @@ class Unwinder {
    */
   #codeEpilogue(entry: FunctionEntry, info: UnwindInfo): UnwindStep | undefined {
     const code = this.#code();
-    let at = 0;
-    let adjust: (() => bigint) | undefined;
-    if (startsWith(code, 0x48, 0x83, 0xc4)) {
-      adjust = () => this.#rsp + BigInt(code.readInt8(3));
-      at = 4;
-    } else if (startsWith(code, 0x48, 0x81, 0xc4)) {
-      adjust = () => this.#rsp + BigInt(code.readInt32LE(3));
-      at = 7;
-    } else if ((code[0]! & 0xfe) === 0x48 && code[1] === 0x8d) {
-      // lea rsp, disp[frame register]
-      const register = ((code[0]! & 1) << 3) | (code[2]! & 7);
-      const form = code[2]! & 0xf8;
-      if (register !== 0 && register === info.frameRegister && (form === 0x60 || form === 0xa0)) {
-        const displacement = form === 0x60 ? code.readInt8(3) : code.readInt32LE(3);
-        adjust = () => this.#integer(register) + BigInt(displacement);
-        this.#switched = true;
-        at = form === 0x60 ? 4 : 7;
-      }
-    }
-    const pops: number[] = [];
-    while (pops.length < MAX_POPS) {
-      if ((code[at]! & 0xf8) === 0x58) pops.push(code[at++]! & 7);
-      else if ((code[at]! & 0xf0) === 0x40 && (code[at + 1]! & 0xf8) === 0x58) {
-        pops.push(((code[at]! & 1) << 3) | (code[at + 1]! & 7));
-        at += 2;
-      } else break;
-    }
-    if (!this.#leavesFunction(code, at, entry, info)) return undefined;
-    if (adjust) this.#rsp = wrap(adjust());
+    const given = this.#stackGivenBack(code, info);
+    const { pops, end } = popsAt(code, given?.end ?? 0);
+    if (!this.#leavesFunction(code, end, entry, info)) return undefined;
+    if (given) this.#rsp = wrap(given.stackPointer());
     for (const register of pops) {
       const value = this.#pop();
       // Volatile ones too: `pop rcx` is how 8 bytes are given back.
@@ -249,6 +224,24 @@ class Unwinder {
       }
     }
     return this.#return('unwound');
+  }
+
+  /** The instruction with which an epilogue can begin, where it ends, and the RSP that it leaves. */
+  #stackGivenBack(code: Buffer, info: UnwindInfo): { end: number; stackPointer: () => bigint } | undefined {
+    if (startsWith(code, 0x48, 0x83, 0xc4)) {
+      return { end: 4, stackPointer: () => this.#rsp + BigInt(code.readInt8(3)) };
+    }
+    if (startsWith(code, 0x48, 0x81, 0xc4)) {
+      return { end: 7, stackPointer: () => this.#rsp + BigInt(code.readInt32LE(3)) };
+    }
+    if ((code[0]! & 0xfe) !== 0x48 || code[1] !== 0x8d) return undefined;
+    // lea rsp, disp[frame register]
+    const register = ((code[0]! & 1) << 3) | (code[2]! & 7);
+    const form = code[2]! & 0xf8;
+    if (register === 0 || register !== info.frameRegister || (form !== 0x60 && form !== 0xa0)) return undefined;
+    const displacement = form === 0x60 ? code.readInt8(3) : code.readInt32LE(3);
+    this.#switched = true;
+    return { end: form === 0x60 ? 4 : 7, stackPointer: () => this.#integer(register) + BigInt(displacement) };
   }
 
   /** Whether the instruction is a return, or a jump that is a call in disguise. */
@@ -364,6 +357,20 @@ class Unwinder {
 }
 
 const isNative = (codeSelector: number) => codeSelector !== WOW64_CODE_SELECTOR;
+
+/** The registers that instructions from `start` on pop, and where they end. */
+function popsAt(code: Buffer, start: number): { pops: readonly number[]; end: number } {
+  const pops: number[] = [];
+  let at = start;
+  while (pops.length < MAX_POPS) {
+    const extended = (code[at]! & 0xf0) === 0x40;
+    const opcode = code[extended ? at + 1 : at]!;
+    if ((opcode & 0xf8) !== 0x58) break;
+    pops.push((extended ? (code[at]! & 1) << 3 : 0) | (opcode & 7));
+    at += extended ? 2 : 1;
+  }
+  return { pops, end: at };
+}
 
 const startsWith = (code: Buffer, ...bytes: number[]) => bytes.every((byte, i) => code[i] === byte);
 
