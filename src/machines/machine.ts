@@ -31,6 +31,7 @@ export interface CpuState {
   origin: string;
 }
 
+/** The page tables that a CPU has loaded. */
 export interface PageTables {
   /** Physical address of the root table. */
   root: number;
@@ -71,6 +72,7 @@ export interface NamedRegister {
   bits: number;
 }
 
+/** Everything that depends on the machine. */
 export interface Machine {
   /** For people and reports: `x64`. */
   readonly name: string;

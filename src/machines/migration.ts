@@ -1,6 +1,7 @@
 /** How a machine's CPU states come in QEMU's migration streams. */
 import type { Registers } from './registers.ts';
 
+/** A section of a migration stream with the state of one CPU. */
 export interface MigrationForm {
   /** Machine types of QEMU that are this machine: `pc-i440fx-7.2`. */
   machineTypes: RegExp;

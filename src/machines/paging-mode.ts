@@ -11,8 +11,10 @@ export type PageEntry =
   /** The virtual address of Windows' own prototype entry, which says where the page is. */
   | { kind: 'prototype'; entry: bigint };
 
+/** An entry that says nothing, shared since most do. */
 export const ABSENT: PageEntry = { kind: 'absent' };
 
+/** A level of page tables. */
 export interface PagingLevel {
   /** An entry's name in messages: `PDE`. */
   name: string;
@@ -22,6 +24,7 @@ export interface PagingLevel {
   bits: number;
 }
 
+/** A way in which a machine translates addresses. */
 export interface PagingMode {
   /** `4-level` */
   name: string;

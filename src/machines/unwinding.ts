@@ -1,5 +1,6 @@
-/** The registers of one frame of a stack. */
+/** What unwinding a stack takes and gives, on any machine. */
 
+/** The registers of one frame of a stack. */
 export interface FrameState {
   instructionPointer: bigint;
   stackPointer: bigint;
@@ -26,6 +27,7 @@ export interface CodeImage {
   /** The entry for an RVA; undefined: there is none; `missing`: the directory is not in memory. */
   functionAt(rva: number): FunctionEntry | 'missing' | undefined;
 }
+/** What comes of unwinding one frame. */
 export type UnwindStep =
   /** `trap`: through an interrupt, exception or system call. */
   | { how: 'unwound' | 'leaf' | 'trap'; state: FrameState }

@@ -8,6 +8,7 @@ import { Kpcr } from './kpcr.ts';
 import { bareSegment } from './prstatus.ts';
 import type { DebugRegisters, FloatingPoint, Segment, X64Registers } from './registers.ts';
 
+/** ContextFlags' bit of this machine. */
 export const CONTEXT_AMD64 = 0x100000;
 
 /** Control, integer and segment registers: just what a QEMU note knows. */
@@ -18,6 +19,7 @@ const CONTEXT_DEBUG_REGISTERS = 0x10;
 /** Power-on value of MXCSR, which is also what Windows sets for every thread. */
 const MXCSR_DEFAULT = 0x1f80;
 
+/** CONTEXT. */
 export const Context = struct({
   name: 'CONTEXT (AMD64)',
   size: 0x4d0,
@@ -187,9 +189,11 @@ function decodeMore(c: StructOf<typeof Context>): Pick<X64Registers, 'floatingPo
 /** Parts of a CONTEXT (low byte), its requests and states (bits 27 to 31), and the machine's bit. */
 const FLAG_BITS = 0xf81f_ffff;
 
+/** See `Machine.areContextFlags`. */
 export const areContextFlags = (flags: number): boolean =>
   (flags & CONTEXT_AMD64) !== 0 && (flags & ~FLAG_BITS) === 0 && (flags & 0xf_ff00) === 0;
 
+/** See `Machine.looksLikeContext`. */
 export function looksLikeContext(frame: Buffer): boolean {
   const { ContextFlags: flags, MxCsr } = Context.read(frame);
   // MXCSR has 16 bits.

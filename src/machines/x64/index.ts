@@ -35,6 +35,7 @@ const EXCEPTION_VECTORS = 32;
 /** KIDTENTRY64: offset 15..0 at 0, 31..16 at 6, 63..32 at 8; type in byte 5, bit 7 present. */
 const GATE_SIZE = 16;
 
+/** 64-bit x86. */
 export const X64: Machine = {
   name: 'x64',
   title: '64-bit x86',

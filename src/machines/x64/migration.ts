@@ -57,6 +57,7 @@ function parse({ version, bytes }: { version: number; bytes: Buffer }): X64Regis
   };
 }
 
+/** See `Machine.migration`. */
 export const MIGRATION: MigrationForm = {
   // pc and q35 have names with versions, and Debian's and RHEL's builds their own.
   machineTypes: /^(pc|q35|microvm|isapc|xenfv|rhel|ubuntu|pve)/i,

@@ -14,6 +14,7 @@ const TABLE_ENTRY_MASK = 0x83;
 /** Clues are rare: most pages cost the comparisons and share this. */
 const NONE: readonly PageClue[] = [];
 
+/** See `Machine.pageClues`. */
 export function pageClues(words: Uint32Array, at: number, physical: number): readonly PageClue[] {
   const startBlock = physical < LOW_MEMORY ? startBlockCr3(words, at) : undefined;
   const kpcr = kpcrAt(words, at);

@@ -49,6 +49,7 @@ const COMMON = {
   root: { address: 0x000f_ffff_ffff_f000n, reserved: 0x7ff0_0000_0000_0000n },
 } as const;
 
+/** 48-bit addresses. */
 export const PAGING_4_LEVELS: PagingMode = {
   ...COMMON,
   name: '4-level',
@@ -60,6 +61,7 @@ export const PAGING_4_LEVELS: PagingMode = {
 
 const FIVE = [level('PML5E', 48), ...FOUR];
 
+/** 57-bit addresses, with CR4.LA57. */
 export const PAGING_5_LEVELS: PagingMode = {
   ...COMMON,
   name: '5-level',

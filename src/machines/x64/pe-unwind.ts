@@ -22,8 +22,10 @@ export const UnwindInfoHeader = struct({
   },
 });
 
+/** In UNWIND_INFO.Flags: a RUNTIME_FUNCTION follows, whose data adds to this. */
 export const UNW_FLAG_CHAININFO = 4;
 
+/** A slot that is an operation. */
 export const UnwindCode = struct({
   name: 'UNWIND_CODE',
   size: 2,
@@ -38,6 +40,7 @@ export const UnwindCode = struct({
 /** A slot that is an operation's operand. */
 export const UnwindOperand = struct({ name: 'UNWIND_CODE operand', size: 2, fields: { Value: u16(0) } });
 
+/** Operations of UNWIND_CODE. */
 export const UWOP = {
   PUSH_NONVOL: 0,
   ALLOC_LARGE: 1,

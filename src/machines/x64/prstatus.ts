@@ -6,6 +6,7 @@ import { struct, u64 } from '../../core/struct.ts';
 import type { CpuNote } from '../cpu-notes.ts';
 import { SEGMENT_LONG, type Segment, type X64Registers } from './registers.ts';
 
+/** The descriptor of an NT_PRSTATUS note. */
 export const Prstatus = struct({
   name: 'elf_prstatus',
   size: 336,

@@ -1,5 +1,6 @@
 /** What an input says of an x64 CPU. QEMU's notes have no debug, floating-point or vector registers. */
 
+/** A segment register with its descriptor, or a descriptor table. */
 export interface Segment {
   selector: number;
   limit: number;
@@ -8,6 +9,7 @@ export interface Segment {
   base: bigint;
 }
 
+/** General registers, by the names of QEMU's and VirtualBox' notes. */
 export const GENERAL_REGISTERS = [
   'rax',
   'rbx',
@@ -26,16 +28,22 @@ export const GENERAL_REGISTERS = [
   'r14',
   'r15',
 ] as const;
+/** A name of GENERAL_REGISTERS. */
 export type GeneralRegister = (typeof GENERAL_REGISTERS)[number];
 
+/** Segment registers. */
 export const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss'] as const;
+/** A name of SEGMENTS. */
 export type SegmentName = (typeof SEGMENTS)[number];
 
+/** Control registers that inputs have. */
 export const CONTROL_REGISTERS = ['cr0', 'cr2', 'cr3', 'cr4'] as const;
+/** Their values. */
 export type ControlRegisters = Record<(typeof CONTROL_REGISTERS)[number], bigint>;
 
 /** LDTR and TR, GDTR and IDTR. */
 export const TABLES = ['ldt', 'tr', 'gdt', 'idt'] as const;
+/** LDTR, TR, GDTR and IDTR. */
 export type DescriptorTables = Record<(typeof TABLES)[number], Segment>;
 
 /** x87 and SSE, as FXSAVE has them. */
@@ -51,7 +59,9 @@ export interface FloatingPoint {
   xmm: readonly Buffer[];
 }
 
+/** Debug registers; DR4 and DR5 are other names of two of them. */
 export const DEBUG_REGISTERS = ['dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7'] as const;
+/** Their values. */
 export type DebugRegisters = Record<(typeof DEBUG_REGISTERS)[number], bigint>;
 
 /** Model-specific registers of system calls: IA32_STAR, LSTAR, CSTAR and FMASK. */
@@ -62,6 +72,7 @@ export interface SystemCallRegisters {
   fmask: bigint;
 }
 
+/** The registers of a CPU. */
 export interface X64Registers extends Record<GeneralRegister, bigint>, Record<SegmentName, Segment> {
   rip: bigint;
   rflags: bigint;
@@ -82,11 +93,13 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
 const CR0_PG = 1n << 31n;
 const CR4_PAE = 1n << 5n;
 const CR4_LA57 = 1n << 12n;
+/** In Segment.flags: 64-bit code. */
 export const SEGMENT_LONG = 1 << 21;
 
 /** Paging on, in the form that long mode needs; a CPU that was never started has it off. */
 export const isLongModePaging = (r: ControlRegisters): boolean => (r.cr0 & CR0_PG) !== 0n && (r.cr4 & CR4_PAE) !== 0n;
 
+/** CR4.LA57: paging has five levels. */
 export const has5Levels = (r: ControlRegisters): boolean => (r.cr4 & CR4_LA57) !== 0n;
 
 /** Current privilege level: the RPL of CS. */

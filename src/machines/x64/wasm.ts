@@ -1,7 +1,10 @@
 /** As much of the WebAssembly binary format (core specification 2.0, chapter 5) as one function needs. */
 
+/** Value type: 32-bit integer. */
 export const I32 = 0x7f;
+/** Value type: 64-bit integer. */
 export const I64 = 0x7e;
+/** Value type: SIMD vector. */
 export const V128 = 0x7b;
 
 /** Signed LEB128. */

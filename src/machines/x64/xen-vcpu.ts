@@ -7,6 +7,7 @@ import { struct, u16, u64, u64s } from '../../core/struct.ts';
 import type { CpuNote } from '../cpu-notes.ts';
 import { bareSegment } from './prstatus.ts';
 
+/** An entry of .xen_prstatus. */
 export const XenVcpu = struct({
   name: 'vcpu_guest_context',
   size: 0x1430,
