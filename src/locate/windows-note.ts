@@ -6,9 +6,9 @@
 
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import type { StructOf } from '../core/struct.ts';
 import { hex, hex64, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
-import { DUMP_HEADER64_SIZE, DUMP_SIGNATURE, DumpHeader64, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
+import type { DumpHeader } from '../formats/dump-header.ts';
+import { DUMP_SIGNATURE, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
 import { rootIn } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
@@ -24,17 +24,18 @@ import type { RootCandidate } from './roots.ts';
 export const NOTE_STEP = 'VMCOREINFO note';
 
 /** The crash dump header that the note holds. */
-export type WindowsNote = StructOf<typeof DumpHeader64>;
+export type WindowsNote = DumpHeader;
 
 /** undefined when the input has no such note of Windows'. */
 export function readWindowsNote(image: MemoryImage, evidence: Evidence): WindowsNote | undefined {
   const note = image.notes.find(({ name }) => name === 'VMCOREINFO');
   if (!note?.head.subarray(0, 4).equals(DUMP_SIGNATURE.subarray(0, 4))) return undefined;
-  if (note.head.length < DUMP_HEADER64_SIZE || !note.head.subarray(0, 8).equals(DUMP_SIGNATURE)) {
-    evidence.reject(NOTE_STEP, `${hex(note.size)} bytes`, 'not a whole 64-bit crash dump header');
+  const { signature, size, title, decode } = image.machine.dumpHeader;
+  if (note.head.length < size || !note.head.subarray(0, signature.length).equals(signature)) {
+    evidence.reject(NOTE_STEP, `${hex(note.size)} bytes`, `not a whole ${title} crash dump header`);
     return undefined;
   }
-  const header = DumpHeader64.read(note.head);
+  const header = decode(note.head);
   if (header.MachineImageType !== image.machine.imageFileMachine) {
     evidence.reject(NOTE_STEP, 'crash dump header', `of another machine (${hex(header.MachineImageType)})`);
     return undefined;
