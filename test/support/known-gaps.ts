@@ -42,10 +42,6 @@ export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }
   'full-name': { point: 22, what: 'a name without room for its NUL voids the names of all' },
   'sixteen-byte-names': { point: 22, what: 'ImageFileName has 16 bytes before Windows 7' },
   'early-boot': { point: 23, what: 'SharedUserData has no version yet' },
-  'shown-registers-unknown': {
-    point: 24,
-    what: 'the registers of a processor are called unknown though the dump shows the captured ones',
-  },
   'crash-root': { point: 25, what: "the header has System's root where the crashing process's is in the PRCB" },
   'stack-in-image': { point: 26, what: 'a captured frame whose stack lies in the kernel image is refused' },
   'dated-lab': { point: 26, what: 'a version text that begins with a date: a false build-disagrees' },
