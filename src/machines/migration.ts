@@ -7,6 +7,17 @@ export interface MigrationForm {
   machineTypes: RegExp;
   /** Name of the section, one for each CPU. */
   section: string;
-  /** @returns undefined when the section can't be one of this machine's */
-  parse(state: { version: number; bytes: Buffer }): Registers | undefined;
+  /** Another section with some of a CPU's state, one for each CPU. */
+  also: string;
+  /**
+   * @param also the CPU's section of that name; undefined where there is none
+   * @returns undefined when the section can't be one of this machine's
+   */
+  parse(state: MigratedState, also: MigratedState | undefined): Registers | undefined;
+}
+
+/** A device's section, without its header. */
+export interface MigratedState {
+  version: number;
+  bytes: Buffer;
 }

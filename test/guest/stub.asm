@@ -130,6 +130,24 @@ enter64:
     jmp .next
 
 .ready:
+    ; What only a migration stream has, different on each CPU (test/readers/qevm).
+    test dword [rbx + CR4_], 1 << 9     ; OSFXSR
+    jz .plain
+    fninit
+    fld1
+    fldpi
+    ldmxcsr [rel mxcsr_value]
+    mov rax, 0x1122334455667700
+    or rax, rbp
+    movq xmm0, rax
+    movq xmm15, rax
+    pshufd xmm15, xmm15, 0x1b
+    mov dr0, rax
+    mov rax, 0x401
+    mov dr7, rax
+    lea rax, [rbp + 3]
+    mov cr8, rax
+.plain:
     lidt [rbx + IDTR_]
     lgdt [rbx + GDTR_]
     lea rsp, [rbx + RFLAGS]
@@ -206,6 +224,9 @@ note_file:
     db "etc/vmcoreinfo"
     times 56 - ($ - note_file) db 0
 
+align 8
+mxcsr_value:
+    dd 0x1fc0
 align 8
 boot_gdt:
     dq 0

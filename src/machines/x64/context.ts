@@ -71,7 +71,8 @@ export const Context = struct({
 /** KDESCRIPTOR at +0x50 and +0x60: 6 bytes of padding, then limit and base as LGDT takes them. */
 export const SpecialRegisters = struct({
   name: 'KSPECIAL_REGISTERS (AMD64)',
-  size: 0xd8,
+  // Before Windows 8 it ends at 0xd8, and padding follows.
+  size: 0xe0,
   fields: {
     Cr0: u64(0x0),
     Cr2: u64(0x8),
@@ -97,6 +98,7 @@ export const SpecialRegisters = struct({
     MsrLStar: u64(0xc0),
     MsrCStar: u64(0xc8),
     MsrSyscallMask: u64(0xd0),
+    Xcr0: u64(0xd8),
   },
 });
 
@@ -308,6 +310,7 @@ function knownMore({
   floatingPoint,
   systemCalls,
   cr8,
+  xcr0,
 }: X64Registers): Partial<StructOf<typeof SpecialRegisters>> {
   return {
     ...(debug && {
@@ -326,6 +329,7 @@ function knownMore({
       MsrSyscallMask: systemCalls.fmask,
     }),
     ...(cr8 !== undefined && { Cr8: cr8 }),
+    ...(xcr0 !== undefined && { Xcr0: xcr0 }),
   };
 }
 

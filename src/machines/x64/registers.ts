@@ -88,6 +88,8 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
   systemCalls?: SystemCallRegisters | undefined;
   /** Task priority. */
   cr8?: bigint | undefined;
+  /** Which states XSAVE keeps. */
+  xcr0?: bigint | undefined;
 }
 
 const CR0_PG = 1n << 31n;
@@ -116,6 +118,8 @@ export function namedRegisters(r: X64Registers): { name: string; value: bigint; 
     ...SEGMENTS.map((name) => ({ name, value: BigInt(r[name].selector), bits: 16 })),
     ...(r.control ? CONTROL_REGISTERS.map((name) => ({ name, value: r.control![name], bits: 64 })) : []),
     ...(r.debug ? DEBUG_REGISTERS.map((name) => ({ name, value: r.debug![name], bits: 64 })) : []),
+    ...(r.cr8 !== undefined ? [{ name: 'cr8', value: r.cr8, bits: 64 }] : []),
+    ...(r.xcr0 !== undefined ? [{ name: 'xcr0', value: r.xcr0, bits: 64 }] : []),
     ...(r.floatingPoint ? [{ name: 'mxcsr', value: BigInt(r.floatingPoint.mxcsr), bits: 32 }] : []),
   ];
 }

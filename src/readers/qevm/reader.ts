@@ -170,12 +170,13 @@ function* presentRuns({ block, offset, start, size }: Piece): Generator<Physical
 
 function readCpus({ migration: form }: Machine, devices: Devices | undefined): CpuState[] {
   if (!form || !devices) return [];
+  const also = new Map(devices.all(form.also).map((state) => [state.instance, state]));
   return devices
     .all(form.section)
     .sort((a, b) => a.instance - b.instance)
     .map((state) => ({
       index: state.instance,
-      registers: form.parse(state),
+      registers: form.parse(state, also.get(state.instance)),
       crashed: undefined,
       origin: `migration section "${form.section}"`,
     }));
