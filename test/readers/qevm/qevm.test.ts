@@ -13,8 +13,10 @@ import { convert } from '../../../src/operations/convert.ts';
 import { openInput } from '../../../src/readers/input.ts';
 import { openSource } from '../../../src/readers/registry.ts';
 import { BufferSource } from '../../../src/source/buffer.ts';
+import { askDebugger, complaints, debuggerAvailable, registers, text } from '../../debugger/debugger.ts';
 import { buildGuest, type Guest } from '../../guest/guest.ts';
 import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
+import { pagesOf } from '../../support/dumps.ts';
 import { dumpWithQemu, qemuAvailable } from '../../support/qemu.ts';
 
 let dir: string;
@@ -41,6 +43,10 @@ function expectGuest(image: MemoryImage, of: Guest): void {
     }
   }
 }
+
+/** Without the keys that only some inputs have. */
+const definite = (registers: object) =>
+  Object.fromEntries(Object.entries(registers).filter(([, value]) => value !== undefined));
 
 const codes = (image: MemoryImage) => image.diagnostics.list.map(({ code }) => code);
 
@@ -217,7 +223,16 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       const stream = join(dir, `${machine}.stream`);
       await dumpWithQemu(made, elf, { machineType: machine, also: [{ path: stream, raw: 'migrate' }] });
       const [a, b] = [await openInput(elf), await openInput(stream)];
-      expect(b.cpus.map((cpu) => cpu.registers)).toEqual(a.cpus.map((cpu) => cpu.registers));
+      b.cpus.forEach(({ registers }, i) => {
+        expect(registers).toMatchObject(definite(a.cpus[i]!.registers!));
+        // What test/guest/stub.asm set on this CPU.
+        const { floatingPoint: fp, debug, cr8 } = registers!;
+        expect([fp!.controlWord, fp!.statusWord, fp!.tagWord, fp!.mxcsr]).toEqual([0x37f, 0x3000, 0xc0, 0x1fc0]);
+        expect(fp!.st[0]!.toString('hex')).toBe('35c26821a2da0fc90040');
+        expect(fp!.st[1]!.toString('hex')).toBe('0000000000000080ff3f');
+        expect(fp!.xmm[0]!.toString('hex')).toBe(`0${i}776655443322110000000000000000`);
+        expect([debug!.dr0, debug!.dr7, cr8]).toEqual([0x1122334455667700n + BigInt(i), 0x401n, BigInt(3 + i)]);
+      });
       let same = 0;
       for (const { start, size } of b.pageExtents().extents) {
         for (let at: number = start; at < start + size; at += 4096) {
@@ -231,15 +246,46 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       a.close();
       b.close();
 
-      await convert({ input: elf, output: join(dir, `${machine}-elf.dmp`), ram: 'windows' });
-      await convert({ input: stream, output: join(dir, `${machine}-stream.dmp`), ram: 'windows' });
-      expect(
-        readFileSync(join(dir, `${machine}-stream.dmp`)).equals(readFileSync(join(dir, `${machine}-elf.dmp`))),
-      ).toBe(true);
+      const dumps = { elf: join(dir, `${machine}-elf.dmp`), stream: join(dir, `${machine}-stream.dmp`) };
+      const of = async (input: string, output: string) => convert({ input, output, ram: 'windows' });
+      const patched = new Set<number>();
+      for (const { patches } of [(await of(elf, dumps.elf)).dump, (await of(stream, dumps.stream)).dump]) {
+        for (const { physical, length } of patches) {
+          for (let at = Number(physical) & ~0xfff; at < Number(physical) + length; at += 4096) patched.add(at);
+        }
+      }
+      const [fromElf, fromStream] = [pagesOf(readFileSync(dumps.elf)), pagesOf(readFileSync(dumps.stream))];
+      expect([...fromStream.keys()]).toEqual([...fromElf.keys()]);
+      for (const [address, page] of fromStream) {
+        // Frames and special registers hold more.
+        if (!patched.has(address)) expect(page.equals(fromElf.get(address)!), `0x${address.toString(16)}`).toBe(true);
+      }
       const piped = join(dir, `${machine}-piped.dmp`);
       const bin = join(import.meta.dirname, '../../../bin/elf2dmp.js');
       execFileSync('sh', ['-c', `cat ${stream} | ${process.execPath} ${bin} - ${piped} --ram windows --quiet`]);
-      expect(readFileSync(piped).equals(readFileSync(join(dir, `${machine}-elf.dmp`)))).toBe(true);
+      expect(readFileSync(piped).equals(readFileSync(dumps.stream))).toBe(true);
+
+      if (!debuggerAvailable()) return;
+      const shown = await askDebugger(dumps.stream, {
+        complaints: complaints(),
+        fpu: text('rM 4', 1),
+        xmm0: text('r xmm0', 1),
+        dr0: text('r dr0,dr7', 1),
+        cr8: text('r cr8', 1),
+        general: registers(1),
+        elf: text('r', 1),
+      });
+      expect(shown.complaints).toEqual([]);
+      const cpu = made.truth.processors[1]!.cpu;
+      expect(shown.fpu).toMatch(
+        /fpcw=037F +fpsw=3000 +fptw=00C0\nst0= 3\.14159265358979323851\d*e\+0000 +st1= 1\.0+e\+0000/,
+      );
+      expect(shown.xmm0).toContain('1.27953e-028 1.58374e+013');
+      expect(shown.dr0).toBe(`dr0=112233445566770${cpu} dr7=0000000000000401\n`);
+      expect(shown.cr8).toBe(`cr8=000000000000000${3 + cpu}\n`);
+      expect(shown.general['rip']).toBe(made.cpus[cpu]!.regs.rip);
+      const { elf: plain } = await askDebugger(dumps.elf, { elf: text('r', 1) });
+      expect(shown.elf).toBe(plain);
     },
   );
 });
