@@ -48,8 +48,15 @@ export const InlineSiteSym = struct({
 /** INLINESITESYM2 has the number of invocations before the annotations. */
 export const INLINE_SITE_2_SIZE = 20;
 
-/** Inlinees with this bit belong to another module's table and are not resolved. */
+/**
+ * Inlinees with this bit are another module's, as link-time code generation makes them: bits 20 to 30 number an entry
+ * of this module's imports, bits 0 to 19 one of its references. That is an id of the other module, whose exports say
+ * which of the IPI stream's it is.
+ */
 export const CROSS_MODULE_INLINEE = 0x8000_0000;
+export const CROSS_MODULE_IMPORT_SHIFT = 20;
+export const CROSS_MODULE_IMPORT_MASK = 0x7ff;
+export const CROSS_MODULE_REFERENCE_MASK = 0xf_ffff;
 
 /** BinaryAnnotationOpcode: operands are compressed unsigned integers. */
 export const BA_END = 0;
@@ -73,6 +80,8 @@ export const SUBSECTION_IGNORED = 0x8000_0000;
 export const SUBSECTION_LINES = 0xf2;
 export const SUBSECTION_CHECKSUMS = 0xf4;
 export const SUBSECTION_INLINEES = 0xf6;
+export const SUBSECTION_IMPORTS = 0xf7;
+export const SUBSECTION_EXPORTS = 0xf8;
 
 /** The header of a lines subsection; blocks of lines, one for each file, follow. */
 export const LinesHeader = struct({
@@ -101,6 +110,19 @@ export const InlineeLine = struct({
   name: 'InlineeSourceLine',
   size: 12,
   fields: { Inlinee: u32(0), File: u32(4), Line: u32(8) },
+});
+
+/** An entry of the imports: the other module's name in `/names`, and how many references (u32) follow. */
+export const CrossScopeImport = struct({
+  name: 'CrossScopeReferences',
+  size: 8,
+  fields: { Module: u32(0), Count: u32(4) },
+});
+/** Local: the id that other modules use. Global: its index in the IPI stream. */
+export const CrossScopeExport = struct({
+  name: 'LocalIdAndGlobalIdPair',
+  size: 8,
+  fields: { Local: u32(0), Global: u32(4) },
 });
 
 export const LF_CLASS = 0x1504;

@@ -1,6 +1,11 @@
 /** What one module of a PDB knows: its functions, the calls inlined in them, and the lines of both. */
 import { alignUp } from '../core/bits.ts';
 import {
+  CROSS_MODULE_IMPORT_MASK,
+  CROSS_MODULE_IMPORT_SHIFT,
+  CROSS_MODULE_REFERENCE_MASK,
+  CrossScopeExport,
+  CrossScopeImport,
   CV_SIGNATURE_C13,
   HIDDEN_LINES,
   INLINE_SITE_2_SIZE,
@@ -31,6 +36,8 @@ import {
   S_THUNK32,
   S_WITH32,
   SUBSECTION_CHECKSUMS,
+  SUBSECTION_EXPORTS,
+  SUBSECTION_IMPORTS,
   SUBSECTION_INLINEES,
   SUBSECTION_LINES,
   SubsectionHeader,
@@ -61,6 +68,7 @@ export interface FunctionRecord {
   size: number;
   /** Offset of its record in the module's stream. */
   record: number;
+  thunk: boolean;
 }
 
 export interface SourceLine {
@@ -88,6 +96,8 @@ interface LinesIndex {
   parts: Ranges;
   checksums: Stretch | undefined;
   inlinees: readonly Stretch[];
+  imports: readonly Stretch[];
+  exports: readonly Stretch[];
 }
 
 /** Part of the module's stream. */
@@ -121,31 +131,31 @@ export class ModuleSymbols {
 
   /** Functions whose code an RVA lies in: more than one where the linker folded equal ones. */
   functionsAt(rva: number): FunctionRecord[] {
-    const { starts, sizes, ends, values } = this.#functionIndex();
+    const { starts, sizes, ends } = this.#functionIndex();
     const found: FunctionRecord[] = [];
     for (let i = lastAtOrBelow(starts, rva); i >= 0 && ends[i]! > rva; i--) {
       if (rva - starts[i]! >= sizes[i]!) continue;
       // The innermost, and those at the same place.
       if (found[0] && (starts[i] !== found[0].start || found.length >= MAX_FOLDED)) break;
-      found.unshift({ start: starts[i]!, size: sizes[i]!, record: values[i]! });
+      found.unshift(this.#function(i));
     }
     return found;
   }
 
   /** The function that begins at or last before an RVA. */
   functionBelow(rva: number): FunctionRecord | undefined {
-    const { starts, sizes, values } = this.#functionIndex();
+    const { starts } = this.#functionIndex();
     const i = lastAtOrBelow(starts, rva);
-    return i < 0 ? undefined : { start: starts[i]!, size: sizes[i]!, record: values[i]! };
+    return i < 0 ? undefined : this.#function(i);
   }
 
   /** The functions that begin at an RVA. */
   functionsFrom(start: number): FunctionRecord[] {
-    const { starts, sizes, values } = this.#functionIndex();
+    const { starts } = this.#functionIndex();
     const last = lastAtOrBelow(starts, start);
     const found: FunctionRecord[] = [];
     for (let i = last; i >= 0 && starts[i] === start && found.length < MAX_FOLDED; i--) {
-      found.unshift({ start, size: sizes[i]!, record: values[i]! });
+      found.unshift(this.#function(i));
     }
     return found;
   }
@@ -201,6 +211,38 @@ export class ModuleSymbols {
     return (this.#functions?.starts.length ?? 0) + (this.#lines?.parts.starts.length ?? 0);
   }
 
+  /** What an inlinee of another module stands for: that module's name, and its id there; undefined if there is none. */
+  importedInlinee(inlinee: number): { module: string; local: number } | undefined {
+    const wanted = (inlinee >>> CROSS_MODULE_IMPORT_SHIFT) & CROSS_MODULE_IMPORT_MASK;
+    const reference = inlinee & CROSS_MODULE_REFERENCE_MASK;
+    let number = 0;
+    for (const { at: start, end } of this.#linesIndex().imports) {
+      const window = this.#window(end);
+      for (let at = start; at + CrossScopeImport.size <= end; number++) {
+        const { Module, Count } = window.read(CrossScopeImport, at);
+        at += CrossScopeImport.size;
+        if (number === wanted) {
+          const module = reference < Count ? this.#pdb.nameAt(Module) : undefined;
+          return module === undefined ? undefined : { module, local: window.u32(at + 4 * reference) };
+        }
+        at += 4 * Count;
+      }
+    }
+    return undefined;
+  }
+
+  /** The index in the IPI stream of an id that other modules use. */
+  exportedInlinee(local: number): number | undefined {
+    for (const { at: start, end } of this.#linesIndex().exports) {
+      const window = this.#window(end);
+      for (let at = start; at + CrossScopeExport.size <= end; at += CrossScopeExport.size) {
+        const { Local, Global } = window.read(CrossScopeExport, at);
+        if (Local === local) return Global;
+      }
+    }
+    return undefined;
+  }
+
   /** The path that the compiler wrote for a file. */
   fileName({ file }: SourceLine): string | undefined {
     const { checksums } = this.#linesIndex();
@@ -226,6 +268,13 @@ export class ModuleSymbols {
   #inlineLine(inlinee: number, row: InlineRow): SourceLine | undefined {
     const base = this.#findInlinee(inlinee);
     return base && { file: row.file ?? base.file, line: base.line + row.line };
+  }
+
+  #function(i: number): FunctionRecord {
+    const { starts, sizes, values } = this.#functionIndex();
+    const record = values[i]!;
+    const { kind } = readRecord(this.#window(this.#module.symbolsSize), record);
+    return { start: starts[i]!, size: sizes[i]!, record, thunk: kind === S_THUNK32 };
   }
 
   #functionIndex(): FunctionIndex {
@@ -280,6 +329,8 @@ export class ModuleSymbols {
     const { linesAt, linesSize } = this.#module;
     const parts = new RangeCollector();
     const inlinees: Stretch[] = [];
+    const imports: Stretch[] = [];
+    const exports: Stretch[] = [];
     let checksums: Stretch | undefined;
     const end = linesAt + linesSize;
     const window = linesSize > 0 && this.#stream ? this.#window(end) : undefined;
@@ -289,6 +340,8 @@ export class ModuleSymbols {
       if (at + Size > end) throw this.#damaged(at, `a subsection of at most ${end - at} bytes`, `${Size}`);
       if (Kind === SUBSECTION_CHECKSUMS) checksums ??= { at, end: at + Size };
       else if (Kind === SUBSECTION_INLINEES) inlinees.push({ at, end: at + Size });
+      else if (Kind === SUBSECTION_IMPORTS) imports.push({ at, end: at + Size });
+      else if (Kind === SUBSECTION_EXPORTS) exports.push({ at, end: at + Size });
       else if (Kind === SUBSECTION_LINES) {
         const { Section, Offset, Size: covered } = window.read(LinesHeader, at);
         const start = this.#pdb.rvaOf(Section, Offset);
@@ -296,7 +349,7 @@ export class ModuleSymbols {
       }
       at += alignUp(Size, 4);
     }
-    return { parts: parts.finish(), checksums, inlinees };
+    return { parts: parts.finish(), checksums, inlinees, imports, exports };
   }
 
   /**

@@ -49,6 +49,8 @@ const MODULE_AT = SectionContribution.offsetOf('Module');
 
 /** A module's debug information: one stream with its symbols and then its lines. */
 export interface PdbModule {
+  /** Where its name is in the DBI stream. */
+  nameAt: number;
   stream: number;
   /** Bytes of symbols, at the stream's start. */
   symbolsSize: number;
@@ -80,6 +82,7 @@ export class PdbFile {
   #modules: readonly PdbModule[] | undefined;
   /** In RVAs of the image as it was linked; values are modules. */
   #contributions: Ranges | undefined;
+  #modulesByName: ReadonlyMap<string, number> | undefined;
   #omaps: { toSource: Omap; fromSource: Omap } | 'none' | undefined;
   #names: { stream: MsfStream; at: number; size: number } | 'none' | undefined;
 
@@ -162,6 +165,19 @@ export class PdbFile {
     return this.#modules[index];
   }
 
+  /** Number of the module of a name: an object file's path, or what the linker calls it. Case does not matter. */
+  moduleNamed(name: string): number | undefined {
+    if (!this.#modulesByName) {
+      this.#modules ??= this.#readModules();
+      const end = this.#partAt('contributions');
+      const window = new StreamWindow(this.#dbi, end);
+      this.#modulesByName = new Map(
+        this.#modules.map(({ nameAt }, i) => [window.text(nameAt, Math.min(end, nameAt + MAX_PATH)).toLowerCase(), i]),
+      );
+    }
+    return this.#modulesByName.get(name.toLowerCase());
+  }
+
   /** The RVA as linked of one in the image, which a tool reordered after linking; undefined: the tool made it. */
   toSource(rva: number): number | undefined {
     const omaps = this.#readOmaps();
@@ -240,6 +256,7 @@ export class PdbFile {
       if (modules.length >= MAX_MODULES) throw this.#dbi.damaged(at, `at most ${MAX_MODULES} modules`, 'more');
       const info = window.read(ModuleInfo, at);
       modules.push({
+        nameAt: at + ModuleInfo.size,
         stream: info.Stream,
         symbolsSize: info.SymbolsSize,
         linesSize: info.C13LinesSize,

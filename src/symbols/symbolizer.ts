@@ -1,8 +1,9 @@
 /** From an RVA to function, source line and inlined calls, by one PDB. */
+import { CROSS_MODULE_INLINEE } from '../formats/codeview.ts';
 import { FunctionIds } from './ids.ts';
 import { type FunctionRecord, ModuleSymbols, type SourceLine } from './module.ts';
 import type { PdbFile } from './pdb.ts';
-import { Publics } from './publics.ts';
+import { type PublicSymbol, Publics } from './publics.ts';
 import { undecorated } from './undecorate.ts';
 
 /** Entries of the tables of modules that are kept; some 12 bytes each. */
@@ -63,10 +64,9 @@ export class Symbolizer {
     const back = options.returnAddress ? 1 : 0;
     const source = this.pdb.toSource(rva - back);
     if (source === undefined) return undefined;
-    const index = this.pdb.moduleAt(source);
-    const module = index === undefined ? undefined : this.#module(index);
+    const module = this.#moduleOf(this.pdb.moduleAt(source));
     const [func, ...folded] = module?.functionsAt(source) ?? [];
-    if (!module || !func) return this.#nearest(source, options);
+    if (!module || !func || func.thunk) return this.#nearest(source, options);
     return {
       name: module.nameOf(func),
       offset: source + back - func.start,
@@ -81,10 +81,18 @@ export class Symbolizer {
     const { rva, back } = at;
     const sites = module.inlineSitesAt(func, rva);
     return sites.reverse().map(({ inlinee, offset, source }) => ({
-      name: this.#ids.nameOf(inlinee),
+      name: this.#inlineeName(module, inlinee),
       offset: offset + back,
       ...this.#place(module, source),
     }));
+  }
+
+  #inlineeName(module: ModuleSymbols, inlinee: number): string | undefined {
+    if (inlinee < CROSS_MODULE_INLINEE) return this.#ids.nameOf(inlinee);
+    const imported = module.importedInlinee(inlinee);
+    const other = imported && this.#moduleOf(this.pdb.moduleNamed(imported.module));
+    const id = other?.exportedInlinee(imported!.local);
+    return id === undefined ? undefined : this.#ids.nameOf(id);
   }
 
   #place(
@@ -95,34 +103,50 @@ export class Symbolizer {
     return { file, line: file === undefined ? undefined : source?.line };
   }
 
-  /** In no function: the nearest start below, of functions and public symbols, in the same section. */
-  #nearest(source: number, options: LookUpOptions): CodeSymbol | undefined {
-    const back = options.returnAddress ? 1 : 0;
-    const section = this.pdb.sectionAt(source);
-    const index = this.pdb.moduleBelow(source);
-    const module = index === undefined ? undefined : this.#module(index);
-    const func = module?.functionBelow(source);
+  /**
+   * In no procedure: the nearest start below, of procedures and public symbols, in the same section. A thunk's own name
+   * counts for less than a public one, as in the debugger.
+   */
+  #nearest(source: number, { functionBegin, returnAddress }: LookUpOptions): CodeSymbol | undefined {
+    const below = this.#moduleOf(this.pdb.moduleBelow(source));
+    const func = below?.functionBelow(source);
     this.#publics ??= new Publics(this.pdb);
     const publics = this.#publics.below(source);
     const start = Math.max(func?.start ?? -1, publics[0]?.start ?? -1);
+    const section = this.pdb.sectionAt(source);
     if (start < 0 || section === undefined || this.pdb.sectionAt(start) !== section) return undefined;
-    // A procedure's name needs no undecorating.
-    const names =
-      module && func?.start === start
-        ? module.functionsFrom(start).map((f) => module.nameOf(f))
-        : publics.map((p) => undecorated(p.name));
-    const begin = options.functionBegin === undefined ? undefined : this.pdb.toSource(options.functionBegin);
-    const [name, ...aliases] = [...new Set(names)];
+    const here = this.#moduleOf(this.pdb.moduleAt(source));
+    const [name, ...aliases] = this.#namesFrom(start, { publics, module: below });
+    if (name === undefined) return undefined;
+    const begin = functionBegin === undefined ? undefined : this.pdb.toSource(functionBegin);
+    const inThunk = here?.functionsAt(source).some((f) => f.start <= start) ?? false;
     return {
-      name: name!,
-      offset: source + back - start,
+      name,
+      offset: source + (returnAddress ? 1 : 0) - start,
       aliases,
-      file: undefined,
-      line: undefined,
+      ...(here ? this.#place(here, here.lineAt(source)) : { file: undefined, line: undefined }),
       inlined: [],
-      // A function with a size that ends before the address is not the one.
-      certain: func?.start !== start && begin !== undefined && begin <= start,
+      // A procedure that ends before the address is not the one; of a public symbol only the image knows the end.
+      certain: inThunk || (func?.start !== start && begin !== undefined && begin <= start),
     };
+  }
+
+  /** Names of what begins at an RVA: those of procedures, which are not decorated, else of public symbols, else of thunks. */
+  #namesFrom(
+    start: number,
+    { publics, module }: { publics: readonly PublicSymbol[]; module: ModuleSymbols | undefined },
+  ): string[] {
+    const owner = this.#moduleOf(this.pdb.moduleAt(start)) ?? module;
+    const functions = owner?.functionsFrom(start) ?? [];
+    const procedures = functions.filter((f) => !f.thunk);
+    const names = procedures.map((f) => owner!.nameOf(f));
+    if (names.length === 0 && publics[0]?.start === start) names.push(...publics.map((p) => undecorated(p.name)));
+    if (names.length === 0) names.push(...functions.map((f) => owner!.nameOf(f)));
+    return [...new Set(names)];
+  }
+
+  #moduleOf(index: number | undefined): ModuleSymbols | undefined {
+    return index === undefined ? undefined : this.#module(index);
   }
 
   #module(index: number): ModuleSymbols | undefined {

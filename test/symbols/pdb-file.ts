@@ -30,6 +30,9 @@ export interface PdbModuleSpec {
   /** The file of all its lines. */
   file?: string;
   inlinees?: readonly (readonly [inlinee: number, line: number])[];
+  /** Ids that it has from other modules, and those that others have from it. */
+  imports?: readonly (readonly [module: string, ids: readonly number[]])[];
+  exports?: readonly (readonly [local: number, id: number])[];
 }
 
 export interface PdbSpec {
@@ -109,7 +112,8 @@ interface MadeModule {
   lines: Buffer;
 }
 
-function makeModule(spec: PdbModuleSpec, fileName: number): MadeModule {
+function makeModule(spec: PdbModuleSpec, nameOf: (text: string) => number): MadeModule {
+  const fileName = nameOf(spec.file ?? '');
   const symbols = Buffer.concat([u32(4), ...spec.functions.map(functionRecords)]);
   const lines = [subsection(0xf4, Buffer.concat([u32(fileName), Buffer.from([4, 1]), Buffer.alloc(4)]))];
   for (const f of spec.functions) {
@@ -120,6 +124,9 @@ function makeModule(spec: PdbModuleSpec, fileName: number): MadeModule {
   }
   const inlinees = (spec.inlinees ?? []).map(([inlinee, line]) => u32(inlinee, 0, line));
   if (inlinees.length > 0) lines.push(subsection(0xf6, Buffer.concat([u32(0), ...inlinees])));
+  const imports = (spec.imports ?? []).map(([module, ids]) => u32(nameOf(module), ids.length, ...ids));
+  if (imports.length > 0) lines.push(subsection(0xf7, Buffer.concat(imports)));
+  if (spec.exports) lines.push(subsection(0xf8, Buffer.concat(spec.exports.map((each) => u32(...each)))));
   return { symbols, lines: spec.file === undefined ? Buffer.alloc(0) : Buffer.concat(lines) };
 }
 
@@ -143,9 +150,9 @@ function makeStreams(spec: PdbSpec): Buffer[] {
   const streams: Buffer[] = Array.from({ length: 5 }, () => Buffer.alloc(0));
   const add = (bytes: Buffer): number => streams.push(bytes) - 1;
 
-  const files = modules.map((m) => m.file ?? '');
+  const files = modules.flatMap((m) => [m.file ?? '', ...(m.imports ?? []).map(([module]) => module)]);
   const strings = Buffer.concat([Buffer.from([0]), ...files.map(text)]);
-  const fileNames = files.map((_, i) => 1 + files.slice(0, i).reduce((sum, f) => sum + f.length + 1, 0));
+  const nameOf = (each: string) => 1 + files.slice(0, files.indexOf(each)).reduce((sum, f) => sum + f.length + 1, 0);
   const names = add(Buffer.concat([u32(0xeffe_effe, 1, strings.length), strings, u32(0), u32(files.length)]));
 
   const named = Buffer.concat([text('/LinkInfo'), text('/names')]);
@@ -165,7 +172,7 @@ function makeStreams(spec: PdbSpec): Buffer[] {
   const symbols = add(
     Buffer.concat(publics.map(([name, section, offset]) => record(0x110e, u32(2, offset), u16(section), text(name)))),
   );
-  const made = spec.stripped ? [] : modules.map((m, i) => makeModule(m, fileNames[i]!));
+  const made = spec.stripped ? [] : modules.map((m) => makeModule(m, nameOf));
   const moduleInfo = made.map(({ symbols: own, lines }, i) => {
     const info = Buffer.alloc(64);
     info.writeUInt16LE(add(Buffer.concat([own, lines])), 34);

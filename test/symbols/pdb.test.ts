@@ -158,6 +158,60 @@ describe('PDBs', () => {
     ]);
   });
 
+  it('have the names of calls that link-time code generation inlined from other modules', () => {
+    const inlined = (inlinee: number) => [{ inlinee, annotations: [3, 0, 4, 0x10] }];
+    const caller = (name: string, offset: number, inlinee: number) => ({
+      ...{ name, section: 1, offset, size: 0x10, inlined: inlined(inlinee) },
+    });
+    const symbolizer = symbolizerOf({
+      ids: ['First', 'Second', 'Third'],
+      modules: [
+        {
+          name: 'D:\\Obj\\A.obj',
+          file: 'a.c',
+          functions: [
+            caller('A', 0, 0x8010_0001),
+            caller('B', 0x10, 0x8000_0000),
+            caller('C', 0x20, 0x8020_0000),
+            caller('D', 0x30, 0x8010_0002),
+            caller('E', 0x40, 0x8030_0000),
+          ],
+          imports: [
+            ['d:\\obj\\b.obj', [0x8000_1234]],
+            ['d:\\obj\\c.obj', [7, 0x2345]],
+            ['d:\\obj\\gone.obj', [1]],
+          ],
+        },
+        { name: 'D:\\Obj\\B.obj', file: 'b.c', functions: [], exports: [[0x8000_1234, 0x1002]] },
+        {
+          ...{ name: 'D:\\Obj\\C.obj', file: 'c.c', functions: [] },
+          exports: [
+            [7, 0x1000],
+            [0x2345, 0x1001],
+          ],
+        },
+      ],
+    });
+    const names = [0x1000, 0x1010, 0x1020, 0x1030, 0x1040].map((rva) =>
+      symbolizer.lookUp(rva)?.inlined.map((c) => c.name),
+    );
+    // Of a module, reference or entry that is not there: none.
+    expect(names).toEqual([['Second'], ['Third'], [undefined], [undefined], [undefined]]);
+  });
+
+  it('have public names rather than those of thunks', () => {
+    const thunk = { name: '__load_it', section: 1, offset: 0x40, size: 0x20, kind: 'thunk' } as const;
+    const symbolizer = symbolizerOf({
+      modules: [{ name: 'a.obj', functions: [thunk, { ...thunk, name: 'plain', offset: 0x80 }] }],
+      publics: [
+        ['__load_it', 1, 0x40],
+        ['_inside', 1, 0x50],
+      ],
+    });
+    const found = [0x1040, 0x1048, 0x1054, 0x1060, 0x1088].map((rva) => at(symbolizer, rva));
+    expect(found).toEqual(['_load_it+0', '_load_it+8', 'inside+4', 'inside+10?', 'plain+8']);
+  });
+
   it('name the call that is returned to, not what follows it', () => {
     const symbolizer = symbolizerOf(SPEC);
     expect(symbolizer.lookUp(0x1180, { returnAddress: true })).toMatchObject({
