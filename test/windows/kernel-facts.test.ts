@@ -1,0 +1,87 @@
+import { describe, expect, it } from 'vitest';
+import { Reason } from '../../src/core/reason.ts';
+import { Evidence } from '../../src/windows/evidence.ts';
+import { findExport, nearestExport, readExports, readPeImage } from '../../src/windows/pe-image.ts';
+import { ramRanges, readPhysicalMemoryBlock } from '../../src/windows/physical-memory.ts';
+import { findProcessors } from '../../src/windows/processors.ts';
+import { readSharedUserData, type SharedData } from '../../src/windows/shared-user-data.ts';
+import { findVersion } from '../../src/windows/version.ts';
+import { knownGuest } from '../support/known-guest.ts';
+
+describe('SharedUserData', () => {
+  it('has the times, the product and the suites', () => {
+    const { space, truth } = knownGuest();
+    const { systemTime, upTime, productType, suiteMask } = truth;
+    expect(readSharedUserData(space)).toMatchObject({ systemTime, interruptTime: upTime, productType, suiteMask });
+  });
+
+  it('has no time while the time is being written', () => {
+    const { space } = knownGuest({}, (guest) => guest.kernel.write(0xfffff780_0000001cn, Buffer.alloc(4, 0xee)));
+    expect(readSharedUserData(space)).toMatchObject({ systemTime: undefined });
+  });
+
+  it('is refused without a Windows version in it', () => {
+    const { space } = knownGuest({}, (guest) => guest.kernel.write(0xfffff780_0000026cn, Buffer.alloc(8, 0xee)));
+    expect(readSharedUserData(space)).toBeInstanceOf(Reason);
+  });
+});
+
+describe('MmPhysicalMemoryBlock', () => {
+  it('lists the RAM', () => {
+    const { space, fields, truth } = knownGuest();
+    const ranges = readPhysicalMemoryBlock(space, fields.MmPhysicalMemoryBlock);
+    expect(ranges).toEqual(
+      truth.physicalMemory.map(({ basePage, pageCount }) => ({ start: basePage * 4096, size: pageCount * 4096 })),
+    );
+  });
+
+  it.each([
+    ['runs that overlap', [1n, 8n, 8n, 4n], 12n],
+    ['an empty run', [1n, 0n], 0n],
+    ['runs beyond the physical addresses', [2n ** 40n, 1n], 1n],
+    ['a total that is not the sum', [1n, 8n], 9n],
+  ])('is refused with %s', (_, words, total) => {
+    const table = Buffer.alloc(8 * words.length);
+    words.forEach((word, i) => void table.writeBigUInt64LE(word, 8 * i));
+    expect(ramRanges(table, words.length / 2, total, 'test')).toBeInstanceOf(Reason);
+  });
+});
+
+describe('the PE image of the kernel', () => {
+  it('names itself, its PDB and its exports', () => {
+    const { space, kernel, truth } = knownGuest();
+    expect([kernel.exportName, kernel.pdb?.name]).toEqual(['ntoskrnl.exe', 'ntkrnlmp.pdb']);
+    for (const [name, address] of truth.exports)
+      expect([name, findExport(space, kernel, name)]).toEqual([name, address]);
+    expect(findExport(space, kernel, 'KeNoSuchThing')).toBeUndefined();
+  });
+
+  it('gives the nearest export at or below an address', () => {
+    const { space, kernel, truth } = knownGuest();
+    expect(nearestExport(space, readExports(space, kernel)!, truth.exports.get('PoIdle')! + 5n)).toMatchObject({
+      name: 'PoIdle',
+      offset: 5,
+    });
+  });
+
+  it('is refused without MZ, and for another machine', () => {
+    const { space, truth } = knownGuest();
+    expect(readPeImage(space, truth.kernelBase + 0x1000n, 0x8664)).toBeInstanceOf(Reason);
+    expect(readPeImage(space, truth.kernelBase, 0xaa64)).toBeInstanceOf(Reason);
+  });
+});
+
+it('the version has the build, and a warning where the sources disagree', () => {
+  const versionOf = ({ space, kernel, kdbg, fields, image }: ReturnType<typeof knownGuest>) => {
+    const { processors } = findProcessors(space, fields);
+    const shared = readSharedUserData(space) as SharedData;
+    const version = findVersion({ space, kernel, kdbg, processors, shared }, new Evidence());
+    return { version, codes: image.diagnostics.list.map(({ code }) => code) };
+  };
+  const sound = versionOf(knownGuest());
+  expect([sound.version?.build, sound.codes]).toEqual([19041, []]);
+  const other = versionOf(
+    knownGuest({}, ({ kernel, truth }) => kernel.write(truth.kernelBase + 0x36200n, Buffer.from([1, 0, 0, 0xf0]))),
+  );
+  expect(other.codes).not.toEqual([]);
+});
