@@ -24,7 +24,7 @@ const TOWER: readonly (readonly string[])[] = [
 const KNOWN_UPWARD: readonly string[] = [];
 
 /** Exported declarations without a doc comment. This number may only fall. */
-const UNDOCUMENTED_MAX = 219;
+const UNDOCUMENTED_MAX = 125;
 
 const files = sourceFiles();
 const levels = new Map(TOWER.flatMap((rooms, level) => rooms.map((room) => [room, level] as const)));
