@@ -101,6 +101,27 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'bswap64(ror64(encoded',
   },
   {
+    what: 'one missing page hides the piece that it is in',
+    file: 'memory/image.ts',
+    find: 'append(parts, { start: pa(from), size: to - from });',
+    replace: 'if (from === address && to === address + length) append(parts, { start: pa(from), size: to - from });',
+    tests: 'test/operations/absent-pages.test.ts',
+  },
+  {
+    what: 'zeros that say something are dropped',
+    file: 'plan/zero-pages.ts',
+    find: 'zero && !needed.has(address)',
+    replace: 'zero',
+    tests: 'test/operations/absent-pages.test.ts',
+  },
+  {
+    what: 'any missing page passes for a dropped one',
+    file: 'verify/plan-again.ts',
+    find: 'without(extents, present).length + without(present, extents).length === 0 ? extents',
+    replace: 'dump.size > 0 ? present',
+    tests: 'test/operations/absent-pages.test.ts',
+  },
+  {
     what: 'the first KDBG wins, not the best',
     file: 'locate/kdbg.ts',
     find: 'ranked.sort((a, b) => b.score - a.score);',

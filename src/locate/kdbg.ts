@@ -255,7 +255,10 @@ export function checkKdbg(
   return kdbg;
 }
 
-/** Calls back with each present part of a range, in chunks that overlap by the largest block. The buffer is used again. */
+/**
+ * Calls back with each present part of a range, in chunks that overlap by the largest block. A page that is missing
+ * hides only itself, whatever the size of the page that maps it. The buffer is used again.
+ */
 export function forEachPresentChunk(
   space: AddressSpace,
   kernel: { base: bigint; size: number },
@@ -273,17 +276,24 @@ export function forEachPresentChunk(
       readPages(space, start + BigInt(offset), buffer);
       take(buffer, start + BigInt(offset));
     };
-    for (const piece of space.pieces(start, length)) {
-      if (piece.physical !== undefined && space.image.has(piece.physical, piece.length)) {
-        if (piece.offset === end) end += piece.length;
-        else {
-          flush();
-          offset = piece.offset;
-          end = piece.offset + piece.length;
-        }
+    for (const part of presentParts(space, start, length)) {
+      if (part.offset !== end) {
+        flush();
+        offset = part.offset;
       }
+      end = part.offset + part.length;
     }
     flush();
+  }
+}
+
+/** The parts of a virtual range that are mapped and present. */
+function* presentParts(space: AddressSpace, virtual: bigint, length: number) {
+  for (const piece of space.pieces(virtual, length)) {
+    if (piece.physical === undefined) continue;
+    for (const { start, size } of space.image.presentParts(piece.physical, piece.length)) {
+      yield { offset: piece.offset + start - piece.physical, length: size };
+    }
   }
 }
 

@@ -158,6 +158,13 @@ export class MemoryImage {
     }
   }
 
+  /** The parts of a range that are present, in order; parts that touch are joined. */
+  presentParts(address: number, length: number): PhysicalRun[] {
+    const parts: PhysicalRun[] = [];
+    for (const { from, to } of this.#pieces(address, length)) append(parts, { start: pa(from), size: to - from });
+    return parts;
+  }
+
   /** Whether every byte of the range is present. */
   has(address: number, length = 1): boolean {
     let next = address;

@@ -229,12 +229,7 @@ async function planCopy(windows: Windows, options: ConvertOptions): Promise<Plan
   const choices = { type, ram, patch, context, selection };
   const all = planConversion(windows, choices);
   if (!options.dropZeroPages) return all;
-  const { extents, dropped } = await withoutZeroPages(
-    windows.image,
-    all.plan.extents,
-    all.plan.patches,
-    options.signal,
-  );
+  const { extents, dropped } = await withoutZeroPages(windows, all.plan.extents, all.plan.patches, options.signal);
   const fewer = planConversion(windows, { ...choices, kept: extents });
   if (dropped === 0) return fewer;
   const message = `${dropped} pages of zeros were left out: a debugger cannot tell them from missing pages`;

@@ -50,7 +50,9 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
   const own: VerifyDumpOptions = { signal, onProgress, onSearch };
   if (against === undefined) return verifyDump(dump, undefined, { ...options, ...own });
   if (patches === undefined) {
-    return withGuest(against, options, ({ windows }) => verifyDump(dump, planAgain(windows, dump), own));
+    return withGuest(against, options, async ({ windows }) =>
+      verifyDump(dump, await planAgain(windows, dump, signal), own),
+    );
   }
   const check = async ({ image }: Pick<Guest, 'image'>): Promise<VerificationReport> => {
     const { expectation, findings } = await expectationFromPatches(image, patches);

@@ -2,11 +2,13 @@
 
 import { Reason } from '../core/reason.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { type Extent, sum, without } from '../memory/runs.ts';
 import type { ContextChoice, RamChoice } from '../options/choices.ts';
 import { type PlannedConversion, planConversion } from '../plan/conversion.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
 import { selectPages } from '../plan/select-pages.ts';
+import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { complete, type Finding, inMemory } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
@@ -54,7 +56,7 @@ const WAYS: readonly { patch: boolean; context: ContextChoice }[] = [
 ];
 
 /** Plans the conversion again, in the way that fits the dump best: the dump does not record its options. */
-export function planAgain(windows: Windows, path: string): Expectation {
+export async function planAgain(windows: Windows, path: string, signal?: AbortSignal): Promise<Expectation> {
   let dump: MemoryImage | undefined;
   try {
     dump = openCrashDump(path);
@@ -65,8 +67,13 @@ export function planAgain(windows: Windows, path: string): Expectation {
     const bitmap = dump?.format === 'windows-bitmap-dump';
     const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
     const at = bitmap ? dump?.stored?.runs[0]?.fileOffset : undefined;
-    const plan = (options: (typeof WAYS)[number], ram: RamChoice) =>
-      planConversion(windows, { ...options, ram, type, selection, firstPage: at === undefined ? undefined : () => at });
+    const plan = (options: (typeof WAYS)[number], ram: RamChoice, kept?: readonly Extent[]) =>
+      planConversion(windows, {
+        ...options,
+        ...{ ram, type, selection },
+        ...(kept && { kept }),
+        firstPage: at === undefined ? undefined : () => at,
+      });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
     const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
     const plans = WAYS.map((way) => ({ way, conversion: plan(way, ram) }));
@@ -76,17 +83,25 @@ export function planAgain(windows: Windows, path: string): Expectation {
       wrong: dump ? mismatches(dump, windows.image, p.conversion, places) : 0,
     }));
     const best = ranked.reduce((a, b) => (b.wrong < a.wrong ? b : a));
-    return {
-      image: windows.image,
-      windows,
-      extents: best.conversion.plan.extents,
-      patches: best.conversion.plan.patches,
-      prefix: best.conversion.plan.prefix,
-      patched: best.way.patch,
-    };
+    const kept = dump && bitmap ? await extentsWithoutZeros(dump, windows, best.conversion, signal) : undefined;
+    const { extents, patches, prefix } = kept ? plan(best.way, ram, kept).plan : best.conversion.plan;
+    return { image: windows.image, windows, extents, patches, prefix, patched: best.way.patch };
   } finally {
     dump?.close();
   }
+}
+
+/** The pages of a dump that lacks just the pages of zeros that --drop-zero-pages leaves out; undefined for others. */
+async function extentsWithoutZeros(
+  dump: MemoryImage,
+  windows: Windows,
+  { plan }: PlannedConversion,
+  signal: AbortSignal | undefined,
+): Promise<readonly Extent[] | undefined> {
+  if (dump.size >= sum(plan.extents)) return undefined;
+  const { extents } = await withoutZeroPages(windows, plan.extents, plan.patches, signal);
+  const present = dump.pageExtents().extents;
+  return without(extents, present).length + without(present, extents).length === 0 ? extents : undefined;
 }
 
 /** Whether a dump has just what Windows counts as RAM, and the input has more. */
