@@ -170,7 +170,32 @@ export const ERRORS = {
     todo: '`elf2dmp --undo FILE` restores the ELF file, `--in-place FILE` finishes the dump.',
   },
   minidump: { kind: 'unsupported', means: 'A user-mode minidump of one process.', todo: 'Open it in WinDbg.' },
-  qcow2: { kind: 'unsupported', means: 'A qcow2 disk image.', todo: "Dump the running guest's memory." },
+  qcow2: {
+    kind: 'unsupported',
+    means: "A qcow2 disk image without a snapshot that has a VM's memory.",
+    todo: "Dump the running guest's memory.",
+  },
+  'qcow2-damaged': { kind: 'corrupt', means: 'A qcow2 image whose tables can not be right.' },
+  'qcow2-unreadable': {
+    kind: 'unsupported',
+    means: 'A qcow2 image that is encrypted or has its data elsewhere.',
+    todo: 'Start the VM from the snapshot and dump its memory.',
+  },
+  'snapshot-needed': {
+    kind: 'usage',
+    means: "A qcow2 image with several snapshots that have a VM's memory.",
+    todo: 'Say which with `--snapshot`; the message lists them.',
+  },
+  'snapshot-unknown': {
+    kind: 'usage',
+    means: 'No snapshot with VM state has the name that was given.',
+    todo: 'The message lists those that there are.',
+  },
+  'snapshot-of-no-image': {
+    kind: 'usage',
+    means: '`--snapshot` was given with an input that is no qcow2 image.',
+    todo: 'Leave out `--snapshot`.',
+  },
   'disk-image': { kind: 'unsupported', means: 'A disk image.', todo: "Dump the running guest's memory." },
   'vmware-state': {
     kind: 'unsupported',

@@ -323,6 +323,16 @@ export const OPTIONS = {
     calls: READING_CALLS,
     toml: 'options',
   },
+  /** Of a qcow2 image: the snapshot whose memory is meant, by name or ID. */
+  snapshot: {
+    kind: 'text',
+    metavar: 'NAME',
+    help: 'the snapshot of a qcow2 image whose memory is meant, by name or ID',
+    group: 'Input',
+    commands: READING,
+    calls: READING_CALLS,
+    toml: 'options',
+  },
   /** Where a stream or a decompressed file is kept while it is used. */
   spool: {
     kind: 'directory',

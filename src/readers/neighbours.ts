@@ -41,7 +41,6 @@ const SIGNATURES: readonly Signature[] = [
     hint: 'open it in WinDbg as it is',
   },
   ...[
-    { magic: 'QFI\xfb', kind: 'qcow2' },
     { magic: 'KDMV', kind: 'VMDK' },
     { magic: 'COWD', kind: 'VMDK' },
     { magic: '# Disk DescriptorFile', kind: 'VMDK' },
@@ -53,7 +52,7 @@ const SIGNATURES: readonly Signature[] = [
   ].map(
     ({ kind, ...rest }): Signature => ({
       ...rest,
-      code: kind === 'qcow2' ? 'qcow2' : 'disk-image',
+      code: 'disk-image',
       what: `a ${kind} disk image, not memory`,
       hint: `dump the running guest's memory with ${DUMP}; a VM's memory is never in its disk`,
     }),

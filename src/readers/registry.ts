@@ -10,6 +10,7 @@ import { elfCore } from './elf-core.ts';
 import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';
 import { libvirtSave } from './qevm/libvirt.ts';
+import { isQcow2, openQcow2 } from './qevm/qcow2.ts';
 import { migration } from './qevm/reader.ts';
 import { MIN_RAW_SIZE, openRaw } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
@@ -22,7 +23,7 @@ const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
   [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));
 
 /** What the caller knows of an input. */
-export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps'>;
+export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot'>;
 
 /** Opens a file as a crash dump, whatever its signature says. Throws `Elf2dmpError`. The image has to be closed. */
 export const openCrashDump = (path: string): MemoryImage => winDump.open(FileSource.open(path));
@@ -45,7 +46,7 @@ export function openImage(path: string, format?: SourceFormat): MemoryImage {
 /** As `openImage`, for any source; takes it over. */
 export function openSource(
   source: ByteSource,
-  { format = 'auto', runs, crashDumps = false }: SourceFormat = {},
+  { format = 'auto', runs, crashDumps = false, snapshot }: SourceFormat = {},
 ): MemoryImage {
   let head: Buffer;
   try {
@@ -54,6 +55,8 @@ export function openSource(
     source.close();
     throw error;
   }
+  if (format !== 'raw' && isQcow2(head)) return openQcow2(source, snapshot);
+  if (snapshot !== undefined) throw notAnImage(source);
   const known = READERS.find((r) => r.probe(head));
   if (known && runs && format !== 'raw') {
     source.close();
@@ -77,6 +80,17 @@ export function openSource(
   }
   source.close();
   throw unknown ?? unknownInput(head, source.name);
+}
+
+function notAnImage(source: ByteSource): Elf2dmpError {
+  source.close();
+  return new Elf2dmpError({
+    code: 'snapshot-of-no-image',
+    kind: 'usage',
+    message: '--snapshot is for qcow2 images, and this is none',
+    file: source.name,
+    hint: 'leave out --snapshot',
+  });
 }
 
 /** As far as its first bytes tell: how much a dump holds. */

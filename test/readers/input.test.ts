@@ -374,7 +374,6 @@ describe('other writers', () => {
 describe('neighbours', () => {
   it.each([
     ['PAGEDU64', 0, 'already-dmp'],
-    ['QFI\xfb', 0, 'qcow2'],
     ['KDMV', 0, 'disk-image'],
     ['vhdxfile', 0, 'disk-image'],
     ['EFI PART', 0x200, 'disk-image'],

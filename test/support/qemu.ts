@@ -36,6 +36,8 @@ export interface QemuOptions {
   raw?: 'pmemsave' | 'backend';
   /** More dumps of the same paused guest. */
   also?: readonly { path: string; format?: 'kdump-zlib'; raw?: 'pmemsave' | 'migrate'; paging?: boolean }[];
+  /** Internal snapshots to make in a new qcow2 image at this path. */
+  snapshots?: { image: string; names: readonly string[] };
   /** More of QEMU's arguments. */
   arguments?: readonly string[];
   /** For the CPUs to get where they should be. */
@@ -43,7 +45,8 @@ export interface QemuOptions {
 }
 
 /** For `describe.skipIf(!qemuAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
-export const qemuAvailable = (): boolean => programsAvailable({ [QEMU]: 'qemu-system-x86', nasm: 'nasm' });
+export const qemuAvailable = (): boolean =>
+  programsAvailable({ [QEMU]: 'qemu-system-x86', 'qemu-img': 'qemu-utils', nasm: 'nasm' });
 
 /** Writes the guest's dump to `path` and returns it. The guest's memory gets the launch code that its CPUs ran. */
 export async function dumpWithQemu(guest: Guest, path: string, options: QemuOptions = {}): Promise<string> {
@@ -74,6 +77,7 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       // A triple fault stops the machine and leaves the registers to look at.
       ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
       ...(guest.vmcoreinfo ? ['-device', 'vmcoreinfo'] : []),
+      ...(options.snapshots ? diskArguments(options.snapshots.image) : []),
       ...(options.arguments ?? []),
     ]);
     try {
@@ -82,6 +86,10 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       await qemu.command('stop');
       if (options.raw !== 'backend') await dump(qemu, guest, path, options);
       for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);
+      for (const name of options.snapshots?.names ?? []) {
+        const said = await qemu.human(`savevm ${name}`);
+        if (said.trim() !== '') throw new Error(`savevm: ${said}`);
+      }
       await qemu.quit();
     } finally {
       qemu.kill();
@@ -113,6 +121,11 @@ async function dump(
     ...(format ? { format } : {}),
     ...filter,
   });
+}
+
+function diskArguments(image: string): string[] {
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '64M']);
+  return ['-drive', `file=${image},format=qcow2,if=ide`];
 }
 
 /** The migration stream of the paused guest, as `virsh save` and `virsh dump` have QEMU write it. */

@@ -288,4 +288,58 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       expect(shown.elf).toBe(plain);
     },
   );
+
+  it('is read from internal snapshots, and which one is meant has to be said', async () => {
+    const made = buildGuest({ processors: 2 });
+    const image = join(dir, 'disk.qcow2');
+    const elf = join(dir, 'snapshots.elf');
+    await dumpWithQemu(made, elf, { snapshots: { image, names: ['before', 'after'] } });
+    await expect(openInput(image)).rejects.toMatchObject({
+      code: 'snapshot-needed',
+      details: { attempts: [expect.stringContaining('1: before ('), expect.stringContaining('2: after (')] },
+    });
+    await expect(openInput(image, { snapshot: 'x' })).rejects.toMatchObject({ code: 'snapshot-unknown' });
+    const opened = await openInput(image, { snapshot: 'after' });
+    expect(opened.format).toBe('qcow2-snapshot');
+    expect(codes(opened)).toEqual(['migration-run-state']);
+    const whole = await openInput(elf);
+    for (const { start, size } of opened.pageExtents().extents) {
+      for (let at: number = start; at < start + size; at += 4096) {
+        if (at >= 0xc0000 && at < 0x100000) continue;
+        if (!opened.page(pa(at))!.equals(whole.page(pa(at))!)) throw new Error(`page 0x${at.toString(16)} differs`);
+      }
+    }
+    opened.cpus.forEach(({ registers }, i) => {
+      expect(registers).toMatchObject(definite(whole.cpus[i]!.registers!));
+    });
+    opened.close();
+    whole.close();
+    const report = await convert({ input: image, output: join(dir, 'snapshot.dmp'), snapshot: '1' });
+    expect(report.windows.kernel.base).toBe(`0x${made.truth.kernelBase.toString(16)}`);
+  });
+
+  it('is named where an image has none, and damage gives typed errors', async () => {
+    const image = join(dir, 'empty.qcow2');
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '8M']);
+    await expect(openInput(image)).rejects.toMatchObject({ code: 'qcow2' });
+    const bytes = readFileSync(join(dir, 'disk.qcow2'));
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 4, max: 200 }), fc.integer({ min: 0, max: 255 })), {
+          minLength: 1,
+          maxLength: 4,
+        }),
+        (damage) => {
+          const damaged = Buffer.from(bytes);
+          for (const [at, value] of damage) damaged[at] = value;
+          try {
+            openSource(new BufferSource(damaged, 'disk'), { snapshot: 'after' }).close();
+          } catch (error) {
+            expect(error).toBeInstanceOf(Elf2dmpError);
+          }
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
 });
