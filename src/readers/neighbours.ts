@@ -41,6 +41,8 @@ const SIGNATURES: readonly Signature[] = [
     hint: 'open it in WinDbg as it is',
   },
   ...[
+    // In a pipe or compressed: its snapshots are read from a file only.
+    { magic: 'QFI\xfb', kind: 'qcow2' },
     { magic: 'KDMV', kind: 'VMDK' },
     { magic: 'COWD', kind: 'VMDK' },
     { magic: '# Disk DescriptorFile', kind: 'VMDK' },
@@ -52,7 +54,7 @@ const SIGNATURES: readonly Signature[] = [
   ].map(
     ({ kind, ...rest }): Signature => ({
       ...rest,
-      code: 'disk-image',
+      code: kind === 'qcow2' ? 'qcow2' : 'disk-image',
       what: `a ${kind} disk image, not memory`,
       hint: `dump the running guest's memory with ${DUMP}; a VM's memory is never in its disk`,
     }),
