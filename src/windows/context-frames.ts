@@ -20,8 +20,10 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
   const { space, kdbg, modules } = surroundings;
   const { context } = processor;
   const { machine } = space.image;
-  // A frame inside the PRCB is where the KDBG says, not where a pointer does.
-  if (context === undefined || context instanceof Reason || !kdbg.fields.OffsetPrcbContext) return undefined;
+  if (context === undefined || context instanceof Reason) return undefined;
+  // Where the KDBG says: the PRCB's own frame, which Windows uses before 7, and later where the CPU has no XSAVE.
+  const own = kdbg.fields.OffsetPrcbProcStateContext;
+  if (!kdbg.fields.OffsetPrcbContext || (own && context === processor.prcb + BigInt(own))) return undefined;
   const doubt = (why: string) => because(`its PRCB points to ${hex64(context)} for its CONTEXT frame, but ${why}`);
   if (context % BigInt(machine.contextAlignment) !== 0n) {
     return doubt(`it is not aligned to ${machine.contextAlignment} bytes`);

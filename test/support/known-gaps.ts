@@ -5,10 +5,6 @@
 import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
-  'frame-in-prcb': {
-    point: 1,
-    what: 'guests whose CPU has no XSAVE, Windows 7 to 1709: the frame in the PRCB is refused as being in the KPCR',
-  },
   'page-location': {
     point: 2,
     what: 'PageLocation is at byte 0x22 of MMPFN since 10240; the entries of large free pages count by their base',
