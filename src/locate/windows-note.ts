@@ -16,6 +16,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import { type RamRange, ramRanges } from '../windows/physical-memory.ts';
+import { baseBuild } from '../windows/releases.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { CodeAddress } from './kernel.ts';
 import type { RootCandidate } from './roots.ts';
@@ -87,6 +88,19 @@ export function notedRam(note: WindowsNote | undefined): RamRange[] | Reason {
   return ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
 }
 
+/** Values that Windows writes in more than one form: any is right. */
+function isOtherForm(name: string, noted: bigint, { space, kdbg, version }: Omit<Windows, 'evidence'>): boolean {
+  if (name === 'build') return baseBuild(Number(noted)) === baseBuild(version.build);
+  const { MmPfnDatabase: variable } = kdbg.fields;
+  // The variable's address in some builds' headers, its value in others' (17763).
+  return (
+    name === 'PfnDatabase' &&
+    variable !== undefined &&
+    isKernelAddress(variable) &&
+    space.readPointer(variable) === noted
+  );
+}
+
 /** Reports where note and memory differ; memory is newer and wins. */
 export function compareNote(note: WindowsNote, windows: Omit<Windows, 'evidence'>, evidence: Evidence): void {
   const { kdbg, version, processors, space, image } = windows;
@@ -99,7 +113,7 @@ export function compareNote(note: WindowsNote, windows: Omit<Windows, 'evidence'
     ['NumberProcessors', BigInt(note.NumberProcessors), BigInt(processors.length)],
   ];
   const differing = pairs
-    .filter(([, noted, found]) => noted !== found)
+    .filter(([name, noted, found]) => noted !== found && !isOtherForm(name, noted, windows))
     .map(
       ([name, noted, found]) =>
         `${name} ${hex(noted)} there, ${found === undefined ? 'nothing' : hex(found)} in memory`,

@@ -1,11 +1,13 @@
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { BitmapDumpHeader } from '../formats/win-dump.ts';
+import { rootIn } from '../machines/paging-mode.ts';
 import { chooseContexts, ownerOf } from '../plan/contexts.ts';
 import { COMMENT_START, headerValues } from '../plan/header-values.ts';
 import { dumpTypeOf, planDump } from '../plan/plan.ts';
 import { type Findings, inFile } from '../report/findings.ts';
+import { baseBuild } from '../windows/releases.ts';
 import type { Windows } from '../windows/windows.ts';
-import { compareHeader } from './compare-header.ts';
+import { compareHeader, type OtherForms } from './compare-header.ts';
 
 /** Compares the header with the one that elf2dmp would write for this memory. */
 export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, findings: Findings): void {
@@ -36,9 +38,22 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
     type,
     firstPage: () => firstPageOf(form, prefix),
   });
-  const expected = { form, bytes: withComment(form, plan.prefix, prefix), foreign, difference: false };
-  compareHeader(prefix, expected, findings);
+  const bytes = withComment(form, plan.prefix, prefix);
+  compareHeader(
+    prefix,
+    { form, bytes, foreign: foreign ? otherForms(windows) : undefined, difference: false },
+    findings,
+  );
 }
+
+/** Forms in which Windows and other writers have what memory says. */
+const otherForms = ({ space: { mode } }: Windows): OtherForms =>
+  new Map([
+    // Windows writes the base build or the edition's.
+    ['MinorVersion', (expected, found) => baseBuild(Number(expected)) === baseBuild(Number(found))],
+    // CR3 as it is has flags and a PCID; debuggers mask them.
+    ['DirectoryTableBase', (expected, found) => rootIn(mode, expected) === rootIn(mode, found)],
+  ]);
 
 /** The comment names the version that wrote the dump, which need not be this one. */
 export function withComment({ layout }: DumpHeaderForm, expected: Buffer, actual: Buffer): Buffer {

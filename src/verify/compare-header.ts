@@ -41,12 +41,19 @@ const TOLD_BY_MEMORY: ReadonlySet<string> = new Set([
   'KdDebuggerDataBlock',
 ]);
 
+/** By field: whether a value is another form of the one that is expected. */
+export type OtherForms = ReadonlyMap<string, (expected: bigint, found: bigint) => boolean>;
+
+/** What a dump's header should be. */
 export interface HeaderExpectation {
   form: DumpHeaderForm;
   /** Header, and the bitmap with its header if there is one. */
   bytes: Buffer;
-  /** Another tool wrote the dump: fields that writers may fill as they like are not compared. */
-  foreign: boolean;
+  /**
+   * Another tool wrote the dump: fields that writers may fill as they like are not compared, and those of which
+   * writers use several forms are right in each.
+   */
+  foreign: OtherForms | undefined;
   /** Against the input, not the dump's own memory. */
   difference: boolean;
 }
@@ -67,6 +74,7 @@ export function compareHeader(
     if (foreign && !TOLD_BY_MEMORY.has(field)) continue;
     const [wanted, found] = [expected.subarray(offset, offset + size), actual.subarray(offset, offset + size)];
     if (wanted.equals(found)) continue;
+    if (foreign?.get(field)?.(numberOf(wanted), numberOf(found))) continue;
     let at = 0;
     while (wanted[at] === found[at]) at++;
     const finding: NewFinding = {
@@ -82,10 +90,12 @@ export function compareHeader(
   }
 }
 
+const numberOf = (bytes: Buffer): bigint => BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`);
+
 /** Short fields as a number, others as some bytes from the first that differs. */
 function shown(bytes: Buffer, at: number): string {
   if (bytes.length === 0) return 'nothing';
-  if (bytes.length <= 8) return hex(BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`));
+  if (bytes.length <= 8) return hex(numberOf(bytes));
   const some = bytes.subarray(at, at + 16);
   return `bytes ${some.toString('hex').replace(/..(?=.)/g, '$& ')}`;
 }

@@ -45,7 +45,7 @@ export async function verifyDump(
       if (wanted) {
         const form = image.machine.dumpHeader;
         const bytes = withComment(form, wanted, prefix);
-        compareHeader(prefix, { form, bytes, foreign: false, difference: true }, findings);
+        compareHeader(prefix, { form, bytes, foreign: undefined, difference: true }, findings);
       } else if (windows) checkHeader(windows, prefix, expectation?.patched ?? true, findings);
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }

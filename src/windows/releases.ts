@@ -4,6 +4,8 @@ interface Release {
   build: number;
   client: string | undefined;
   server: string | undefined;
+  /** The build whose kernel it runs: an enablement package made it of that one. undefined: its own. */
+  of?: number;
 }
 
 const RELEASES: readonly Release[] = [
@@ -25,23 +27,29 @@ const RELEASES: readonly Release[] = [
   { build: 17134, client: 'Windows 10 1803', server: 'Windows Server 1803' },
   { build: 17763, client: 'Windows 10 1809', server: 'Windows Server 2019' },
   { build: 18362, client: 'Windows 10 1903', server: 'Windows Server 1903' },
-  { build: 18363, client: 'Windows 10 1909', server: 'Windows Server 1909' },
+  { build: 18363, client: 'Windows 10 1909', server: 'Windows Server 1909', of: 18362 },
   { build: 19041, client: 'Windows 10 2004', server: 'Windows Server 2004' },
-  { build: 19042, client: 'Windows 10 20H2', server: 'Windows Server 20H2' },
-  { build: 19043, client: 'Windows 10 21H1', server: undefined },
-  { build: 19044, client: 'Windows 10 21H2', server: undefined },
-  { build: 19045, client: 'Windows 10 22H2', server: undefined },
+  { build: 19042, client: 'Windows 10 20H2', server: 'Windows Server 20H2', of: 19041 },
+  { build: 19043, client: 'Windows 10 21H1', server: undefined, of: 19041 },
+  { build: 19044, client: 'Windows 10 21H2', server: undefined, of: 19041 },
+  { build: 19045, client: 'Windows 10 22H2', server: undefined, of: 19041 },
   { build: 20348, client: undefined, server: 'Windows Server 2022' },
   { build: 22000, client: 'Windows 11 21H2', server: undefined },
   { build: 22621, client: 'Windows 11 22H2', server: undefined },
-  { build: 22631, client: 'Windows 11 23H2', server: undefined },
+  { build: 22631, client: 'Windows 11 23H2', server: undefined, of: 22621 },
   { build: 25398, client: undefined, server: 'Windows Server 23H2' },
   { build: 26100, client: 'Windows 11 24H2', server: 'Windows Server 2025' },
-  { build: 26200, client: 'Windows 11 25H2', server: undefined },
+  { build: 26200, client: 'Windows 11 25H2', server: undefined, of: 26100 },
   { build: 28000, client: 'Windows 11 26H1', server: undefined },
 ];
 
-/** 19042 to 19045 and 18363 run the kernel of 19041 and 18362, whose build number it may show. */
+/**
+ * The build whose kernel a build runs. An enablement package moves on NtBuildNumber and SharedUserData; the version
+ * text and KdVersionBlock, and some dump headers, keep the base build.
+ */
+export const baseBuild = (build: number): number => RELEASES.find((r) => r.build === build)?.of ?? build;
+
+/** What Windows calls a build; null where that is unknown. */
 export function releaseName(build: number, productType: number): string | null {
   const release = RELEASES.find((r) => r.build === build);
   return (productType === 1 ? release?.client : release?.server) ?? null;

@@ -8,6 +8,7 @@ import type { Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
 import { findExport } from './pe-image.ts';
 import type { Processor } from './processors.ts';
+import { baseBuild } from './releases.ts';
 import type { SharedData } from './shared-user-data.ts';
 
 const STEP = 'Windows version';
@@ -45,33 +46,42 @@ export function findVersion(sources: VersionSources, evidence: Evidence): Window
     ['KdVersionBlock', block?.fields.MinorVersion],
     ['NtBuildNumber', exported === undefined ? undefined : exported & 0xffff],
     ['SharedUserData', shared.ntBuildNumber ? shared.ntBuildNumber & 0xffff : undefined],
-    ['NtBuildLab', lab === undefined ? undefined : Number.parseInt(lab, 10) || undefined],
+    // Kernels that are compatible to Windows begin theirs with a date.
+    ['NtBuildLab', lab === undefined ? undefined : Number(/^(\d{4,5})\./.exec(lab)?.[1] ?? 0)],
   ];
   const known = builds.filter((s): s is [string, number] => s[1] !== undefined && s[1] !== 0);
   const [first] = known;
-  if (!first) {
+  const build = first && newestOf(first[1], known);
+  if (!first || build === undefined) {
     evidence.reject(STEP, builds.map(([name]) => name).join(', '), 'none of them is present');
     return undefined;
   }
-  evidence.accept(STEP, `build ${first[1]}`, known.map(([name, build]) => `${name} ${build}`).join(', '));
-  if (known.some(([, build]) => build !== first[1])) {
+  evidence.accept(STEP, `build ${build}`, known.map(([name, build]) => `${name} ${build}`).join(', '));
+  if (known.some(([, other]) => other !== build && other !== baseBuild(build))) {
     space.image.diagnostics.add(
       'warning',
       'build-disagrees',
-      `the build number differs between its sources: ${known.map(([name, build]) => `${name} ${build}`).join(', ')}; ${first[0]}'s was used`,
+      `the build number differs between its sources: ${known.map(([name, build]) => `${name} ${build}`).join(', ')}; ${build} was used`,
     );
   }
   // NtBuildNumber has 0xf in its top nibble on free builds and 0xc on checked ones.
   const majorVersion =
     block?.fields.MajorVersion ?? (exported === undefined ? FREE_BUILD : exported >>> 28 || FREE_BUILD);
   return {
-    build: first[1],
+    build,
     majorVersion: majorVersion & 0xff,
     kdSecondaryVersion: block?.fields.KdSecondaryVersion ?? 0,
     lab,
     kdVersionBlock: block?.address,
   };
 }
+
+/** Of sources that an enablement package made differ, the edition's: it is what Windows calls itself. */
+const newestOf = (first: number, known: readonly (readonly [string, number])[]): number =>
+  known.reduce(
+    (newest, [, build]) => (baseBuild(build) === baseBuild(first) ? Math.max(newest, build) : newest),
+    first,
+  );
 
 function findKdVersionBlock({ space, kernel, kdbg, processors }: VersionSources, evidence: Evidence) {
   const { machine } = space.image;

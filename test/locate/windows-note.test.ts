@@ -33,6 +33,17 @@ describe('the VMCOREINFO note of Windows', () => {
     expect(windows.kdbg.fields.PsLoadedModuleList).toBe(guest.truth.psLoadedModuleList);
   });
 
+  it('is right with the value of MmPfnDatabase, and with the base build of an enablement package', async () => {
+    const guest = buildGuest({ vmcoreinfo: 'good' });
+    const { kernel, truth } = guest;
+    const header = guest.vmcoreinfo!.note.subarray(24);
+    kernel.read(truth.pfnDatabaseVariable, 8).copy(header, 0x18);
+    kernel.u32(0xfffff780_00000260n, 19045);
+    const windows = await locate(guest);
+    expect(windows.version.build).toBe(19045);
+    expect(windows.diagnostics.list).toEqual([]);
+  });
+
   it('leads to the root and the kernel where there are no CPU states, without a search', async () => {
     const guest = buildGuest({ vmcoreinfo: 'good', startBlock: false });
     const windows = await locate(guest, { withoutNotes: true });

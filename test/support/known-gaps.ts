@@ -14,14 +14,6 @@ export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }
     point: 3,
     what: 'a process without page tables hides address, parent and root of every process, and their session memory',
   },
-  'enablement-package': {
-    point: 4,
-    what: "lab string of the base build beside the edition's NtBuildNumber: a false build-disagrees",
-  },
-  'verify-enablement': {
-    point: 4,
-    what: "verify of Windows' own dump: header with the base build, memory with the edition",
-  },
   'swizzled-entries': { point: 5, what: 'transition entries with bit 35, 38 or 39 set against L1TF' },
   'session-space': { point: 6, what: 'win32k, cdd: images are read in one address space only' },
   'exports-paged-out': { point: 7, what: 'the export directory is not present: the crashing processor is unknown' },
@@ -33,14 +25,12 @@ export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }
   'header-unset-fields': { point: 8, what: 'VersionUser and SecondaryDataState are left "PAGE"' },
   'header-boot-id': { point: 8, what: 'BootId is SharedUserData + 0x2c4' },
   'header-104e': { point: 8, what: 'byte 0x104e is 4 on 22621 and later' },
-  'verify-root-bits': { point: 8, what: "verify of Windows' own dump: low bits in DirectoryTableBase" },
   'raw-pointers': { point: 9, what: 'raw-pointer PTEs of 22621 and later are taken for transition' },
   'full-name': { point: 22, what: 'a name without room for its NUL voids the names of all' },
   'sixteen-byte-names': { point: 22, what: 'ImageFileName has 16 bytes before Windows 7' },
   'early-boot': { point: 23, what: 'SharedUserData has no version yet' },
   'crash-root': { point: 25, what: "the header has System's root where the crashing process's is in the PRCB" },
   'stack-in-image': { point: 26, what: 'a captured frame whose stack lies in the kernel image is refused' },
-  'dated-lab': { point: 26, what: 'a version text that begins with a date: a false build-disagrees' },
 };
 
 /** A test of what is right. While `gap` is listed as known, the test is that the check fails, by an assertion. */
