@@ -258,6 +258,27 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/memory/',
   },
   {
+    what: 'swizzled entries taken as they are',
+    file: 'memory/address-space.ts',
+    find: 'return unswizzle(entry, this.#swizzledBit);',
+    replace: 'return entry;',
+    tests: 'test/memory/swizzle.test.ts',
+  },
+  {
+    what: 'any common bit is cleared though memory is missing',
+    file: 'memory/swizzle.ts',
+    find: 'beyondMemory || samples.length >= MANY_SAMPLES ? bit : undefined',
+    replace: 'beyondMemory || samples.length > 0 ? bit : undefined',
+    tests: 'test/memory/swizzle.test.ts',
+  },
+  {
+    what: 'pointers taken for entries in transition',
+    file: 'machines/x64/paging.ts',
+    find: 'high >>> POINTER_SHIFT === POINTER_BITS && (low & 0xf) === 0',
+    replace: 'low === 0',
+    tests: 'test/memory/swizzle.test.ts',
+  },
+  {
     what: 'tables without end',
     file: 'memory/table-walk.ts',
     find: 'this.#tables >= this.#map.pages',

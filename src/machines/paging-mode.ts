@@ -6,12 +6,15 @@ export type PageEntry =
   | { kind: 'table'; physical: number }
   /** Maps a page, large if it is of a level above the last. @see size bytes */
   | { kind: 'page'; physical: number; size: number }
-  /** Not present to the hardware, but Windows still has the page in memory there. */
-  | { kind: 'transition'; physical: number }
+  /** Not present to the hardware, but Windows still has the page in memory there. `swizzled`: see `PagingMode.unswizzle`. */
+  | { kind: 'transition'; physical: number; swizzled?: boolean }
   /** The virtual address of Windows' own prototype entry, which says where the page is. */
-  | { kind: 'prototype'; entry: bigint };
+  | { kind: 'prototype'; entry: bigint; swizzled?: boolean };
 
 /** An entry that says nothing, shared since most do. */
+/** An entry that is not present to the hardware, though its page may be in memory. */
+export type SoftwareEntry = Extract<PageEntry, { kind: 'transition' | 'prototype' }>;
+
 export const ABSENT: PageEntry = { kind: 'absent' };
 
 /** A level of page tables. */
@@ -40,6 +43,13 @@ export interface PagingMode {
    * @param high its upper half; 0 where entries have 4 bytes
    */
   decode(level: number, low: number, high: number): PageEntry;
+  /**
+   * Windows may set one address bit in entries that are not present, against speculative reads of their pages (L1TF).
+   * The entry without that bit, if it is one of those that can have it set. undefined: no entry has.
+   *
+   * @param bit undefined: not known which
+   */
+  unswizzle?: ((entry: SoftwareEntry, bit: number | undefined) => SoftwareEntry) | undefined;
   /** Entries of the root from this one on map the kernel's half. */
   kernelFrom: number;
   /** Windows maps its own tables by entries of this level that lead back to tables of this level. */

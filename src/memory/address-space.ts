@@ -1,9 +1,10 @@
 /** Virtual memory: one page walker for every machine and paging mode. */
 import { isCanonical, pointerAt } from '../core/bits.ts';
 import { hex, hex64, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
-import { entryAt, type PageEntry, type PagingMode, rawEntryAt } from '../machines/paging-mode.ts';
+import { entryAt, type PageEntry, type PagingMode, rawEntryAt, type SoftwareEntry } from '../machines/paging-mode.ts';
 import type { ReadVirtual } from '../machines/read-virtual.ts';
 import type { MemoryImage } from './image.ts';
+import { findSwizzledBit } from './swizzle.ts';
 
 /** Why an address does not translate. */
 export interface Fault {
@@ -50,6 +51,8 @@ export class AddressSpace {
   readonly mode: PagingMode;
   readonly #tlb = new Map<number, number>();
   #inPrototype = false;
+  /** null: not looked for yet. */
+  #swizzledBit: number | undefined | null = null;
 
   constructor(image: MemoryImage, root: PhysicalAddress, mode: PagingMode) {
     this.image = image;
@@ -94,18 +97,28 @@ export class AddressSpace {
 
   /** The page of a last-level entry that is not present in the hardware's sense, but still in memory. */
   softwarePage(entry: PageEntry): number | undefined {
-    if (entry.kind === 'transition') return entry.physical;
+    if (entry.kind !== 'transition' && entry.kind !== 'prototype') return undefined;
+    const plain = this.#unswizzled(entry);
+    if (plain.kind === 'transition') return plain.physical;
     // A prototype entry can itself be behind another, which real systems never do: one level only.
-    if (entry.kind !== 'prototype' || this.#inPrototype) return undefined;
+    if (this.#inPrototype) return undefined;
     const { mode } = this;
     this.#inPrototype = true;
     try {
-      const bytes = this.read(entry.entry, mode.entrySize);
+      const bytes = this.read(plain.entry, mode.entrySize);
       const behind = bytes && entryAt(mode, mode.levels.length - 1, bytes, 0);
-      return behind?.kind === 'page' || behind?.kind === 'transition' ? behind.physical : undefined;
+      return behind?.kind === 'page' ? behind.physical : behind && this.softwarePage(behind);
     } finally {
       this.#inPrototype = false;
     }
+  }
+
+  #unswizzled(entry: SoftwareEntry): SoftwareEntry {
+    const { unswizzle } = this.mode;
+    if (!unswizzle || !entry.swizzled) return entry;
+    // Costly, and most address spaces are asked for nothing that is not present.
+    if (this.#swizzledBit === null) this.#swizzledBit = findSwizzledBit(this.image, this.root, this.mode);
+    return unswizzle(entry, this.#swizzledBit);
   }
 
   /** The physical address, or undefined where the address is not mapped. Cached by page. */

@@ -1,6 +1,6 @@
 /** x64 page tables (Intel SDM volume 3, 4.5): 4 levels, or 5 with CR4.LA57. */
 import { PAGE_SIZE } from '../../core/units.ts';
-import { ABSENT, type PageEntry, type PagingLevel, type PagingMode } from '../paging-mode.ts';
+import { ABSENT, type PageEntry, type PagingLevel, type PagingMode, type SoftwareEntry } from '../paging-mode.ts';
 
 const PRESENT = 0x1;
 const LARGE = 0x80;
@@ -13,18 +13,45 @@ const FOUR = [level('PML4E', 39), level('PDPTE', 30, true), level('PDE', 21, tru
 const PROTOTYPE = 0x400;
 const TRANSITION = 0x800;
 
+/** Clear: the entry may be swizzled. Set: the page's address has that bit itself. */
+const NOT_SWIZZLED = 0x10;
+
+/** Of an entry's upper half: bits 63 to 47 of a kernel pointer. */
+const POINTER_SHIFT = 15;
+const POINTER_BITS = 0x1_ffff;
+
 /** MMPTE_TRANSITION and MMPTE_PROTOTYPE (types in public symbols; checked against Volatility 3 and MemProcFS). */
 function softwareEntry(low: number, high: number): PageEntry {
+  // Since 22621 some entries are pointers: (entry & 0xffff80000000000f) == 0xffff800000000000.
+  if (high >>> POINTER_SHIFT === POINTER_BITS && (low & 0xf) === 0) return ABSENT;
+  const swizzled = (low & NOT_SWIZZLED) === 0;
   if ((low & (PROTOTYPE | TRANSITION)) === TRANSITION) {
-    // Bits above 44 are not the frame's: Windows flips one of them against L1TF.
-    return { kind: 'transition', physical: (high & 0x1fff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0) };
+    return { kind: 'transition', physical: (high & 0xf_ffff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0), swizzled };
   }
   // Prototype entries lie in the kernel, 8-byte aligned.
   if ((low & 0x7_0400) === PROTOTYPE && high >>> 31 === 1) {
     const entry = (BigInt(high) << 16n) | BigInt(low >>> 16) | 0xffff_0000_0000_0000n;
-    return { kind: 'prototype', entry };
+    return { kind: 'prototype', entry, swizzled };
   }
   return ABSENT;
+}
+
+/** No guest has memory up there: where the bit is not known, those are not the address's. */
+const FIRST_DOUBTFUL_BIT = 45;
+
+/** An entry has a prototype's address from this bit on. */
+const PROTOTYPE_SHIFT = 16;
+
+/** See `PagingMode.unswizzle`. The bit is the highest that the processor implements (types in public symbols, 22631). */
+function unswizzle(entry: SoftwareEntry, bit: number | undefined): SoftwareEntry {
+  if (!entry.swizzled) return entry;
+  if (entry.kind === 'transition') {
+    const { physical } = entry;
+    if (bit === undefined) return { ...entry, physical: physical % 2 ** FIRST_DOUBTFUL_BIT };
+    const isSet = Math.floor(physical / 2 ** bit) % 2 === 1;
+    return { ...entry, physical: isSet ? physical - 2 ** bit : physical };
+  }
+  return bit === undefined ? entry : { ...entry, entry: entry.entry & ~(1n << BigInt(bit - PROTOTYPE_SHIFT)) };
 }
 
 function decodeIn(levels: readonly Level[]): PagingMode['decode'] {
@@ -45,6 +72,7 @@ const COMMON = {
   entrySize: 8,
   kernelFrom: 256,
   selfMapLevel: 0,
+  unswizzle,
   // PCID and flags below; bit 63 says "do not flush".
   root: { address: 0x000f_ffff_ffff_f000n, reserved: 0x7ff0_0000_0000_0000n },
 } as const;
