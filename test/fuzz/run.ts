@@ -1,6 +1,6 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
 
-import { Elf2dmpError } from '../../src/core/errors.ts';
+import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
@@ -34,7 +34,8 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
     });
     try {
       const windows = await locateWindows(image);
-      const { plan, contexts } = planConversion(windows);
+      const planned = planConversion(windows);
+      const { plan, contexts } = planned;
       const { shown } = contexts;
       for (const { start, size } of plan.extents) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
@@ -47,10 +48,10 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
         if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
       JSON.stringify(describeWindows(windows, contexts));
-      const wrong = recipe.oracle ? disagreement(subject, windows, shown, plan.patches) : undefined;
+      const wrong = recipe.oracle ? disagreement(subject, windows, planned) : undefined;
       if (wrong) return { problem: wrong };
-      const { list, losses } = windows.image.diagnostics;
-      return { how: losses.length > 0 ? 'losses' : 'good', codes: [...new Set(list.map((d) => d.code))] };
+      const { list, outcome } = reported(windows, planned);
+      return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
     } finally {
       image.close();
     }
@@ -71,14 +72,14 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
 
 type Planned = ReturnType<typeof planConversion>;
 
+/** What a conversion reports: of the image, and of the plan. */
+const reported = (windows: Windows, planned: Planned): Diagnostics =>
+  Diagnostics.join(windows.image.diagnostics.list, planned.diagnostics);
+
 /** The guest's word and the notes are whole: a register, address or patch that is shown as sure has to be right. */
-function disagreement(
-  { guest }: Subject,
-  windows: Windows,
-  shown: Planned['contexts']['shown'],
-  patches: Planned['plan']['patches'],
-): string | undefined {
+function disagreement({ guest }: Subject, windows: Windows, planned: Planned): string | undefined {
   const { truth, cpus } = guest;
+  const { shown } = planned.contexts;
   if (windows.kernel.base !== truth.kernelBase) return `kernel base ${windows.kernel.base.toString(16)}`;
   if (windows.kdbg.address !== truth.kdbg) return undefined; // damaged beyond use: a stale one may be all there is
   for (const { processor, source, frame } of shown) {
@@ -89,7 +90,7 @@ function disagreement(
       return `processor ${processor.number} shows another CPU's registers`;
     }
   }
-  for (const { what, virtual, bytes, original } of patches) {
+  for (const { what, virtual, bytes, original } of planned.plan.patches) {
     if (/^KDBG/.test(what) && virtual >= truth.kdbg && virtual < truth.kdbg + 0x1000n) continue;
     const number = Number(/\d+$/.exec(what)?.[0]);
     const real = truth.processors[number];
@@ -97,7 +98,7 @@ function disagreement(
     const inside = homes.some((home) => virtual >= home && virtual + BigInt(bytes.length) <= home + 0x1000n);
     // Where there was nothing, nothing is lost: the debugger follows the same pointer to the right registers.
     const costs = original.some((byte) => byte !== 0);
-    if (!inside && costs && windows.image.diagnostics.list.length === 0) {
+    if (!inside && costs && reported(windows, planned).list.length === 0) {
       return `${what} would be written to ${virtual.toString(16)}, and nothing says that anything is wrong`;
     }
   }
