@@ -715,6 +715,11 @@ export const DIAGNOSTICS = {
     severity: 'warning',
     means: 'The page map is so large that LeechCore and MemProcFS refuse the dump. WinDbg reads it.',
   },
+  'unaligned-pages': {
+    severity: 'warning',
+    means: 'The pages stayed where the input has them, so LeechCore and MemProcFS refuse the dump. WinDbg reads it.',
+    todo: 'For those, convert without `--reflink`; after `--in-place`, use `--undo` first.',
+  },
   'zero-pages-dropped': {
     severity: 'loss',
     means: 'Pages of zeros were left out, as `--drop-zero-pages` asks; a debugger cannot tell them from missing ones.',

@@ -1,22 +1,33 @@
 /** The page map of bitmap dumps: bit n, least significant first, is PFN n. */
+import { alignUp } from '../core/bits.ts';
 import { PAGE_SIZE } from '../core/units.ts';
-import { BITMAP_SIGNATURE_FULL, BITMAP_SIGNATURE_KERNEL, BITMAP_VALID, BitmapDumpHeader } from '../formats/win-dump.ts';
+import { BITMAP_SIGNATURE_KERNEL, BITMAP_VALID, BitmapDumpHeader } from '../formats/win-dump.ts';
 import type { Extent } from '../memory/runs.ts';
 
-/** Bytes that the bitmap header and map take for memory that ends at `end`. */
-export const bitmapSize = (end: number): number => BitmapDumpHeader.size + Math.ceil(end / PAGE_SIZE / 8);
+/**
+ * The map has whole words, its bits beyond the last page clear: LeechCore reads `Pages & ~63` bits of it, kdmp-parser
+ * `Pages / 8` bytes, and Volatility 3 words of 32 bits, also of what follows (docs/readers.md).
+ */
+const WORD_BITS = 64;
 
-/** Bitmap header and map; pages begin at file offset `firstPage`. `full`: nothing was left out on purpose. */
-export function encodeBitmap(extents: readonly Extent[], pages: number, firstPage: number, full = true): Buffer {
+/** Bits of the map for memory that ends at `end`. */
+const bitsFor = (end: number): number => alignUp(end / PAGE_SIZE, WORD_BITS);
+
+/** Bytes that the bitmap header and map take for memory that ends at `end`. */
+export const bitmapSize = (end: number): number => BitmapDumpHeader.size + bitsFor(end) / 8;
+
+/** Bitmap header and map; pages begin at file offset `firstPage`. */
+export function encodeBitmap(extents: readonly Extent[], pages: number, firstPage: number): Buffer {
   const last = extents.at(-1);
-  const bits = last ? (last.start + last.size) / PAGE_SIZE : 0;
-  const buffer = Buffer.alloc(bitmapSize(bits * PAGE_SIZE));
+  const end = last ? last.start + last.size : 0;
+  const buffer = Buffer.alloc(bitmapSize(end));
   BitmapDumpHeader.write(buffer, 0, {
-    Signature: full ? BITMAP_SIGNATURE_FULL : BITMAP_SIGNATURE_KERNEL,
+    // radare2 refuses the other one; WinDbg goes by the header's type and attributes alone.
+    Signature: BITMAP_SIGNATURE_KERNEL,
     ValidDump: BITMAP_VALID,
     FirstPage: BigInt(firstPage),
     TotalPresentPages: BigInt(pages),
-    Pages: BigInt(bits),
+    Pages: BigInt(bitsFor(end)),
   });
   const map = buffer.subarray(BitmapDumpHeader.size);
   for (const { start, size } of extents) setBits(map, start / PAGE_SIZE, (start + size) / PAGE_SIZE);

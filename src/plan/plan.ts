@@ -80,6 +80,13 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
       `the page map takes ${bytes(prefixSize - form.size)}, so the pages begin at ${hex(firstPage)}: WinDbg reads such a dump, LeechCore and MemProcFS refuse it`,
     );
   }
+  if (type !== 'full' && firstPage % PAGE_SIZE !== 0) {
+    diagnostics.add(
+      'warning',
+      'unaligned-pages',
+      `the pages begin at ${hex(firstPage)}, which is not a multiple of ${hex(PAGE_SIZE)}, because they stay where the input has them: WinDbg reads such a dump, LeechCore and MemProcFS refuse it; a dump that is copied has none of this`,
+    );
+  }
   const prefix = Buffer.alloc(prefixSize);
   form
     .encode({
@@ -91,7 +98,7 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
       requiredSpace: size,
     })
     .copy(prefix);
-  if (type !== 'full') encodeBitmap(extents, pages, firstPage, type === 'bitmap').copy(prefix, form.size);
+  if (type !== 'full') encodeBitmap(extents, pages, firstPage).copy(prefix, form.size);
   const patches = keepPatches(options.patches, extents, diagnostics);
   return { type, prefix, firstPage, extents, pages, size, patches, diagnostics: diagnostics.list };
 }

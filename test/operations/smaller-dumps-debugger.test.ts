@@ -50,7 +50,7 @@ describe.skipIf(!debuggerAvailable() || !qemuAvailable())('smaller dumps in the 
       image: virtualMemory(guest.truth.kernelBase, 0x1000),
       modified: virtualMemory(IN_TRANSITION.modified, PAGE),
     };
-    const answers = async (type: 'full' | 'kernel' | 'active') => {
+    const answers = async (type: 'full' | 'bitmap' | 'kernel' | 'active') => {
       const output = join(dir, `${type}.dmp`);
       const report = await convert({ input, output, type });
       expect(report.outcome).toBe('good');
@@ -64,19 +64,22 @@ describe.skipIf(!debuggerAvailable() || !qemuAvailable())('smaller dumps in the 
       return { report, opening, ...seen };
     };
     const full = await answers('full');
+    const bitmap = await answers('bitmap');
     const kernel = await answers('kernel');
     const active = await answers('active');
     for (const name of Object.keys(same) as (keyof typeof same)[]) {
+      expect(bitmap[name], name).toEqual(full[name]);
       expect(kernel[name], name).toEqual(full[name]);
       expect(active[name], name).toEqual(full[name]);
     }
-    expect([kernel.complaints, active.complaints]).toEqual([[], []]);
+    expect([bitmap.complaints, kernel.complaints, active.complaints]).toEqual([[], [], []]);
+    expect(bitmap.opening).toContain('Full address space is available');
     expect(kernel.opening).toContain('Kernel address space is available');
     expect(active.opening).toContain('Active memory is available');
     expect(full.user.output).toMatch(/90 eb fe 90/);
     expect(active.user.output).toEqual(full.user.output);
     expect(kernel.user.output).toMatch(/\?\? \?\? \?\? \?\?/);
-    for (const seen of [full, kernel, active]) {
+    for (const seen of [full, bitmap, kernel, active]) {
       expect(seen.session.output).toContain(added.fill(added.session).toString('hex', 0, 1));
     }
     expect(kernel.report.dump.pages).toBeLessThan(active.report.dump.pages);

@@ -105,11 +105,11 @@ describe('runs', () => {
     expect(plan(scattered(42)).type).toBe('full');
     const { type, prefix, firstPage, pages, size } = plan(scattered(43));
     expect([type, prefix.readUInt32LE(0xf98)]).toEqual(['bitmap', 5]);
-    expect(prefix.toString('latin1', 0x2000, 0x2008)).toBe('FDMPDUMP');
+    expect(prefix.toString('latin1', 0x2000, 0x2008)).toBe('SDMPDUMP');
     expect(prefix.readBigUInt64LE(0x2020)).toBe(BigInt(firstPage));
     expect(prefix.readBigUInt64LE(0x2028)).toBe(43n);
-    expect(prefix.readBigUInt64LE(0x2030)).toBe(85n);
-    expect([...prefix.subarray(0x2038, 0x2043)]).toEqual([...new Array(10).fill(0x55), 0x15]);
+    expect(prefix.readBigUInt64LE(0x2030)).toBe(128n);
+    expect([...prefix.subarray(0x2038)]).toEqual([...new Array(10).fill(0x55), 0x15, 0, 0, 0, 0, 0]);
     expect([pages, firstPage, size]).toEqual([43, 0x3000, 0x3000 + 43 * 0x1000]);
   });
 
@@ -118,7 +118,7 @@ describe('runs', () => {
       fc.property(fc.uniqueArray(fc.nat(300), { minLength: 2, maxLength: 40 }), (cuts) => {
         cuts.sort((a, b) => a - b);
         const extents = [];
-        const bits = new Array(304).fill(0);
+        const bits = new Array(320).fill(0);
         let pages = 0;
         for (let i = 0; i + 1 < cuts.length; i += 2) {
           extents.push({ start: pa(cuts[i]! * 0x1000), size: (cuts[i + 1]! - cuts[i]!) * 0x1000 });
@@ -183,7 +183,8 @@ describe('runs', () => {
 
   it.each([
     [0x1000000, []],
-    [0x1000001, ['large-bitmap']],
+    [0x1001000, ['large-bitmap']],
+    [0x3123, ['unaligned-pages']],
   ])('warns where LeechCore would refuse: pages from 0x%x', (firstPage, codes) => {
     const { diagnostics } = plan(imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }]), [], {
       type: 'bitmap',
