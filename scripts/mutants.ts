@@ -49,6 +49,27 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers',
   },
   {
+    what: 'the page map ends at the last page',
+    file: 'plan/bitmap.ts',
+    find: 'alignUp(end / PAGE_SIZE, WORD_BITS)',
+    replace: 'alignUp(end / PAGE_SIZE, 8)',
+    tests: 'test/plan/other-readers.test.ts',
+  },
+  {
+    what: 'the page map has the signature that radare2 refuses',
+    file: 'plan/bitmap.ts',
+    find: 'Signature: BITMAP_SIGNATURE_KERNEL',
+    replace: "Signature: Buffer.from('FDMP')",
+    tests: 'test/plan/other-readers.test.ts',
+  },
+  {
+    what: 'unaligned pages are not warned of',
+    file: 'plan/plan.ts',
+    find: 'firstPage % PAGE_SIZE !== 0',
+    replace: 'firstPage < 0',
+    tests: 'test/plan/other-readers.test.ts',
+  },
+  {
     what: "zstd's checksum not compared",
     file: 'source/zstd.ts',
     find: '!== checksum.readUInt32LE()',

@@ -41,7 +41,8 @@ export function kdmpParser(file: Buffer): Reading {
   if (!signed(file)) return 'signature';
   // MxCsr of the header's context, and the copy of it in the area of XMM registers.
   if (u32(file, 0x348 + 0x34) !== u32(file, 0x348 + 0x118)) return 'MxCsr';
-  if (typeOf(file) === 1) return text(file, 0x88, 4) === 'PAGE' || text(file, 0x90, 8) === 'PAGEPAGE' ? 'runs' : runs(file);
+  if (typeOf(file) === 1)
+    return text(file, 0x88, 4) === 'PAGE' || text(file, 0x90, 8) === 'PAGEPAGE' ? 'runs' : runs(file);
   if (typeOf(file) !== 5 && typeOf(file) !== 6) return 'type';
   if (!/^[FS]DMPDUMP$/.test(text(file, HEADER, 8))) return 'bitmap signature';
   return bitmap(file, 8 * Math.floor(u64(file, 0x2030) / 8));
