@@ -107,7 +107,7 @@ export type { OpenOptions } from './readers/input.ts';
 export type { ConversionReport, UndoReport } from './report/conversion.ts';
 export type { ErrorReport, FailureReport } from './report/failure.ts';
 export type { InfoReport, InputReport } from './report/input.ts';
-export type { CodePlace, ProcessorReport } from './report/processors.ts';
+export type { CodePlace, ProcessorReport, SourceReport, SymbolReport } from './report/processors.ts';
 export type { FrameReport, ProcessorStackReport, StackReport } from './report/stacks.ts';
 export type { WindowsInfo, WindowsReport } from './report/windows.ts';
 export type { Windows } from './windows/windows.ts';
