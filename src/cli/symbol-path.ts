@@ -1,6 +1,6 @@
 /** The symbol path of a command: its option, or the environment's. */
 import { existsSync } from 'node:fs';
-import { localSymbolPaths } from '../symbols/store.ts';
+import { localSymbolPaths } from '../options/symbol-path.ts';
 
 /**
  * `--symbols`; else what `ELF2DMP_SYMBOL_PATH` or `_NT_SYMBOL_PATH` have on this machine: their servers, and paths of

@@ -1,6 +1,7 @@
 /** Symbols for the operations that name code. */
 import type { Diagnostic } from '../core/errors.ts';
-import { localSymbolPaths, SymbolStore } from '../symbols/store.ts';
+import { localSymbolPaths } from '../options/symbol-path.ts';
+import { SymbolStore } from '../symbols/store.ts';
 import { type SymbolProblem, Symbols } from '../symbols/symbols.ts';
 
 /**

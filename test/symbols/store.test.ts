@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { localSymbolPaths, SymbolStore } from '../../src/symbols/store.ts';
+import { localSymbolPaths } from '../../src/options/symbol-path.ts';
+import { SymbolStore } from '../../src/symbols/store.ts';
 import { Symbols } from '../../src/symbols/symbols.ts';
 import { GUID, makePdb } from './pdb-file.ts';
 

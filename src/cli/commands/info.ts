@@ -1,9 +1,7 @@
 /** `elf2dmp info FILE`: describes a dump and the guest in it. */
-import { printable } from '../../core/errors.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { checkTogether } from '../../options/check.ts';
 import type { InfoReport } from '../../report/input.ts';
-import { isUsableName, pdbFileName } from '../../symbols/identity.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
@@ -19,8 +17,8 @@ export function infoJob({ names: [file], values }: Given): Job {
   checkTogether(values);
   const args = withDefaults('info', values);
   const { json, verbose } = args;
-  const render = (report: InfoReport): string => {
-    if (args['symbols-needed']) return symbolsNeeded(report);
+  const render = async (report: InfoReport): Promise<string> => {
+    if (args['symbols-needed']) return (await import('../text/symbols-needed.ts')).symbolsNeeded(report);
     return json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report);
   };
   const inspection: InspectOptions = {
@@ -51,18 +49,11 @@ export function infoJob({ names: [file], values }: Given): Job {
         if (page) await writePage?.(page);
         line?.clear();
         writeDiagnostics(report.diagnostics, { quiet: false, verbose });
-        process.stdout.write(render(report));
+        process.stdout.write(await render(report));
         return report.problem ? EXIT_OF_KIND[report.problem.kind] : EXIT.good;
       } finally {
         line?.clear();
       }
     },
   };
-}
-
-/** Paths in a symbol store of the PDBs that are not at hand, one a line, each once. */
-function symbolsNeeded({ windows }: InfoReport): string {
-  const pdbs = [windows?.kernel.pdb, ...(windows?.modules ?? []).map(({ pdb }) => pdb)];
-  const needed = pdbs.filter((pdb) => pdb && pdb.found !== true && isUsableName(pdbFileName(pdb)));
-  return [...new Set(needed.map((pdb) => `${printable(pdb!.symbolPath)}\n`))].join('');
 }
