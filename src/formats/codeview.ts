@@ -7,6 +7,7 @@ export const CV_SIGNATURE_C13 = 4;
 /** How every record of symbols and types begins. Length counts what follows it. */
 export const RecordHeader = struct({ name: 'RECORD', size: 4, fields: { Length: u16(0), Kind: u16(2) } });
 
+/** Kinds of symbols. */
 export const S_END = 0x0006;
 export const S_THUNK32 = 0x1102;
 export const S_BLOCK32 = 0x1103;
@@ -30,16 +31,19 @@ export const ProcSym = struct({
   size: 39,
   fields: { End: u32(8), Size: u32(16), Offset: u32(32), Section: u16(36) },
 });
+/** Code that only leads to other code. */
 export const ThunkSym = struct({
   name: 'THUNKSYM32',
   size: 25,
   fields: { End: u32(8), Offset: u32(16), Section: u16(20), Size: u16(22), Ordinal: u8(24) },
 });
+/** What the linker knows by name. */
 export const PublicSym = struct({
   name: 'PUBSYM32',
   size: 14,
   fields: { Flags: u32(4), Offset: u32(8), Section: u16(12) },
 });
+/** A call that was inlined; annotations follow. */
 export const InlineSiteSym = struct({
   name: 'INLINESITESYM',
   size: 16,
@@ -76,7 +80,7 @@ export const SubsectionHeader = struct({
   size: 8,
   fields: { Kind: u32(0), Size: u32(4) },
 });
-export const SUBSECTION_IGNORED = 0x8000_0000;
+/** Kinds of C13 subsections. */
 export const SUBSECTION_LINES = 0xf2;
 export const SUBSECTION_CHECKSUMS = 0xf4;
 export const SUBSECTION_INLINEES = 0xf6;
@@ -89,6 +93,7 @@ export const LinesHeader = struct({
   size: 12,
   fields: { Offset: u32(0), Section: u16(4), Flags: u16(6), Size: u32(8) },
 });
+/** Flags of LinesHeader. */
 export const LINES_HAVE_COLUMNS = 1;
 
 /** File: offset in the checksums subsection. Size is that of header, lines and columns. */
@@ -125,6 +130,7 @@ export const CrossScopeExport = struct({
   fields: { Local: u32(0), Global: u32(4) },
 });
 
+/** Kinds of types and ids. */
 export const LF_CLASS = 0x1504;
 export const LF_STRUCTURE = 0x1505;
 export const LF_UNION = 0x1506;

@@ -4,6 +4,7 @@
  */
 import { raw, struct, u32 } from '../core/struct.ts';
 
+/** How PDBs since Visual C++ 7 begin. */
 export const MSF_MAGIC = Buffer.from('Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0', 'latin1');
 /** How PDBs of Visual C++ 2.0 to 6.0 begin. */
 export const MSF_MAGIC_2 = Buffer.from('Microsoft C/C++ program database 2.00\r\n\x1aJG', 'latin1');
@@ -31,6 +32,7 @@ export const MsfHeader = struct({
   },
 });
 
+/** Bytes of a page. */
 export const MSF_PAGE_SIZES: readonly number[] = [512, 1024, 2048, 4096, 8192, 16384, 32768];
 
 /** The size of a stream that does not exist. */

@@ -20,8 +20,10 @@ export const NamesHeader = struct({
   size: 12,
   fields: { Signature: u32(0), Version: u32(4), Size: u32(8) },
 });
+/** How `/names` begins. */
 export const NAMES_SIGNATURE = 0xeffe_effe;
 
+/** How the DBI stream begins. */
 export const DbiHeader = struct({
   name: 'NewDBIHdr',
   size: 64,
@@ -46,6 +48,7 @@ export const DbiHeader = struct({
     Machine: u16(58),
   },
 });
+/** Signature of that header. */
 export const DBI_SIGNATURE = 0xffff_ffff;
 
 /** A module of the DBI stream; its name and its object file's, zero-terminated, follow; then padding to 4 bytes. */
@@ -65,6 +68,7 @@ export const SectionContribution = struct({
   size: 28,
   fields: { Section: u16(0), Offset: u32(4), Size: u32(8), Module: u16(16) },
 });
+/** Bytes of an entry of version 2. */
 export const SECTION_CONTRIBUTION_2_SIZE = 32;
 
 /** Slots of the debug header: u16 stream numbers. */

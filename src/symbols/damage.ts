@@ -2,6 +2,7 @@
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError } from '../core/errors.ts';
 
+/** Where a PDB is damaged. */
 export interface Damage {
   file: string;
   /** Name of the structure in its specification. */

@@ -62,6 +62,7 @@ class TypeRecords {
   }
 }
 
+/** Names of inlined functions by their index in the IPI stream. */
 export class FunctionIds {
   readonly #pdb: PdbFile;
   readonly #streams = new Map<number, TypeRecords | undefined>();

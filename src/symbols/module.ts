@@ -71,6 +71,7 @@ export interface FunctionRecord {
   thunk: boolean;
 }
 
+/** A line of a file. */
 export interface SourceLine {
   /** Offset in the module's checksums subsection. */
   file: number;
@@ -111,6 +112,7 @@ interface LineEntryAt extends SourceLine {
   offset: number;
 }
 
+/** One module's symbols and lines; its tables are made when they are first asked. */
 export class ModuleSymbols {
   readonly #pdb: PdbFile;
   readonly #module: PdbModule;

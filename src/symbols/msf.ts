@@ -20,6 +20,7 @@ const MAX_STREAMS = 0xffff;
 /** Enough for a PDB of 32 GiB; the directories of real ones take some 100 KiB. */
 const MAX_DIRECTORY = 64 * MIB;
 
+/** An MSF file: header and directory. */
 export class MsfFile {
   readonly source: ByteSource;
   readonly pageSize: number;
@@ -151,6 +152,7 @@ function refuseOtherFormats(file: string, start: Buffer): void {
   });
 }
 
+/** A stream of an MSF file. */
 export class MsfStream {
   readonly file: MsfFile;
   readonly number: number;

@@ -66,6 +66,7 @@ interface Omap {
 
 type Dbi = ReturnType<typeof DbiHeader.read>;
 
+/** An open PDB. */
 export class PdbFile {
   readonly msf: MsfFile;
   /** 32 upper-case hex digits. */

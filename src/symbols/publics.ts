@@ -8,6 +8,7 @@ import { lastAtOrBelow, RangeCollector, type Ranges } from './ranges.ts';
 /** Of one PDB: browsers have some 500,000. */
 const MAX_PUBLICS = 0x40_0000;
 
+/** What the linker knows by name. */
 export interface PublicSymbol {
   /** RVA of the image as it was linked. */
   start: number;
@@ -15,6 +16,7 @@ export interface PublicSymbol {
   name: string;
 }
 
+/** The public symbols of a PDB, sorted by address. */
 export class Publics {
   readonly #window: StreamWindow | undefined;
   /** Values are offsets of records. */

@@ -20,6 +20,7 @@ export interface RefusedPdb {
   reason: Reason;
 }
 
+/** What a search came to. */
 export interface FoundPdb {
   /** Open: to be closed by the caller. */
   pdb: PdbFile | undefined;
@@ -28,6 +29,7 @@ export interface FoundPdb {
 
 type Place = { kind: 'file' | 'directory'; path: string };
 
+/** Places to search for PDBs, in their order. */
 export class SymbolStore {
   readonly #places: readonly Place[];
   /** Names in a directory, by their lower-case form. */

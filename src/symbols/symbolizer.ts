@@ -20,6 +20,7 @@ export interface InlinedCall {
   line: number | undefined;
 }
 
+/** What a PDB says of an address. */
 export interface CodeSymbol {
   name: string;
   /** From the function's start to the address, bytes. */
@@ -38,6 +39,7 @@ export interface CodeSymbol {
   certain: boolean;
 }
 
+/** What is known of an address. */
 export interface LookUpOptions {
   /** The address is one that a call returns to: the function, line and inlined calls are those of the call before it. */
   returnAddress?: boolean;
@@ -48,6 +50,7 @@ export interface LookUpOptions {
   functionBegin?: number | undefined;
 }
 
+/** Names the code of one image by its PDB. */
 export class Symbolizer {
   readonly pdb: PdbFile;
   readonly #ids: FunctionIds;

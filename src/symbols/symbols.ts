@@ -4,6 +4,7 @@ import { type PdbIdentity, symbolPath } from './identity.ts';
 import type { RefusedPdb, SymbolStore } from './store.ts';
 import { type CodeSymbol, type LookUpOptions, Symbolizer } from './symbolizer.ts';
 
+/** A PDB that was found, and is not used. */
 export interface SymbolProblem {
   /** Of the PDB that was wanted: `name.pdb/GUIDAGE/name.pdb`. */
   wanted: string;
@@ -13,6 +14,7 @@ export interface SymbolProblem {
   reason: string;
 }
 
+/** Names the code of images by the PDBs of a store. */
 export class Symbols {
   readonly #store: SymbolStore;
   readonly #symbolizers = new Map<string, Symbolizer | undefined>();
