@@ -97,9 +97,34 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'CPUs belong to processors by their order',
-    file: 'windows/processors.ts',
+    file: 'windows/cpu-matching.ts',
     find: '.map((address) => byKpcr.get(address))',
     replace: '.map(() => processors[cpu.index])',
+  },
+  {
+    what: "a program's GS base is believed",
+    file: 'machines/x64/kpcr.ts',
+    find: '? [kernelGsBase] :',
+    replace: '? [gs.base, kernelGsBase] :',
+    tests: 'test/windows/processors.test.ts',
+  },
+  {
+    what: 'the first of two claims to a KPCR wins',
+    file: 'windows/cpu-matching.ts',
+    find: 'byProcessor.get(processor) === 1',
+    replace: 'true',
+  },
+  {
+    what: "another processor's descriptor tables do not matter",
+    file: 'windows/cpu-matching.ts',
+    find: '=== true);\n}',
+    replace: '=== true && false);\n}',
+  },
+  {
+    what: 'a contested processor is given to the last CPU',
+    file: 'windows/cpu-matching.ts',
+    find: 'filter(({ claimants }) => claimants === undefined)',
+    replace: 'slice()',
   },
   {
     what: 'large pages not known',
@@ -154,12 +179,6 @@ const MUTANTS: readonly Mutant[] = [
     find: 'if (score === 1) return',
     replace: 'if (score === 0) return',
     tests: CONVERT,
-  },
-  {
-    what: 'CPUs matched by index',
-    file: 'windows/processors.ts',
-    find: 'cpu.registers ? machine.kpcrCandidates(cpu.registers, space.reader) : []',
-    replace: '[processors[cpu.index]?.kpcr ?? 0n]',
   },
   {
     what: 'fields beyond the KDBG read',

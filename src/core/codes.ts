@@ -665,6 +665,11 @@ export const DIAGNOSTICS = {
   },
   'no-processors': { severity: 'loss', means: "Windows' processors were not found." },
   'processor-damaged': { severity: 'loss', means: "A processor's control block is damaged." },
+  'processor-contested': {
+    severity: 'loss',
+    means:
+      "Several CPUs name one processor as theirs, or one CPU names several: that processor's registers are unknown.",
+  },
   'processor-without-state': {
     severity: 'loss',
     means: 'No CPU state belongs to a processor: its registers are unknown.',

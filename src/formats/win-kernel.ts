@@ -60,7 +60,7 @@ export const KDBG_MAX_SIZE = 0x1000;
  */
 export const DebuggerData = struct({
   name: 'KDDEBUGGER_DATA64',
-  size: 0x340,
+  size: 0x348,
   fields: {
     ListFlink: u64(0x0),
     ListBlink: u64(0x8),
@@ -97,6 +97,8 @@ export const DebuggerData = struct({
     OffsetPcrContainedPrcb: u16(0x2e6),
     OffsetPrcbProcStateSpecialReg: u16(0x2f2),
     OffsetPrcbContext: u16(0x338),
+    OffsetKThreadStackLimit: u32(0x340),
+    OffsetKThreadStackBase: u32(0x344),
   },
 });
 

@@ -116,6 +116,8 @@ export interface Machine {
    * @param claim the PRCB that it should name; without, only the KPCR itself is looked at
    */
   kpcrDoubt(read: ReadVirtual, kpcr: VirtualAddress, claim?: KpcrClaim): string | undefined;
+  /** Whether a CPU has the tables loaded that a KPCR names as its processor's own; undefined where either is unknown. */
+  runsKpcr(registers: Registers, read: ReadVirtual, kpcr: VirtualAddress): boolean | undefined;
   /** Where exceptions and interrupts are dispatched from; undefined where the input doesn't say. */
   interruptTable(registers: Registers): InterruptTable | undefined;
   /** Kernel code addresses that an interrupt table leads to. */

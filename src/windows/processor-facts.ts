@@ -1,6 +1,7 @@
 /** What was found about the processors: as evidence, and as losses for whoever shows their registers. */
 import type { Diagnostic, DiagnosticCode } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
+import type { CpuState } from '../machines/machine.ts';
 import type { Evidence } from './evidence.ts';
 import type { Windows } from './windows.ts';
 
@@ -13,9 +14,10 @@ const STEP = 'processors';
 export function traceProcessors(facts: ProcessorFacts, evidence: Evidence): void {
   const { machine } = facts.image;
   if (facts.processors.length === 0) evidence.reject(STEP, tableOf(facts), 'no entry is a PRCB');
-  for (const { number, prcb, kpcr, cpu, cpuBy } of facts.processors) {
+  for (const { number, prcb, kpcr, cpu, cpuBy, claimants } of facts.processors) {
     const method = `KiProcessorBlock[${number}] ${hex64(prcb)}`;
     if (cpu) evidence.accept(STEP, method, `it has CPU ${cpu.index}${cpuBy === undefined ? '' : `, ${cpuBy}`}`);
+    else if (claimants) evidence.reject(STEP, method, contestOf(kpcr, claimants));
     else evidence.reject(STEP, method, `no CPU's ${machine.words.kpcr} leads to its KPCR ${hex64(kpcr)}`);
   }
   for (const { number, address, reason } of facts.damagedProcessors) {
@@ -40,15 +42,21 @@ export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
   if (processors.length === 0) {
     losses.push(loss('no-processors', `${tableOf(facts)} leads to no processor: the dump shows no registers`));
   }
-  for (const { number, prcb, doubt } of processors) {
+  for (const { number, prcb, kpcr, doubt, claimants } of processors) {
     if (doubt) losses.push(loss('processor-damaged', `processor ${number}: ${doubt}`, { prcb: hex64(prcb) }));
+    if (claimants) {
+      const message = `processor ${number}: ${contestOf(kpcr, claimants)}`;
+      losses.push(loss('processor-contested', message, { prcb: hex64(prcb) }));
+    }
   }
+  const claiming = new Set(processors.flatMap(({ claimants = [] }) => claimants));
   for (const { number, address, reason } of damagedProcessors) {
     losses.push(loss('prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, { prcb: hex64(address) }));
   }
-  for (const { index, registers } of strayCpus) {
+  for (const cpu of strayCpus) {
+    const { index, registers } = cpu;
     // Without registers the reader has reported it.
-    if (!registers || image.machine.neverStarted(registers)) continue;
+    if (!registers || image.machine.neverStarted(registers) || claiming.has(cpu)) continue;
     losses.push(
       loss(
         'cpu-without-processor',
@@ -58,6 +66,12 @@ export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
   }
   return losses;
 }
+
+/** Why the CPUs that lead to a KPCR are not believed to run its processor. */
+const contestOf = (kpcr: bigint, claimants: readonly CpuState[]): string =>
+  claimants.length > 1
+    ? `CPUs ${claimants.map(({ index }) => index).join(' and ')} lead to its KPCR ${hex64(kpcr)}, and nothing decides between them`
+    : `CPU ${claimants[0]?.index} leads to its KPCR ${hex64(kpcr)} and to another's, and nothing decides between them`;
 
 const tableOf = ({ kdbg }: ProcessorFacts): string =>
   `KiProcessorBlock at ${hex64(kdbg.fields.KiProcessorBlock ?? 0n)}`;

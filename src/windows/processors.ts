@@ -27,6 +27,8 @@ export interface Processor {
   cpu: CpuState | undefined;
   /** How that was found out, for evidence: `by the KPCR 0x…`. */
   cpuBy: string | undefined;
+  /** CPUs whose registers name its KPCR, where nothing decides which of them runs it, or which processor the CPU runs. */
+  claimants?: readonly CpuState[] | undefined;
 }
 
 /** An entry of KiProcessorBlock that should be a PRCB and is not. */
@@ -133,72 +135,6 @@ function describeProcessor(
     cpuBy: undefined,
   };
 }
-
-/**
- * Gives each processor the CPU whose registers lead to its KPCR; in user mode, where not every input has that
- * address, the CPU with the TEB of the thread that it runs. Returns the CPUs left over.
- */
-export function matchProcessors(
-  processors: readonly Processor[],
-  cpus: readonly CpuState[],
-  space: AddressSpace,
-  fields: DebuggerFields,
-): CpuState[] {
-  const { machine } = space.image;
-  const byKpcr = new Map(processors.map((p) => [p.kpcr as bigint, p]));
-  const left = cpus.filter((cpu) => {
-    const candidates = cpu.registers ? machine.kpcrCandidates(cpu.registers, space.reader) : [];
-    const processor = candidates
-      .map((address) => byKpcr.get(address))
-      .find((p) => p !== undefined && p.cpu === undefined);
-    return !processor || !assign(processor, cpu, `by the KPCR ${hex64(processor.kpcr)}`);
-  });
-  const running = matchByTeb(processors, left, space, fields);
-  // The only one left is its CPU.
-  const free = processors.filter((p) => p.cpu === undefined);
-  const hidden = running.filter(({ registers }) => registers && isHidden(space, registers));
-  const [processor, cpu] = [free[0], hidden[0]];
-  if (processor && cpu && free.length === 1 && hidden.length === 1) {
-    assign(processor, cpu, 'as the only one left, in user mode');
-    return running.filter((other) => other !== cpu);
-  }
-  return running;
-}
-
-function assign(processor: Processor, cpu: CpuState, how: string): true {
-  processor.cpu = cpu;
-  processor.cpuBy = how;
-  return true;
-}
-
-/** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
-function matchByTeb(
-  processors: readonly Processor[],
-  cpus: readonly CpuState[],
-  space: AddressSpace,
-  { OffsetPrcbCurrentThread: threadAt, OffsetKThreadTeb: tebAt }: DebuggerFields,
-): CpuState[] {
-  if (!threadAt || !tebAt) return [...cpus];
-  const free = processors.flatMap((processor) => {
-    if (processor.cpu) return [];
-    const thread = space.readPointer(processor.prcb + BigInt(threadAt));
-    const teb = thread !== undefined && isKernelAddress(thread) ? space.readPointer(thread + BigInt(tebAt)) : undefined;
-    return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
-  });
-  const tebOf = ({ registers }: CpuState): bigint | undefined =>
-    registers && isHidden(space, registers) ? space.image.machine.teb(registers) : undefined;
-  return cpus.filter((cpu) => {
-    const teb = tebOf(cpu);
-    const fitting = free.filter((f) => f.teb === teb);
-    const [match] = fitting;
-    if (!match || fitting.length > 1 || cpus.some((other) => other !== cpu && tebOf(other) === teb)) return true;
-    return !assign(match.processor, cpu, `by the TEB ${hex64(match.teb)} of its thread`);
-  });
-}
-
-/** In user mode the KPCR's address is in a register that not every input has. */
-const isHidden = ({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean =>
-  machine.isUserMode(registers) && machine.kpcrCandidates(registers, reader).length === 0;
 
 /** Where the registers that a crash dump holds for a processor say that its KPCR is. */
 function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number, prcb: bigint): VirtualAddress[] {

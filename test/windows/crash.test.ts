@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { Reason } from '../../src/core/reason.ts';
 import { dropDoubtfulFrames } from '../../src/windows/context-frames.ts';
+import { matchProcessors } from '../../src/windows/cpu-matching.ts';
 import { findCrash } from '../../src/windows/crash.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
 import { readModules } from '../../src/windows/modules.ts';
-import { findProcessors, matchProcessors } from '../../src/windows/processors.ts';
+import { findProcessors } from '../../src/windows/processors.ts';
 import type { Guest, GuestOptions } from '../guest/guest.ts';
 import { knownGuest } from '../support/known-guest.ts';
 

@@ -6,7 +6,8 @@ import type { CpuState } from '../../src/machines/machine.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { PAGING_4_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
-import { matchProcessors, type Processor } from '../../src/windows/processors.ts';
+import { matchProcessors } from '../../src/windows/cpu-matching.ts';
+import type { Processor } from '../../src/windows/processors.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
 import { imageOf } from '../support/images.ts';
 
@@ -16,7 +17,7 @@ const TEB = 0xf0;
 const FIELDS = { OffsetPrcbCurrentThread: CURRENT_THREAD, OffsetKThreadTeb: TEB };
 
 /** Three processors, whose threads have these TEBs (0: a kernel thread). */
-function processorsWith(tebs: readonly [bigint, bigint, bigint]) {
+function processorsWith(tebs: readonly [bigint, bigint, bigint], set: (tables: PageTables) => void = () => {}) {
   const memory = new PhysicalMemory(1 << 20, 1);
   const tables = new PageTables(memory);
   const processors = KPCRS.map((kpcr, number): Processor => {
@@ -35,6 +36,7 @@ function processorsWith(tebs: readonly [bigint, bigint, bigint]) {
       cpuBy: undefined,
     };
   });
+  set(tables);
   const image = imageOf([{ start: 0, bytes: memory.flat(0, memory.bytes) }]);
   return { processors, space: new AddressSpace(image, pa(tables.root), PAGING_4_LEVELS) };
 }
@@ -82,5 +84,114 @@ describe('matching CPUs and processors', () => {
       [cpuOf(0, 0x7f_0000_9000n, true), cpuOf(1, KPCRS[0], false), cpuOf(2, KPCRS[2], false)],
     );
     expect([cpus, how[1]]).toEqual([[1, 0, 2], 'as the only one left, in user mode']);
+  });
+});
+
+/** What a QEMU note says besides: the kernel's GS base, control registers, descriptor tables. */
+function noteOf(cpu: CpuState, more: { kernelGsBase: bigint; cr3?: number; tables?: bigint; rsp?: bigint }): CpuState {
+  const form = X64.cpuNotes.find(({ name }) => name === 'QEMU')!;
+  const old = cpu.registers!;
+  const desc = Buffer.alloc(440);
+  desc.writeUInt32LE(1, 0);
+  desc.writeUInt32LE(440, 4);
+  desc.writeBigUInt64LE(more.rsp ?? 0n, 0x38);
+  desc.writeBigUInt64LE(old.rip, 0x88);
+  desc.writeUInt32LE(old.cs.selector, 0x98);
+  desc.writeBigUInt64LE(old.gs.base, 0xf8 + 0x10);
+  for (const at of [0x158, 0x170]) desc.writeBigUInt64LE(more.tables ?? 0n, at + 0x10);
+  desc.writeBigUInt64LE(0x8000_0001n, 0x188);
+  desc.writeBigUInt64LE(BigInt(more.cr3 ?? 0), 0x1a0);
+  desc.writeBigUInt64LE(0x20n, 0x1a8);
+  desc.writeBigUInt64LE(more.kernelGsBase, 0x1b0);
+  return { ...form.parse(desc, [])!, index: cpu.index, origin: 'test' };
+}
+
+describe('contradicting claims to a KPCR', () => {
+  const none = [0n, 0n, 0n] as const;
+  const claimants = ({ processors }: { processors: readonly Processor[] }) =>
+    processors.map((p) => p.claimants?.map(({ index }) => index));
+  const found = (cpus: readonly CpuState[], set?: (tables: PageTables) => void, fields: object = {}) => {
+    const scene = processorsWith(none, set);
+    matchProcessors(scene.processors, cpus, scene.space, { ...FIELDS, ...fields });
+    return { processors: scene.processors, cpus: scene.processors.map((p) => p.cpu?.index) };
+  };
+
+  it('believes no address that a program can load: two hold each other’s KPCR in GS', () => {
+    const { cpus } = found([
+      noteOf(cpuOf(0, KPCRS[1], true), { kernelGsBase: KPCRS[0] }),
+      noteOf(cpuOf(1, KPCRS[0], true), { kernelGsBase: KPCRS[1] }),
+    ]);
+    expect(cpus).toEqual([0, 1, undefined]);
+    // Without the kernel's GS base nothing is known of them.
+    expect(found([cpuOf(0, KPCRS[1], true), cpuOf(1, KPCRS[0], true)]).cpus).toEqual([undefined, undefined, undefined]);
+  });
+
+  it('leaves a processor that two CPUs claim without registers, and names both', () => {
+    const scene = found([0, 1].map((index) => noteOf(cpuOf(index, 0n, true), { kernelGsBase: KPCRS[0] })));
+    expect(scene.cpus).toEqual([undefined, undefined, undefined]);
+    expect(claimants(scene)).toEqual([[0, 1], undefined, undefined]);
+  });
+
+  it('does not give a contested processor to the last CPU in user mode', () => {
+    const rivals = [0, 1].map((index) => noteOf(cpuOf(index, 0n, true), { kernelGsBase: KPCRS[0] }));
+    const others = [cpuOf(2, KPCRS[1], false), cpuOf(3, KPCRS[2], false), cpuOf(4, 0x7f_0000_0000n, true)];
+    expect(found([...rivals, ...others]).cpus).toEqual([undefined, 2, 3]);
+  });
+
+  it.each([
+    [
+      'descriptor tables',
+      { tables: 0xfffff900_00000000n },
+      (tables: PageTables) => {
+        tables.u64(KPCRS[0], 0xfffff900_00000000n);
+        tables.u64(KPCRS[0] + 0x38n, 0xfffff900_00000000n);
+      },
+    ],
+    [
+      "the current thread's stack",
+      { rsp: 0xfffff901_00000800n },
+      (tables: PageTables) => {
+        tables.u64(KPCRS[0] + 0x1000n + 0x30n, 0xfffff901_00000000n);
+        tables.u64(KPCRS[0] + 0x1000n + 0x38n, 0xfffff901_00001000n);
+      },
+    ],
+    [
+      "the current process's page tables",
+      { cr3: 0x5000 },
+      (tables: PageTables) => {
+        tables.u64(KPCRS[0] + 0x1000n + 0xb8n, KPCRS[0] + 0x1800n);
+        tables.u64(KPCRS[0] + 0x1800n + 0x28n, 0x5000n);
+      },
+    ],
+  ])('is decided by %s', (_, more, set) => {
+    const fields = {
+      OffsetKThreadStackLimit: 0x30,
+      OffsetKThreadStackBase: 0x38,
+      OffsetKThreadApcProcess: 0xb8,
+      OffsetEprocessDirectoryTableBase: 0x28,
+    };
+    const rivals = [
+      noteOf(cpuOf(0, KPCRS[0], false), { kernelGsBase: 0n }),
+      noteOf(cpuOf(1, KPCRS[0], false), { kernelGsBase: 0n, ...more }),
+    ];
+    expect(found(rivals, set, fields).cpus).toEqual([1, undefined, undefined]);
+  });
+
+  it('doubts a CPU whose GS base and descriptor tables are those of two processors', () => {
+    const scene = found([noteOf(cpuOf(0, 0n, true), { kernelGsBase: KPCRS[0], tables: 0xfffff900_00000000n })], (t) => {
+      t.u64(KPCRS[1] + 0x38n, 0xfffff900_00000000n);
+    });
+    expect(scene.cpus).toEqual([undefined, undefined, undefined]);
+    expect(claimants(scene)).toEqual([[0], undefined, undefined]);
+  });
+
+  it('finds the own KPCR of a CPU in the kernel whose program had loaded another’s', () => {
+    const scene = found(
+      [noteOf(cpuOf(0, KPCRS[1], false), { kernelGsBase: KPCRS[0], tables: 0xfffff900_00000000n })],
+      (t) => {
+        t.u64(KPCRS[0] + 0x38n, 0xfffff900_00000000n);
+      },
+    );
+    expect(scene.cpus).toEqual([0, undefined, undefined]);
   });
 });

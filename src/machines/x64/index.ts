@@ -17,7 +17,7 @@ import {
   SpecialRegisters,
   viewContext,
 } from './context.ts';
-import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR } from './kpcr.ts';
+import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR, runsKpcr } from './kpcr.ts';
 import { MIGRATION } from './migration.ts';
 import { pageClues } from './page-clues.ts';
 import { createPageScan } from './page-scan.ts';
@@ -77,6 +77,7 @@ export const X64: Machine = {
   },
   kpcrCandidates,
   kpcrDoubt,
+  runsKpcr,
 
   interruptTable: ({ tables }) => tables && { base: va(tables.idt.base), size: tables.idt.limit + 1 },
 

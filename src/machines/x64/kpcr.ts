@@ -4,7 +4,7 @@ import { struct, u64 } from '../../core/struct.ts';
 import { hex64, type VirtualAddress, va } from '../../core/units.ts';
 import type { KpcrClaim } from '../kpcr.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
-import type { X64Registers } from './registers.ts';
+import { privilegeLevel, type X64Registers } from './registers.ts';
 
 /** Up to its PRCB, which is a part of it. */
 export const Kpcr = struct({
@@ -36,6 +36,21 @@ export function kpcrDoubt(read: ReadVirtual, kpcr: VirtualAddress, claim?: KpcrC
   return current === claim.prcb ? undefined : `KPCR.CurrentPrcb at ${hex64(kpcr)} is ${hex64(current)}`;
 }
 
-/** In the kernel gs has the KPCR's address; in user mode it has the TEB's, and SWAPGS will bring the KPCR's. */
-export const kpcrCandidates = ({ gs, kernelGsBase }: X64Registers): VirtualAddress[] =>
-  [gs.base, kernelGsBase].filter((base): base is bigint => base !== undefined && isKernelAddress(base)).map(va);
+/**
+ * See `Machine.kpcrCandidates`. In user mode only the kernel's GS base counts, which SWAPGS brings: a program can load
+ * any address into the other (WRGSBASE). In the kernel it is the other way around, but for the few instructions before
+ * SWAPGS.
+ */
+export function kpcrCandidates(registers: X64Registers): VirtualAddress[] {
+  const { gs, kernelGsBase } = registers;
+  const bases = privilegeLevel(registers) === 3 ? [kernelGsBase] : [gs.base, kernelGsBase];
+  return [...new Set(bases)].filter((base) => base !== undefined && isKernelAddress(base)).map((base) => va(base!));
+}
+
+/** See `Machine.runsKpcr`. LIDT and LGDT are the kernel's alone. */
+export function runsKpcr({ tables }: X64Registers, read: ReadVirtual, kpcr: VirtualAddress): boolean | undefined {
+  const bytes = tables && read(kpcr, Kpcr.size);
+  if (!bytes) return undefined;
+  const { IdtBase, GdtBase } = Kpcr.read(bytes);
+  return IdtBase === tables.idt.base || GdtBase === tables.gdt.base;
+}

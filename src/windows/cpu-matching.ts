@@ -1,0 +1,216 @@
+/** Which CPU state belongs to which processor. */
+import { isKernelAddress } from '../core/bits.ts';
+import { hex64 } from '../core/units.ts';
+import type { CpuState, Registers } from '../machines/machine.ts';
+import { rootIn } from '../machines/paging-mode.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { DebuggerFields } from './kdbg.ts';
+import { type Processor, readContextFrame } from './processors.ts';
+
+/**
+ * Gives each processor the CPU whose registers name its KPCR; in user mode, where not every input has that
+ * address, the CPU with the TEB of the thread that it runs. Two claims to one KPCR are decided by what else is known,
+ * or not at all: see `Processor.claimants`. Returns the CPUs left over.
+ */
+export function matchProcessors(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  fields: DebuggerFields,
+): CpuState[] {
+  matchByKpcr(processors, cpus, space, fields);
+  const matched = new Set(processors.map(({ cpu }) => cpu));
+  const left = cpus.filter((cpu) => !matched.has(cpu));
+  const open = processors.filter(({ claimants }) => claimants === undefined);
+  const running = matchByTeb(open, left, space, fields);
+  // The only one left is its CPU.
+  const free = open.filter((p) => p.cpu === undefined);
+  const hidden = running.filter(({ registers }) => registers && isHidden(space, registers));
+  const [processor, cpu] = [free[0], hidden[0]];
+  if (processor && cpu && free.length === 1 && hidden.length === 1) {
+    assign(processor, cpu, 'as the only one left, in user mode');
+    return running.filter((other) => other !== cpu);
+  }
+  return running;
+}
+
+function assign(processor: Processor, cpu: CpuState, how: string): void {
+  processor.cpu = cpu;
+  processor.cpuBy = how;
+}
+
+/** A CPU whose registers name a processor's KPCR. */
+interface Claim {
+  cpu: CpuState;
+  registers: Registers;
+  processor: Processor;
+}
+
+/** Something other than its KPCR's address that a CPU can share with the processor that it runs. */
+interface Witness {
+  /** For evidence: `its descriptor tables`. */
+  what: string;
+  speaksFor(claim: Claim): boolean;
+}
+
+function matchByKpcr(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  fields: DebuggerFields,
+): void {
+  const claims = claimsOf(processors, cpus, space);
+  let open = claims.filter((claim) => !isContradicted(claim, processors, space));
+  const settle = (some: readonly Claim[], witness?: Witness): boolean => {
+    const only = uncontested(some);
+    for (const { processor, cpu } of only) {
+      assign(processor, cpu, `by the KPCR ${hex64(processor.kpcr)}${witness ? ` and ${witness.what}` : ''}`);
+    }
+    const done = new Set<CpuState | Processor>(only.flatMap((claim) => [claim.cpu, claim.processor]));
+    open = open.filter(({ cpu, processor }) => !done.has(cpu) && !done.has(processor));
+    return only.length > 0;
+  };
+  const witnesses = witnessesOf(space, fields);
+  for (let progress = true; progress && open.length > 0; ) {
+    progress = settle(open) || witnesses.some((w) => settle(open.filter(w.speaksFor), w));
+  }
+  const matched = new Set(processors.map(({ cpu }) => cpu));
+  for (const { processor, cpu } of claims) {
+    if (processor.cpu || matched.has(cpu)) continue;
+    processor.claimants = [...(processor.claimants ?? []), cpu];
+  }
+}
+
+function claimsOf(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  { image, reader }: AddressSpace,
+): Claim[] {
+  const byKpcr = new Map(processors.map((p) => [p.kpcr as bigint, p]));
+  return cpus.flatMap((cpu) => {
+    const { registers } = cpu;
+    if (!registers) return [];
+    const named = image.machine.kpcrCandidates(registers, reader).map((address) => byKpcr.get(address));
+    return named.flatMap((processor) => (processor ? [{ cpu, registers, processor }] : []));
+  });
+}
+
+/** The CPU has another processor's descriptor tables loaded. */
+function isContradicted(
+  { registers, processor }: Claim,
+  processors: readonly Processor[],
+  { image: { machine }, reader }: AddressSpace,
+): boolean {
+  if (machine.runsKpcr(registers, reader, processor.kpcr) !== false) return false;
+  return processors.some(({ kpcr }) => machine.runsKpcr(registers, reader, kpcr) === true);
+}
+
+/** The claims of CPUs that have no other, to processors that no other has one to. */
+function uncontested(claims: readonly Claim[]): Claim[] {
+  const [byCpu, byProcessor] = [new Map<CpuState, number>(), new Map<Processor, number>()];
+  for (const { cpu, processor } of claims) {
+    byCpu.set(cpu, (byCpu.get(cpu) ?? 0) + 1);
+    byProcessor.set(processor, (byProcessor.get(processor) ?? 0) + 1);
+  }
+  return claims.filter(({ cpu, processor }) => byCpu.get(cpu) === 1 && byProcessor.get(processor) === 1);
+}
+
+/** The strongest first. */
+function witnessesOf(space: AddressSpace, fields: DebuggerFields): Witness[] {
+  const { machine } = space.image;
+  return [
+    {
+      what: 'its descriptor tables',
+      speaksFor: ({ registers, processor }) => machine.runsKpcr(registers, space.reader, processor.kpcr) === true,
+    },
+    {
+      what: 'its mode',
+      // In user mode the address is one that only the kernel loads.
+      speaksFor: ({ registers }) => machine.isUserMode(registers),
+    },
+    {
+      what: "the current thread's stack",
+      speaksFor: ({ registers, processor }) => {
+        const bounds = machine.isUserMode(registers) ? undefined : currentStack(space, fields, processor);
+        const pointer = machine.stackPointer(registers);
+        return bounds !== undefined && pointer >= bounds.limit && pointer <= bounds.base;
+      },
+    },
+    {
+      what: 'the registers that its PRCB has saved',
+      speaksFor: ({ registers, processor }) => {
+        const frame = machine.isUserMode(registers) ? undefined : readContextFrame(space, processor);
+        const above = frame ? machine.viewContext(frame).stackPointer - machine.stackPointer(registers) : -1n;
+        return above >= 0n && above < BigInt(machine.kernelStackSize);
+      },
+    },
+    {
+      what: "the current process's page tables",
+      speaksFor: ({ registers, processor }) => {
+        const root = currentRoot(space, fields, processor);
+        return root !== undefined && root === machine.pageTables(registers)?.root;
+      },
+    },
+  ];
+}
+
+/** PRCB.CurrentThread. */
+function currentThread(
+  space: AddressSpace,
+  { OffsetPrcbCurrentThread: threadAt }: DebuggerFields,
+  { prcb }: Processor,
+): bigint | undefined {
+  const thread = threadAt ? space.readPointer(prcb + BigInt(threadAt)) : undefined;
+  return thread !== undefined && isKernelAddress(thread) ? thread : undefined;
+}
+
+/** KTHREAD.StackLimit and StackBase of the thread that a processor runs. */
+function currentStack(space: AddressSpace, fields: DebuggerFields, processor: Processor) {
+  const { OffsetKThreadStackLimit: limitAt, OffsetKThreadStackBase: baseAt } = fields;
+  const thread = currentThread(space, fields, processor);
+  if (thread === undefined || !limitAt || !baseAt) return undefined;
+  const [limit, base] = [limitAt, baseAt].map((at) => space.readPointer(thread + BigInt(at)));
+  return limit === undefined || base === undefined || !isKernelAddress(limit) ? undefined : { limit, base };
+}
+
+/** The page-table root of the process that a processor's thread is attached to. */
+function currentRoot(space: AddressSpace, fields: DebuggerFields, processor: Processor): number | undefined {
+  const { OffsetKThreadApcProcess: processAt, OffsetEprocessDirectoryTableBase: rootAt } = fields;
+  const thread = currentThread(space, fields, processor);
+  if (thread === undefined || !processAt || !rootAt) return undefined;
+  const process = space.readPointer(thread + BigInt(processAt));
+  const root =
+    process !== undefined && isKernelAddress(process) ? space.readPointer(process + BigInt(rootAt)) : undefined;
+  return root === undefined ? undefined : rootIn(space.mode, root);
+}
+
+/** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
+function matchByTeb(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  fields: DebuggerFields,
+): CpuState[] {
+  const { OffsetKThreadTeb: tebAt } = fields;
+  if (!tebAt) return [...cpus];
+  const free = processors.flatMap((processor) => {
+    if (processor.cpu) return [];
+    const thread = currentThread(space, fields, processor);
+    const teb = thread === undefined ? undefined : space.readPointer(thread + BigInt(tebAt));
+    return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
+  });
+  const tebOf = ({ registers }: CpuState): bigint | undefined =>
+    registers && isHidden(space, registers) ? space.image.machine.teb(registers) : undefined;
+  return cpus.filter((cpu) => {
+    const teb = tebOf(cpu);
+    const fitting = free.filter((f) => f.teb === teb);
+    const [match] = fitting;
+    if (!match || fitting.length > 1 || cpus.some((other) => other !== cpu && tebOf(other) === teb)) return true;
+    assign(match.processor, cpu, `by the TEB ${hex64(match.teb)} of its thread`);
+    return false;
+  });
+}
+
+/** In user mode the KPCR's address is in a register that not every input has. */
+const isHidden = ({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean =>
+  machine.isUserMode(registers) && machine.kpcrCandidates(registers, reader).length === 0;
