@@ -739,7 +739,7 @@ export const DIAGNOSTICS = {
     means: 'Page tables are not in the input; what they map was not found.',
   },
   'page-states-unknown': {
-    severity: 'warning',
+    severity: 'loss',
     means: 'The page frame database was not readable: pages in use that no process maps are left out.',
   },
   copied: { severity: 'warning', means: "The dump could not share the input's blocks and was copied." },

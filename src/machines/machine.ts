@@ -48,9 +48,24 @@ export interface ContextView {
 
 /** What an MMPFN, an entry of Windows' page frame database, tells (types in public symbols). */
 export interface PageDatabaseFormat {
+  /** Bytes of an entry. */
   entrySize: number;
-  /** Bytes of an entry whose low three bits may be MMPFNENTRY.PageLocation: it moved between versions. */
-  stateAt: readonly number[];
+  /** Nothing says which one a build has: they are tried in this order. */
+  layouts: readonly PageEntryLayout[];
+}
+
+/** Where an MMPFN of some builds has what. Offsets in bytes. */
+export interface PageEntryLayout {
+  /** Its low three bits are MMPFNENTRY.PageLocation. */
+  stateAt: number;
+  /** Lowest of the two bits of CacheAttribute in that byte. */
+  cacheShift: number;
+  /** MMPTE: what the page's page-table entry becomes when the page is taken from it. */
+  originalPteAt: number;
+  /**
+   * The bit that entries within a large free page have. undefined: they have their own state.
+   */
+  resident: { at: number; mask: number } | undefined;
 }
 
 /** What messages and displays call things. Registers as the debugger spells them. */

@@ -6,7 +6,7 @@ import { PageLocation } from '../formats/win-kernel.ts';
 import { PageMap } from '../memory/page-map.ts';
 import type { Extent } from '../memory/runs.ts';
 import { Mapped, walkTables } from '../memory/table-walk.ts';
-import { type PageState, readPageStates } from '../windows/page-states.ts';
+import { type PageState, type PageStates, readPageStates } from '../windows/page-states.ts';
 import { findProcessRoots } from '../windows/process-roots.ts';
 import type { Windows } from '../windows/windows.ts';
 
@@ -68,8 +68,8 @@ const MAPPED = Mapped.kernelTable | Mapped.userTable | Mapped.kernel | Mapped.us
 
 /**
  * A kernel dump keeps what the kernel's half of any process maps, pages in transition included: the
- * debugger follows those. A dump of active memory keeps what any process maps and what Windows has in use; pages
- * that are only in transition are judged by their state.
+ * debugger follows those. A dump of active memory keeps what any process maps, and what Windows itself keeps: pages
+ * in use, and standby and modified ones that no file has (MiAddPhysicalPagesToCrashDump).
  */
 export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'all' | 'windows'): PageSelection {
   const { image, space, kdbg } = windows;
@@ -86,7 +86,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
   const extents = map.select((index, address) => {
     const outside = !isRam(address);
     const bits = outside && ram === 'windows' ? 0 : map.bits[index]!;
-    const kind = kindOf(bits, outside, () => (known ? states.state(address) : undefined));
+    const kind = kindOf(bits, outside, () => (known ? states.state(address)?.location : undefined));
     const keep = type === 'kernel' ? KERNEL_KINDS.has(kind) : keepsActive(kind, bits, address, states);
     const side = keep ? counts.kept : counts.leftOut;
     side[kind] = (side[kind] ?? 0) + 1;
@@ -115,7 +115,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
   }
   if (type === 'active' && !known) {
     diagnostics.add(
-      'warning',
+      'loss',
       'page-states-unknown',
       `which pages Windows uses is known only from the page tables of ${found.roots.length} roots (${states}): pages in use that no process maps are left out`,
     );
@@ -143,14 +143,20 @@ function kindOf(bits: number, outside: boolean, state: () => number | undefined)
   return STATE_KINDS[state() ?? -1] ?? 'unknown';
 }
 
-/** Pages that nothing is known of are kept where Windows' database is believed: it should have said so. */
-function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageState } | Reason): boolean {
+function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageStates } | Reason): boolean {
   if ((bits & MAPPED) !== 0) return true;
   if (states instanceof Reason) return kind !== 'unknown' && !UNUSED_KINDS.has(kind);
-  if (kind === 'kernelInTransition' || kind === 'userInTransition') {
-    return !UNUSED_KINDS.has(STATE_KINDS[states.state(address) ?? -1] ?? 'unknown');
-  }
-  return !UNUSED_KINDS.has(kind);
+  if (kind === 'notRam') return false;
+  const state = states.state(address);
+  // Where the database is believed, it should have said so.
+  return state === undefined || windowsKeeps(state);
+}
+
+/** Windows' rule for its own dumps of active memory; a page that is being read or written is in use too. */
+function windowsKeeps({ location, cached, isPrivate }: PageState): boolean {
+  if (!cached) return false;
+  const kind = STATE_KINDS[location];
+  return kind === 'otherInUse' || (isPrivate && (kind === 'standby' || kind === 'modified'));
 }
 
 /** Pages of Windows' RAM that have any of `bits`. */

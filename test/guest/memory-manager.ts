@@ -85,6 +85,8 @@ export function addMemoryManager(guest: Guest, stateAt: number = guest.build.pag
     // A reference count, and flags around the state.
     kernel.u16(entry + BigInt(stateAt === 0x19 ? 0x1a : stateAt - 2), 1);
     kernel.u8(entry + BigInt(stateAt), 0x50 | state);
+    // What is on standby is a file's here: bit 10 of the original PTE.
+    kernel.u64(entry + (stateAt === 0x22 ? 0x10n : 0x20n), state === STATES.standby ? 0x480n : 0x80n);
   };
   for (let at = 0; at < guest.ramBytes; at += PAGE) setState(at, memory.pages.has(at) ? STATES.active : STATES.zeroed);
   for (const [name, page] of Object.entries(unmapped)) setState(page, STATES[name as keyof typeof STATES]);

@@ -154,7 +154,7 @@ describe('a dump of active memory', () => {
     damage(guest);
     const { report, pages } = await converted(guest, { type: 'active' });
     expect(report.dump.selection?.statesFrom).toBe('page tables');
-    expect(codes(report, 'warning')).toEqual(['page-states-unknown']);
+    expect(codes(report, 'loss')).toEqual(['page-states-unknown']);
     for (const physical of [added.session, added.user, added.transition.standby])
       expect(pages.has(physical)).toBe(true);
     expect(pages.has(added.unmapped.free)).toBe(false);

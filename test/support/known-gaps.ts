@@ -5,11 +5,6 @@
 import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
-  'page-location': {
-    point: 2,
-    what: 'PageLocation is at byte 0x22 of MMPFN since 10240; the entries of large free pages count by their base',
-  },
-  'private-pages': { point: 2, what: 'standby pages whose original PTE is private belong in a dump of active memory' },
   'gone-process': {
     point: 3,
     what: 'a process without page tables hides address, parent and root of every process, and their session memory',

@@ -45,8 +45,17 @@ export const X64: Machine = {
   pointerSize: 8,
   sharedUserData: SHARED_USER_DATA_64,
   pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
-  // u3.e1: behind the 16-bit reference count at 0x18 since Vista; before, the count comes last.
-  pageDatabase: { entrySize: 0x30, stateAt: [0x1a, 0x19] },
+  pageDatabase: {
+    entrySize: 0x30,
+    layouts: [
+      // Since 10240. ResidentPage is bit 40 of u4; builds that lack it have a part of a frame number there.
+      { stateAt: 0x22, cacheShift: 6, originalPteAt: 0x10, resident: { at: 0x2d, mask: 1 } },
+      // Vista to 8.1: u3.e1 follows the 16-bit reference count.
+      { stateAt: 0x1a, cacheShift: 6, originalPteAt: 0x20, resident: undefined },
+      // Server 2003: the count comes last.
+      { stateAt: 0x19, cacheShift: 4, originalPteAt: 0x20, resident: undefined },
+    ],
+  },
 
   cpuNotes: [
     { name: 'QEMU', type: 0, label: 'QEMU', more: [], whole: true, parse: parseQemuNote },
