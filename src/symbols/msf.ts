@@ -247,11 +247,15 @@ export class StreamWindow {
 
   /** A zero-terminated name that ends before `end`; without its zero there, up to it. */
   text(offset: number, end: number): string {
-    const limit = Math.min(end, this.end);
-    if (offset >= limit) return '';
-    const bytes = this.bytes(offset, limit - offset);
-    const zero = bytes.indexOf(0);
-    return bytes.toString('utf8', 0, zero < 0 ? bytes.length : zero);
+    const most = Math.max(0, Math.min(end, this.end) - offset);
+    // Most names are short.
+    for (const length of [Math.min(most, 0x100), most]) {
+      const bytes = this.bytes(offset, length);
+      const zero = bytes.indexOf(0);
+      if (zero >= 0) return bytes.toString('utf8', 0, zero);
+      if (length === most) return bytes.toString('utf8');
+    }
+    return '';
   }
 
   /** Makes `length` bytes from `offset` available: their index in the buffer. Throws `Elf2dmpError` beyond the end. */
