@@ -1,4 +1,4 @@
-/** A dump as a pure value: its first bytes, which pages follow in which order, and what is changed in them. */
+/** A dump as a pure value: segments of bytes and of the guest's pages, and what is changed in the pages. */
 import { alignUp } from '../core/bits.ts';
 import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
@@ -9,7 +9,38 @@ import { type Extent, intersect, sum } from '../memory/runs.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
 import type { Patch } from './patches.ts';
 
-export interface DumpPlan {
+/** Bytes of the file that the plan itself holds. */
+export interface BytesSegment {
+  kind: 'bytes';
+  /** File offset. */
+  position: number;
+  bytes: Buffer;
+}
+
+/** Pages of the guest, changed by the plan's patches, one after the other. */
+export interface PagesSegment {
+  kind: 'pages';
+  /** File offset. */
+  position: number;
+  /** Sorted. */
+  extents: readonly Extent[];
+}
+
+/** A part of the file. */
+export type Segment = BytesSegment | PagesSegment;
+
+/** All that writing a dump takes. */
+export interface DumpContents {
+  /** In the order of the file, without overlaps; what lies between them is zeros. */
+  segments: readonly Segment[];
+  /** Bytes of the finished file. */
+  size: number;
+  /** Sorted; what they change lies in the segments of pages. */
+  patches: readonly Patch[];
+}
+
+/** A dump of pages: a header that says which, and the pages. */
+export interface DumpPlan extends DumpContents {
   type: 'full' | 'bitmap' | 'kernel' | 'active';
   /** The file's first bytes: header, and bitmap if there is one. */
   prefix: Buffer;
@@ -18,9 +49,6 @@ export interface DumpPlan {
   /** Sorted; their pages follow each other from `firstPage` on. */
   extents: readonly Extent[];
   pages: number;
-  /** Bytes of the finished file. */
-  size: number;
-  patches: readonly Patch[];
   /** What the dump lacks, or differs in from what was asked for. */
   diagnostics: readonly Diagnostic[];
 }
@@ -100,7 +128,11 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
     .copy(prefix);
   if (type !== 'full') encodeBitmap(extents, pages, firstPage).copy(prefix, form.size);
   const patches = keepPatches(options.patches, extents, diagnostics);
-  return { type, prefix, firstPage, extents, pages, size, patches, diagnostics: diagnostics.list };
+  const segments: Segment[] = [
+    { kind: 'bytes', position: 0, bytes: prefix },
+    { kind: 'pages', position: firstPage, extents },
+  ];
+  return { type, segments, prefix, firstPage, extents, pages, size, patches, diagnostics: diagnostics.list };
 }
 
 /** LeechCore refuses dumps whose pages begin beyond it: a map of almost 512 GiB. */

@@ -2,7 +2,7 @@
 import { MIB } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
-import type { DumpPlan } from '../plan/plan.ts';
+import type { PagesSegment } from '../plan/plan.ts';
 import { MIN_HOLE } from './sparse.ts';
 
 export const BATCH_BYTES = MIB;
@@ -23,10 +23,10 @@ export interface Batch {
   pieces: Piece[];
 }
 
-/** All pages in the order of the file, in batches of at most `BATCH_BYTES`. */
-export function* batchesOf(plan: DumpPlan): Generator<Batch> {
-  let batch: Batch = { position: plan.firstPage, size: 0, pieces: [] };
-  for (const piece of piecesOf(plan)) {
+/** A segment's pages in the order of the file, in batches of at most `BATCH_BYTES`. */
+export function* batchesOf(segment: PagesSegment): Generator<Batch> {
+  let batch: Batch = { position: segment.position, size: 0, pieces: [] };
+  for (const piece of piecesOf(segment)) {
     const joins =
       piece.size <= MIN_HOLE && (batch.pieces[0]?.size ?? 0) <= MIN_HOLE && batch.size + piece.size <= BATCH_BYTES;
     if (!joins && batch.size > 0) {
@@ -39,7 +39,7 @@ export function* batchesOf(plan: DumpPlan): Generator<Batch> {
   if (batch.size > 0) yield batch;
 }
 
-function* piecesOf({ extents }: DumpPlan): Generator<Piece> {
+function* piecesOf({ extents }: PagesSegment): Generator<Piece> {
   for (const { start, size } of extents) {
     for (let at = 0; at < size; at += BATCH_BYTES)
       yield { physical: start + at, size: Math.min(BATCH_BYTES, size - at) };

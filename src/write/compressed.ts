@@ -7,7 +7,7 @@ import { KIB } from '../core/units.ts';
 import { writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Compression } from '../options/choices.ts';
-import type { DumpPlan } from '../plan/plan.ts';
+import type { DumpContents } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
 import type { EmitOptions } from './options.ts';
 
@@ -39,7 +39,7 @@ export function checkCompression(compression: Compression): void {
  * @returns bytes of the file
  */
 export async function emitCompressed(
-  plan: DumpPlan,
+  plan: DumpContents,
   image: MemoryImage,
   output: string,
   options: EmitOptions & { compression: Compression },
@@ -61,15 +61,24 @@ export async function emitCompressed(
 }
 
 /** The dump's bytes in their order. */
-async function* contents(plan: DumpPlan, image: MemoryImage, options: EmitOptions): AsyncGenerator<Buffer> {
-  yield plan.prefix;
-  if (plan.firstPage > plan.prefix.length) yield Buffer.alloc(plan.firstPage - plan.prefix.length);
+async function* contents(plan: DumpContents, image: MemoryImage, options: EmitOptions): AsyncGenerator<Buffer> {
   const from = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
-  for (const { pieces, size, position } of batchesOf(plan)) {
-    options.signal?.throwIfAborted();
-    const piece = Buffer.allocUnsafeSlow(size);
-    await readPieces(from, pieces, piece);
-    yield piece;
-    options.onProgress?.(position + size, plan.size);
+  let done = 0;
+  for (const segment of plan.segments) {
+    if (segment.position > done) yield Buffer.alloc(segment.position - done);
+    done = segment.position;
+    if (segment.kind === 'bytes') {
+      yield segment.bytes;
+      done += segment.bytes.length;
+      continue;
+    }
+    for (const { pieces, size } of batchesOf(segment)) {
+      options.signal?.throwIfAborted();
+      const piece = Buffer.allocUnsafeSlow(size);
+      await readPieces(from, pieces, piece);
+      yield piece;
+      done += size;
+      options.onProgress?.(done, plan.size);
+    }
   }
 }

@@ -5,9 +5,10 @@ import { ioError } from '../core/errors.ts';
 import { HoleMap } from '../files/holes.ts';
 import { checkSpace, writeAll, writeThenPublish } from '../files/publish.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { sum } from '../memory/runs.ts';
 import type { SparseChoice } from '../options/choices.ts';
-import type { DumpPlan } from '../plan/plan.ts';
-import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import type { BytesSegment, DumpContents, PagesSegment } from '../plan/plan.ts';
+import { BATCH_BYTES, type Batch, batchesOf, readPieces } from './batches.ts';
 import type { EmitOptions } from './options.ts';
 import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
 
@@ -21,7 +22,7 @@ const IN_FLIGHT = 4;
  * @param output as `checkOutput` returned it
  */
 export async function emitCopy(
-  plan: DumpPlan,
+  plan: DumpContents,
   image: MemoryImage,
   output: string,
   options: EmitOptions = {},
@@ -32,24 +33,34 @@ export async function emitCopy(
 }
 
 /** Bytes on disk, at most; undefined if only writing can show it. */
-function spaceNeeded(plan: DumpPlan, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
+function spaceNeeded(plan: DumpContents, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
   if (sparse === 'always') return undefined;
   if (sparse === 'never' || !image.stored) return plan.size;
-  return Math.min(plan.size, plan.firstPage + fstatSync(image.stored.fd).blocks * 512);
+  return Math.min(plan.size, plan.size - pageBytes(plan) + fstatSync(image.stored.fd).blocks * 512);
+}
+
+const isBytes = (segment: DumpContents['segments'][number]): segment is BytesSegment => segment.kind === 'bytes';
+const isPages = (segment: DumpContents['segments'][number]): segment is PagesSegment => segment.kind === 'pages';
+
+const pageBytes = ({ segments }: DumpContents): number =>
+  segments.filter(isPages).reduce((total, { extents }) => total + sum(extents), 0);
+
+function* allBatches({ segments }: DumpContents): Generator<Batch> {
+  for (const segment of segments.filter(isPages)) yield* batchesOf(segment);
 }
 
 async function copyAll(
-  plan: DumpPlan,
+  plan: DumpContents,
   image: MemoryImage,
   { file, name }: { file: FileHandle; name: string },
   options: EmitOptions,
 ): Promise<void> {
   const { signal, onProgress } = options;
-  await writeAll(file, name, plan.prefix, 0);
-  let done = plan.firstPage;
+  for (const { bytes, position } of plan.segments.filter(isBytes)) await writeAll(file, name, bytes, position);
+  let done = plan.size - pageBytes(plan);
   const { sparse = 'auto' } = options;
   const holes = sparse === 'never' || !image.stored ? undefined : await HoleMap.open(image.stored.fd);
-  const batches = batchesOf(plan);
+  const batches = allBatches(plan);
   const lane = async () => {
     const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);
     const source = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
