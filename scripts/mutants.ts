@@ -90,6 +90,19 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'if (false) compareNote',
   },
   {
+    what: "a note's address of the KDBG is believed",
+    file: 'locate/windows-note.ts',
+    find: 'return plainBlockAt(space, va(copy));',
+    replace:
+      'const b = plainBlockAt(space, va(copy)); return b instanceof Reason ? b : { ...b, address: va(note!.KdDebuggerDataBlock), encoded: true };',
+  },
+  {
+    what: "a note's runs are believed, whatever Windows uses",
+    file: 'locate/windows-note.ts',
+    find: 'if (outside !== undefined)',
+    replace: 'if (false)',
+  },
+  {
     what: 'frames may lie in SharedUserData',
     file: 'windows/context-frames.ts',
     find: 'from: machine.sharedUserData as bigint, size: PAGE_SIZE',

@@ -639,6 +639,10 @@ export const DIAGNOSTICS = {
     severity: 'warning',
     means: "The guest's VMCOREINFO note and its memory disagree; memory was used.",
   },
+  'kdbg-copy-used': {
+    severity: 'warning',
+    means: "The kernel's debugger data block (KDBG) is lost; a copy elsewhere in memory serves.",
+  },
   'kernel-header-missing': {
     severity: 'loss',
     means: "The kernel image's header is not in memory; the kernel was found by its contents.",

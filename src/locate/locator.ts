@@ -1,7 +1,8 @@
 /** Finds Windows in a memory image: page-table root, kernel, KDBG, processors, version, bug check. */
 
+import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import { hex64 } from '../core/units.ts';
+import { hex64, va } from '../core/units.ts';
 import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -24,7 +25,15 @@ import { locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
 import { headerRoot } from './roots.ts';
-import { compareNote, NOTE_STEP, notedKdbg, notedRam, readWindowsNote, type WindowsNote } from './windows-note.ts';
+import {
+  compareNote,
+  NOTE_STEP,
+  notedKdbg,
+  notedRam,
+  plainBlockAt,
+  readWindowsNote,
+  type WindowsNote,
+} from './windows-note.ts';
 
 /** What the caller knows, and how it follows a long search. */
 export interface LocateOptions extends CallOptions<'locate'> {
@@ -70,7 +79,10 @@ async function locateIn(
   const note = readWindowsNote(image, evidence);
   const { dtb, kernelBase } = options;
   const { space, shared, kernel } = await findPlace({ image, dtb, kernelBase, note, evidence, search });
-  const kdbg = findKdbg(space, kernel, evidence) ?? kdbgOfNote(space, kernel, note, evidence);
+  const kdbg =
+    findKdbg(space, kernel, evidence) ??
+    kdbgOfNote(space, kernel, note, evidence) ??
+    kdbgOfHeader(space, kernel, evidence);
   if (!kdbg) {
     throw failure(image, evidence, KDBG_STEP, {
       code: 'kdbg-not-found',
@@ -116,7 +128,7 @@ async function locateIn(
     damagedProcessors,
     strayCpus,
     modules: loaded,
-    physicalMemory: findPhysicalMemory(space, kdbg, note, evidence),
+    physicalMemory: findPhysicalMemory({ space, shared, kernel, kdbg, processors }, note, evidence),
     diagnostics,
   };
   if (note) compareNote(note, windows, evidence);
@@ -130,19 +142,37 @@ function kdbgOfNote(
   evidence: Evidence,
 ): Kdbg | undefined {
   if (!note) return undefined;
-  const kdbg = notedKdbg(space, note);
-  return checkKdbg(space, kernel, { kdbg, method: `the copy that the ${NOTE_STEP} names` }, evidence);
+  const found = notedKdbg(space, note);
+  const kdbg = checkKdbg(space, kernel, { kdbg: found, method: `the copy that the ${NOTE_STEP} names` }, evidence);
+  if (kdbg) {
+    space.image.diagnostics.add(
+      'warning',
+      'kdbg-copy-used',
+      `the kernel's own KDBG was not found: the dump uses the copy at ${hex64(kdbg.address)}, which the ${NOTE_STEP} names`,
+      { virtual: hex64(kdbg.address) },
+    );
+  }
+  return kdbg;
+}
+
+/** The block that a crash dump's header names, which need not be in the kernel's image. */
+function kdbgOfHeader(space: AddressSpace, kernel: KernelImage, evidence: Evidence): Kdbg | undefined {
+  const address = space.image.dumpHeader?.KdDebuggerDataBlock;
+  if (address === undefined || !isKernelAddress(address)) return undefined;
+  const question = { kdbg: plainBlockAt(space, va(address)), method: "the block that the dump's header names" };
+  return checkKdbg(space, kernel, question, evidence);
 }
 
 function findPhysicalMemory(
-  space: AddressSpace,
-  kdbg: Kdbg,
+  { space, shared, kernel, kdbg, processors }: Pick<Windows, 'space' | 'shared' | 'kernel' | 'kdbg' | 'processors'>,
   note: WindowsNote | undefined,
   evidence: Evidence,
 ): readonly RamRange[] | Reason {
   const block = readPhysicalMemoryBlock(space, kdbg.fields.MmPhysicalMemoryBlock);
   if (!(block instanceof Reason) || !note) return block;
-  const noted = notedRam(note);
+  const pages = [space.image.machine.sharedUserData, kernel.base, kdbg.address, ...processors.map(({ prcb }) => prcb)];
+  const used = [space.root, ...pages.flatMap((address) => space.translate(address) ?? [])];
+  const noted = notedRam(note, { used, total: shared.physicalPages });
   evidence.reject('physical memory', 'MmPhysicalMemoryBlock', block.text);
   if (noted instanceof Reason) return because(`${block}; ${NOTE_STEP}: ${noted}`);
   evidence.accept('physical memory', NOTE_STEP, `${noted.length} runs`);

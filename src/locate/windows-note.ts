@@ -6,7 +6,7 @@
 
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import { hex, hex64, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
+import { hex, hex64, PHYSICAL_ADDRESS_LIMIT, pa, type VirtualAddress, va } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import { DUMP_SIGNATURE, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
 import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
@@ -55,22 +55,27 @@ export function* notedRoots(image: MemoryImage, note: WindowsNote | undefined): 
     };
 }
 
-/** The driver's decoded copy of the KDBG, as the block at the address that the header names. */
+/**
+ * The driver's decoded copy of the KDBG, where it is. The address that the header gives for the KDBG itself is only
+ * compared: if no block is there, what is there is not known to be one.
+ */
 export function notedKdbg(space: AddressSpace, note: WindowsNote | undefined): Kdbg | Reason {
   const copy = note?.BugCheckParameters[0];
-  if (note === undefined || copy === undefined || !isKernelAddress(copy))
-    return because('it names no copy of the KDBG');
-  const head = space.read(copy, KDBG_MIN_SIZE);
-  if (!head) return because(`the copy of the KDBG at ${hex64(copy)} is not present`);
+  if (copy === undefined || !isKernelAddress(copy)) return because('it names no copy of the KDBG');
+  return plainBlockAt(space, va(copy));
+}
+
+/** The decoded KDBG at an address, of which nothing but its head is checked. */
+export function plainBlockAt(space: AddressSpace, address: VirtualAddress): Kdbg | Reason {
+  const head = space.read(address, KDBG_MIN_SIZE);
+  if (!head) return because(`what should be a KDBG at ${hex64(address)} is not present`);
   const { OwnerTag, Size } = DebuggerData.readPartial(head, KDBG_MIN_SIZE);
   if (OwnerTag !== KDBG_TAG || Size === undefined || Size < KDBG_MIN_SIZE || Size > KDBG_MAX_SIZE || Size % 8 !== 0) {
-    return because(`no KDBG is at ${hex64(copy)}, where its copy should be`);
+    return because(`no KDBG is at ${hex64(address)}, where one should be`);
   }
-  const block = space.read(copy, Size);
-  const address = note.KdDebuggerDataBlock;
-  if (!block || !isKernelAddress(address))
-    return because(`the copy of the KDBG at ${hex64(copy)} is not present as a whole`);
-  return { address: va(address), size: Size, encoded: true, block, fields: DebuggerData.readPartial(block, Size) };
+  const block = space.read(address, Size);
+  if (!block) return because(`the KDBG at ${hex64(address)} is not present as a whole`);
+  return { address, size: Size, encoded: false, block, fields: DebuggerData.readPartial(block, Size) };
 }
 
 /** Where that copy says that the kernel begins. */
@@ -80,12 +85,28 @@ export function* addressesFromNote(space: AddressSpace, note: WindowsNote | unde
   yield { address: va(kdbg.fields.KernBase), why: `KernBase of the KDBG that the ${NOTE_STEP} names` };
 }
 
-/** What Windows counted as RAM when the driver started, or the reason why it can't be had. */
-export function notedRam(note: WindowsNote | undefined): RamRange[] | Reason {
+/**
+ * What Windows counted as RAM when the driver started, or the reason why it can't be had or believed.
+ *
+ * @param used physical addresses that Windows uses as RAM
+ * @param total pages of RAM by SharedUserData; 0 where it does not say
+ */
+export function notedRam(
+  note: WindowsNote | undefined,
+  { used, total }: { used: readonly number[]; total: number },
+): RamRange[] | Reason {
   if (!note) return because(`there is no ${NOTE_STEP} of Windows`);
   if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS)
     return because(`it claims ${note.NumberOfRuns} runs`);
-  return ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
+  const ranges = ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
+  if (ranges instanceof Reason) return ranges;
+  const outside = used.find((at) => !ranges.some(({ start, size }) => at >= start && at < start + size));
+  if (outside !== undefined) return because(`its runs lack physical ${hex(outside)}, which Windows uses`);
+  // Memory can have been added or removed since.
+  const pages = Number(note.NumberOfPages);
+  if (total !== 0 && Math.abs(pages - total) > total / 16)
+    return because(`its runs have ${pages} pages, SharedUserData says ${total}`);
+  return ranges;
 }
 
 /** Values that Windows writes in more than one form: any is right. */
@@ -106,7 +127,10 @@ export function compareNote(note: WindowsNote, windows: Omit<Windows, 'evidence'
   const { kdbg, version, processors, space, image } = windows;
   const pairs: [string, bigint, bigint | undefined][] = [
     ['build', BigInt(note.MinorVersion), BigInt(version.build)],
-    ['KdDebuggerDataBlock', note.KdDebuggerDataBlock, kdbg.address],
+    // Where the block itself is lost, the copy that the note names was used.
+    ...(kdbg.address === note.BugCheckParameters[0]
+      ? []
+      : [['KdDebuggerDataBlock', note.KdDebuggerDataBlock, kdbg.address] as [string, bigint, bigint]]),
     ['PfnDatabase', note.PfnDatabase, kdbg.fields.MmPfnDatabase],
     ['PsLoadedModuleList', note.PsLoadedModuleList, kdbg.fields.PsLoadedModuleList],
     ['PsActiveProcessHead', note.PsActiveProcessHead, kdbg.fields.PsActiveProcessHead],

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { Reason } from '../../src/core/reason.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { type ElfOptions, writeElf } from '../guest/elf.ts';
@@ -83,5 +85,41 @@ describe('the VMCOREINFO note of Windows', () => {
       expect(windows.kernel.base).toBe(guest.truth.kernelBase);
       expect(windows.physicalMemory).toHaveLength(guest.truth.physicalMemory.length);
     }
+  });
+
+  it('leads to the copy of a lost KDBG, and its address for the KDBG itself is not believed', async () => {
+    const guest = buildGuest({ vmcoreinfo: 'good', decoys: false });
+    guest.kernel.write(guest.truth.kdbg, Buffer.alloc(guest.truth.kdbgBlock.length));
+    const header = guest.vmcoreinfo!.note.subarray(24);
+    // Any kernel address.
+    header.writeBigUInt64LE(guest.truth.exports.get('KeBugCheckEx')!, 0x80);
+    const windows = await locate(guest);
+    expect(windows.kdbg).toMatchObject({ address: header.readBigUInt64LE(0x40), encoded: false });
+    expect(windows.diagnostics.list).toMatchObject([{ severity: 'warning', code: 'kdbg-copy-used' }]);
+    const { plan } = planConversion(windows);
+    expect(plan.patches.filter(({ what }) => what === 'KDBG')).toEqual([]);
+    expect(plan.prefix.readBigUInt64LE(0x80)).toBe(windows.kdbg.address);
+    const places = guest.truth.processors.flatMap((p) => [p.context, p.specialRegisters]);
+    for (const { what, virtual } of plan.patches) {
+      expect(
+        places.some((at) => virtual >= at && virtual < at + 0x4d0n),
+        what,
+      ).toBe(true);
+    }
+  });
+
+  it.each([
+    ['lack pages that Windows uses', (header: Buffer) => header.writeBigUInt64LE(0xf00n, 0x98 + 16)],
+    [
+      'are of another size',
+      (header: Buffer, pages: bigint) =>
+        [0x90, 0xa0 + 16].map((at) => header.writeBigUInt64LE(header.readBigUInt64LE(at) + pages, at)),
+    ],
+  ])('is not believed about RAM where its runs %s', async (_, damage) => {
+    const guest = buildGuest({ vmcoreinfo: 'good' });
+    const variable = guest.kernel.translate(guest.truth.kdbgBlock.readBigUInt64LE(0x270))!;
+    guest.memory.page(variable).writeBigUInt64LE(0n, variable % 0x1000);
+    damage(guest.vmcoreinfo!.note.subarray(24), 0x1000n);
+    expect((await locate(guest)).physicalMemory).toBeInstanceOf(Reason);
   });
 });
