@@ -733,6 +733,10 @@ export const DIAGNOSTICS = {
     severity: 'loss',
     means: 'Pages of zeros were left out, as `--drop-zero-pages` asks; a debugger cannot tell them from missing ones.',
   },
+  'processes-gone': {
+    severity: 'note',
+    means: 'Processes that were swapped out, that exited, or that keep their memory from Windows have no page tables.',
+  },
   'processes-unknown': {
     severity: ['loss', 'warning'],
     means: 'Not all processes are known: pages that only they use may be left out.',

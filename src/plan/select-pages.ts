@@ -103,6 +103,13 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
       `not all processes are known (${found.doubt}): ${lost} may be left out`,
     );
   }
+  if (found.gone > 0) {
+    diagnostics.add(
+      'note',
+      'processes-gone',
+      `${found.gone} of ${found.processes} processes have no page tables any more: what is left of their memory is not known to be theirs`,
+    );
+  }
   if (walked.endless) {
     diagnostics.add('loss', 'page-tables-damaged', 'there are more page tables than pages: some were not followed');
   }

@@ -101,6 +101,8 @@ export interface ProcessReport {
   parentPid: number | null;
   name: string | null;
   directoryTableBase: string | null;
+  /** `gone`: swapped out, exited, or Secure System; its root's page has another use. `missing`: not in the input. */
+  pageTables: 'present' | 'gone' | 'missing' | null;
   peb: string | null;
 }
 
@@ -216,6 +218,7 @@ const reportProcess = (p: Process): ProcessReport => ({
   parentPid: p.parentPid ?? null,
   name: p.name ?? null,
   directoryTableBase: p.directoryTableBase === undefined ? null : hex(p.directoryTableBase),
+  pageTables: p.pageTables ?? null,
   peb: p.peb === undefined ? null : hex64(p.peb),
 });
 

@@ -11,6 +11,8 @@ export interface ProcessRoots {
   roots: number[];
   /** Processes on the list. */
   processes: number;
+  /** Those that have no page tables any more, so that nothing of theirs can be found. */
+  gone: number;
   /** Why not all processes' roots are known; undefined when they are. */
   doubt: string | undefined;
 }
@@ -41,16 +43,17 @@ export function findProcessRoots({
     if (tables && tables.mode === space.mode) add(tables.root);
   }
   const list = readProcesses(space, kdbg.fields, processors);
-  if (list instanceof Reason) return { roots: [...roots], processes: 0, doubt: list.text };
+  if (list instanceof Reason) return { roots: [...roots], processes: 0, gone: 0, doubt: list.text };
   const { processes, broken, layout, doubts } = list;
   let without = 0;
-  for (const { directoryTableBase } of processes) {
-    if (directoryTableBase === undefined || !add(directoryTableBase)) without++;
+  const gone = processes.filter(({ pageTables }) => pageTables === 'gone').length;
+  for (const { directoryTableBase, pageTables } of processes) {
+    if (pageTables !== 'gone' && (directoryTableBase === undefined || !add(directoryTableBase))) without++;
   }
   const doubt =
     layout.link === undefined
       ? (doubts[0] ?? 'it has no entries')
       : (broken ??
         (without > 0 ? `${without} of ${processes.length} have no page tables that map the kernel` : undefined));
-  return { roots: [...roots], processes: processes.length, doubt };
+  return { roots: [...roots], processes: processes.length, gone, doubt };
 }

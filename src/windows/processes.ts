@@ -1,7 +1,8 @@
 /**
  * Processes from PsActiveProcessHead. The KDBG gives EPROCESS's size and the offsets of its page-table root, PEB and
  * parent, but not those of its list link, process ID and name. Those are inferred, and believed only if they fit
- * every process at once; the others are left undefined.
+ * most processes at once. What a process lacks harms itself only: some have no page tables any more, and a damaged one
+ * may have no name.
  */
 
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
@@ -20,9 +21,16 @@ export interface Process {
   address: VirtualAddress | undefined;
   pid: number | undefined;
   parentPid: number | undefined;
-  /** ImageFileName: at most 14 characters. May hold any character. */
+  /** ImageFileName: at most 15 characters. May hold any character. */
   name: string | undefined;
+  /** Its page tables' root, where they are present. */
   directoryTableBase: PhysicalAddress | undefined;
+  /**
+   * `gone`: its root's page has another use. Windows lets go of the tables of processes that it swaps out and of
+   * those that exited; Secure System has none of this kind. `missing`: the root is not in the input. undefined: where
+   * the process begins is unknown.
+   */
+  pageTables: 'present' | 'gone' | 'missing' | undefined;
   peb: VirtualAddress | undefined;
 }
 
@@ -44,10 +52,11 @@ const MAX_PROCESSES = 1 << 15;
 const MIN_EPROCESS = 0x100;
 const MAX_EPROCESS = 0x2000;
 
-/** UCHAR ImageFileName[15] in all builds; the last byte is NUL. */
-const NAME_BYTES = 15;
+/** UCHAR ImageFileName[16] with a NUL in older builds; [15], then the byte PriorityClass, in later ones. */
+const NAME_BYTES = 16;
+const MAX_NAME = 15;
 const SYSTEM_NAME = Buffer.from('System\0', 'latin1');
-const SYSTEM_PID = 4n;
+const SYSTEM_PID = 4;
 
 /** Places that fit the first process and are tried on all: real data has a few. */
 const MAX_CANDIDATES = 16;
@@ -71,20 +80,29 @@ export function readProcesses(
   const layout: ProcessList['layout'] = { link: undefined, pid: undefined, name: undefined };
   const doubts: string[] = [];
   const usable = size >= MIN_EPROCESS && size <= MAX_EPROCESS;
+  const tables = pageTableTest(space, fields);
+  let pids: readonly (number | undefined)[] = [];
   if (!usable) doubts.push(`the KDBG gives an impossible size of EPROCESS (0x${size.toString(16)})`);
   if (usable && links.length > 0) {
-    const link = inferLink(space, fields, links, processors);
+    const link = inferLink(links, { space, fields, processors, tables });
     if (link instanceof Reason) doubts.push(link.text);
     else layout.link = link;
-    if (inferPid(space, links)) layout.pid = -8;
-    else doubts.push('no process IDs before the links: the first is not 4, or some are not IDs');
+    const ids = readPids(space, links);
+    if (ids instanceof Reason) doubts.push(ids.text);
+    else {
+      layout.pid = -8;
+      pids = ids;
+    }
     const name = inferName(space, size, links);
     if (name instanceof Reason) doubts.push(name.text);
     else layout.name = name;
   }
+  const processes = links.map((at, i) => describe(space, fields, at, { ...layout, pid: pids[i], tables }));
+  if (layout.pid !== undefined) doubts.push(...exceptions('process ID', processes, ({ pid }) => pid === undefined));
+  if (layout.name !== undefined) doubts.push(...exceptions('name', processes, ({ name }) => name === undefined));
   const { link, pid, name } = layout;
   return {
-    processes: links.map((at) => describe(space, fields, at, layout)),
+    processes,
     broken,
     layout: {
       link,
@@ -95,6 +113,23 @@ export function readProcesses(
     doubts,
   };
 }
+
+/** Processes that a doubt names. */
+const MAX_NAMED = 4;
+
+/** Which processes lack something that the others have. */
+function exceptions(what: string, processes: readonly Process[], lacks: (process: Process) => boolean): string[] {
+  const bad = processes.filter(lacks);
+  if (bad.length === 0) return [];
+  const named = bad
+    .slice(0, MAX_NAMED)
+    .map(({ pid, link }) => (pid === undefined ? `the process at ${hex64(link)}` : `process ${pid}`));
+  const more = bad.length > MAX_NAMED ? [`${bad.length - MAX_NAMED} more`] : [];
+  return [`damaged or not present: the ${what} of ${[...named, ...more].join(', ')}`];
+}
+
+/** Fits most of them: what one process lacks does not void what the others show. */
+const isMost = (count: number, links: readonly bigint[]): boolean => 2 * count > links.length;
 
 function walk(space: AddressSpace, head: bigint): { links: VirtualAddress[]; broken: string | undefined } {
   const links: VirtualAddress[] = [];
@@ -116,36 +151,55 @@ function walk(space: AddressSpace, head: bigint): { links: VirtualAddress[]; bro
   }
 }
 
-/** Offset of the link in EPROCESS, or why it is not known. */
-function inferLink(
-  space: AddressSpace,
-  fields: DebuggerFields,
-  links: readonly bigint[],
-  processors: readonly Processor[],
-): number | Reason {
-  const { SizeEProcess: size = 0, OffsetEprocessDirectoryTableBase: rootAt = 0 } = fields;
+/** Whether a value of DirectoryTableBase leads to page tables. */
+type PageTableTest = (value: bigint) => Exclude<Process['pageTables'], undefined>;
+
+/** Page tables of a process map the kernel and SharedUserData to where the kernel's own do. */
+function pageTableTest(space: AddressSpace, { KernBase }: DebuggerFields): PageTableTest {
   const { machine } = space.image;
-  const sharedPage = space.translate(machine.sharedUserData);
-  const roots = new Map<number, boolean>();
-  /** Whether tables map SharedUserData to the page that the kernel's do. */
-  const isRoot = (value: bigint): boolean => {
+  const places = [machine.sharedUserData, ...(KernBase === undefined ? [] : [va(KernBase)])].flatMap((virtual) => {
+    const physical = space.translate(virtual);
+    return physical === undefined ? [] : [{ virtual, physical }];
+  });
+  const leads = (root: number): boolean =>
+    // Of 5-level tables, a crash dump's header names only the part that debuggers walk.
+    machine.pagingModes.some((mode) => {
+      const other = new AddressSpace(space.image, pa(root), mode);
+      return places.length > 0 && places.every(({ virtual, physical }) => other.translate(virtual) === physical);
+    });
+  const known = new Map<number, ReturnType<PageTableTest>>();
+  return (value) => {
     const root = rootIn(space.mode, value);
-    if (root === 0 || !space.image.has(root, tableSize(space.mode, 0))) return false;
-    let known = roots.get(root);
-    if (known === undefined) {
-      // Of 5-level tables, a crash dump's header names only the part that debuggers walk.
-      known = machine.pagingModes.some(
-        (mode) => new AddressSpace(space.image, pa(root), mode).translate(machine.sharedUserData) === sharedPage,
-      );
-      roots.set(root, known);
+    let state = known.get(root);
+    if (state === undefined) {
+      if (root === 0) state = 'gone';
+      else if (!space.image.has(root, tableSize(space.mode, 0))) state = 'missing';
+      else state = leads(root) ? 'present' : 'gone';
+      known.set(root, state);
     }
-    return known;
+    return state;
   };
+}
+
+/** What the offset of the links is inferred from. */
+interface LinkClues {
+  space: AddressSpace;
+  fields: DebuggerFields;
+  processors: readonly Processor[];
+  tables: PageTableTest;
+}
+
+/** Processes whose every offset is tried where no processor names one. */
+const MAX_SAMPLES = 4;
+
+/** Offset of the link in EPROCESS, or why it is not known. */
+function inferLink(links: readonly bigint[], { space, fields, processors, tables }: LinkClues): number | Reason {
+  const { SizeEProcess: size = 0, OffsetEprocessDirectoryTableBase: rootAt = 0 } = fields;
   const isProcess = (base: bigint): boolean => {
     const type = space.read(base, 1)?.readUInt8();
     const root = space.readU64(base + BigInt(rootAt));
     // Process objects are allocated from pool, at multiples of 16.
-    return type === PROCESS_OBJECT && base % 16n === 0n && root !== undefined && isRoot(root);
+    return type === PROCESS_OBJECT && base % 16n === 0n && root !== undefined && tables(root) === 'present';
   };
   const offsets = new Set<number>();
   // The processes that CPUs run are known by their address.
@@ -153,18 +207,18 @@ function inferLink(
     const link = links.find((at) => at >= base + BigInt(MIN_LINK) && at < base + BigInt(size));
     if (link !== undefined) offsets.add(Number(link - base));
   }
-  if (offsets.size === 0) {
-    const [first] = links;
-    for (let at = MIN_LINK; first !== undefined && at < size; at += 8) {
-      if (isProcess(first - BigInt(at))) offsets.add(at);
-    }
+  for (const link of offsets.size === 0 ? links.slice(0, MAX_SAMPLES) : []) {
+    for (let at = MIN_LINK; at < size; at += 8) if (isProcess(link - BigInt(at))) offsets.add(at);
   }
-  if (offsets.size > MAX_CANDIDATES) return because('too many offsets of the links in EPROCESS fit the first process');
-  const holding = [...offsets].filter((offset) => links.every((link) => isProcess(link - BigInt(offset))));
+  if (offsets.size > MAX_CANDIDATES)
+    return because('too many offsets of the links in EPROCESS fit the first processes');
+  const holding = [...offsets].filter((offset) =>
+    isMost(links.filter((link) => isProcess(link - BigInt(offset))).length, links),
+  );
   const [only] = holding;
   if (holding.length === 1 && only !== undefined) return only;
   return because(
-    `${holding.length === 0 ? 'no offset of the links in EPROCESS fits' : `${holding.length} offsets of the links in EPROCESS fit`} all processes`,
+    `${holding.length === 0 ? 'no offset of the links in EPROCESS fits' : `${holding.length} offsets of the links in EPROCESS fit`} most processes`,
   );
 }
 
@@ -184,15 +238,18 @@ function* currentProcesses(
   }
 }
 
-/** Whether UniqueProcessId is right before ActiveProcessLinks, as in every 64-bit build: System's is 4, and no two are the same. */
-function inferPid(space: AddressSpace, links: readonly bigint[]): boolean {
+/** UniqueProcessId, right before ActiveProcessLinks in every 64-bit build: System's is 4, and no two are the same. */
+function readPids(space: AddressSpace, links: readonly bigint[]): (number | undefined)[] | Reason {
   const seen = new Set<bigint>();
-  return links.every((link, i) => {
+  const pids = links.map((link) => {
     const pid = space.readU64(link - 8n);
-    if (pid === undefined || pid % 4n !== 0n || pid >= 2n ** 32n || seen.has(pid)) return false;
+    if (pid === undefined || pid % 4n !== 0n || pid >= 2n ** 32n || seen.has(pid)) return undefined;
     seen.add(pid);
-    return i > 0 || pid === SYSTEM_PID;
+    return Number(pid);
   });
+  const known = pids.filter((pid) => pid !== undefined).length;
+  if (pids[0] === SYSTEM_PID && isMost(known, links)) return pids;
+  return because('no process IDs before the links: the first is not 4, or most are not IDs');
 }
 
 /** Offset of ImageFileName from the link, or why it is not known. */
@@ -207,42 +264,45 @@ function inferName(space: AddressSpace, size: number, links: readonly bigint[]):
     places.push(at);
   }
   if (places.length > MAX_CANDIDATES) return because('too many places hold "System" in the first process');
-  const fitting = places.filter((at) => links.every((link) => readName(space, link + BigInt(at)) !== undefined));
+  const fitting = places.filter((at) =>
+    isMost(links.filter((link) => readName(space, link + BigInt(at)) !== undefined).length, links),
+  );
   const [only] = fitting;
   if (fitting.length === 1 && only !== undefined) return only;
   const which = fitting.length === 0 ? 'no place behind the links holds' : `${fitting.length} places hold`;
-  return because(`${which} "System" in the first process and a name in all others`);
+  return because(`${which} "System" in the first process and a name in most others`);
 }
 
-/** A name of at most 14 characters, padded with zeros. */
+/** A name of at most 15 characters that are text, up to a byte that is none: NUL or PriorityClass. */
 function readName(space: AddressSpace, address: bigint): string | undefined {
   const bytes = space.read(address, NAME_BYTES);
-  const end = bytes?.indexOf(0) ?? -1;
-  if (!bytes || end <= 0) return undefined;
+  const end = bytes?.findIndex((byte) => byte < 0x20) ?? -1;
+  if (!bytes || end <= 0 || (bytes[end] !== 0 && end !== MAX_NAME)) return undefined;
   const name = bytes.subarray(0, end);
-  return name.every((byte) => byte >= 0x20 && byte !== 0x7f) ? name.toString('latin1') : undefined;
+  return name.includes(0x7f) ? undefined : name.toString('latin1');
 }
 
 function describe(
   space: AddressSpace,
   fields: DebuggerFields,
   link: VirtualAddress,
-  { link: linkAt, pid: pidAt, name: nameAt }: ProcessList['layout'],
+  { link: linkAt, name: nameAt, pid, tables }: ProcessList['layout'] & { tables: PageTableTest },
 ): Process {
   const address = linkAt === undefined ? undefined : va(link - BigInt(linkAt));
   const word = (offset: number | undefined) =>
     address === undefined || !offset ? undefined : space.readU64(address + BigInt(offset));
-  const pid = pidAt === undefined ? undefined : space.readU64(link + BigInt(pidAt));
   const parent = word(fields.OffsetEprocessParentCID);
   const root = word(fields.OffsetEprocessDirectoryTableBase);
   const peb = word(fields.OffsetEprocessPeb);
+  const pageTables = root === undefined ? undefined : tables(root);
   return {
     link,
     address,
-    pid: pid === undefined ? undefined : Number(pid),
+    pid,
     parentPid: parent !== undefined && parent < 2n ** 32n && parent % 4n === 0n ? Number(parent) : undefined,
     name: nameAt === undefined ? undefined : readName(space, link + BigInt(nameAt)),
-    directoryTableBase: root === undefined ? undefined : pa(rootIn(space.mode, root)),
+    directoryTableBase: root !== undefined && pageTables === 'present' ? pa(rootIn(space.mode, root)) : undefined,
+    pageTables,
     // System processes have none.
     peb: peb !== undefined && peb !== 0n && !isKernelAddress(peb) && isCanonical(peb) ? va(peb) : undefined,
   };

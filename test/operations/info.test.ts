@@ -207,12 +207,16 @@ describe('info', () => {
       [
         /no process IDs/,
         'pid',
-        ({ truth, kernel, build }) => kernel.u64(truth.processes[2]!.address + BigInt(build.eprocess.pid), 4n),
+        ({ truth, kernel, build }) => {
+          for (const p of truth.processes) kernel.u64(p.address + BigInt(build.eprocess.pid), 4n);
+        },
       ],
       [
         /no offset of the links in EPROCESS fits/,
         'address',
-        ({ truth, kernel }) => kernel.u8(truth.processes[1]!.address, 7),
+        ({ truth, kernel }) => {
+          for (const p of truth.processes.slice(1)) kernel.u8(p.address, 7);
+        },
       ],
     ];
     for (const [doubt, undetermined, change] of changes) {

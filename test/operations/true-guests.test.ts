@@ -30,7 +30,7 @@ const hex = (value: bigint | number) => `0x${value.toString(16).padStart(16, '0'
 /** What these have is a neighbour's, but for their versions: more is tried on that one. */
 const LIKE_OTHERS: readonly GenerationName[] = ['1607', '1903', '1909', '22H2', '11 21H2', '11 25H2', '11 26H1'];
 const codes = (report: { diagnostics: readonly { severity: string; code: string }[] }) =>
-  report.diagnostics.filter((d) => d.severity !== 'info').map((d) => d.code);
+  report.diagnostics.filter((d) => d.severity !== 'note').map((d) => d.code);
 
 interface Converted {
   report: ConversionReport;

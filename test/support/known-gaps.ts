@@ -5,10 +5,6 @@
 import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
-  'gone-process': {
-    point: 3,
-    what: 'a process without page tables hides address, parent and root of every process, and their session memory',
-  },
   'session-space': { point: 6, what: 'win32k, cdd: images are read in one address space only' },
   'exports-paged-out': { point: 7, what: 'the export directory is not present: the crashing processor is unknown' },
   'foreign-export-name': {
@@ -19,8 +15,6 @@ export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }
   'header-unset-fields': { point: 8, what: 'VersionUser and SecondaryDataState are left "PAGE"' },
   'header-boot-id': { point: 8, what: 'BootId is SharedUserData + 0x2c4' },
   'header-104e': { point: 8, what: 'byte 0x104e is 4 on 22621 and later' },
-  'full-name': { point: 22, what: 'a name without room for its NUL voids the names of all' },
-  'sixteen-byte-names': { point: 22, what: 'ImageFileName has 16 bytes before Windows 7' },
   'early-boot': { point: 23, what: 'SharedUserData has no version yet' },
   'crash-root': { point: 25, what: "the header has System's root where the crashing process's is in the PRCB" },
   'stack-in-image': { point: 26, what: 'a captured frame whose stack lies in the kernel image is refused' },

@@ -3,6 +3,7 @@ import type { ProcessList } from '../../src/windows/processes.ts';
 import { readProcesses } from '../../src/windows/processes.ts';
 import { findProcessors } from '../../src/windows/processors.ts';
 import { readUnloadedModules } from '../../src/windows/unloaded-modules.ts';
+import type { Guest } from '../guest/guest.ts';
 import { knownGuest } from '../support/known-guest.ts';
 
 it('infers the layout of EPROCESS and reads every process', () => {
@@ -13,6 +14,55 @@ it('infers the layout of EPROCESS and reads every process', () => {
   expect(list.processes.map(({ address, pid, name }) => [address, pid, name])).toEqual(
     truth.processes.map(({ address, pid, name }) => [address, pid, name]),
   );
+});
+
+/** The processes of a guest that was changed. */
+function listOf(change: (guest: Guest) => void): ProcessList & { truth: Guest['truth'] } {
+  const { space, fields, truth } = knownGuest({}, change);
+  const { processors } = findProcessors(space, fields);
+  return { ...(readProcesses(space, fields, processors) as ProcessList), truth };
+}
+
+it('keeps the others whole when a process has no page tables any more', () => {
+  const { processes, truth, doubts } = listOf(({ kernel, truth }) => {
+    // Its root's page has other data now.
+    kernel.u64(truth.processes.at(-1)!.address + 0x28n, BigInt(kernel.translate(truth.kdbg)! & ~0xfff));
+  });
+  expect(processes.map(({ address, pid, parentPid }) => [address, pid, parentPid])).toEqual(
+    truth.processes.map(({ address, pid, parent }) => [address, pid, parent]),
+  );
+  expect(processes.map(({ pageTables, directoryTableBase }) => [pageTables, directoryTableBase])).toEqual([
+    ...truth.processes.slice(0, -1).map(({ root }) => ['present', root]),
+    ['gone', undefined],
+  ]);
+  expect(doubts).toEqual([]);
+});
+
+it('says where page tables are not in the input', () => {
+  const { processes } = listOf(({ kernel, truth }) => kernel.u64(truth.processes.at(-1)!.address + 0x28n, 1n << 40n));
+  expect(processes.map(({ pageTables }) => pageTables).at(-1)).toBe('missing');
+});
+
+it.each([
+  ['15 characters and a NUL, in 16 bytes', 'fifteen_charact\0', 'fifteen_charact'],
+  ['15 characters and PriorityClass, in 15 bytes', 'fifteen_charact\x02', 'fifteen_charact'],
+  ['16 characters', 'sixteen_characte', undefined],
+  ['no text', '\x01\x02\x03\0', undefined],
+  ['an end that is no NUL', 'short\x02', undefined],
+])('reads a name of %s, and the others as they are', (_, text, name) => {
+  const { processes, truth, doubts } = listOf(({ kernel, build, truth }) =>
+    kernel.write(truth.processes.at(-1)!.address + BigInt(build.eprocess.name), Buffer.from(text, 'latin1')),
+  );
+  expect(processes.map((p) => p.name)).toEqual([...truth.processes.slice(0, -1).map((p) => p.name), name]);
+  const last = truth.processes.at(-1)!;
+  expect(doubts).toEqual(name === undefined ? [`damaged or not present: the name of process ${last.pid}`] : []);
+});
+
+it('loses one damaged process ID, not all', () => {
+  const { processes, truth } = listOf(({ kernel, build, truth }) =>
+    kernel.u64(truth.processes.at(-1)!.address + BigInt(build.eprocess.pid), 0x1234567890n),
+  );
+  expect(processes.map(({ pid }) => pid)).toEqual([...truth.processes.slice(0, -1).map(({ pid }) => pid), undefined]);
 });
 
 it('reads unloaded modules, the last one first', () => {

@@ -3,7 +3,7 @@
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
-import type { BugCheckReport, PdbReport, WindowsInfo } from '../../report/windows.ts';
+import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
 import { describeProcessor } from './processors.ts';
 import { pageTables, plural, uptime } from './render.ts';
 
@@ -87,10 +87,16 @@ function renderWindows(w: WindowsInfo): string[] {
     row('Processes', `${w.processes.length}`),
     ...w.processes.map(
       (p) =>
-        `  ${`${p.pid ?? '?'}`.padStart(6)}  ${printable(p.name ?? '(name not determined)').padEnd(15)} ${p.address ?? '(address not determined)'}${p.directoryTableBase ? `, root ${p.directoryTableBase}` : ''}${p.parentPid === null ? '' : `, parent ${p.parentPid}`}${p.peb ? `, PEB ${p.peb}` : ''}`,
+        `  ${`${p.pid ?? '?'}`.padStart(6)}  ${printable(p.name ?? '(name not determined)').padEnd(15)} ${p.address ?? '(address not determined)'}${root(p)}${p.parentPid === null ? '' : `, parent ${p.parentPid}`}${p.peb ? `, PEB ${p.peb}` : ''}`,
     ),
     ...w.doubts.map((doubt) => row('Not determined', doubt)),
   ];
+}
+
+function root({ directoryTableBase, pageTables }: ProcessReport): string {
+  if (pageTables === 'gone') return ', no page tables (swapped out or exited)';
+  if (pageTables === 'missing') return ', page tables not in the input';
+  return directoryTableBase ? `, root ${directoryTableBase}` : '';
 }
 
 const pdb = (p: PdbReport | null): string => (p ? `, ${p.symbolPath}` : '');
