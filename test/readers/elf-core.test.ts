@@ -336,7 +336,12 @@ describe('files that are refused', () => {
       'corrupt',
     ],
     ['a crash dump', Buffer.concat([Buffer.from('PAGEDU64'), Buffer.alloc(100)]), 'already-dmp', 'unsupported'],
-    ['a qcow2 image', Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(100)]), 'qcow2', 'unsupported'],
+    [
+      'a qcow2 image with a header of zeros',
+      Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(100)]),
+      'qcow2-damaged',
+      'corrupt',
+    ],
     ['a gzip file', Buffer.from([0x1f, 0x8b, 8, 0, 0]), 'compressed-gzip', 'unsupported'],
   ];
   for (const [name, file, code, kind] of cases) {
