@@ -42,7 +42,12 @@ export function savedStates(source: ByteSource): SavedState[] {
   if (version !== 2 && version !== 3) {
     throw fail('corrupt', {
       code: 'qcow2-damaged',
-      message: `a qcow2 image of version ${version}`,
+      message: 'a qcow2 image whose header can not be right',
+      field: 'version',
+      offset: Qcow2Header.version,
+      expected: '2 or 3',
+      actual: String(version),
+      hint: 'check it with `qemu-img check`',
       structure: 'header',
     });
   }
