@@ -202,6 +202,47 @@ export const ERRORS = {
     means: "VMware's state of a VM, without its memory.",
     todo: 'Give the `.vmem` file beside it, or use `vmss2core -W8`.',
   },
+  'vmware-state-with-memory': {
+    kind: 'unsupported',
+    means: "VMware's state of a VM, with its memory inside.",
+    todo: '`vmss2core -W8 FILE` makes a crash dump of it.',
+  },
+  'virtualbox-state': {
+    kind: 'unsupported',
+    means: "VirtualBox's saved state of a VM.",
+    todo: 'Start the VM, then use `VBoxManage debugvm VM dumpvmcore`.',
+  },
+  'proxmox-backup': {
+    kind: 'unsupported',
+    means: 'A Proxmox VE backup, without memory.',
+    todo: 'Dump the running guest: `qm monitor ID`, then `dump-guest-memory FILE`.',
+  },
+  'process-core': {
+    kind: 'unsupported',
+    means: 'A core file of a process, also of QEMU itself, not of a guest.',
+    todo: "Dump the running guest. For a core of QEMU, the message says where the guest's RAM may be.",
+  },
+  ewf: {
+    kind: 'unsupported',
+    means: 'An EWF (EnCase) image.',
+    todo: '`ewfexport -t memory -f raw FILE`, then convert the raw memory.',
+  },
+  avml: { kind: 'unsupported', means: 'An AVML dump of a Linux system.', todo: 'Use Volatility.' },
+  hpak: {
+    kind: 'unsupported',
+    means: "An HPAK archive of HBGary's FDPro.",
+    todo: "Extract the memory with Volatility 2's `hpakextract`.",
+  },
+  'mach-o': {
+    kind: 'unsupported',
+    means: 'A Mach-O file, such as a core file of macOS.',
+    todo: 'Dump the guest with its hypervisor.',
+  },
+  aff4: {
+    kind: 'unsupported',
+    means: 'An AFF4 volume, as winpmem writes it.',
+    todo: 'Extract its stream PhysicalMemory, and give that with `--format raw`.',
+  },
   'hyper-v-state': {
     kind: 'unsupported',
     means: 'A Hyper-V saved state or configuration.',
@@ -320,8 +361,21 @@ export const ERRORS = {
   // Crash dumps, as inputs of info, stack and verify
   'dmp-truncated-header': { kind: 'corrupt', means: "The file ends within the dump's header.", todo: CUT_OFF },
   'dmp-signature': { kind: 'corrupt', means: 'The file is not a 64-bit Windows crash dump.' },
-  'dmp-machine': { kind: 'unsupported', means: 'A crash dump of another machine.', todo: OTHER_MACHINE },
-  'dmp-type': { kind: 'unsupported', means: 'A crash dump that is neither full nor a bitmap dump.' },
+  'dmp-machine': {
+    kind: ['unsupported', 'corrupt'],
+    means: 'A crash dump of another machine, or whose header names none that exists.',
+    todo: OTHER_MACHINE,
+  },
+  'dmp-type': {
+    kind: ['unsupported', 'corrupt'],
+    means: 'A crash dump that is neither full nor a bitmap dump, or whose header names no kind that exists.',
+    todo: 'A triage or summary dump opens in WinDbg as it is.',
+  },
+  'not-a-crash-dump': {
+    kind: 'unsupported',
+    means: 'The file to verify is an input for a conversion, not a crash dump.',
+    todo: 'Convert it. `elf2dmp info FILE` says what it is.',
+  },
   'dmp-runs': { kind: 'corrupt', means: "The list of memory runs in the dump's header is damaged." },
   'dmp-bitmap': { kind: 'corrupt', means: 'The page bitmap of the dump is damaged.' },
   'dmp-no-memory': { kind: 'corrupt', means: 'The dump holds none of the memory that it lists.', todo: CUT_OFF },
@@ -545,6 +599,11 @@ export const DIAGNOSTICS = {
     severity: 'note',
     means: 'The file has no known header and was read as raw memory.',
     todo: 'If it is not raw memory, find out what it is.',
+  },
+  'raw-odd-size': {
+    severity: 'warning',
+    means: 'Raw memory whose size is not a whole number of pages: it was cut off, or is something else.',
+    todo: 'Compare its size with what was copied.',
   },
   'input-truncated': {
     severity: 'loss',

@@ -31,6 +31,19 @@ export const PT_NOTE = 4;
 /** Of a note "CORE": general registers of a CPU. */
 export const NT_PRSTATUS = 1;
 
+/** Of a note "CORE": the process. */
+export const NT_PRPSINFO = 3;
+
+/** Types of notes "CORE" that Linux writes for a process and nobody for a guest: NT_PRPSINFO, NT_AUXV, NT_FILE (elf.h). */
+export const PROCESS_NOTES: ReadonlySet<number> = new Set([NT_PRPSINFO, 6, 0x46494c45]);
+
+/** elf_prpsinfo of 64-bit Linux (linux/elfcore.h): pr_fname has the first 15 characters of the program's name. */
+export const Prpsinfo = struct({
+  name: 'elf_prpsinfo',
+  size: 136,
+  fields: { pr_fname: raw(40, 16), pr_psargs: raw(56, 80) },
+});
+
 /** e_phnum when the real count is in section 0's sh_info (gABI, "Extended numbering"). */
 export const PN_XNUM = 0xffff;
 

@@ -15,7 +15,10 @@ import {
   Elf64SectionHeader,
   EM_386,
   ET_CORE,
+  NT_PRPSINFO,
   PN_XNUM,
+  PROCESS_NOTES,
+  Prpsinfo,
   PT_LOAD,
   PT_NOTE,
 } from '../formats/elf.ts';
@@ -111,6 +114,8 @@ function open(source: ByteSource): MemoryImage {
       notes.push(note);
     }
   }
+  const process = processOf(notes);
+  if (process) throw processCore(process, segments, fail);
   const { cpus, notes: otherNotes } = interpretNotes(notes, header.machine, diagnostics);
   const runs = toRuns(segments, source, qemuMemoryArea(source, header, noteSegments), diagnostics);
   if (runs.length === 0) {
@@ -134,6 +139,37 @@ function open(source: ByteSource): MemoryImage {
     missing: diagnostics.missing,
   });
 }
+
+/** The process whose core file this is; undefined for a guest's, which has none of these notes. */
+function processOf(notes: readonly RawNote[]): { name: string | undefined } | undefined {
+  const own = notes.filter(({ name, type }) => name === 'CORE' && PROCESS_NOTES.has(type));
+  if (own.length === 0) return undefined;
+  const info = own.find(({ type, desc }) => type === NT_PRPSINFO && desc.length === Prpsinfo.size);
+  if (!info) return { name: undefined };
+  const { pr_fname, pr_psargs } = Prpsinfo.read(info.desc);
+  const text = (bytes: Buffer) => bytes.toString('latin1').replace(/\0.*$/s, '');
+  // pr_fname has 15 characters of it.
+  const program = text(pr_psargs).split(' ')[0]!.split('/').at(-1)!;
+  return { name: program.startsWith(text(pr_fname)) ? program : text(pr_fname) };
+}
+
+function processCore({ name }: { name: string | undefined }, segments: readonly Segment[], fail: Fail) {
+  const largest = segments.reduce<Segment | undefined>((a, b) => (a && a.fileSize >= b.fileSize ? a : b), undefined);
+  const isQemu = name !== undefined && QEMU_PROGRAM.test(name);
+  const inside =
+    isQemu && largest
+      ? `; if that is no longer possible: the largest mapping, ${bytes(largest.fileSize)} at file offset ${hex(largest.fileOffset)}, may be the guest's RAM: \`tail -c +${largest.fileOffset + 1} FILE | head -c ${largest.fileSize} > ram\`, then \`elf2dmp --format raw ram OUTPUT\``
+      : '';
+  return fail('unsupported', {
+    code: 'process-core',
+    message: `a core file of a process${name ? ` (${name})` : ''}, not of a guest`,
+    structure: 'Elf64_Nhdr',
+    hint: `while the guest runs: \`virsh dump --memory-only DOMAIN FILE\`, or \`dump-guest-memory FILE\` in QEMU's monitor${inside}`,
+  });
+}
+
+/** As distributions call QEMU's program for x86 guests. */
+const QEMU_PROGRAM = /^(qemu-(system|kvm)|kvm$)/;
 
 /**
  * Where QEMU put memory: from the end of the notes to the section data at the very end. undefined for

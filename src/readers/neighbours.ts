@@ -1,6 +1,7 @@
 /** Files that people take for what we read: each gets its name and the command that makes what we need. */
 
 import type { ErrorCodeOf } from '../core/codes.ts';
+import { MIB } from '../core/units.ts';
 
 interface Neighbour {
   code: ErrorCodeOf<'unsupported'>;
@@ -11,9 +12,34 @@ interface Neighbour {
 interface Signature extends Neighbour {
   at?: number;
   magic: string;
+  /** More that the first bytes have to show. */
+  only?: (head: Buffer) => boolean;
 }
 
 const DUMP = '`virsh dump --memory-only DOMAIN FILE`';
+
+/** Of .vmss and .vmsn files: each version has its own. */
+const VMWARE_STATES = [
+  '\xd0\xbe\xd2\xbe',
+  '\xd2\xbe\xd2\xbe',
+  '\xd3\xbe\xd2\xbe',
+  '\xd3\xbe\xd3\xbe',
+  '\xd1\xba\xd1\xba',
+];
+
+/** Groups of a .vmss file: how many, then name (64 bytes), offset and size of each, from byte 12 on. */
+const VMWARE_GROUP = 80;
+const MAX_VMWARE_GROUPS = 50;
+
+/** Whether the group `memory` has more than the description of a .vmem file: at least a MiB. */
+function hasVmwareMemory(head: Buffer): boolean {
+  const count = head.length < 12 ? 0 : Math.min(head.readUInt32LE(8), MAX_VMWARE_GROUPS);
+  for (let at = 12; at + VMWARE_GROUP <= Math.min(head.length, 12 + count * VMWARE_GROUP); at += VMWARE_GROUP) {
+    const name = head.toString('latin1', at, at + 64).replace(/\0.*$/s, '');
+    if (name === 'memory') return head.readBigUInt64LE(at + 72) >= BigInt(MIB);
+  }
+  return false;
+}
 
 const SIGNATURES: readonly Signature[] = [
   {
@@ -59,7 +85,16 @@ const SIGNATURES: readonly Signature[] = [
       hint: `dump the running guest's memory with ${DUMP}; a VM's memory is never in its disk`,
     }),
   ),
-  ...['\xd0\xbe\xd2\xbe', '\xd2\xbe\xd2\xbe', '\xd3\xbe\xd2\xbe', '\xd3\xbe\xd3\xbe', '\xd1\xba\xd1\xba'].map(
+  ...VMWARE_STATES.map(
+    (magic): Signature => ({
+      magic,
+      only: hasVmwareMemory,
+      code: 'vmware-state-with-memory',
+      what: "VMware's state of a VM (.vmss, .vmsn) with its memory inside",
+      hint: 'make a crash dump of it with `vmss2core -W8 FILE`, which comes with VMware Workstation',
+    }),
+  ),
+  ...VMWARE_STATES.map(
     (magic): Signature => ({
       magic,
       code: 'vmware-state',
@@ -93,6 +128,46 @@ const SIGNATURES: readonly Signature[] = [
       code: 'xen-save',
       what: 'a saved Xen domain (`xl save`), not a memory dump',
       hint: 'restore it with `xl restore FILE`, then dump it with `xl dump-core DOMAIN FILE`',
+    }),
+  ),
+  {
+    magic: 'VMA\0',
+    code: 'proxmox-backup',
+    what: 'a Proxmox VE backup (.vma): disks and configuration of a VM, without its memory',
+    hint: 'dump the running guest: `qm monitor ID`, then `dump-guest-memory FILE` there',
+  },
+  {
+    magic: '\x7fVirtualBox SavedState',
+    code: 'virtualbox-state',
+    what: "VirtualBox's saved state of a VM (.sav)",
+    hint: 'start the VM, which goes on where it was saved, and dump it with `VBoxManage debugvm VM dumpvmcore --filename FILE`',
+  },
+  ...['EVF\x09\r\n\xff\0', 'EVF2\r\n\x81\0'].map(
+    (magic): Signature => ({
+      magic,
+      code: 'ewf',
+      what: 'an EWF (EnCase) image, of memory or of a disk',
+      hint: 'if it is of memory: `ewfexport -t memory -f raw FILE`, then `elf2dmp --format raw memory.raw OUTPUT`',
+    }),
+  ),
+  {
+    magic: 'AVML',
+    code: 'avml',
+    what: 'an AVML dump of a Linux system, not of Windows',
+    hint: 'open it with Volatility; `avml-convert FILE OUT` makes a LiME file of it',
+  },
+  {
+    magic: 'HPAK',
+    code: 'hpak',
+    what: "an HPAK archive of HBGary's FDPro",
+    hint: "Volatility 2's `hpakextract -f FILE` takes the memory out of it: give that file with --format raw",
+  },
+  ...['\xcf\xfa\xed\xfe', '\xce\xfa\xed\xfe'].map(
+    (magic): Signature => ({
+      magic,
+      code: 'mach-o',
+      what: 'a Mach-O file (a core file of macOS), not a dump of a Windows guest',
+      hint: "dump the guest with its hypervisor; in UTM and other QEMUs: `dump-guest-memory FILE` in QEMU's monitor",
     }),
   ),
   {
@@ -133,6 +208,13 @@ const SIGNATURES: readonly Signature[] = [
   },
   {
     magic: 'PK\x03\x04',
+    only: (head) => head.includes('aff4://') || head.includes('information.turtle'),
+    code: 'aff4',
+    what: 'an AFF4 volume, as winpmem writes it',
+    hint: "extract its stream PhysicalMemory with an AFF4 tool (`winpmem -e '*/PhysicalMemory' -D DIR FILE`), then give that file with --format raw; or record again with winpmem's own raw format",
+  },
+  {
+    magic: 'PK\x03\x04',
     code: 'compressed-zip',
     what: 'a zip archive',
     hint: 'pipe it in: `unzip -p FILE | elf2dmp - OUTPUT`',
@@ -154,5 +236,7 @@ const SIGNATURES: readonly Signature[] = [
 
 /** What a file is instead of a dump, by its first bytes; undefined where they are not known. */
 export function identifyNeighbour(head: Buffer): Neighbour | undefined {
-  return SIGNATURES.find(({ magic, at = 0 }) => head.toString('latin1', at, at + magic.length) === magic);
+  return SIGNATURES.find(
+    ({ magic, at = 0, only }) => head.toString('latin1', at, at + magic.length) === magic && (only?.(head) ?? true),
+  );
 }

@@ -92,9 +92,11 @@ function makeImage(
 ): MemoryImage {
   const diagnostics = new InputDiagnostics();
   if (source.size % PAGE_SIZE !== 0) {
-    diagnostics.addCutOff(
-      'memory',
-      `raw memory of ${hex(source.size)} bytes, which is not a whole number of pages: it may be cut off`,
+    // Not cut off for certain: nothing says how long it should be, or that it is memory at all.
+    diagnostics.add(
+      'warning',
+      'raw-odd-size',
+      `raw memory of ${hex(source.size)} bytes, which is not a whole number of pages: it is cut off, or it is not raw memory`,
     );
   }
   return new MemoryImage({

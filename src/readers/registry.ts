@@ -25,8 +25,31 @@ const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
 /** What the caller knows of an input. */
 export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot'>;
 
-/** Opens a file as a crash dump, whatever its signature says. Throws `Elf2dmpError`. The image has to be closed. */
-export const openCrashDump = (path: string): MemoryImage => winDump.open(FileSource.open(path));
+/**
+ * Opens a file as a crash dump, unless its signature says that it is something else. Throws `Elf2dmpError`. The image
+ * has to be closed.
+ */
+export function openCrashDump(path: string): MemoryImage {
+  const source = FileSource.open(path);
+  const other = otherThanDump(source);
+  if (!other) return winDump.open(source);
+  source.close();
+  throw other;
+}
+
+function otherThanDump(source: FileSource): Elf2dmpError | undefined {
+  const head = readUpTo(source, 0, PROBE_SIZE);
+  if (winDump.probe(head)) return undefined;
+  const reader = READERS.find((r) => r.probe(head));
+  if (!reader) return identify(head, source.name, true);
+  return new Elf2dmpError({
+    code: 'not-a-crash-dump',
+    kind: 'unsupported',
+    message: `an input for a conversion (${reader.format}), not a crash dump`,
+    file: source.name,
+    hint: 'convert it first, or see what it is with `elf2dmp info FILE`',
+  });
+}
 
 /** The header of a 64-bit crash dump of any kind. Throws `Elf2dmpError`. */
 export function openDumpHeader(path: string): ReturnType<typeof readDumpHeader> {

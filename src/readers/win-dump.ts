@@ -103,13 +103,27 @@ function open(source: ByteSource): MemoryImage {
   });
 }
 
-/** Dumps that hold something else than pages of all memory. */
-const OTHER_TYPES: Record<number, string> = {
-  2: 'a kernel memory (summary) dump',
-  4: 'a small memory (triage) dump',
-  8: 'a kernel memory dump of the newer kind',
-  9: 'a kernel and user memory dump',
-  10: 'a complete memory dump of the newer kind',
+/** Every kind of dump, by DumpType, and whether its pages are read. What is not here is damage, not a kind. */
+const DUMP_KINDS: Readonly<Record<number, { what: string; read: boolean }>> = {
+  [DumpType.full]: { what: 'a full dump', read: true },
+  2: { what: 'a kernel memory (summary) dump', read: false },
+  3: { what: 'a dump of the header alone', read: false },
+  4: { what: 'a small memory (triage) dump', read: false },
+  [DumpType.bitmapFull]: { what: 'a bitmap dump', read: true },
+  [DumpType.bitmapKernel]: { what: 'a bitmap dump of the kernel', read: true },
+  7: { what: 'an automatic memory dump', read: false },
+  8: { what: 'a kernel memory dump of the newer kind', read: false },
+  9: { what: 'a kernel and user memory dump', read: false },
+  10: { what: 'a complete memory dump of the newer kind', read: false },
+};
+
+/** Machines that Windows ran on, by IMAGE_FILE_MACHINE_*, for those that are not converted. */
+const WINDOWS_MACHINES: Readonly<Record<number, string>> = {
+  332: 'x86',
+  452: '32-bit ARM',
+  512: 'Itanium',
+  34404: 'x64',
+  43620: 'ARM64',
 };
 
 const at = ({ layout }: DumpHeaderForm, field: keyof DumpHeader) => ({
@@ -148,9 +162,10 @@ function readHeader(source: ByteSource, fail: Fail): Header {
 function dumpMachine({ form, values }: Header, fail: Fail): Machine {
   const machine = machineOf({ imageFileMachine: values.MachineImageType });
   if (machine?.dumpHeader === form) return machine;
-  throw fail('unsupported', {
+  const other = WINDOWS_MACHINES[values.MachineImageType];
+  throw fail(other === undefined ? 'corrupt' : 'unsupported', {
     code: 'dmp-machine',
-    message: `a crash dump of another machine than ${marksOf(({ name }) => name)}`,
+    message: `a crash dump of ${other === undefined ? 'no machine that Windows runs on' : `an ${other} machine`}: only those of ${marksOf(({ name }) => name)} are read`,
     ...at(form, 'MachineImageType'),
     expected: marksOf(({ imageFileMachine }) => hex(imageFileMachine)),
     actual: hex(values.MachineImageType),
@@ -158,16 +173,16 @@ function dumpMachine({ form, values }: Header, fail: Fail): Machine {
 }
 
 function checkKind({ form, values }: Header, fail: Fail): void {
-  const known: readonly number[] = [DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel];
-  if (!known.includes(values.DumpType)) {
-    throw fail('unsupported', {
-      code: 'dmp-type',
-      message: `${OTHER_TYPES[values.DumpType] ?? 'a crash dump of an unknown kind'}: only full and bitmap dumps are read`,
-      ...at(form, 'DumpType'),
-      expected: known.join(', '),
-      actual: `${values.DumpType}`,
-    });
-  }
+  const kind = DUMP_KINDS[values.DumpType];
+  if (kind?.read) return;
+  const read = Object.keys(DUMP_KINDS).filter((type) => DUMP_KINDS[Number(type)]?.read);
+  throw fail(kind ? 'unsupported' : 'corrupt', {
+    code: 'dmp-type',
+    message: `${kind?.what ?? 'a crash dump of a kind that does not exist'}: only full and bitmap dumps are read`,
+    ...at(form, 'DumpType'),
+    expected: read.join(', '),
+    actual: `${values.DumpType}`,
+  });
 }
 
 /** The runs of a full dump: their pages follow each other right behind the header. */

@@ -35,7 +35,7 @@ export async function verifyDump(
   let windows: Windows | undefined;
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
-    image = openForFindings(path, findings);
+    image = openForFindings(path, findings, expectation !== undefined);
     const prefix = image && readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader));
     if (image && prefix) {
       checkSize(image, source.size, prefix, findings);
@@ -77,10 +77,17 @@ export async function verifyDump(
   }
 }
 
-function openForFindings(path: string, findings: Findings): MemoryImage | undefined {
+/**
+ * Opens a dump; where it is damaged, adds the finding. Throws `Elf2dmpError` (kind `unsupported`) for files that are not
+ * read: they are not unsound. A conversion's own dump that is one of those differs from its plan.
+ */
+function openForFindings(path: string, findings: Findings, expected: boolean): MemoryImage | undefined {
   try {
     return openCrashDump(path);
   } catch (error) {
+    if (!expected && error instanceof Elf2dmpError && error.kind === 'unsupported') {
+      throw new Elf2dmpError({ ...error.details, message: `cannot be verified: ${error.details.message}` });
+    }
     findings.add(asFinding(error));
     return undefined;
   }
@@ -113,7 +120,6 @@ function refuseCompressed(source: FileSource): void {
   });
 }
 
-/** Bytes of header and bitmap of a dump that the reader accepts. */
 /** Bytes of header and bitmap of a dump that the reader accepts. */
 function prefixSize(source: FileSource, form: DumpHeaderForm): number {
   const head = readUpTo(source, 0, form.size + BitmapDumpHeader.size);

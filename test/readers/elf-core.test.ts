@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import { elfNote } from '../guest/elf.ts';
 
 interface Load {
   paddr: number | bigint;
@@ -23,6 +24,14 @@ interface Recipe {
   /** Count in section 0. */
   extended?: boolean;
   patch?: (file: Buffer) => void;
+}
+
+/** NT_PRPSINFO of 64-bit Linux, by literal offsets. */
+function prpsinfo(name: string, command: string): Buffer {
+  const desc = Buffer.alloc(136);
+  desc.write(name, 40, 15, 'latin1');
+  desc.write(command, 56, 79, 'latin1');
+  return elfNote('CORE', 3, desc);
 }
 
 /** A file as QEMU lays it out, by literal offsets. */
@@ -342,6 +351,15 @@ describe('files that are refused', () => {
       'qcow2-damaged',
       'corrupt',
     ],
+    [
+      'a core file of a process',
+      elf({
+        loads: [{ paddr: 0, bytes: Buffer.alloc(0x3000, 1) }],
+        notes: prpsinfo('qemu-system-x86', '/usr/bin/qemu-system-x86_64 -m 64'),
+      }),
+      'process-core',
+      'unsupported',
+    ],
     ['a gzip file', Buffer.from([0x1f, 0x8b, 8, 0, 0]), 'compressed-gzip', 'unsupported'],
   ];
   for (const [name, file, code, kind] of cases) {
@@ -353,6 +371,23 @@ describe('files that are refused', () => {
       expect(error.details.hint ?? error.details.expected).toBeTruthy();
     });
   }
+
+  it.each([
+    ['qemu-system-x86', '/usr/bin/qemu-system-x86_64 -m 64', 'qemu-system-x86_64', true],
+    ['qemu-kvm', '/usr/libexec/qemu-kvm -name guest=a', 'qemu-kvm', true],
+    ['sleep', 'sleep 10', 'sleep', false],
+  ])('tells where the RAM may be in a core file of QEMU: %s', (name, command, program, guest) => {
+    const loads = [
+      { paddr: 0, bytes: Buffer.alloc(0x1000, 1) },
+      { paddr: 0, bytes: Buffer.alloc(0x3000, 1) },
+    ];
+    const file = elf({ loads, notes: prpsinfo(name, command) });
+    const { message, details } = failure(file);
+    expect(message).toContain(`a core file of a process (${program}), not of a guest`);
+    const ram = file.length - 0x3000;
+    const how = `tail -c +${ram + 1} FILE | head -c 12288 > ram`;
+    expect(details.hint?.includes(how)).toBe(guest);
+  });
 
   it('gives a typed error or an image for any damage to a file', () => {
     const good = elf({ notes: Buffer.concat([cpuNote(440, { rip: 1n }), cpuNote(440, { rip: 2n })]) });

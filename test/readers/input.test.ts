@@ -386,11 +386,37 @@ describe('neighbours', () => {
     ['\x04\x22\x4d\x18', 0, 'compressed-lz4'],
     ['7z\xbc\xaf\x27\x1c', 0, 'compressed-7z'],
     ['ustar', 0x101, 'tar'],
+    ['VMA\0\0\0\0\x01', 0, 'proxmox-backup'],
+    ['\x7fVirtualBox SavedState V2.0\n', 0, 'virtualbox-state'],
+    ['EVF\x09\r\n\xff\0', 0, 'ewf'],
+    ['AVML\x02', 0, 'avml'],
+    ['HPAK', 0, 'hpak'],
+    ['\xcf\xfa\xed\xfe', 0, 'mach-o'],
+    ['PK\x03\x04', 0, 'compressed-zip'],
+    ['PK\x03\x04________________________________aff4://', 0, 'aff4'],
   ])('names %j at %i: %s', async (magic, offset, code) => {
     const bytes = Buffer.alloc(2 << 20);
     bytes.write(magic, offset, 'latin1');
     const { error } = await converted(bytes);
     expect(error).toMatchObject({ code, kind: 'unsupported' });
+  });
+
+  it.each([
+    ['a snapshot with its memory inside', 40n << 20n, 'vmware-state-with-memory'],
+    ['a snapshot with its memory beside it', 0x200n, 'vmware-state'],
+  ])('tells %s', async (_, size, code) => {
+    const bytes = Buffer.alloc(2 << 20);
+    bytes.writeUInt32LE(0xbed2bed2, 0);
+    bytes.writeUInt32LE(2, 8);
+    bytes.write('cpu', 12, 'latin1');
+    bytes.write('memory', 92, 'latin1');
+    bytes.writeBigUInt64LE(size, 92 + 72);
+    expect((await converted(bytes)).error).toMatchObject({ code, kind: 'unsupported' });
+  });
+
+  it('does not take an unknown file of odd size for a dump that was cut off', async () => {
+    const { error } = await converted(Buffer.alloc((2 << 20) + 24, 0x37));
+    expect(error).toMatchObject({ code: 'windows-not-found', kind: 'unsupported' });
   });
 });
 

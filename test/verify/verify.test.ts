@@ -283,6 +283,33 @@ describe('verify', () => {
     }
   });
 
+  it.each([
+    ['a triage dump', 0xf98, '04000000', 'dmp-type', /^.*: cannot be verified: a small memory \(triage\) dump/],
+    ['an automatic memory dump', 0xf98, '07000000', 'dmp-type', /automatic/],
+    ['an ARM64 dump', 0x30, '64aa0000', 'dmp-machine', /an ARM64 machine/],
+    ['a user-mode minidump', 0, '4d444d50', 'minidump', /user-mode/],
+    ['a 32-bit dump', 4, '44554d50', 'already-dmp-32', /32-bit/],
+    ['an ELF file', 0, '7f454c4602010100', 'not-a-crash-dump', /an input for a conversion/],
+  ])('says of %s that it is not read, not that it is unsound', async (_, at, bytes, code, message) => {
+    const other = join(dir, 'other-kind.dmp');
+    const file = readFileSync(dumps.full);
+    Buffer.from(bytes, 'hex').copy(file, at);
+    writeFileSync(other, file);
+    await expect(verify({ dump: other })).rejects.toMatchObject({ code, kind: 'unsupported' });
+    await expect(verify({ dump: other })).rejects.toThrow(message);
+  });
+
+  it('finds kinds and machines that do not exist to be damage', async () => {
+    for (const [at, code] of [
+      [0xf98, 'dmp-type'],
+      [0x31, 'dmp-machine'],
+    ] as const) {
+      await withDamage(dumps.full, at, async () => {
+        expect(await verify({ dump: dumps.full })).toMatchObject({ outcome: 'unsound', findings: [{ code }] });
+      });
+    }
+  });
+
   it('finds out by itself how a dump was made', async () => {
     const crashed = join(dir, 'crashed.elf');
     const crash = { code: 0xd1, parameters: [1n, 2n, 0n, 3n] as const, processor: 1 };

@@ -5,7 +5,7 @@ import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
 import { describeProcessor } from './processors.ts';
-import { pageTables, plural, uptime } from './render.ts';
+import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
 const SHOWN_RUNS = 64;
@@ -102,10 +102,9 @@ function root({ directoryTableBase, pageTables }: ProcessReport): string {
 const pdb = (p: PdbReport | null): string => (p ? `, ${p.symbolPath}` : '');
 
 function bugCheck(label: string, check: BugCheckReport): string[] {
+  const what = `${check.code} ${check.name ?? UNKNOWN_BUG_CHECK}`;
   return [
-    label.startsWith(' ')
-      ? `${label}: ${check.code} ${check.name ?? ''}`
-      : row(label, `${check.code} ${check.name ?? ''}`),
+    label.startsWith(' ') ? `${label}: ${what}` : row(label, what),
     ...check.parameters.map((p, i) => `  parameter ${i + 1}: ${p.value}${p.meaning ? `  ${p.meaning}` : ''}`),
   ];
 }

@@ -91,10 +91,13 @@ function pageCounts(counts: PageCounts): string {
   return parts.length > 0 ? `${parts.join(', ')} (pages)` : 'nothing';
 }
 
+/** In place of a name: nothing at all would look like a fault of the dump. */
+export const UNKNOWN_BUG_CHECK = "(not in elf2dmp's list)";
+
 function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
   if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
   const where = check.processor === null ? 'on an unknown processor' : `on processor ${check.processor}`;
-  return `${check.code}${check.name ? ` ${check.name}` : ''} (${check.parameters.map(({ value }) => value).join(', ')}) ${where}`;
+  return `${check.code} ${check.name ?? UNKNOWN_BUG_CHECK} (${check.parameters.map(({ value }) => value).join(', ')}) ${where}`;
 }
 
 /** The root, and the one for debuggers where that is another. */
