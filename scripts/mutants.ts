@@ -138,6 +138,36 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'if (false)',
   },
   {
+    what: 'a field of the KDBG outside the kernel is believed',
+    file: 'windows/kdbg-fields.ts',
+    find: "return 'that is not in the kernel';",
+    replace: 'return undefined;',
+  },
+  {
+    what: 'a head that no list links to is believed',
+    file: 'windows/kdbg-fields.ts',
+    find: "? undefined : 'no list begins there'",
+    replace: '? undefined : undefined',
+  },
+  {
+    what: 'two variables at one address are believed',
+    file: 'windows/kdbg-fields.ts',
+    find: 'if (same) return',
+    replace: 'if (false) return',
+  },
+  {
+    what: 'special registers anywhere in the PRCB are believed',
+    file: 'windows/kdbg-fields.ts',
+    find: 'if (isState) return [];',
+    replace: 'return [];',
+  },
+  {
+    what: 'a CONTEXT offset of 0 means the frame in the PRCB',
+    file: 'windows/processors.ts',
+    find: 'if (pointerAt === 0 ||',
+    replace: 'if (',
+  },
+  {
     what: 'frames may lie in SharedUserData',
     file: 'windows/context-frames.ts',
     find: 'from: machine.sharedUserData as bigint, size: PAGE_SIZE',

@@ -702,6 +702,11 @@ export const DIAGNOSTICS = {
     severity: 'warning',
     means: "The kernel's debugger data block (KDBG) is lost; a copy elsewhere in memory serves.",
   },
+  'kdbg-field-damaged': {
+    severity: 'loss',
+    means: 'Memory contradicts a field of the debugger data block (KDBG): the field was not used.',
+    todo: MEMORY_DAMAGED,
+  },
   'kernel-header-missing': {
     severity: 'loss',
     means: "The kernel image's header is not in memory; the kernel was found by its contents.",

@@ -12,6 +12,7 @@ import { matchProcessors } from '../windows/cpu-matching.ts';
 import { findCrash } from '../windows/crash.ts';
 import { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
+import { withoutDamagedFields } from '../windows/kdbg-fields.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { readModules } from '../windows/modules.ts';
 import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
@@ -79,16 +80,18 @@ async function locateIn(
   const note = readWindowsNote(image, evidence);
   const { dtb, kernelBase } = options;
   const { space, shared, kernel } = await findPlace({ image, dtb, kernelBase, note, evidence, search });
-  const kdbg =
+  const block =
     findKdbg(space, kernel, evidence) ??
     kdbgOfNote(space, kernel, note, evidence) ??
     kdbgOfHeader(space, kernel, evidence);
-  if (!kdbg) {
+  if (!block) {
     throw failure(image, evidence, KDBG_STEP, {
       code: 'kdbg-not-found',
       message: `the kernel is at ${hex64(kernel.base)}, but its debugger data block (KDBG) was not found`,
     });
   }
+  const { kdbg, losses } = withoutDamagedFields(space, kernel, block);
+  diagnostics.addAll(losses);
   const { processors, bad: damagedProcessors } = findProcessors(space, kdbg.fields);
   const strayCpus = matchProcessors(processors, image.cpus, space, kdbg.fields);
   if (image.dumpHeader) readDumpedCpus(space, processors);

@@ -171,6 +171,8 @@ export interface Machine {
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */
   readonly specialRegistersSize: number;
+  /** A PRCB's saved state: bytes of the special registers with which it begins, by builds, and its alignment. */
+  readonly processorState: { readonly specialSizes: readonly number[]; readonly alignment: number };
   /**
    * Sets what is known in a copy of a PRCB's special registers. Descriptor tables that the input doesn't
    * tell are those that the KPCR names, without which the debugger can't tell what code it runs; control

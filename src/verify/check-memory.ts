@@ -76,6 +76,7 @@ export const MEMORY_LOSSES: ReadonlySet<DiagnosticCode> = new Set([
   'no-cpu-states',
   'processor-without-state',
   'kernel-header-missing',
+  'kdbg-field-damaged',
   'modules-broken',
   'no-processors',
   'processor-damaged',

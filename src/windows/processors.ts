@@ -1,8 +1,8 @@
 /** PRCBs from KiProcessorBlock, and which CPU state belongs to which. */
 
 import { isKernelAddress } from '../core/bits.ts';
-import { Reason } from '../core/reason.ts';
-import { hex64, type VirtualAddress, va } from '../core/units.ts';
+import { because, Reason } from '../core/reason.ts';
+import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
 import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -111,22 +111,36 @@ function checkNumber(space: AddressSpace, fields: DebuggerFields, prcb: bigint, 
     : `PRCB.Number is ${number}, but KiProcessorBlock has it at ${index}`;
 }
 
+/** See `Processor.context`. */
+function contextOf(space: AddressSpace, fields: DebuggerFields, prcb: VirtualAddress): Processor['context'] {
+  const { OffsetPrcbContext: pointerAt, OffsetPrcbProcStateContext: frameAt } = fields;
+  const { machine } = space.image;
+  if (pointerAt === 0 || (pointerAt !== undefined && pointerAt % machine.pointerSize !== 0)) {
+    return because(`the KDBG has ${hex(pointerAt)} for where its PRCB points to its CONTEXT frame`);
+  }
+  if (pointerAt !== undefined) {
+    const pointer = space.readU64(prcb + BigInt(pointerAt));
+    return pointer !== undefined && isKernelAddress(pointer) ? va(pointer) : undefined;
+  }
+  // A KDBG without OffsetPrcbContext (before Windows 7): the frame is in the PRCB itself.
+  if (!frameAt) return undefined;
+  const frame = space.read(prcb + BigInt(frameAt), machine.contextSize);
+  return frame && !machine.looksLikeContext(frame)
+    ? because(`no CONTEXT is at ${hex(frameAt)} in its PRCB, where the KDBG has one`)
+    : va(prcb + BigInt(frameAt));
+}
+
 function describeProcessor(
   space: AddressSpace,
   fields: DebuggerFields,
   number: number,
   prcb: VirtualAddress,
 ): Processor {
-  // A KDBG without OffsetPrcbContext (before Windows 7): the frame is in the PRCB itself.
-  const pointer = fields.OffsetPrcbContext ? space.readU64(prcb + BigInt(fields.OffsetPrcbContext)) : undefined;
-  let context: VirtualAddress | undefined;
-  if (fields.OffsetPrcbContext) context = pointer !== undefined && isKernelAddress(pointer) ? va(pointer) : undefined;
-  else if (fields.OffsetPrcbProcStateContext) context = va(prcb + BigInt(fields.OffsetPrcbProcStateContext));
   return {
     number,
     prcb,
     kpcr: va(prcb - prcbOffset(space, fields)),
-    context,
+    context: contextOf(space, fields, prcb),
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,

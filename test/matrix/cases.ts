@@ -230,7 +230,12 @@ export const CASES: readonly MatrixCase[] = [
   {
     name: 'damage: the KDBG overwritten, a copy known by the VMCOREINFO note',
     guest: { vmcoreinfo: 'good', seed: 64, decoys: 'stale' },
-    change: (guest) => overwrite(guest, guest.truth.kdbg),
+    change: (guest) => {
+      overwrite(guest, guest.truth.kdbg);
+      // The copy serves where it is.
+      const copy = guest.vmcoreinfo!.note.readBigUInt64LE(24 + 0x40);
+      Object.assign(guest.truth, { kdbg: copy, kdbgEncoded: false });
+    },
   },
   {
     name: 'raw memory (pmemsave)',

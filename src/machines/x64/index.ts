@@ -122,6 +122,8 @@ export const X64: Machine = {
   decodeContext,
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
+  // KPROCESSOR_STATE grew with 17134, where Xcr0 and MsrFsBase came.
+  processorState: { specialSizes: [0xe0, 0xf0], alignment: 0x40 },
   patchSpecialRegisters,
 
   frameState,

@@ -1,0 +1,142 @@
+/** Whether memory bears out the fields of the KDBG that reach a dump's header or say where something is written. */
+import { isKernelAddress } from '../core/bits.ts';
+import type { Diagnostic } from '../core/errors.ts';
+import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
+import { PageLocation } from '../formats/win-kernel.ts';
+import type { AddressSpace } from '../memory/address-space.ts';
+import type { DebuggerFields, Kdbg } from './kdbg.ts';
+import type { KernelImage } from './kernel-image.ts';
+
+type FieldName = keyof DebuggerFields;
+
+/** The kernel's variables whose addresses are used. */
+const VARIABLES = [
+  'PsLoadedModuleList',
+  'PsActiveProcessHead',
+  'KiBugCheckData',
+  'MmPfnDatabase',
+  'KiProcessorBlock',
+  'MmPhysicalMemoryBlock',
+  'MmUnloadedDrivers',
+  'MmLastUnloadedDriver',
+  'NtBuildLab',
+] as const satisfies readonly FieldName[];
+
+/** Where each is, its low bits are zeros. Text and counts can be anywhere. */
+const ALIGNED = new Set<FieldName>([
+  'PsLoadedModuleList',
+  'PsActiveProcessHead',
+  'KiBugCheckData',
+  'MmPfnDatabase',
+  'KiProcessorBlock',
+  'MmPhysicalMemoryBlock',
+  'MmUnloadedDrivers',
+]);
+
+/** 0 where a kernel does not give it. */
+const OPTIONAL = new Set<FieldName>([
+  'MmPhysicalMemoryBlock',
+  'MmUnloadedDrivers',
+  'MmLastUnloadedDriver',
+  'NtBuildLab',
+]);
+
+/**
+ * The KDBG without the fields that memory contradicts: what they lead to is unknown then, which is a loss for each.
+ * Its block stays as the guest has it. What is not in the input contradicts nothing.
+ */
+export function withoutDamagedFields(
+  space: AddressSpace,
+  kernel: KernelImage,
+  kdbg: Kdbg,
+): { kdbg: Kdbg; losses: Diagnostic[] } {
+  const doubts = new Map<FieldName, string>();
+  for (const name of VARIABLES) {
+    const doubt = variableDoubt(space, kernel, kdbg.fields, name);
+    if (doubt !== undefined) doubts.set(name, doubt);
+  }
+  for (const [name, doubt] of stateDoubts(space, kdbg.fields)) doubts.set(name, doubt);
+  if (doubts.size === 0) return { kdbg, losses: [] };
+  const kept = Object.entries(kdbg.fields).filter(([name]) => !doubts.has(name as FieldName));
+  const losses = [...doubts].map(([name, doubt]): Diagnostic => {
+    const value = kdbg.fields[name] ?? 0;
+    return {
+      severity: 'loss',
+      code: 'kdbg-field-damaged',
+      message: `${name} in the KDBG is ${typeof value === 'bigint' ? hex64(value) : hex(value)}, but ${doubt}: it was not used`,
+      where: { virtual: hex64(kdbg.address) },
+    };
+  });
+  return { kdbg: { ...kdbg, fields: Object.fromEntries(kept) }, losses };
+}
+
+/** Why there can't be such a variable, as a clause. */
+function variableDoubt(
+  space: AddressSpace,
+  kernel: KernelImage,
+  fields: DebuggerFields,
+  name: (typeof VARIABLES)[number],
+): string | undefined {
+  const address = fields[name];
+  if (address === undefined) return undefined;
+  if (address === 0n) return OPTIONAL.has(name) ? undefined : 'every kernel has it';
+  const { pointerSize } = space.image.machine;
+  if (address < kernel.base || address >= kernel.base + BigInt(kernel.size)) return 'that is not in the kernel';
+  if (ALIGNED.has(name) && address % BigInt(pointerSize) !== 0n) return 'a variable like that is aligned';
+  const same = VARIABLES.find((other) => other !== name && fields[other] === address);
+  if (same) return `${same} is the same`;
+  if (name === 'PsActiveProcessHead' || name === 'PsLoadedModuleList') return listDoubt(space, address);
+  return name === 'MmPfnDatabase' ? databaseDoubt(space, kernel, address) : undefined;
+}
+
+/** A head whose neighbours are there, and neither links back. The kernel and System are always on theirs. */
+function listDoubt(space: AddressSpace, head: bigint): string | undefined {
+  const size = BigInt(space.image.machine.pointerSize);
+  const [next, previous] = [space.readPointer(head), space.readPointer(head + size)];
+  if (next === undefined || previous === undefined) return undefined;
+  const back = isKernelAddress(next) ? space.readPointer(next + size) : null;
+  const forth = isKernelAddress(previous) ? space.readPointer(previous) : null;
+  if (next === head || previous === head) return 'an empty list begins there';
+  if (back === head || forth === head) return undefined;
+  return back === undefined || forth === undefined ? undefined : 'no list begins there';
+}
+
+function databaseDoubt(space: AddressSpace, kernel: KernelImage, variable: bigint): string | undefined {
+  const base = space.readPointer(variable);
+  if (base === undefined) return undefined;
+  const inKernel = base >= kernel.base && base < kernel.base + BigInt(kernel.size);
+  if (!isKernelAddress(base) || base % BigInt(PAGE_SIZE) !== 0n || inKernel) {
+    return `the variable there holds ${hex64(base)}, where no page frame database begins`;
+  }
+  // The entry of a page that is in use for certain.
+  const { entrySize, layouts } = space.image.machine.pageDatabase;
+  const entry = space.read(base + BigInt(entrySize) * BigInt(pfnOf(space.root)), entrySize);
+  const active = layouts.some(({ stateAt }) => ((entry?.[stateAt] ?? 0) & 7) === PageLocation.active);
+  return entry && !active ? 'the database there does not have the page tables’ root as a page in use' : undefined;
+}
+
+/** A PRCB's saved state: special registers, and the CONTEXT right behind them. */
+function stateDoubts(space: AddressSpace, fields: DebuggerFields): [FieldName, string][] {
+  const { OffsetPrcbProcStateSpecialReg: special = 0, OffsetPrcbProcStateContext: context = 0 } = fields;
+  const { processorState } = space.image.machine;
+  const isState =
+    special !== 0 &&
+    special % processorState.alignment === 0 &&
+    processorState.specialSizes.includes(context - special);
+  if (isState) return [];
+  const why = `with ${hex(special)} for the special registers and ${hex(context)} for the CONTEXT no PRCB has its saved state`;
+  const doubts: [FieldName, string][] = [['OffsetPrcbProcStateSpecialReg', why]];
+  if (!holdsContext(space, fields)) doubts.push(['OffsetPrcbProcStateContext', why]);
+  return doubts;
+}
+
+/** The first processor has a CONTEXT that was used where the KDBG has one. */
+function holdsContext(space: AddressSpace, { KiProcessorBlock, OffsetPrcbProcStateContext }: DebuggerFields): boolean {
+  const { machine } = space.image;
+  const prcb = KiProcessorBlock === undefined ? undefined : space.readPointer(KiProcessorBlock);
+  const frame =
+    prcb === undefined || !isKernelAddress(prcb)
+      ? undefined
+      : space.read(prcb + BigInt(OffsetPrcbProcStateContext ?? 0), machine.contextSize);
+  return frame !== undefined && machine.looksLikeContext(frame) && frame.some((byte) => byte !== 0);
+}
