@@ -134,7 +134,7 @@ function reportProcessor(w: Windows, shown: ShownContext, images: Images): Proce
     instructionPointer: known ? hex64(known.instructionPointer) : null,
     stackPointer: known ? hex64(known.stackPointer) : null,
     pageTableRoot: tables ? hex(tables.root) : null,
-    at: known ? placeOf(w, known.instructionPointer, images) : null,
+    at: known ? codePlace(w, known.instructionPointer, images) : null,
     captured: captured
       ? {
           instructionPointer: hex64(captured.view.instructionPointer),
@@ -158,7 +158,8 @@ export function modeOf({ machine }: MemoryImage, registers: Registers): CpuMode 
   return machine.runsNativeCode(registers) ? 'user' : 'user, 32-bit code';
 }
 
-function placeOf({ space, modules }: Windows, address: bigint, images: Images): CodePlace | null {
+/** Where code lies in the kernel's modules; null outside all of them. */
+export function codePlace({ space, modules }: Windows, address: bigint, images: Images): CodePlace | null {
   const module = moduleOf(modules, address);
   if (!module) return null;
   const image = images.at(module.base);

@@ -5,7 +5,7 @@ import type { AddressSpace } from '../memory/address-space.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
 import type { Symbols } from '../symbols/symbols.ts';
-import { bugCheckName, parameterMeanings } from '../windows/bug-checks.ts';
+import { bugCheckName, describeParameters } from '../windows/bug-checks.ts';
 import type { Crash } from '../windows/crash.ts';
 import type { Module } from '../windows/modules.ts';
 import { pdbIdentity } from '../windows/pe-image.ts';
@@ -14,6 +14,7 @@ import { releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
+import { type AddressPlace, Places } from './places.ts';
 import { Images, type ProcessorReport, reportProcessors } from './processors.ts';
 
 /** What identifies a guest; a line of a batch's report has these. */
@@ -64,7 +65,18 @@ export interface WindowsInfo extends WindowsReport {
 export interface BugCheckReport {
   code: string;
   name: string | null;
-  parameters: { value: string; meaning: string | null }[];
+  parameters: ParameterReport[];
+}
+
+/** One of a bug check's four parameters. */
+export interface ParameterReport {
+  value: string;
+  /** What it is; null: reserved, unused, or not known. */
+  meaning: string | null;
+  /** The value in words, where it is one of a few: `write`, `STATUS_ACCESS_VIOLATION`. */
+  decoded: string | null;
+  /** Where it lies; null where it is not an address, or nothing is known of it. */
+  place: AddressPlace | null;
 }
 
 export interface CrashReport extends BugCheckReport {
@@ -126,7 +138,7 @@ export function reportWindows(w: Windows, contexts: Contexts, images = new Image
     pagingMode: w.space.mode.name,
     kernel: { base: hex64(kernel.base), size: kernel.size, pdb: reportPdb(kernel.pdb, images) },
     kdbg: { address: hex64(kdbg.address), size: kdbg.size, encoded: kdbg.encoded },
-    bugCheck: reportCrash(w),
+    bugCheck: reportCrash(w, new Places(w, contexts, images)),
     currentProcessor: contexts.opened?.processor.number ?? null,
     processors: reportProcessors(w, contexts, images),
     moduleCount: w.modules.length,
@@ -167,21 +179,26 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
   };
 }
 
-/** A bug check with what its parameters mean. */
-export function reportBugCheck(code: number, parameters: readonly bigint[]): BugCheckReport {
-  const meanings = parameterMeanings(code, parameters);
+/** A bug check with what its parameters mean; and with `places`, where those that are addresses lie. */
+export function reportBugCheck(code: number, parameters: readonly bigint[], places?: Places): BugCheckReport {
+  const described = describeParameters(code, parameters);
   return {
     code: hex(code),
     name: bugCheckName(code),
-    parameters: parameters.map((value, i) => ({ value: hex64(value), meaning: meanings[i] ?? null })),
+    parameters: parameters.map((value, i) => {
+      const { what = null, value: decoded = null, address = false } = described[i] ?? {};
+      // A reserved parameter may still hold an address: in a kernel module it is hardly anything else.
+      const place = address || decoded === null ? (places?.of(value) ?? null) : null;
+      return { value: hex64(value), meaning: what, decoded, place: address || place?.in === 'module' ? place : null };
+    }),
   };
 }
 
-function reportCrash({ crash }: Windows): CrashReport | null {
+function reportCrash({ crash }: Windows, places: Places): CrashReport | null {
   if (!crash) return null;
   const { bugCheck, processor, how } = crash;
   return {
-    ...reportBugCheck(bugCheck.code, bugCheck.parameters),
+    ...reportBugCheck(bugCheck.code, bugCheck.parameters, places),
     processor: processor?.number ?? null,
     processorFrom: how,
   };

@@ -61,14 +61,3 @@ function keyOf(value: bigint): number {
   // Beyond 2^53 there are no keys, and no rounding finds one.
   return Number(signExtended ? BigInt.asUintN(32, value) : value);
 }
-
-/**
- * What each parameter of a bug check means, as text: `operation: write`, or what it is alone.
- *
- * @param parameters the values, where they are known
- */
-export function parameterMeanings(code: number, parameters?: readonly bigint[]): readonly (string | null)[] {
-  return describeParameters(code, parameters ?? []).map(({ what, value }) =>
-    value === null || parameters === undefined ? what : `${what}: ${value}`,
-  );
-}

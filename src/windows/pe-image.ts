@@ -18,6 +18,7 @@ import {
   PeHeader,
   RSDS,
   RuntimeFunction,
+  SectionHeader,
 } from '../formats/pe.ts';
 import type { FunctionEntry } from '../machines/unwinding.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -74,6 +75,26 @@ export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine:
     checkSum: header.CheckSum,
     directories,
   };
+}
+
+/** The loader takes no more. */
+const MAX_SECTIONS = 96;
+
+/** The name of the section that an RVA lies in; undefined where the headers list none there, or are not present. */
+export function sectionAt(space: AddressSpace, { base }: PeImage, rva: number): string | undefined {
+  const dos = space.read(base, DosHeader.size);
+  const nt = dos && base + BigInt(DosHeader.read(dos).e_lfanew);
+  const bytes = nt === undefined ? undefined : space.read(nt, PeHeader.size);
+  if (nt === undefined || !bytes) return undefined;
+  const { NumberOfSections, SizeOfOptionalHeader } = PeHeader.read(bytes);
+  const count = Math.min(NumberOfSections, MAX_SECTIONS);
+  // Behind the signature, the file header and the optional header.
+  const table = space.read(nt + BigInt(24 + SizeOfOptionalHeader), count * SectionHeader.size);
+  for (let i = 0; table && i < count; i++) {
+    const { Name, VirtualAddress: from, VirtualSize: size } = SectionHeader.read(table, i * SectionHeader.size);
+    if (rva >= from && rva < from + size) return Name.toString('latin1').replace(/\0.*$/s, '') || undefined;
+  }
+  return undefined;
 }
 
 /** Bytes at an RVA; undefined outside the image and where memory is missing. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BUG_CHECK_NAMES } from '../../src/windows/bug-check-names.ts';
 import { BUG_CHECK_PARAMETERS } from '../../src/windows/bug-check-parameters.ts';
-import { bugCheckName, describeParameters, parameterMeanings } from '../../src/windows/bug-checks.ts';
+import { bugCheckName, describeParameters } from '../../src/windows/bug-checks.ts';
 
 describe('names of bug checks', () => {
   it('are those of the public references', () => {
@@ -67,15 +67,14 @@ describe('parameters of bug checks', () => {
     expect(describeParameters(0x133, [(1n << 53n) + 1n, 0n, 0n, 0n])[1].what).toBe('depends on the first');
   });
 
-  it('are text with the value in words, or null', () => {
-    expect(parameterMeanings(0xd1, [8n, 0xffn, 0n, 1n])).toEqual([
-      'address that was referenced',
-      'IRQL at that time',
-      'operation: read',
-      'address of the instruction',
+  it('are nothing but values where the code is unknown or they are reserved', () => {
+    expect(describeParameters(0x7fffffff, [1n, 2n, 3n, 4n]).map(({ what }) => what)).toEqual([null, null, null, null]);
+    expect(describeParameters(0x161, [0n, 0n, 0n, 0n]).map(({ what }) => what)).toEqual([
+      'who asked for it',
+      null,
+      null,
+      null,
     ]);
-    expect(parameterMeanings(0x7fffffff, [1n, 2n, 3n, 4n])).toEqual([null, null, null, null]);
-    expect(parameterMeanings(0x161, [0n, 0n, 0n, 0n])).toEqual(['who asked for it', null, null, null]);
   });
 
   it('have a case for the decider and words that agree with it', () => {

@@ -7,7 +7,7 @@ import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
 import type { BugCheckReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
-import { inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
+import { describeParameter, inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { STYLE } from './style.ts';
@@ -107,7 +107,7 @@ function bugCheck({ code: number, name, parameters }: BugCheckReport, processor:
 <p><strong>${name ?? 'A bug check that elf2dmp has no name for'}</strong>, ${code(number)}${processor === null ? ', on an unknown processor' : `, on processor ${processor}`}</p>
 ${table(
   ['Parameter', 'Value', 'Meaning'],
-  parameters.map((p, i) => [i + 1, code(p.value), p.meaning]),
+  parameters.map((p, i) => [i + 1, code(p.value), describeParameter(p) || null]),
 )}`;
 }
 

@@ -1,6 +1,8 @@
 /** Processors and code addresses as text. */
+import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';
+import type { ParameterReport } from '../../report/windows.ts';
 
 /** Whose registers a processor shows. */
 export const WHOSE: Record<ProcessorReport['registers'], string> = {
@@ -31,6 +33,32 @@ export function symbolOf(at: CodePlace): string {
   const near = at.symbol ?? at.nearestExport;
   if (!near) return `${nameOf(at)}+${at.offset}`;
   return `${nameOf(at)}!${near.name}+${near.offset}${at.symbol ? lineOf(at.symbol) : ''}`;
+}
+
+/** Where an address lies, in a few words. */
+export function describePlace(place: AddressPlace): string {
+  switch (place.in) {
+    case 'module':
+      return `${symbolOf(place)}${place.section === null ? '' : ` (${place.section})`}`;
+    case 'unloaded-module':
+      return `${place.module}+${place.offset}, unloaded`;
+    case 'stack':
+      return `on the stack of processor ${place.processor}`;
+    case 'processor-region':
+      return `in the KPCR of processor ${place.processor}, at ${place.offset}`;
+    case 'null-page':
+      return 'a null pointer with an offset';
+    case 'user':
+      return 'an address of user mode';
+    case 'non-canonical':
+      return 'not a canonical address';
+  }
+}
+
+/** What a bug check's parameter is, its value in words, and where it lies; empty where none of that is known. */
+export function describeParameter({ meaning, decoded, place }: ParameterReport): string {
+  const said = [meaning, decoded, place && describePlace(place)];
+  return said.filter((part) => part !== null).join(': ');
 }
 
 /** What the names of stacks are: with `named`, some come from PDBs. */

@@ -4,7 +4,7 @@ import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
-import { describeProcessor } from './processors.ts';
+import { describeParameter, describeProcessor } from './processors.ts';
 import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
@@ -105,6 +105,6 @@ function bugCheck(label: string, check: BugCheckReport): string[] {
   const what = `${check.code} ${check.name ?? UNKNOWN_BUG_CHECK}`;
   return [
     label.startsWith(' ') ? `${label}: ${what}` : row(label, what),
-    ...check.parameters.map((p, i) => `  parameter ${i + 1}: ${p.value}${p.meaning ? `  ${p.meaning}` : ''}`),
+    ...check.parameters.map((p, i) => printable(`  parameter ${i + 1}: ${p.value}  ${describeParameter(p)}`.trimEnd())),
   ];
 }

@@ -1,0 +1,93 @@
+/** Where an address lies: every report asks here. Only what is known is said. */
+import { isCanonical } from '../core/bits.ts';
+import { Reason } from '../core/reason.ts';
+import { hex, PAGE_SIZE } from '../core/units.ts';
+import type { Contexts } from '../plan/contexts.ts';
+import { sectionAt } from '../windows/pe-image.ts';
+import { readUnloadedModules } from '../windows/unloaded-modules.ts';
+import type { Windows } from '../windows/windows.ts';
+import { type CodePlace, codePlace, type Images } from './processors.ts';
+
+/** Where an address lies, as far as that is known. */
+export type AddressPlace =
+  /** In a loaded module; `section` is null where the image's header is not present or lists none there. */
+  | ({ in: 'module'; section: string | null } & CodePlace)
+  /** In what a module had before it was unloaded. */
+  | { in: 'unloaded-module'; module: string; offset: string }
+  /** On the stack that a processor uses, at or above its stack pointer's page. */
+  | { in: 'stack'; processor: number }
+  /** In a processor's KPCR, whose PRCB is a part of it. */
+  | { in: 'processor-region'; processor: number; offset: string }
+  /** In the first 64 KiB, which are never mapped: a null pointer with an offset. */
+  | { in: 'null-page' }
+  | { in: 'user' }
+  /** Its upper bits are not copies of the highest that the page tables translate: no memory can be there. */
+  | { in: 'non-canonical' };
+
+/** First address that user mode can have. */
+const LOWEST_USER = 0x1_0000n;
+
+/** Names addresses of one guest. */
+export class Places {
+  readonly #windows: Windows;
+  readonly #contexts: Contexts;
+  readonly #images: Images;
+  #unloaded: ReturnType<typeof readUnloadedModules> | undefined;
+
+  constructor(windows: Windows, contexts: Contexts, images: Images) {
+    this.#windows = windows;
+    this.#contexts = contexts;
+    this.#images = images;
+  }
+
+  /** null where nothing is known of it. */
+  of(address: bigint): AddressPlace | null {
+    if (address < LOWEST_USER) return { in: 'null-page' };
+    const [root] = this.#windows.space.mode.levels;
+    if (!isCanonical(address, root!.shift + root!.bits)) return { in: 'non-canonical' };
+    if (address >> 63n === 0n) return { in: 'user' };
+    return this.#inModule(address) ?? this.#inUnloaded(address) ?? this.#atProcessor(address) ?? null;
+  }
+
+  #inModule(address: bigint): AddressPlace | undefined {
+    const at = codePlace(this.#windows, address, this.#images);
+    if (!at) return undefined;
+    const image = this.#images.at(BigInt(at.base));
+    const section = image && sectionAt(this.#windows.space, image, Number(address - image.base));
+    return { in: 'module', section: section ?? null, ...at };
+  }
+
+  #inUnloaded(address: bigint): AddressPlace | undefined {
+    this.#unloaded ??= readUnloadedModules(this.#windows.space, this.#windows.kdbg.fields);
+    if (this.#unloaded instanceof Reason) return undefined;
+    const module = this.#unloaded.find(({ from, to }) => address >= from && address < to);
+    return module && { in: 'unloaded-module', module: module.name, offset: hex(address - module.from) };
+  }
+
+  #atProcessor(address: bigint): AddressPlace | undefined {
+    const {
+      image: { machine },
+      kdbg,
+      processors,
+    } = this.#windows;
+    for (const { number, kpcr, prcb } of processors) {
+      const end = prcb + BigInt(kdbg.fields.SizePrcb ?? 0);
+      if (address >= kpcr && address < end)
+        return { in: 'processor-region', processor: number, offset: hex(address - kpcr) };
+    }
+    const owner = this.#contexts.shown.find(
+      ({ source, frame }) => source !== 'unknown' && this.#onStack(machine.viewContext(frame).stackPointer, address),
+    );
+    return owner && { in: 'stack', processor: owner.processor.number };
+  }
+
+  /** Whether all pages from the stack pointer's up to the address are present: a guard page ends a stack. */
+  #onStack(stackPointer: bigint, address: bigint): boolean {
+    const from = stackPointer - (stackPointer % BigInt(PAGE_SIZE));
+    if (address < from || address >= from + BigInt(this.#windows.image.machine.kernelStackSize)) return false;
+    for (let page = from; page <= address; page += BigInt(PAGE_SIZE)) {
+      if (this.#windows.space.translate(page) === undefined) return false;
+    }
+    return true;
+  }
+}

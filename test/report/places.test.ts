@@ -1,0 +1,87 @@
+// Where addresses lie, against what the guest's builder knows.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { inspect } from '../../src/operations/inspect.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type GuestOptions } from '../guest/guest.ts';
+
+const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-places-'));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const DEMO = 0xfffff804_2c450000n;
+
+async function parametersOf(
+  code: number,
+  parameters: readonly [bigint, bigint, bigint, bigint],
+  more: GuestOptions = {},
+) {
+  const input = join(dir, 'vm.elf');
+  writeFileSync(input, writeElf(buildGuest({ crash: { code, parameters, processor: 1 }, ...more })));
+  return (await inspect({ input })).windows!.bugCheck!.parameters;
+}
+
+describe('parameters', () => {
+  it('have their meaning, their value in words, and the place of an address', async () => {
+    expect(await parametersOf(0xd1, [0x10n, 2n, 1n, DEMO + 0x10004n])).toEqual([
+      {
+        value: '0x0000000000000010',
+        meaning: 'address that was referenced',
+        decoded: null,
+        place: { in: 'null-page' },
+      },
+      { value: '0x0000000000000002', meaning: 'IRQL at that time', decoded: 'DISPATCH_LEVEL', place: null },
+      { value: '0x0000000000000001', meaning: 'operation', decoded: 'write', place: null },
+      {
+        value: '0xfffff8042c460004',
+        meaning: 'address of the instruction',
+        decoded: null,
+        place: {
+          in: 'module',
+          section: '.text',
+          module: 'demo.sys',
+          base: '0xfffff8042c450000',
+          offset: '0x10004',
+          nearestExport: { name: 'DemoDispatch', offset: '0x4' },
+          symbol: null,
+        },
+      },
+    ]);
+  });
+
+  it('of any kind of address', async () => {
+    const crash = { code: 0xd1, parameters: [0n, 0n, 0n, 0n] as const, processor: 1 };
+    const { truth } = buildGuest({ crash });
+    const processor = truth.processors[1]!;
+    const unloaded = truth.unloaded[0]!;
+    const placeOf = async (address: bigint) => (await parametersOf(0xd1, [address, 0n, 0n, 0n]))[0]!.place;
+    expect(await placeOf(processor.prcb + 0x40n)).toEqual({
+      in: 'processor-region',
+      processor: 1,
+      offset: '0x1c0',
+    });
+    expect(await placeOf(truth.captured!.rsp + 8n)).toEqual({ in: 'stack', processor: 1 });
+    expect(await placeOf(unloaded.from + 0x123n)).toEqual({
+      in: 'unloaded-module',
+      module: unloaded.name,
+      offset: '0x123',
+    });
+    expect(await placeOf(0x7ff6_12340000n)).toEqual({ in: 'user' });
+    expect(await placeOf(0x8000_00000000n)).toEqual({ in: 'non-canonical' });
+    // Pool of the guest, and where there is nothing.
+    expect(await placeOf(truth.processes[0]!.address)).toBeNull();
+    expect(await placeOf(0xffffd000_00000000n)).toBeNull();
+  });
+
+  it('that are not said to be addresses have a place only in a module', async () => {
+    const places = await parametersOf(0x7fff, [DEMO, 0n, 0x10n, 0x7ff6_12340000n]);
+    expect(places.map(({ place }) => place?.in ?? null)).toEqual(['module', null, null, null]);
+    expect(places[0]!.place).toMatchObject({ section: null, offset: '0x0', nearestExport: null });
+  });
+
+  it('have no canonical form beyond 48 bits, but with five levels of page tables', async () => {
+    const places = await parametersOf(0xd1, [0x8000_00000000n, 0n, 0n, 0n], { la57: true });
+    expect(places[0]!.place).toEqual({ in: 'user' });
+  });
+});
