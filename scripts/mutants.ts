@@ -397,6 +397,27 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/memory/swizzle.test.ts',
   },
   {
+    what: 'only KPCRs that begin a page are looked for',
+    file: 'machines/x64/page-clues.ts',
+    find: 'offset < PAGE_SIZE; offset += KPCR_ALIGNMENT',
+    replace: 'offset < KPCR_ALIGNMENT; offset += KPCR_ALIGNMENT',
+    tests: 'test/machines/page-clues.test.ts',
+  },
+  {
+    what: 'the scan passes over KPCRs within a page',
+    file: 'machines/x64/page-scan.ts',
+    find: '(BigInt(KDBG_TAG)), compareKpcr)',
+    replace: '(BigInt(KDBG_TAG)))',
+    tests: 'test/locate/memory-search.test.ts',
+  },
+  {
+    what: 'the search for return addresses leaves the stack',
+    file: 'windows/stacks.ts',
+    find: 'at + 8n > bounds.base',
+    replace: 'at < bounds.limit',
+    tests: 'test/windows/thread-stack.test.ts',
+  },
+  {
     what: 'tables without end',
     file: 'memory/table-walk.ts',
     find: 'this.#tables >= this.#map.pages',

@@ -60,7 +60,7 @@ export const KDBG_MAX_SIZE = 0x1000;
  */
 export const DebuggerData = struct({
   name: 'KDDEBUGGER_DATA64',
-  size: 0x348,
+  size: 0x368,
   fields: {
     ListFlink: u64(0x0),
     ListBlink: u64(0x8),
@@ -99,6 +99,8 @@ export const DebuggerData = struct({
     OffsetPrcbContext: u16(0x338),
     OffsetKThreadStackLimit: u32(0x340),
     OffsetKThreadStackBase: u32(0x344),
+    /** A value, not a variable's address: where the page tables map themselves. Since 14393. */
+    PteBase: u64(0x360),
   },
 });
 

@@ -18,6 +18,7 @@ import type { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { findProcessors } from '../windows/processors.ts';
+import { selfMapAt } from '../windows/self-map.ts';
 
 /** Names this step in evidence. */
 export const KDBG_STEP = 'KDBG';
@@ -344,6 +345,10 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
     reasons.push(`${processors.length} PRCB${processors.length === 1 ? '' : 's'} that name themselves`);
   }
   if (score === 1) return because('KernBase is right, but no list links back and no PRCB names itself: a stale copy');
+  if (selfMapAt(space, fields.PteBase)?.leadsBack) {
+    score += 1;
+    reasons.push('PteBase is the self-map');
+  }
   if (firstLinkedEntry(space, kdbg.address) !== undefined) {
     score += 1;
     reasons.push('it is linked in the list of debugger data blocks');

@@ -2,7 +2,7 @@
 
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import { hex64, va } from '../core/units.ts';
+import { hex, hex64, va } from '../core/units.ts';
 import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -18,6 +18,7 @@ import { readModules } from '../windows/modules.ts';
 import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
 import { processorLosses, traceProcessors } from '../windows/processor-facts.ts';
 import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
+import { selfMapAt } from '../windows/self-map.ts';
 import { findVersion } from '../windows/version.ts';
 import type { Windows } from '../windows/windows.ts';
 import { failure } from './failures.ts';
@@ -25,7 +26,7 @@ import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
 import { locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
-import { headerRoot } from './roots.ts';
+import { headerRoot, ROOT_STEP } from './roots.ts';
 import {
   compareNote,
   NOTE_STEP,
@@ -92,6 +93,7 @@ async function locateIn(
   }
   const { kdbg, losses } = withoutDamagedFields(space, kernel, block);
   diagnostics.addAll(losses);
+  traceSelfMap(space, kdbg, evidence);
   const { processors, bad: damagedProcessors } = findProcessors(space, kdbg.fields);
   const strayCpus = matchProcessors(processors, image.cpus, space, kdbg.fields);
   if (image.dumpHeader) readDumpedCpus(space, processors);
@@ -136,6 +138,16 @@ async function locateIn(
   };
   if (note) compareNote(note, windows, evidence);
   return { ...windows, evidence: evidence.attempts };
+}
+
+/** Evidence for the root, or against it, by what the KDBG says of the page tables. */
+function traceSelfMap(space: AddressSpace, { fields }: Kdbg, evidence: Evidence): void {
+  const entry = selfMapAt(space, fields.PteBase);
+  if (!entry) return;
+  const method = `PteBase in the KDBG, ${hex64(fields.PteBase ?? 0n)}`;
+  const where = `entry ${entry.index} of the root at ${hex(space.root)}`;
+  if (entry.leadsBack) evidence.accept(ROOT_STEP, method, `${where} leads back to it: the self-map`);
+  else evidence.reject(ROOT_STEP, method, `${where} does not lead back to it`);
 }
 
 function kdbgOfNote(

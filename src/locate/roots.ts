@@ -90,8 +90,11 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
   }
 }
 
-/** KPRCB.KernelDirectoryTableBase was seen here (from the KPCR): Windows 10 1809 and 1903, 20H2, Windows 11. */
-const KNOWN_OFFSETS = [0x7000, 0x9000, 0xa000];
+/**
+ * KPRCB.KernelDirectoryTableBase was seen here (from the KPCR): Windows 10 1809 and 1903, 20H2, Windows 11; the last
+ * one is what 11 24H2 may have. Only the order of trying depends on it.
+ */
+const KNOWN_OFFSETS = [0x7000, 0x9000, 0xa000, 0xb000];
 
 /** KPCR with its PRCB: no build's is larger. */
 const KPCR_REACH = 0x10000;

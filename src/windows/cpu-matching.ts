@@ -6,6 +6,7 @@ import { rootIn } from '../machines/paging-mode.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { type Processor, readContextFrame } from './processors.ts';
+import { currentThreadStack } from './thread-stack.ts';
 
 /**
  * Gives each processor the CPU whose registers name its KPCR; in user mode, where not every input has that
@@ -131,7 +132,7 @@ function witnessesOf(space: AddressSpace, fields: DebuggerFields): Witness[] {
     {
       what: "the current thread's stack",
       speaksFor: ({ registers, processor }) => {
-        const bounds = machine.isUserMode(registers) ? undefined : currentStack(space, fields, processor);
+        const bounds = machine.isUserMode(registers) ? undefined : currentThreadStack(space, fields, processor.prcb);
         const pointer = machine.stackPointer(registers);
         return bounds !== undefined && pointer >= bounds.limit && pointer <= bounds.base;
       },
@@ -162,15 +163,6 @@ function currentThread(
 ): bigint | undefined {
   const thread = threadAt ? space.readPointer(prcb + BigInt(threadAt)) : undefined;
   return thread !== undefined && isKernelAddress(thread) ? thread : undefined;
-}
-
-/** KTHREAD.StackLimit and StackBase of the thread that a processor runs. */
-function currentStack(space: AddressSpace, fields: DebuggerFields, processor: Processor) {
-  const { OffsetKThreadStackLimit: limitAt, OffsetKThreadStackBase: baseAt } = fields;
-  const thread = currentThread(space, fields, processor);
-  if (thread === undefined || !limitAt || !baseAt) return undefined;
-  const [limit, base] = [limitAt, baseAt].map((at) => space.readPointer(thread + BigInt(at)));
-  return limit === undefined || base === undefined || !isKernelAddress(limit) ? undefined : { limit, base };
 }
 
 /** The page-table root of the process that a processor's thread is attached to. */

@@ -24,6 +24,7 @@ import {
   readRva,
 } from './pe-image.ts';
 import type { Processor } from './processors.ts';
+import { currentThreadStack, isOnStack, type StackBounds } from './thread-stack.ts';
 import type { Windows } from './windows.ts';
 
 /** A module from the kernel's list, from a process's list, or found in memory. */
@@ -104,6 +105,8 @@ class Walk {
   readonly #symbols: Symbols | undefined;
   /** The CPU's own address space (user memory, and the session's part of the kernel's), and the kernel's. */
   readonly #spaces: readonly AddressSpace[];
+  /** Of the kernel stack of the processor's thread. */
+  readonly #bounds: StackBounds | undefined;
   readonly #code = new Map<CodeModule, Code>();
   #userModules: CodeModule[] | undefined;
   /** What is left of the search for return addresses: as much as a kernel stack has. */
@@ -115,6 +118,7 @@ class Walk {
     this.#symbols = symbols;
     const { image } = windows;
     this.#guessBytes = image.machine.kernelStackSize;
+    this.#bounds = currentThreadStack(windows.space, windows.kdbg.fields, processor.prcb);
     const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
     this.#spaces = [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), windows.space];
   }
@@ -216,7 +220,10 @@ class Walk {
 
   /** The next word up the stack that looks like a return address. All other registers are unknown then. */
   #guess(from: bigint): FrameState | undefined {
+    // What follows a stack's base is another's.
+    const bounds = this.#bounds && isOnStack(this.#bounds, from) ? this.#bounds : undefined;
     for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
+      if (bounds && at + 8n > bounds.base) return undefined;
       const word = this.#read(at, 8)?.readBigUInt64LE();
       if (word === undefined) return undefined;
       if (isKernelAddress(word) !== isKernelAddress(from)) continue;

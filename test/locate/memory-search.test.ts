@@ -46,9 +46,12 @@ describe('the search of all memory', () => {
             else if (what === 'self') buffer.writeBigUInt64LE(self | 0x8000_0000_0000_0063n, offset);
             else if (what === 'nearly self') buffer.writeBigUInt64LE(self | 0xe3n, offset);
             else if (what === 'kpcr') {
-              buffer.writeBigUInt64LE(0xfffff804_00001000n, page * PAGE + 0x18);
-              buffer.writeBigUInt64LE(0xfffff804_00001180n, page * PAGE + 0x20);
-              buffer.writeBigUInt64LE(0xfffff804_00002000n, page * PAGE + 0x38);
+              // In whole cache lines, as Windows 7 has its first one.
+              const within = (8 * word) & ~63;
+              const address = 0xfffff804_00001000n + BigInt(within);
+              buffer.writeBigUInt64LE(address, page * PAGE + within + 0x18);
+              buffer.writeBigUInt64LE(address + 0x180n, page * PAGE + within + 0x20);
+              buffer.writeBigUInt64LE(0xfffff804_00002000n, page * PAGE + within + 0x38);
             } else buffer.writeUInt32LE(0x4742444b, offset + 4);
           }
           const found = new Set(scan.scan(which, 15 * PAGE, 16 * PAGE, physical));

@@ -17,7 +17,7 @@ const NONE: readonly PageClue[] = [];
 /** See `Machine.pageClues`. */
 export function pageClues(words: Uint32Array, at: number, physical: number): readonly PageClue[] {
   const startBlock = physical < LOW_MEMORY ? startBlockCr3(words, at) : undefined;
-  const kpcr = kpcrAt(words, at);
+  const kpcr = kpcrIn(words, at);
   const selfMap = hasSelfMap(words, at, physical);
   if (startBlock === undefined && !kpcr && !selfMap) return NONE;
   const clues: PageClue[] = [];
@@ -38,20 +38,27 @@ const SELF = Kpcr.offsetOf('Self');
 const CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
 const IDT_BASE = Kpcr.offsetOf('IdtBase');
 
-/** Self is a page's address, and CurrentPrcb that of the PRCB in the KPCR. */
-function kpcrAt(words: Uint32Array, at: number): PageClue | undefined {
-  const selfLow = words[at + SELF / 4]!;
-  // Cheap test first.
-  if ((selfLow & 0xfff) !== 0 || words[at + CURRENT_PRCB / 4] !== (selfLow + PRCB_IN_KPCR) >>> 0) return undefined;
-  const self = word(words, at, SELF);
-  const idtBase = word(words, at, IDT_BASE);
-  if (
-    !isKernelAddress(self) ||
-    word(words, at, CURRENT_PRCB) !== self + BigInt(PRCB_IN_KPCR) ||
-    !isKernelAddress(idtBase)
-  )
-    return undefined;
-  return { kind: 'kpcr', virtual: va(self), leadsTo: { interruptTable: { base: va(idtBase), size: PAGE_SIZE } } };
+/** Most KPCRs begin a page; Windows 7's for the boot processor is a variable of the kernel, in whole cache lines. */
+export const KPCR_ALIGNMENT = 64;
+
+/** Self is the KPCR's address, and CurrentPrcb that of the PRCB in it. */
+function kpcrIn(words: Uint32Array, page: number): PageClue | undefined {
+  for (let offset = 0; offset < PAGE_SIZE; offset += KPCR_ALIGNMENT) {
+    const at = page + offset / 4;
+    const selfLow = words[at + SELF / 4]!;
+    // Cheap test first.
+    if (words[at + CURRENT_PRCB / 4] !== (selfLow + PRCB_IN_KPCR) >>> 0 || (selfLow & 0xfff) !== offset) continue;
+    const self = word(words, at, SELF);
+    const idtBase = word(words, at, IDT_BASE);
+    if (
+      isKernelAddress(self) &&
+      word(words, at, CURRENT_PRCB) === self + BigInt(PRCB_IN_KPCR) &&
+      isKernelAddress(idtBase)
+    ) {
+      return { kind: 'kpcr', virtual: va(self), leadsTo: { interruptTable: { base: va(idtBase), size: PAGE_SIZE } } };
+    }
+  }
+  return undefined;
 }
 
 /**

@@ -7,13 +7,13 @@
 import { KDBG_TAG } from '../../formats/win-kernel.ts';
 import type { PageScan } from '../page-search.ts';
 import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
-import { LOW_MEMORY } from './page-clues.ts';
+import { KPCR_ALIGNMENT, LOW_MEMORY } from './page-clues.ts';
 import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
 
 const PAGE = 4096;
 
-/** Bytes that one round of a loop takes. */
-const STRIDE = 64;
+/** Bytes that one round of a loop takes: a KPCR begins at a multiple of them. */
+const STRIDE = KPCR_ALIGNMENT;
 
 /** Present, writable, not large; the address of up to 52 bits. */
 const SELF_MAP_MASK = 0x000f_ffff_ffff_f083n;
@@ -27,7 +27,7 @@ const KPCR_SELF = Kpcr.offsetOf('Self');
 const KPCR_CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
 
 const [BASE, END, TAG_END, EXPECTED, OUT] = [0, 1, 2, 3, 4];
-const [AT, WORD, FOUND, WANTED, COUNT] = [5, 6, 7, 8, 9];
+const [AT, WORD, FOUND, WANTED, COUNT, KPCR] = [5, 6, 7, 8, 9, 10];
 
 const { get, set } = op;
 const advance = (local: number, by: number) => [...get(local), ...op.i32(by), ...op.i32Add, ...set(local)].flat();
@@ -46,9 +46,18 @@ const compare = (mask: bigint, wanted: readonly number[]) =>
     ...set(FOUND),
   ]).flat();
 
+/** kpcr |= whether a KPCR's words at `WORD` say so; its page's address is `WORD`'s here and in the guest. */
+const compareKpcr = [
+  ...get(KPCR),
+  ...[...get(WORD), ...op.i32Load(KPCR_CURRENT_PRCB)],
+  ...[...get(WORD), ...op.i32Load(KPCR_SELF), ...op.i32(PRCB_IN_KPCR), ...op.i32Add, ...op.i32Eq],
+  ...[...get(WORD), ...op.i32Load(KPCR_SELF), ...get(WORD), ...op.i32Sub],
+  ...[...op.i32(PAGE - 1), ...op.i32And, ...op.i32Eqz, ...op.i32And, ...op.i32Or, ...set(KPCR)],
+];
+
 /** Through the rest of the page from `WORD` on. */
-const throughPage = (mask: bigint, wanted: readonly number[]) =>
-  op.repeatWhile(compare(mask, wanted), advance(WORD, STRIDE), [
+const throughPage = (mask: bigint, wanted: readonly number[], more: readonly number[] = []) =>
+  op.repeatWhile(compare(mask, wanted), [...more], advance(WORD, STRIDE), [
     ...get(WORD),
     ...get(AT),
     ...op.i32(PAGE),
@@ -60,17 +69,15 @@ const CODE = [
   ...get(BASE),
   ...set(AT),
   ...op.repeatWhile(
-    [...op.v128Pair(0n), ...set(FOUND), ...get(AT), ...set(WORD)],
-    throughPage(TAG_MASK, op.v128Pair(BigInt(KDBG_TAG))),
+    [...op.v128Pair(0n), ...set(FOUND), ...op.i32(0), ...set(KPCR), ...get(AT), ...set(WORD)],
+    throughPage(TAG_MASK, op.v128Pair(BigInt(KDBG_TAG)), compareKpcr),
     [...get(AT), ...get(END), ...op.i32LessUnsigned],
     op.when(
       // The kernel's half of a table.
       [...get(AT), ...op.i32(PAGE / 2), ...op.i32Add, ...set(WORD)],
       [...get(EXPECTED), ...op.i64x2Splat, ...set(WANTED)],
       throughPage(SELF_MAP_MASK, get(WANTED)),
-      [...get(AT), ...op.i32Load(KPCR_SELF), ...op.i32(PAGE - 1), ...op.i32And, ...op.i32Eqz],
-      [...get(AT), ...op.i32Load(KPCR_CURRENT_PRCB)],
-      [...get(AT), ...op.i32Load(KPCR_SELF), ...op.i32(PRCB_IN_KPCR), ...op.i32Add, ...op.i32Eq, ...op.i32And],
+      get(KPCR),
       op.when([...op.v128Pair(-1n & 0xffff_ffff_ffff_ffffn), ...set(FOUND)]),
     ),
     [...get(FOUND), ...op.v128AnyTrue],
@@ -95,7 +102,7 @@ export function createPageScan(bytes: number): PageScan | undefined {
   const signature = {
     parameters: [I32, I32, I32, I64, I32],
     results: [I32],
-    locals: [I32, I32, V128, V128, I32],
+    locals: [I32, I32, V128, V128, I32, I32],
   };
   const instance = instantiate(wasmModule(signature, listPages + 2 * perBuffer, CODE));
   if (!instance) return undefined;
