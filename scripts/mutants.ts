@@ -21,6 +21,42 @@ const CONVERT = 'test/operations';
 
 const MUTANTS: readonly Mutant[] = [
   {
+    what: "a migration stream's first version of a page counts",
+    file: 'readers/qevm/ram.ts',
+    find: "store.set(page, 'raw', cursor.at - PAGE_SIZE);",
+    replace: "if (store.get(page).kind === 'absent') store.set(page, 'raw', cursor.at - PAGE_SIZE);",
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
+    what: 'stale bytes of mapped RAM count',
+    file: 'readers/qevm/pages.ts',
+    find: 'return set === 1 ?',
+    replace: 'return set >= 0 ?',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
+    what: 'differences to pages are left out',
+    file: 'readers/qevm/pages.ts',
+    find: 'return deltas.reverse().every(',
+    replace: 'return deltas.slice(1).every(',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
+    what: "a migration stream's hole below 4 GiB is not looked for",
+    file: 'readers/qevm/layout.ts',
+    find: 'start: 4 * GIB + at + below - low',
+    replace: 'start: at + below',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
+    what: 'x87 registers by their physical numbers',
+    file: 'machines/x64/migration.ts',
+    find: '((top + i) & 7)',
+    replace: 'i',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+
+  {
     what: 'p_vaddr instead of p_paddr',
     file: 'readers/elf-core.ts',
     find: 'Number(p.p_paddr)',

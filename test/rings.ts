@@ -25,7 +25,7 @@ export const RING_FILES = {
     'test/operations/smaller-dumps-debugger.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
-    'test/readers/qevm/qevm.test.ts',
+    'test/readers/qevm/qemu.test.ts',
     'test/reliability/*.test.ts',
     'test/symbols/compiled.test.ts',
   ],

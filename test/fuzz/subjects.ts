@@ -3,6 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
+import { writeStream } from '../guest/qevm.ts';
 import { writeWinDump } from '../guest/win-dump.ts';
 
 /** Bytes of a file that mean something: mutations go here, now and then elsewhere. */
@@ -94,6 +95,22 @@ export function subjects(): Subject[] {
           if (physical >= 0x1000 && physical < 0xa0000) return pages + physical - 0x1000;
           return physical >= 0x100000 ? pages + physical - 0x61000 : undefined;
         }),
+      ],
+    });
+  }
+  for (const pages of ['plain', 'xbzrle'] as const) {
+    const migrated = buildGuest({ seed: 7, processors: 2 });
+    const file = writeStream(migrated, { pages });
+    // Memory ends where the first CPU's section begins.
+    const devices = file.indexOf(Buffer.from('\x03cpu\0\0\0\0\0\0\0\x0c', 'latin1')) - 5;
+    made.push({
+      name: `migration stream, ${pages}`,
+      file,
+      guest: migrated,
+      places: [
+        { what: 'stream header', offset: 0, length: 0x80, truth: true },
+        { what: 'RAM records', offset: 0x80, length: devices - 0x80, truth: true },
+        { what: 'device state', offset: devices, length: file.length - devices, truth: true },
       ],
     });
   }

@@ -208,5 +208,11 @@ function cpuState(cpu: GuestCpu): Buffer {
   word(472, cpu.cr3);
   word(480, cpu.cr4);
   word(856, cpu.kernelGsBase);
+  // x87: the top of the stack is physical register 6; each physical register holds its own number.
+  state.writeUInt16BE(0x37f, 148);
+  state.writeUInt16BE(6 << 11, 150);
+  state.writeUInt16BE(0xc0, 152);
+  for (let i = 0; i < 8; i++) state.writeUInt8(i, 156 + 10 * i + 7);
+  state.writeUInt32BE(0x1f80, 556);
   return state;
 }

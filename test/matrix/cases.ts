@@ -15,7 +15,7 @@ export interface MatrixCase {
    * A kdump instead of an ELF: flattened zlib by QEMU; the others, which Debian's QEMU can't write, by our own writer
    * with the real compressors.
    */
-  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'pmemsave' | 'backend';
+  format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'pmemsave' | 'backend' | 'migrate';
   /** How the file reaches elf2dmp: compressed, through a pipe on standard input, or from QEMU's own hands. */
   via?: 'gzip' | 'zstd' | 'xz' | 'stdin' | 'fifo';
   /** Takes too long for every test run: `npm run matrix` has it. */
@@ -335,6 +335,8 @@ export const CASES: readonly MatrixCase[] = [
         retire(guest, guest.kernel.read(guest.truth.psLoadedModuleList, 8).readBigUInt64LE(), how);
     },
   })),
+  { name: 'migration stream, pc', guest: { seed: 45, processors: 2, user: [1] }, format: 'migrate' },
+  { name: 'migration stream, q35', guest: { seed: 46, processors: 2 }, format: 'migrate', machineType: 'q35' },
   { name: 'kdump-zlib, flattened', guest: { seed: 40 }, format: 'kdump-zlib' },
   { name: 'kdump-zlib, raw', guest: { seed: 41 }, format: 'kdump-raw-zlib' },
   { name: 'kdump-lzo', guest: { seed: 42 }, format: 'kdump-lzo' },

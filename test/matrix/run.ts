@@ -62,7 +62,7 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     writeFileSync(path, writeElf(guest, c.elf));
     return;
   }
-  if (c.format !== undefined && c.format !== 'kdump-zlib' && c.format !== 'pmemsave' && c.format !== 'backend') {
+  if (c.format === 'kdump-raw-zlib' || c.format === 'kdump-lzo' || c.format === 'kdump-snappy') {
     const compressors = loadCompressors();
     const [flags, compress] = {
       'kdump-raw-zlib': [1, undefined] as const,
@@ -75,7 +75,9 @@ export async function writeInput(c: MatrixCase, guest: Guest, path: string): Pro
     return;
   }
   await dumpWithQemu(guest, path, {
-    ...(c.format === 'pmemsave' || c.format === 'backend' ? { raw: c.format } : c.format && { format: c.format }),
+    ...(c.format === 'pmemsave' || c.format === 'backend' || c.format === 'migrate'
+      ? { raw: c.format }
+      : c.format && { format: c.format }),
     ...(c.paging ? { paging: true } : {}),
     ...(c.machineType ? { machineType: c.machineType } : {}),
   });

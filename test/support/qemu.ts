@@ -33,7 +33,7 @@ export interface QemuOptions {
   filter?: { begin: number; length: number };
   format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
   /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
-  raw?: 'pmemsave' | 'backend';
+  raw?: 'pmemsave' | 'backend' | 'migrate';
   /** More dumps of the same paused guest. */
   also?: readonly { path: string; format?: 'kdump-zlib'; raw?: 'pmemsave' | 'migrate'; paging?: boolean }[];
   /** Internal snapshots to make in a new qcow2 image at this path. */
