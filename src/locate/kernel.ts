@@ -1,4 +1,4 @@
-/** The kernel image: from the interrupt handlers downwards to a PE whose export name is ntoskrnl.exe. */
+/** The kernel image: from the interrupt handlers downwards to a PE whose export name or CodeView record is the kernel's. */
 import { because, Reason } from '../core/reason.ts';
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -22,26 +22,39 @@ const MAX_TRIES = 32;
 const KERNEL_PDB = /^nt(oskrnl|krnlmp|krnlpa|krpamp|krla57)\.pdb$/i;
 const KERNEL_NAME = /^nt(oskrnl|krnlmp|krla57)\.exe$/i;
 
-/** `image` if it is the kernel, or the reason why not. */
-function asKernel(space: AddressSpace, image: PeImage): KernelImage | Reason {
-  const name = exportName(space, image);
-  const pdb = pdbIdentity(space, image);
-  if ((name && KERNEL_NAME.test(name)) || (name === undefined && pdb && KERNEL_PDB.test(pdb.name))) {
-    return { ...image, exportName: name, pdb };
-  }
-  return because(`${describeImage(name ?? pdb?.name, image)} is not the kernel`);
+/** Names that an image has, and whether they are the kernel's. */
+interface Named {
+  kernel: KernelImage;
+  /** `sure`: by a name that no other one contradicts. `doubtful`: its names differ. `nameless`: none is present. */
+  verdict: 'sure' | 'doubtful' | 'nameless' | 'other';
 }
 
-/** The kernel image with its header at `base`. */
+/** Export name and CodeView record are two witnesses; a page of either may be missing, or have other contents. */
+function nameImage(space: AddressSpace, image: PeImage): Named {
+  const name = exportName(space, image);
+  const pdb = pdbIdentity(space, image);
+  const kernel = { ...image, exportName: name, pdb };
+  if (name === undefined && pdb === undefined) return { kernel, verdict: 'nameless' };
+  const votes = [name === undefined ? undefined : KERNEL_NAME.test(name), pdb && KERNEL_PDB.test(pdb.name)];
+  if (!votes.includes(true)) return { kernel, verdict: 'other' };
+  return { kernel, verdict: votes.includes(false) ? 'doubtful' : 'sure' };
+}
+
+const refusal = ({ exportName: name, pdb, ...image }: KernelImage): Reason =>
+  because(`${describeImage(name ?? pdb?.name, image)} is not the kernel`);
+
+/** The kernel image with its header at `base`: without a name too, where the caller knows that it is one. */
 export function kernelAt(space: AddressSpace, base: bigint): KernelImage | Reason {
   const image = readPeImage(space, base, space.image.machine.imageFileMachine);
-  return image instanceof Reason ? image : asKernel(space, image);
+  if (image instanceof Reason) return image;
+  const { kernel, verdict } = nameImage(space, image);
+  return verdict === 'other' ? refusal(kernel) : kernel;
 }
 
 const roundDown = (address: bigint, step: number): bigint => address - (address % BigInt(step));
 
 /** Looks below `address`, which is believed to lie in the kernel. */
-function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage | Reason {
+function kernelBelow(space: AddressSpace, address: VirtualAddress): Named | Reason {
   let reason = because(`no image begins in the ${MAX_KERNEL_SIZE / MIB} MiB below`);
   const top = roundDown(address, PAGE_SIZE);
   const bottom = top - BigInt(MAX_KERNEL_SIZE);
@@ -60,9 +73,9 @@ function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage 
         if (BigInt(image.size) <= address - base) {
           reason = because(`an image at ${hex64(base)} ends below it`);
         } else {
-          const kernel = asKernel(space, image);
-          if (!(kernel instanceof Reason)) return kernel;
-          reason = kernel;
+          const named = nameImage(space, image);
+          if (named.verdict === 'sure' || named.verdict === 'doubtful') return named;
+          reason = refusal(named.kernel);
         }
       } else if (image !== NO_MZ && step === PAGE_SIZE) {
         reason = because(`${hex64(base)}: ${image}`);
@@ -73,29 +86,40 @@ function kernelBelow(space: AddressSpace, address: VirtualAddress): KernelImage 
   return reason;
 }
 
-/** Looks below each address in turn. */
+/** Looks below each address in turn. An image whose names differ is the kernel only where none is for sure. */
 export function findKernel(
   space: AddressSpace,
   addresses: Iterable<CodeAddress>,
   evidence: Evidence,
 ): KernelImage | undefined {
   const tried = new Set<bigint>();
+  let doubtful: { kernel: KernelImage; method: string } | undefined;
   for (const { address, why } of addresses) {
     // Addresses of one image lie close together: one try per 64 KiB is enough.
     const neighbourhood = address >> 16n;
     if (tried.has(neighbourhood)) continue;
-    if (tried.size >= MAX_TRIES) return undefined;
+    if (doubtful && isIn(doubtful.kernel, address)) continue;
+    if (tried.size >= MAX_TRIES) break;
     tried.add(neighbourhood);
     const method = `down from ${hex64(address)}, ${why}`;
-    const kernel = kernelBelow(space, address);
-    if (!(kernel instanceof Reason)) {
-      evidence.accept(KERNEL_STEP, method, describeKernel(kernel));
-      return kernel;
+    const found = kernelBelow(space, address);
+    if (found instanceof Reason) evidence.reject(KERNEL_STEP, method, found.text);
+    else if (found.verdict === 'doubtful') doubtful ??= { kernel: found.kernel, method };
+    else {
+      if (doubtful)
+        evidence.reject(KERNEL_STEP, doubtful.method, `${describeKernel(doubtful.kernel)}: its names differ`);
+      evidence.accept(KERNEL_STEP, method, describeKernel(found.kernel));
+      return found.kernel;
     }
-    evidence.reject(KERNEL_STEP, method, kernel.text);
   }
-  return undefined;
+  if (!doubtful) return undefined;
+  const detail = `${describeKernel(doubtful.kernel)}: its names differ, and no other image has the kernel's`;
+  evidence.accept(KERNEL_STEP, doubtful.method, detail);
+  return doubtful.kernel;
 }
+
+const isIn = ({ base, size }: KernelImage, address: bigint): boolean =>
+  address >= base && address < base + BigInt(size);
 
 /** For evidence: name, base, size and PDB. */
 export const describeKernel = (kernel: KernelImage): string =>

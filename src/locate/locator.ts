@@ -26,7 +26,7 @@ import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
 import { locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
-import { headerRoot, ROOT_STEP } from './roots.ts';
+import { crashRoot, headerRoot, ROOT_STEP } from './roots.ts';
 import {
   compareNote,
   NOTE_STEP,
@@ -119,16 +119,17 @@ async function locateIn(
   }
   const loaded = modules?.modules ?? [];
   dropDoubtfulFrames({ space, kdbg, processors, modules: loaded });
+  const crash = findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence);
   const windows = {
     image,
     space,
     root: space.root,
-    headerRoot: headerRoot(space, diagnostics),
+    headerRoot: headerRoot(crashRoot(space, kernel.base, crash), diagnostics),
     kernel,
     kdbg,
     version,
     shared,
-    crash: findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence),
+    crash,
     processors,
     damagedProcessors,
     strayCpus,

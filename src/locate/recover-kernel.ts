@@ -11,7 +11,7 @@ import { firstModule } from '../windows/modules.ts';
 import { readPeImage } from '../windows/pe-image.ts';
 import { decodeBlock, forEachPresentChunk, searchWithoutBase } from './kdbg.ts';
 import type { CodeAddress } from './kernel.ts';
-import { KERNEL_STEP, MAX_KERNEL_SIZE } from './kernel.ts';
+import { KERNEL_STEP, kernelAt, MAX_KERNEL_SIZE } from './kernel.ts';
 
 /** Neighbourhoods searched: each takes about a second. */
 const MAX_NEIGHBOURHOODS = 4;
@@ -42,12 +42,14 @@ export function recoverKernel(
       method,
       `KernBase ${hex64(kernel.base)} is the first module's, which has ${hex(kernel.size)} bytes`,
     );
-    space.image.diagnostics.add(
-      'loss',
-      'kernel-header-missing',
-      `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,
-      { virtual: hex64(kernel.base) },
-    );
+    if (kernel.directories.length === 0) {
+      space.image.diagnostics.add(
+        'loss',
+        'kernel-header-missing',
+        `the kernel's header page at ${hex64(kernel.base)} is missing or overwritten: its exports and PDB are unknown`,
+        { virtual: hex64(kernel.base) },
+      );
+    }
     return kernel;
   }
   return undefined;
@@ -80,8 +82,10 @@ function kernelNear(space: AddressSpace, handler: bigint): KernelImage | undefin
       return;
     }
   });
-  // Where the header can be read, the image was looked at and refused for a reason.
-  return found && readPeImage(space, found.base, space.image.machine.imageFileMachine) instanceof Reason
-    ? found
-    : undefined;
+  if (!found) return undefined;
+  const header = readPeImage(space, found.base, space.image.machine.imageFileMachine);
+  if (header instanceof Reason) return found;
+  // An image with names was looked at and refused for them; without, the block's word is enough.
+  const kernel = kernelAt(space, found.base);
+  return kernel instanceof Reason ? undefined : kernel;
 }

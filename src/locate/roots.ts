@@ -6,7 +6,9 @@ import type { RootClue } from '../machines/page-search.ts';
 import { entryAt, rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { Crash } from '../windows/crash.ts';
 import type { Evidence } from '../windows/evidence.ts';
+import { savedRegisters } from '../windows/processors.ts';
 
 /** Names this step in evidence. */
 export const ROOT_STEP = 'page-table root';
@@ -44,6 +46,24 @@ export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): Physi
     `the guest uses ${mode.name} page tables, which debuggers don't walk: the header's root is the ${debuggerRoot.table} at ${hex(root)}, through which ${debuggerRoot.maps} resolve, and user addresses and lower kernel ones do not`,
   );
   return root;
+}
+
+/**
+ * The root for the dump's header, before `headerRoot`: that of the process in which the guest crashed, so that its user
+ * memory resolves. By the registers of its CPU or, without them, by those that the bug check saved. Believed if it maps
+ * kernel and SharedUserData to where `space` does.
+ */
+export function crashRoot(space: AddressSpace, kernelBase: VirtualAddress, crash: Crash | undefined): AddressSpace {
+  const { image } = space;
+  const processor = crash?.processor;
+  // The root of a crash dump was chosen by who wrote it.
+  if (!processor || image.dumpHeader) return space;
+  const registers = processor.cpu?.registers ?? savedRegisters(space, processor);
+  const tables = registers && image.machine.pageTables(registers);
+  if (!tables || tables.mode !== space.mode) return space;
+  const other = new AddressSpace(image, pa(tables.root), tables.mode);
+  const same = (virtual: VirtualAddress) => other.translate(virtual) === space.translate(virtual);
+  return same(kernelBase) && same(image.machine.sharedUserData) ? other : space;
 }
 
 /** A root that the caller names, in each paging mode that a CPU runs in (or that exists, if none is known). */

@@ -90,13 +90,16 @@ function chooseContext(
   const context: ShownContext = registers
     ? { processor, source: 'cpu', frame: machine.encodeContext(registers) }
     : { processor, source: 'unknown', frame: machine.encodeUnknownContext() };
-  if (!wanted || !atCrash) return { context };
+  // Which processor crashed is unknown perhaps because of its frame.
+  const expected = wanted || (choice !== 'cpu' && (atCrash || crash?.processor === undefined));
+  // Windows fills the frame of a processor that it stops; others have none.
+  if (!captured?.doubt || captured.view.instructionPointer === 0n || !expected) return { context };
   return {
     context,
     warning: {
       severity: 'warning',
       code: 'captured-frame-doubtful',
-      message: `processor ${processor.number} crashed, but the frame that Windows captured at ${hex64(captured.address)} cannot be right (${captured.doubt}): ${registers ? "its CPU's later registers are shown" : 'its registers are unknown'}`,
+      message: `processor ${processor.number}${atCrash ? ' crashed, but' : ':'} the frame that Windows captured at ${hex64(captured.address)} cannot be right (${captured.doubt}): ${registers ? "its CPU's later registers are shown" : 'its registers are unknown'}`,
     },
   };
 }

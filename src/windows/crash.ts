@@ -10,7 +10,7 @@ import type { Evidence } from './evidence.ts';
 import type { Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
-import { findExport, functionAt } from './pe-image.ts';
+import { findExport, functionAt, functionEntry, readPeImage } from './pe-image.ts';
 import { type Processor, readContextFrame } from './processors.ts';
 
 const STEP = 'crashing processor';
@@ -22,8 +22,10 @@ export interface CapturedFrame {
   view: ContextView;
   /** Why it must not be shown; undefined when nothing speaks against it. */
   doubt: string | undefined;
-  /** Its instruction pointer lies in KeBugCheckEx: Windows captured it there. */
+  /** Windows captured it in KeBugCheckEx: its instruction pointer lies there, or in what must be that. */
   atBugCheck: boolean;
+  /** Its instruction pointer is a kernel function's first byte: KeBugCheckEx captures the frame of its own call. */
+  startsFunction: boolean;
 }
 
 /** What the kernel stored in KiBugCheckData. */
@@ -66,11 +68,18 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
   const bugCheck = readBugCheck(space, kdbg, diagnostics);
   if (!bugCheck) return undefined;
   // KeBugCheck is the form without parameters.
-  const bugCheckCode = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
+  const exported = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
+  const frames = processors.flatMap((processor) => {
+    const frame = readCaptured(scene, processor);
+    return frame ? [{ processor, frame }] : [];
+  });
+  const bugCheckCode = exported.length > 0 ? exported : codeOfFrames(scene, frames);
+  const where =
+    exported.length > 0 ? 'KeBugCheckEx' : 'the function that must be KeBugCheckEx: exports are not present';
   const captured = new Map<Processor, CapturedFrame>();
-  for (const processor of processors) {
-    const frame = readCaptured(scene, processor, bugCheckCode);
-    if (!frame) continue;
+  for (const { processor, frame: read } of frames) {
+    const code = read.view.instructionPointer;
+    const frame = { ...read, atBugCheck: bugCheckCode.some(({ from, to }) => code >= from && code < to) };
     captured.set(processor, frame);
     const method = `captured frame of processor ${processor.number}`;
     if (frame.doubt) evidence.reject(STEP, method, frame.doubt);
@@ -78,7 +87,7 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
       evidence.accept(
         STEP,
         method,
-        `${words.instructionPointer} ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ' in KeBugCheckEx' : ''}, ${words.stackPointer} ${hex64(frame.view.stackPointer)}`,
+        `${words.instructionPointer} ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ` in ${where}` : ''}, ${words.stackPointer} ${hex64(frame.view.stackPointer)}`,
       );
   }
   const identified = (processor: Processor, how: Crash['how'], detail: string): Crash => {
@@ -144,11 +153,26 @@ function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRa
   return bounds ?? { from, to: from + 0x200n };
 }
 
+/**
+ * What must be KeBugCheckEx where no export names it: the function that the only frame which Windows captured begins
+ * or, of several, the only one that begins a function. Others are those of processors that were stopped.
+ */
+function codeOfFrames(
+  { space, kernel }: CrashScene,
+  frames: readonly { frame: Omit<CapturedFrame, 'atBugCheck'> }[],
+): CodeRange[] {
+  const sound = frames.filter(({ frame }) => frame.doubt === undefined);
+  const starting = sound.filter(({ frame }) => frame.startsFunction);
+  const [only] = starting.length > 0 ? starting : sound;
+  if (!only || (starting.length > 0 ? starting : sound).length > 1) return [];
+  const from = only.frame.view.instructionPointer;
+  return [functionAt(space, kernel, from) ?? { from, to: from + 1n }];
+}
+
 function readCaptured(
   { space, kernel, modules }: CrashScene,
   processor: Processor,
-  bugCheckCode: readonly CodeRange[],
-): CapturedFrame | undefined {
+): Omit<CapturedFrame, 'atBugCheck'> | undefined {
   const { machine } = space.image;
   const { context: address } = processor;
   const bytes = readContextFrame(space, processor);
@@ -162,11 +186,22 @@ function readCaptured(
   else if (!inKernel && !moduleOf(modules, code)) doubt = `${instructionPointer} ${hex64(code)} lies in no module`;
   else if (!isKernelAddress(stack) || stack % BigInt(machine.pointerSize) !== 0n)
     doubt = `${stackPointer} ${hex64(stack)} is not on a kernel stack`;
-  else if (moduleOf(modules, stack)) doubt = `${stackPointer} ${hex64(stack)} lies in a module`;
+  // Processor 0's stacks for boot, double faults and NMIs are data of the kernel image, so a module's data can be one.
+  else if (isCode(space, modules, stack)) doubt = `${stackPointer} ${hex64(stack)} lies in a module's code`;
   else if (!space.read(stack, machine.pointerSize))
     doubt = `the stack at ${stackPointer} ${hex64(stack)} is not present`;
-  const atBugCheck = bugCheckCode.some(({ from, to }) => code >= from && code < to);
-  return { address, bytes, view, doubt, atBugCheck };
+  const startsFunction = inKernel && functionAt(space, kernel, code)?.from === code;
+  return { address, bytes, view, doubt, startsFunction };
+}
+
+/** Whether an address lies in a function of a module, or in a module whose header is missing. */
+function isCode(space: AddressSpace, modules: readonly Module[], address: bigint): boolean {
+  const module = moduleOf(modules, address);
+  if (!module) return false;
+  const image = readPeImage(space, module.base, space.image.machine.imageFileMachine);
+  if (image instanceof Reason) return true;
+  const entry = functionEntry(space, image, Number(address - module.base));
+  return entry !== undefined && entry !== 'missing';
 }
 
 /** Whether the stack above a processor's stack pointer holds a return address in `code`. */

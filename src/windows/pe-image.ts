@@ -131,15 +131,26 @@ export function exportName(space: AddressSpace, image: PeImage): string | undefi
   return directory && readName(space, image, directory.Name);
 }
 
-/** Address of an exported symbol, by binary search in the sorted name table. */
+/**
+ * Address of an exported symbol: by binary search in the sorted name table; where pages of it are missing, among the
+ * names that are present.
+ */
 export function findExport(space: AddressSpace, image: PeImage, name: string): VirtualAddress | undefined {
   const directory = readExportDirectory(space, image);
   if (!directory) return undefined;
-  const at = findIndex(Math.min(directory.NumberOfNames, MAX_NAMES), (i) => {
+  const count = Math.min(directory.NumberOfNames, MAX_NAMES);
+  let isWhole = true;
+  const nameAt = (i: number): string | undefined => {
     const nameRva = readRva(space, image, directory.AddressOfNames + 4 * i, 4)?.readUInt32LE();
-    const candidate = nameRva === undefined ? undefined : readName(space, image, nameRva);
+    const found = nameRva === undefined ? undefined : readName(space, image, nameRva);
+    if (found === undefined) isWhole = false;
+    return found;
+  };
+  let at = findIndex(count, (i) => {
+    const candidate = nameAt(i);
     return candidate === undefined ? undefined : compareText(name, candidate);
   });
+  for (let i = 0; at === undefined && !isWhole && i < count; i++) if (nameAt(i) === name) at = i;
   if (at === undefined) return undefined;
   const ordinal = readRva(space, image, directory.AddressOfNameOrdinals + 2 * at, 2)?.readUInt16LE();
   if (ordinal === undefined || ordinal >= directory.NumberOfFunctions) return undefined;
@@ -160,7 +171,37 @@ export interface ExportTable {
   entries: readonly { rva: number; nameRva: number }[];
 }
 
-/** undefined where there is none, or not all of it is present. */
+/** A table of an image's numbers, as far as its pages are present. */
+function readTable(
+  space: AddressSpace,
+  image: PeImage,
+  { rva, count, width }: { rva: number; count: number; width: 2 | 4 },
+): (number | undefined)[] {
+  const whole = readRva(space, image, rva, count * width);
+  const values: (number | undefined)[] = [];
+  // By pages, of which the last number may reach into the next.
+  let page: { index: number; bytes: Buffer | undefined } | undefined;
+  for (let i = 0; i < count; i++) {
+    const at = rva + i * width;
+    const offset = at % PAGE_SIZE;
+    const index = (at - offset) / PAGE_SIZE;
+    if (whole) values.push(whole.readUIntLE(i * width, width));
+    else if (offset + width > PAGE_SIZE) values.push(readRva(space, image, at, width)?.readUIntLE(0, width));
+    else {
+      if (page?.index !== index) {
+        const end = Math.min((index + 1) * PAGE_SIZE, image.size);
+        page = { index, bytes: readRva(space, image, index * PAGE_SIZE, end - index * PAGE_SIZE) };
+      }
+      values.push(page.bytes && offset + width <= page.bytes.length ? page.bytes.readUIntLE(offset, width) : undefined);
+    }
+  }
+  return values;
+}
+
+/**
+ * Those exports whose pages are present; undefined where there are none, or where the addresses of some are missing.
+ * An address whose name is missing has none, so that no other name passes for its.
+ */
 export function readExports(space: AddressSpace, image: PeImage): ExportTable | undefined {
   const directory = readExportDirectory(space, image);
   const range = image.directories[DIRECTORY_EXPORT];
@@ -168,22 +209,35 @@ export function readExports(space: AddressSpace, image: PeImage): ExportTable | 
   const { NumberOfFunctions: functions, NumberOfNames: names } = directory;
   if (names === 0 || names > MAX_NAMES || functions > MAX_NAMES) return undefined;
   const rvas = readRva(space, image, directory.AddressOfFunctions, 4 * functions);
-  const nameRvas = readRva(space, image, directory.AddressOfNames, 4 * names);
-  const ordinals = readRva(space, image, directory.AddressOfNameOrdinals, 2 * names);
-  if (!rvas || !nameRvas || !ordinals) return undefined;
+  if (!rvas) return undefined;
+  const nameRvas = readTable(space, image, { rva: directory.AddressOfNames, count: names, width: 4 });
+  const ordinals = readTable(space, image, { rva: directory.AddressOfNameOrdinals, count: names, width: 2 });
   const entries: { rva: number; nameRva: number }[] = [];
-  for (let i = 0; i < names; i++) {
-    const ordinal = ordinals.readUInt16LE(2 * i);
+  const unnamed = new Set(Array.from({ length: functions }, (_, ordinal) => ordinal));
+  let isWhole = true;
+  const add = (ordinal: number, nameRva: number) => {
     const rva = ordinal < functions ? rvas.readUInt32LE(4 * ordinal) : 0;
     // What points into the directory is the name of another image's export.
     const forwarded = rva >= range.rva && rva < range.rva + range.size;
-    if (rva !== 0 && rva < image.size && !forwarded) entries.push({ rva, nameRva: nameRvas.readUInt32LE(4 * i) });
+    if (rva !== 0 && rva < image.size && !forwarded) entries.push({ rva, nameRva });
+  };
+  for (let i = 0; i < names; i++) {
+    const [ordinal, nameRva] = [ordinals[i], nameRvas[i]];
+    if (ordinal === undefined || nameRva === undefined) isWhole = false;
+    else {
+      unnamed.delete(ordinal);
+      add(ordinal, nameRva);
+    }
   }
+  if (!isWhole) for (const ordinal of unnamed) add(ordinal, NO_NAME);
   entries.sort((a, b) => a.rva - b.rva);
   return { image, entries };
 }
 
-/** The last export at or below an address of the image, and how far below. */
+/** No name is at an image's first byte. */
+const NO_NAME = 0;
+
+/** The last export at or below an address of the image, and how far below; undefined too where its name is missing. */
 export function nearestExport(
   space: AddressSpace,
   { image, entries }: ExportTable,

@@ -153,7 +153,7 @@ function describeProcessor(
 /** Where the registers that a crash dump holds for a processor say that its KPCR is. */
 function dumpedKpcrs(space: AddressSpace, fields: DebuggerFields, number: number, prcb: bigint): VirtualAddress[] {
   if (!space.image.dumpHeader || !isKernelAddress(prcb)) return [];
-  const registers = dumpedRegisters(space, describeProcessor(space, fields, number, va(prcb)));
+  const registers = savedRegisters(space, describeProcessor(space, fields, number, va(prcb)));
   return registers ? space.image.machine.kpcrCandidates(registers, space.reader) : [];
 }
 
@@ -166,14 +166,18 @@ export function readContextFrame(space: AddressSpace, { context }: Processor): B
 /** A crash dump holds the CPUs' states where the debugger takes them from: in the PRCBs. */
 export function readDumpedCpus(space: AddressSpace, processors: readonly Processor[]): void {
   for (const processor of processors) {
-    const registers = dumpedRegisters(space, processor);
+    const registers = savedRegisters(space, processor);
     if (registers) {
       processor.cpu = { index: processor.number, registers, crashed: undefined, origin: 'PRCB in the dump' };
     }
   }
 }
 
-function dumpedRegisters(space: AddressSpace, processor: Processor): Registers | undefined {
+/**
+ * The registers that are in a processor's PRCB: its own in a crash dump; in a crashed guest those that the bug check
+ * saved; in others what is left of an earlier time. undefined where its frame holds none.
+ */
+export function savedRegisters(space: AddressSpace, processor: Processor): Registers | undefined {
   const { machine } = space.image;
   const { specialRegisters } = processor;
   const frame = readContextFrame(space, processor);

@@ -3,7 +3,7 @@
  * the kernel into user mode. Where unwinding stops, the stack is searched for return addresses; such frames are marked as guesses.
  */
 
-import { isKernelAddress } from '../core/bits.ts';
+import { isCanonical, isKernelAddress } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
@@ -51,7 +51,7 @@ export interface StackFrame {
    * the stack for what looks like a return address.
    */
   how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'guess';
-  /** false from the first guess on. */
+  /** false from the first guess on, and where it is at an address that no code can have. */
   certain: boolean;
 }
 
@@ -145,6 +145,8 @@ class Walk {
       if (seen.has(place)) return stack('it comes back to a frame that was there before');
       seen.add(place);
       const code = this.#codeAt(state.instructionPointer);
+      // Code is never at such an address: the registers that lead there are not what ran.
+      if (!code && !isCanonical(state.instructionPointer, this.#windows.space.mode.addressBits)) certain = false;
       const step: UnwindStep | undefined = state.native ? this.#step(state, code, how) : undefined;
       const next = step && 'state' in step ? step.state : undefined;
       frames.push(this.#frame(state, { code, how, certain, next }));

@@ -6,8 +6,18 @@ import { findKernel, kernelAt } from '../../src/locate/kernel.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { givenRoot, headerRoot, loadedRoots, shadowedRoots } from '../../src/locate/roots.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
+import { openSource } from '../../src/readers/registry.ts';
+import { BufferSource } from '../../src/source/buffer.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
 import { knownGuest } from '../support/known-guest.ts';
+
+/** Gives an image another name in its export directory. */
+function rename(kernel: Guest['kernel'], base: bigint): void {
+  const name = kernel.read(base + 0x100cn, 4).readUInt32LE();
+  kernel.write(base + BigInt(name), Buffer.from('othersys.exe\0', 'latin1'));
+}
 
 describe('page-table roots', () => {
   it('are those that the CPUs have loaded', () => {
@@ -30,6 +40,28 @@ describe('page-table roots', () => {
     expect([...givenRoot(image, truth.root)].map(({ tables }) => tables.root)).toEqual([truth.root]);
   });
 
+  it('go into the header as that of the process in which the guest crashed', async () => {
+    const crash = { code: 0xd1, parameters: [1n, 2n, 3n, 4n], processor: 1 } as const;
+    /** The header's root where the bug check saved a CR3, and the CPU, if there is one, has the kernel's. */
+    const headerOf = async (root: (truth: Guest['truth']) => number, withoutNotes: boolean) => {
+      const guest = buildGuest({ crash });
+      const { kernel, truth } = guest;
+      const special = truth.processors[1]!.specialRegisters;
+      kernel.u64(special, 0x80050031n);
+      kernel.u64(special + 0x10n, BigInt(root(truth)));
+      kernel.u64(special + 0x18n, 0x6f8n);
+      const image = openSource(new BufferSource(writeElf(guest, { withoutNotes })));
+      return [(await locateWindows(image)).headerRoot, root(truth)];
+    };
+    const own = (truth: Guest['truth']) => truth.processes.at(-1)!.root;
+    const [header, root] = await headerOf(own, true);
+    expect(header).toBe(root);
+    // The CPU's own registers are newer.
+    expect((await headerOf(own, false))[0]).toBe(buildGuest({ crash }).truth.root);
+    // What does not map the kernel is not a root.
+    expect((await headerOf(() => 0x5000, true))[0]).toBe(buildGuest({ crash }).truth.root);
+  });
+
   it('go into the header as they are where paging has four levels', () => {
     const { image, space, truth } = knownGuest();
     expect([headerRoot(space, image.diagnostics), image.diagnostics.list]).toEqual([pa(truth.root), []]);
@@ -41,6 +73,40 @@ describe('the kernel', () => {
     const { space, truth } = knownGuest();
     const addresses = [{ address: va(truth.exports.get('PoIdle')!), why: 'test' }];
     expect(findKernel(space, addresses, new Evidence())).toMatchObject({ base: truth.kernelBase });
+  });
+
+  it('is so by its CodeView record, whatever its exports say', () => {
+    const { space, truth } = knownGuest({}, ({ kernel, truth }) => rename(kernel, truth.kernelBase));
+    const evidence = new Evidence();
+    const found = findKernel(space, [{ address: va(truth.exports.get('PoIdle')!), why: 'test' }], evidence);
+    expect(found).toMatchObject({ base: truth.kernelBase, exportName: 'othersys.exe' });
+    expect(evidence.attempts.at(-1)?.detail).toMatch(/its names differ, and no other image has the kernel's/);
+    expect(kernelAt(space, truth.kernelBase)).not.toBeInstanceOf(Reason);
+  });
+
+  it('is the image whose names agree, where another one has its PDB name', () => {
+    const { space, truth } = knownGuest({}, ({ kernel, truth }) =>
+      kernel.write(truth.modules.at(-1)!.base + 0x7118n, Buffer.from('ntkrnlmp.pdb\0', 'latin1')),
+    );
+    const addresses = [truth.modules.at(-1)!.base + 0x10000n, truth.exports.get('PoIdle')!];
+    const evidence = new Evidence();
+    const found = findKernel(
+      space,
+      addresses.map((address) => ({ address: va(address), why: 'test' })),
+      evidence,
+    );
+    expect(found).toMatchObject({ base: truth.kernelBase });
+    expect(evidence.attempts.map(({ accepted }) => accepted)).toEqual([false, true]);
+  });
+
+  it('has no name where those pages are missing, and the caller says that it is there', () => {
+    const { space, truth } = knownGuest({}, ({ kernel, truth }) => {
+      for (const rva of [0x1000n, 0x7000n]) kernel.setEntry(truth.kernelBase + rva, 0n);
+    });
+    expect(kernelAt(space, truth.kernelBase)).toMatchObject({ exportName: undefined, pdb: undefined });
+    expect(
+      findKernel(space, [{ address: va(truth.exports.get('PoIdle')!), why: 'test' }], new Evidence()),
+    ).toBeUndefined();
   });
 
   it('is not where no image begins, nor where a driver does', () => {

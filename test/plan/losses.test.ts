@@ -8,7 +8,7 @@ import { planConversion } from '../../src/plan/conversion.ts';
 import { openImage } from '../../src/readers/registry.ts';
 import type { Windows } from '../../src/windows/windows.ts';
 import { writeElf } from '../guest/elf.ts';
-import { buildGuest, type GuestOptions } from '../guest/guest.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 
 let dir: string;
 const opened: MemoryImage[] = [];
@@ -20,9 +20,15 @@ afterAll(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function located(options: GuestOptions, withoutNotes: boolean): Promise<Windows> {
+async function located(
+  options: GuestOptions,
+  withoutNotes: boolean,
+  change: (guest: Guest) => void = () => undefined,
+): Promise<Windows> {
   const file = join(dir, `${opened.length}.elf`);
-  writeFileSync(file, writeElf(buildGuest(options), { withoutNotes }));
+  const guest = buildGuest(options);
+  change(guest);
+  writeFileSync(file, writeElf(guest, { withoutNotes }));
   const image = openImage(file);
   opened.push(image);
   return locateWindows(image);
@@ -63,5 +69,23 @@ describe('a plan', () => {
     const only = await of({ processors: 1, crash: { ...CRASH, processor: 0 } });
     expect(only.contexts.shown.map(({ source }) => source)).toEqual(['captured']);
     expect(seen(only)).toEqual(['warning no-cpu-states']);
+  });
+
+  it.each([
+    ['RIP', 0xf8n, 0x4141414141414141n, /Rip 0x4141414141414141 lies in no module/i],
+    ['RSP', 0x98n, 0x1233n, /is not on a kernel stack/],
+  ])('says why the captured frame is refused: its %s', async (_, at, value, why) => {
+    const change = ({ kernel, truth }: Guest) => kernel.u64(truth.processors[1]!.context + at, value);
+    for (const [withoutNotes, shown] of [
+      [false, "its CPU's later registers are shown"],
+      [true, 'its registers are unknown'],
+    ] as const) {
+      const { diagnostics } = planConversion(await located({ crash: CRASH }, withoutNotes, change));
+      const warnings = diagnostics.filter(
+        ({ code, message }) => code === 'captured-frame-doubtful' && message.startsWith('processor 1'),
+      );
+      expect(warnings).toMatchObject([{ message: expect.stringContaining(shown) }]);
+      expect(warnings[0]?.message).toMatch(why);
+    }
   });
 });

@@ -6,18 +6,11 @@ import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
   'session-space': { point: 6, what: 'win32k, cdd: images are read in one address space only' },
-  'exports-paged-out': { point: 7, what: 'the export directory is not present: the crashing processor is unknown' },
-  'foreign-export-name': {
-    point: 7,
-    what: 'a foreign export name refuses a kernel whose CodeView record says ntkrnlmp',
-  },
   'header-exception': { point: 8, what: 'ExceptionFlags is 1, and what Windows leaves is "PAGE"' },
   'header-unset-fields': { point: 8, what: 'VersionUser and SecondaryDataState are left "PAGE"' },
   'header-boot-id': { point: 8, what: 'BootId is SharedUserData + 0x2c4' },
   'header-104e': { point: 8, what: 'byte 0x104e is 4 on 22621 and later' },
   'early-boot': { point: 23, what: 'SharedUserData has no version yet' },
-  'crash-root': { point: 25, what: "the header has System's root where the crashing process's is in the PRCB" },
-  'stack-in-image': { point: 26, what: 'a captured frame whose stack lies in the kernel image is refused' },
 };
 
 /** A test of what is right. While `gap` is listed as known, the test is that the check fails, by an assertion. */

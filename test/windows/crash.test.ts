@@ -35,6 +35,29 @@ describe('a crash', () => {
     ]);
   });
 
+  it('has the processor whose frame begins a function of the kernel, where the exports are paged out', () => {
+    const { scene, truth } = sceneOf(CRASH, ({ kernel, truth }) => {
+      // The other one was stopped, within a function.
+      const frames = truth.processors.map(({ context }) => context);
+      kernel.write(frames[0]!, kernel.read(frames[1]!, 0x4d0));
+      kernel.u64(frames[0]! + 0xf8n, truth.exports.get('PoIdle')! + 5n);
+    });
+    const directories = scene.kernel.directories.map((d, i) => (i === 0 ? { rva: 0, size: 0 } : d));
+    const crash = findCrash({ ...scene, kernel: { ...scene.kernel, directories } }, new Evidence());
+    expect([crash?.processor?.number, crash?.how]).toEqual([truth.captured?.processor, 'captured-frame']);
+  });
+
+  it('has a frame whose stack is data of the kernel image, and none whose stack is its code', () => {
+    const doubtOf = (stack: (guest: Guest) => bigint) => {
+      const { scene } = sceneOf(CRASH, (guest) =>
+        guest.kernel.u64(guest.truth.processors[1]!.context + 0x98n, stack(guest)),
+      );
+      return findCrash(scene, new Evidence())?.captured.get(scene.processors[1]!)?.doubt;
+    };
+    expect(doubtOf(({ truth }) => truth.kdbg & ~0xfn)).toBeUndefined();
+    expect(doubtOf(({ truth }) => truth.exports.get('KeBugCheckEx')!)).toMatch(/lies in a module's code/);
+  });
+
   it('is none in a guest that did not crash', () => {
     expect(findCrash(sceneOf({}).scene, new Evidence())).toBeUndefined();
   });
