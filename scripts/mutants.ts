@@ -454,6 +454,13 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/thread-stack.test.ts',
   },
   {
+    what: "images are read in the kernel's address space only",
+    file: 'windows/image-spaces.ts',
+    find: 'if (own || space.translate(base) !== undefined) return own;',
+    replace: 'return own;',
+    tests: 'test/windows/image-spaces.test.ts',
+  },
+  {
     what: 'tables without end',
     file: 'memory/table-walk.ts',
     find: 'this.#tables >= this.#map.pages',

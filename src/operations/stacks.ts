@@ -41,7 +41,7 @@ function reportGuest(
       hint: `its processors are ${all.map((s) => s.processor).join(', ')}`,
     });
   }
-  const described = reportWindows(windows, contexts, new Images(windows.space, symbols));
+  const described = reportWindows(windows, contexts, new Images(windows, symbols));
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols));
   return {
     schema: SCHEMA.stack,

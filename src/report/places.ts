@@ -52,8 +52,8 @@ export class Places {
   #inModule(address: bigint): AddressPlace | undefined {
     const at = codePlace(this.#windows, address, this.#images);
     if (!at) return undefined;
-    const image = this.#images.at(BigInt(at.base));
-    const section = image && sectionAt(this.#windows.space, image, Number(address - image.base));
+    const loaded = this.#images.at(BigInt(at.base));
+    const section = loaded && sectionAt(loaded.space, loaded.image, Number(address - loaded.image.base));
     return { in: 'module', section: section ?? null, ...at };
   }
 

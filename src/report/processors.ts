@@ -1,16 +1,15 @@
 /** Windows' processors as plain data, with the registers that each shows. */
 import { isKernelAddress } from '../core/bits.ts';
-import { Reason } from '../core/reason.ts';
 import { hex, hex64, type VirtualAddress } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
-import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts';
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { symbolAt } from '../windows/code-symbols.ts';
+import { ImageSpaces, type LoadedImage } from '../windows/image-spaces.ts';
 import { moduleOf } from '../windows/modules.ts';
-import { type ExportTable, nearestExport, type PeImage, readExports, readPeImage } from '../windows/pe-image.ts';
+import { type ExportTable, nearestExport, readExports } from '../windows/pe-image.ts';
 import type { Windows } from '../windows/windows.ts';
 
 export type CpuMode = 'kernel' | 'user' | 'user, 32-bit code';
@@ -77,37 +76,34 @@ export interface CapturedReport {
 
 /** Image headers and export tables of modules, each read once. */
 export class Images {
-  readonly #space: AddressSpace;
+  readonly #spaces: ImageSpaces;
   readonly symbols: Symbols | undefined;
-  readonly #images = new Map<bigint, PeImage | undefined>();
-  readonly #exports = new Map<PeImage, ExportTable | undefined>();
+  readonly #images = new Map<bigint, LoadedImage | undefined>();
+  readonly #exports = new Map<LoadedImage, ExportTable | undefined>();
   #count = 0;
 
-  constructor(space: AddressSpace, symbols?: Symbols) {
-    this.#space = space;
+  constructor(windows: Windows, symbols?: Symbols) {
+    this.#spaces = new ImageSpaces(windows);
     this.symbols = symbols;
   }
 
   /** What the image's PDB says of an address in it. */
-  symbol(image: PeImage, address: bigint): CodeSymbol | undefined {
-    return this.symbols && symbolAt(this.symbols, { space: this.#space, image }, address);
+  symbol(image: LoadedImage, address: bigint): CodeSymbol | undefined {
+    return this.symbols && symbolAt(this.symbols, image, address);
   }
 
-  at(base: bigint): PeImage | undefined {
-    if (!this.#images.has(base)) {
-      const image = readPeImage(this.#space, base, this.#space.image.machine.imageFileMachine);
-      this.#images.set(base, image instanceof Reason ? undefined : image);
-    }
+  at(base: bigint): LoadedImage | undefined {
+    if (!this.#images.has(base)) this.#images.set(base, this.#spaces.find(base));
     return this.#images.get(base);
   }
 
-  exports(image: PeImage): ExportTable | undefined {
-    if (!this.#exports.has(image)) {
-      const table = this.#count < MAX_EXPORTS ? readExports(this.#space, image) : undefined;
+  exports(loaded: LoadedImage): ExportTable | undefined {
+    if (!this.#exports.has(loaded)) {
+      const table = this.#count < MAX_EXPORTS ? readExports(loaded.space, loaded.image) : undefined;
       this.#count += table?.entries.length ?? 0;
-      this.#exports.set(image, table);
+      this.#exports.set(loaded, table);
     }
-    return this.#exports.get(image);
+    return this.#exports.get(loaded);
   }
 }
 
@@ -159,12 +155,12 @@ export function modeOf({ machine }: MemoryImage, registers: Registers): CpuMode 
 }
 
 /** Where code lies in the kernel's modules; null outside all of them. */
-export function codePlace({ space, modules }: Windows, address: bigint, images: Images): CodePlace | null {
+export function codePlace({ modules }: Windows, address: bigint, images: Images): CodePlace | null {
   const module = moduleOf(modules, address);
   if (!module) return null;
   const image = images.at(module.base);
   const table = image && images.exports(image);
-  const nearest = table && nearestExport(space, table, address);
+  const nearest = table && nearestExport(image.space, table, address);
   return {
     module: module.name || null,
     base: hex64(module.base),

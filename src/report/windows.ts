@@ -1,7 +1,6 @@
 /** A found Windows as plain data: one description for every report. Addresses are hex strings, null is "not known". */
 import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
-import type { AddressSpace } from '../memory/address-space.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
 import type { Symbols } from '../symbols/symbols.ts';
@@ -119,7 +118,7 @@ export interface ProcessReport {
 }
 
 /** What every report says of a Windows whose processors show `contexts`. */
-export function reportWindows(w: Windows, contexts: Contexts, images = new Images(w.space)): WindowsReport {
+export function reportWindows(w: Windows, contexts: Contexts, images = new Images(w)): WindowsReport {
   const { version, shared, kernel, kdbg } = w;
   return {
     name: releaseName(version.build, shared.productType),
@@ -159,7 +158,7 @@ export const summarize = (w: WindowsReport): WindowsSummary => ({
 /** What `info` reports of a Windows whose processors show `contexts`. */
 export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbols): WindowsInfo {
   const { space, kdbg, physicalMemory } = w;
-  const images = new Images(space, symbols);
+  const images = new Images(w, symbols);
   const doubts: string[] = [];
   const unloaded = readUnloadedModules(space, kdbg.fields);
   if (unloaded instanceof Reason) doubts.push(`unloaded modules: ${unloaded}`);
@@ -170,7 +169,7 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
   if (physicalMemory instanceof Reason) doubts.push(`RAM: ${physicalMemory}`);
   return {
     ...reportWindows(w, contexts, images),
-    modules: w.modules.map((m) => reportModule(space, m, images)),
+    modules: w.modules.map((m) => reportModule(m, images)),
     unloadedModules: unloaded instanceof Reason ? [] : unloaded.map(reportUnloaded),
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
@@ -204,9 +203,10 @@ function reportCrash({ crash }: Windows, places: Places): CrashReport | null {
   };
 }
 
-function reportModule(space: AddressSpace, module: Module, images: Images): ModuleReport {
-  const image = images.at(module.base);
-  const version = image && readFileVersion(space, image);
+function reportModule(module: Module, images: Images): ModuleReport {
+  const loaded = images.at(module.base);
+  const image = loaded?.image;
+  const version = loaded && readFileVersion(loaded.space, loaded.image);
   return {
     name: module.name,
     path: module.path,
@@ -216,7 +216,7 @@ function reportModule(space: AddressSpace, module: Module, images: Images): Modu
     checkSum: image ? hex(image.checkSum) : null,
     fileVersion: version?.file ?? null,
     productVersion: version?.product ?? null,
-    pdb: reportPdb(image && pdbIdentity(space, image), images),
+    pdb: reportPdb(loaded && pdbIdentity(loaded.space, loaded.image), images),
   };
 }
 

@@ -5,7 +5,6 @@
 import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
-  'session-space': { point: 6, what: 'win32k, cdd: images are read in one address space only' },
   'header-exception': { point: 8, what: 'ExceptionFlags is 1, and what Windows leaves is "PAGE"' },
   'header-unset-fields': { point: 8, what: 'VersionUser and SecondaryDataState are left "PAGE"' },
   'header-boot-id': { point: 8, what: 'BootId is SharedUserData + 0x2c4' },
