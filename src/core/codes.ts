@@ -426,6 +426,12 @@ export const ERRORS = {
     means: '`--ram windows` was given, but what Windows counts as RAM is unknown.',
     todo: 'Convert without `--ram windows`.',
   },
+  'triage-machine': { kind: 'unsupported', means: 'Triage dumps of this machine are not written.' },
+  'triage-no-processor': {
+    kind: 'corrupt',
+    means: 'A triage dump needs a processor, and the guest has none that was found.',
+    todo: 'Use `--type full`.',
+  },
   'strict-losses': {
     kind: 'losses',
     means: 'The dump would have losses, and `--strict` was given.',
@@ -783,6 +789,20 @@ export const DIAGNOSTICS = {
   'extents-too-far': {
     severity: 'loss',
     means: 'Memory at an address too high for a page map of reasonable size was left out.',
+  },
+  'triage-part-missing': {
+    severity: 'loss',
+    means: 'Part of the PRCB, thread or process of a triage dump is not in the input: it is zeros there.',
+  },
+  'triage-thread-unknown': {
+    severity: 'warning',
+    means:
+      'The thread that runs on the crashing processor was not found: a triage dump has neither it nor its process.',
+  },
+  'triage-too-large': { severity: 'loss', means: 'Not all modules fit in a triage dump.' },
+  'triage-cut': {
+    severity: 'warning',
+    means: 'Memory around stacks and registers was left out, for a triage dump has at most 2 MiB.',
   },
   'large-bitmap': {
     severity: 'warning',

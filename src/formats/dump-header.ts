@@ -72,6 +72,8 @@ export interface HeaderValues {
   productType: number;
   suiteMask: number;
   kdSecondaryVersion: number;
+  /** 0, but for a triage dump. */
+  miniDumpFields?: number;
   comment: string;
   /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
   extents: readonly { start: number; size: number }[];
@@ -118,7 +120,7 @@ function encode64(v: HeaderValues): Buffer {
     SystemTime: v.systemTime,
     Comment: comment,
     SystemUpTime: v.systemUpTime,
-    MiniDumpFields: 0,
+    MiniDumpFields: v.miniDumpFields ?? 0,
     SecondaryDataState: 0,
     ProductType: v.productType,
     SuiteMask: v.suiteMask,

@@ -82,6 +82,7 @@ export const DebuggerData = struct({
     CmNtCSDVersion: u64(0x268),
     MmPhysicalMemoryBlock: u64(0x270),
     OffsetKThreadTeb: u16(0x29a),
+    OffsetKThreadInitialStack: u16(0x29e),
     OffsetKThreadApcProcess: u16(0x2a0),
     SizeEProcess: u16(0x2a8),
     OffsetEprocessPeb: u16(0x2aa),
@@ -91,6 +92,7 @@ export const DebuggerData = struct({
     OffsetPrcbCurrentThread: u16(0x2b4),
     OffsetPrcbProcStateContext: u16(0x2bc),
     OffsetPrcbNumber: u16(0x2be),
+    SizeEThread: u16(0x2c0),
     SizePcr: u16(0x2e0),
     OffsetPcrSelfPcr: u16(0x2e2),
     OffsetPcrCurrentPrcb: u16(0x2e4),
@@ -124,7 +126,7 @@ export const KdVersion = struct({
 });
 
 /** UNICODE_STRING of a 64-bit system: lengths in bytes. */
-const UnicodeString64 = struct({
+export const UnicodeString64 = struct({
   name: 'UNICODE_STRING',
   size: 16,
   fields: { Length: u16(0), MaximumLength: u16(2), Buffer: u64(8) },

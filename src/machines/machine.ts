@@ -135,6 +135,8 @@ export interface Machine {
   runsKpcr(registers: Registers, read: ReadVirtual, kpcr: VirtualAddress): boolean | undefined;
   /** Where exceptions and interrupts are dispatched from; undefined where the input doesn't say. */
   interruptTable(registers: Registers): InterruptTable | undefined;
+  /** The segment descriptors that a CPU uses; undefined where the input doesn't say. Only of machines that have some. */
+  descriptorTable?(registers: Registers): InterruptTable | undefined;
   /** Kernel code addresses that an interrupt table leads to. */
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */

@@ -199,3 +199,22 @@ export class AddressSpace {
     return pieces;
   }
 }
+
+/** An address space that says what is read from it. */
+export class WatchedSpace extends AddressSpace {
+  /** Called with each range whose bytes were returned. */
+  readonly onRead: (space: AddressSpace, virtual: bigint, length: number) => void;
+  readonly #watched: AddressSpace;
+
+  constructor(watched: AddressSpace, onRead: WatchedSpace['onRead']) {
+    super(watched.image, watched.root, watched.mode);
+    this.#watched = watched;
+    this.onRead = onRead;
+  }
+
+  override read(virtual: bigint, length: number): Buffer | undefined {
+    const bytes = this.#watched.read(virtual, length);
+    if (bytes) this.onRead(this.#watched, virtual, length);
+    return bytes;
+  }
+}

@@ -224,9 +224,9 @@ async function copy(windows: Windows, options: ConvertOptions, target: string): 
 }
 
 async function planCopy(windows: Windows, options: ConvertOptions): Promise<PlannedConversion> {
-  const { type, ram = 'all', patch, context } = options;
+  const { type, ram = 'all', patch, context, triageCpus: cpus, triageUserStacks: userStacks } = options;
   const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
-  const choices = { type, ram, patch, context, selection };
+  const choices = { type, ram, patch, context, selection, triage: { cpus, userStacks } };
   const all = planConversion(windows, choices);
   if (!options.dropZeroPages) return all;
   const { extents, dropped } = await withoutZeroPages(windows, all.plan.extents, all.plan.patches, options.signal);

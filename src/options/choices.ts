@@ -5,6 +5,8 @@ import type { OptionValue } from './values.ts';
 export type ContextChoice = OptionValue<'context'>;
 /** What a dump holds; `auto` is `full` or `bitmap`. */
 export type DumpTypeChoice = OptionValue<'type'>;
+/** Whose stacks a triage dump has. */
+export type TriageCpuChoice = OptionValue<'triage-cpus'>;
 /** Whether a dump shares the input's blocks. */
 export type ReflinkChoice = OptionValue<'reflink'>;
 /** How much of the input's memory a dump holds. */

@@ -26,7 +26,7 @@ export const OPTIONS = {
     group: 'Output',
     commands: ['convert', 'in-place'],
     calls: [],
-    conflicts: [{ with: 'type', values: ['full', 'kernel', 'active'] }],
+    conflicts: [{ with: 'type', values: ['full', 'kernel', 'active', 'triage'] }],
   },
   undo: {
     kind: 'file',
@@ -167,17 +167,42 @@ export const OPTIONS = {
   },
   /**
    * `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. `kernel`: only what the
-   * kernel's half of the address spaces maps; `active`: only pages in use.
+   * kernel's half of the address spaces maps; `active`: only pages in use. `triage`: a kernel minidump of at most 2 MiB.
    */
   type: {
     kind: 'choice',
-    choices: ['auto', 'full', 'bitmap', 'kernel', 'active'],
+    choices: ['auto', 'full', 'bitmap', 'kernel', 'active', 'triage'],
     default: 'auto',
-    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; auto: full, or bitmap if there are more than 42 runs',
+    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; triage: a minidump of at most 2 MiB with registers and stacks; auto: full, or bitmap if there are more than 42 runs',
     group: 'Output',
     commands: ['convert', 'in-place', 'batch'],
     calls: ['convert'],
     toml: 'options',
+  },
+  /** Whose stacks a triage dump has: those of the processor that the debugger opens on, or of all. */
+  'triage-cpus': {
+    kind: 'choice',
+    choices: ['crashing', 'all'],
+    default: 'crashing',
+    help: 'stacks in a triage dump: of the crashing processor, or of all; registers are always those of all',
+    group: 'Output',
+    commands: ['convert', 'batch'],
+    calls: ['convert'],
+    toml: 'options',
+    needs: 'type',
+    conflicts: [{ with: 'type', values: ['full', 'bitmap', 'kernel', 'active'] }],
+  },
+  /** Put user-mode stacks in a triage dump too. Default false: it holds no memory of user mode. */
+  'triage-user-stacks': {
+    kind: 'flag',
+    default: false,
+    help: 'put user-mode stacks in a triage dump too (they can hold secrets)',
+    group: 'Output',
+    commands: ['convert', 'batch'],
+    calls: ['convert'],
+    toml: 'options',
+    needs: 'type',
+    conflicts: [{ with: 'type', values: ['full', 'bitmap', 'kernel', 'active'] }],
   },
   /** Leave out pages of zeros: a bitmap dump, and a loss, since a dropped page looks like a missing one. */
   'drop-zero-pages': {
@@ -188,7 +213,7 @@ export const OPTIONS = {
     commands: ['convert', 'batch'],
     calls: ['convert'],
     toml: 'options',
-    conflicts: [{ with: 'type', values: ['full'] }],
+    conflicts: [{ with: 'type', values: ['full', 'triage'] }],
   },
   /** Compress the dump while it is written. */
   compress: {
@@ -226,6 +251,7 @@ export const OPTIONS = {
     commands: ['convert', 'batch'],
     calls: ['convert'],
     toml: 'options',
+    conflicts: [{ with: 'type', values: ['triage'] }],
   },
   /** `all`: everything in the input; `windows`: only what Windows counts as RAM. */
   ram: {
@@ -237,6 +263,7 @@ export const OPTIONS = {
     commands: ['convert', 'batch'],
     calls: ['convert'],
     toml: 'options',
+    conflicts: [{ with: 'type', values: ['triage'] }],
   },
   /**
    * Whose registers a crashed guest shows: `auto` the frame that Windows captured at the bug check for the crashing
@@ -394,6 +421,7 @@ export const OPTIONS = {
     commands: ['convert', 'verify'],
     calls: ['convert', 'verify'],
     needs: 'against',
+    conflicts: [{ with: 'type', values: ['triage'] }],
   },
   report: {
     kind: 'file',

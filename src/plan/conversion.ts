@@ -12,6 +12,7 @@ import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
 import type { PageSelection } from './select-pages.ts';
+import { planTriage, type TriageChoices } from './triage.ts';
 
 /** A dump that is to be written, and what it shows. */
 export interface PlannedConversion {
@@ -53,6 +54,8 @@ export interface ConversionChoices {
   type?: DumpTypeChoice | undefined;
   /** Default `all`. */
   ram?: RamChoice | undefined;
+  /** Of a triage dump. */
+  triage?: TriageChoices | undefined;
   /** Keeps only these pages. */
   selection?: PageSelection | undefined;
   /** Keeps only these pages of the selection, or of all. */
@@ -76,14 +79,19 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
   }
   diagnostics.addAll(lossesOfHeader(windows.shared));
   const { opened } = contexts;
-  const plan = planDump(image, {
-    values: headerValues(windows, opened?.frame),
-    patches: patches.list,
-    type: choices.type ?? 'auto',
-    firstPage: choices.firstPage,
-    kept,
-    ranges: choices.ram === 'windows' ? windowsRam(windows) : undefined,
-  });
+  const values = headerValues(windows, opened?.frame);
+  const { type = 'auto' } = choices;
+  const plan =
+    type === 'triage'
+      ? planTriage(windows, { values, patches: patches.list, contexts }, choices.triage ?? {})
+      : planDump(image, {
+          values,
+          patches: patches.list,
+          type,
+          firstPage: choices.firstPage,
+          kept,
+          ranges: choices.ram === 'windows' ? windowsRam(windows) : undefined,
+        });
   diagnostics.addAll(plan.diagnostics);
   return {
     plan,

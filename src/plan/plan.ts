@@ -39,9 +39,12 @@ export interface DumpContents {
   patches: readonly Patch[];
 }
 
-/** A dump of pages: a header that says which, and the pages. */
+/** Types of dumps that hold pages. */
+export type PageDumpType = 'full' | 'bitmap' | 'kernel' | 'active';
+
+/** A dump: a header that says which pages follow, and the pages; a triage dump is all header and has none. */
 export interface DumpPlan extends DumpContents {
-  type: 'full' | 'bitmap' | 'kernel' | 'active';
+  type: PageDumpType | 'triage';
   /** The file's first bytes: header, and bitmap if there is one. */
   prefix: Buffer;
   /** File offset of the first page. */
@@ -67,7 +70,7 @@ export interface PlanOptions {
   values: PlanValues;
   patches: readonly Patch[];
   /** `auto`: full where the header can list all runs. */
-  type: 'auto' | DumpPlan['type'];
+  type: 'auto' | PageDumpType;
   /** Sorted, disjoint ranges of whole pages: only what lies in them is kept. undefined: all. */
   ranges?: readonly Extent[] | undefined;
   /** Sorted, disjoint: only these pages are kept, which makes a bitmap dump. */
@@ -79,6 +82,7 @@ export interface PlanOptions {
 /** The type that `planDump` gave a header like this. */
 export function dumpTypeOf(header: { DumpType: number; Attributes: number }): DumpPlan['type'] {
   if (header.DumpType === DumpType.full) return 'full';
+  if (header.DumpType === DumpType.triage) return 'triage';
   if (header.DumpType === DumpType.bitmapKernel) return 'kernel';
   return header.Attributes === DUMP_ATTRIBUTE_FILTERED ? 'active' : 'bitmap';
 }
@@ -142,7 +146,7 @@ function chooseExtents(
   image: MemoryImage,
   { type, ranges, kept }: PlanOptions,
   diagnostics: Diagnostics,
-): { type: DumpPlan['type']; extents: readonly Extent[] } {
+): { type: PageDumpType; extents: readonly Extent[] } {
   const { extents: present, partial } = image.pageExtents();
   const inRanges = ranges ? intersect(present, ranges) : present;
   const extents = kept ? intersect(inRanges, kept) : inRanges;
@@ -228,7 +232,7 @@ export function positionOf(plan: DumpPlan, physical: number): number {
 }
 
 /** The header's Attributes, which Windows leaves unset in a full dump. */
-function attributesOf(type: DumpPlan['type']): number | undefined {
+function attributesOf(type: PageDumpType): number | undefined {
   if (type === 'full') return undefined;
   return type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0;
 }

@@ -3,6 +3,7 @@ import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
 import { STATUS_BREAKPOINT } from '../formats/win-dump.ts';
 import type { Conversion } from '../plan/conversion.ts';
+import type { DumpPlan } from '../plan/plan.ts';
 import type { PageSelection } from '../plan/select-pages.ts';
 import type { TOOL } from '../version.ts';
 import type { Attempt } from '../windows/evidence.ts';
@@ -14,7 +15,7 @@ import type { WindowsReport } from './windows.ts';
 
 export interface DumpReport {
   path: string;
-  type: 'full' | 'bitmap' | 'kernel' | 'active';
+  type: DumpPlan['type'];
   bytes: number;
   pages: number;
   /** Sorted, disjoint; the first 4096 where there are more. */

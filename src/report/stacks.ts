@@ -56,7 +56,7 @@ export function stacksOf(windows: Windows, { shown }: Contexts, symbols?: Symbol
     const stack: Pick<Stack, 'frames' | 'end' | 'doubts'> =
       source === 'unknown'
         ? { frames: [], end: 'its registers are unknown', doubts: [] }
-        : walkStack(windows, processor, frame, symbols);
+        : walkStack(windows, processor, frame, { symbols });
     return {
       processor: processor.number,
       registers: source,

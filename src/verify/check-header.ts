@@ -31,6 +31,7 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
     });
   }
   const type = dumpTypeOf(form.decode(prefix));
+  if (type === 'triage') return;
   // Losses of this plan would concern a conversion of the dump, which nobody asked for.
   const plan = planDump(image, {
     values: headerValues(windows, context),

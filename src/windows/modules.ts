@@ -12,6 +12,10 @@ export interface Module {
   base: VirtualAddress;
   /** Bytes. */
   size: number;
+  /** As the loader noted it, from the image's header. */
+  checkSum: number;
+  /** Likewise; of older builds what else is at its place in the entry: compare with an image that is present. */
+  timeDateStamp: number;
   /** Where its LDR_DATA_TABLE_ENTRY is. */
   entry: VirtualAddress;
 }
@@ -50,6 +54,8 @@ export function readModules(space: AddressSpace, head: bigint, inRange = isKerne
         path: readString(space, entry.FullDllName, inRange) ?? '',
         base: va(entry.DllBase),
         size: entry.SizeOfImage,
+        checkSum: entry.CheckSum,
+        timeDateStamp: entry.TimeDateStamp,
         entry: va(link),
       });
       link = linkOffset === 0n ? entry.Flink : entry.Blink;

@@ -8,7 +8,7 @@ import { Reason } from '../core/reason.ts';
 import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
 import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
-import { AddressSpace } from '../memory/address-space.ts';
+import { AddressSpace, WatchedSpace } from '../memory/address-space.ts';
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { symbolAt } from './code-symbols.ts';
@@ -89,14 +89,27 @@ interface Code {
   exports?: ExportTable | undefined;
 }
 
+/** What a walk may be given besides registers. */
+export interface WalkOptions {
+  /** Names code, where PDBs are at hand. */
+  symbols?: Symbols | undefined;
+  /** Called with what the walk reads from memory. */
+  onRead?: WatchedSpace['onRead'] | undefined;
+}
+
 /**
  * The stack of a processor.
  *
  * @param context the registers that it shows, as a CONTEXT
- * @param symbols names its code, where PDBs are at hand
  */
-export function walkStack(windows: Windows, processor: Processor, context: Buffer, symbols?: Symbols): Stack {
-  return new Walk(windows, processor, symbols).run(context);
+export function walkStack(windows: Windows, processor: Processor, context: Buffer, options: WalkOptions = {}): Stack {
+  return new Walk(windows, processor, options).run(context);
+}
+
+/** The address spaces that a processor's memory is read in: its CPU's own, if that is known, and the kernel's. */
+export function spacesOf({ image, space }: Windows, { cpu }: Processor): AddressSpace[] {
+  const tables = cpu?.registers && image.machine.pageTables(cpu.registers);
+  return [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), space];
 }
 
 class Walk {
@@ -112,15 +125,14 @@ class Walk {
   /** What is left of the search for return addresses: as much as a kernel stack has. */
   #guessBytes: number;
 
-  constructor(windows: Windows, processor: Processor, symbols: Symbols | undefined) {
+  constructor(windows: Windows, processor: Processor, { symbols, onRead }: WalkOptions) {
     this.#windows = windows;
     this.#processor = processor;
     this.#symbols = symbols;
-    const { image } = windows;
-    this.#guessBytes = image.machine.kernelStackSize;
     this.#bounds = currentThreadStack(windows.space, windows.kdbg.fields, processor.prcb);
-    const tables = processor.cpu?.registers && image.machine.pageTables(processor.cpu.registers);
-    this.#spaces = [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), windows.space];
+    this.#guessBytes = windows.image.machine.kernelStackSize;
+    const spaces = spacesOf(windows, processor);
+    this.#spaces = onRead ? spaces.map((space) => new WatchedSpace(space, onRead)) : spaces;
   }
 
   #read(address: bigint, length: number): Buffer | undefined {

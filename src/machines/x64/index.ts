@@ -90,6 +90,8 @@ export const X64: Machine = {
 
   interruptTable: ({ tables }) => tables && { base: va(tables.idt.base), size: tables.idt.limit + 1 },
 
+  descriptorTable: ({ tables }) => tables && { base: va(tables.gdt.base), size: tables.gdt.limit + 1 },
+
   interruptHandlers: ({ base, size }, read) => {
     const gates = read(base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, size));
     if (!gates) return [];

@@ -1,0 +1,128 @@
+// The real debugger shows from a triage dump what it shows from the full dump of the same guest.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/operations/convert.ts';
+import {
+  askDebugger,
+  bugCheck,
+  complaints,
+  debuggerAvailable,
+  modules,
+  type Question,
+  registers,
+  stack,
+  text,
+} from '../debugger/debugger.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
+import { buildRealCrash } from '../guest/real-crash.ts';
+import { buildTrueGuest } from '../guest/true-guest.ts';
+import { realDump } from '../support/real-data.ts';
+
+let dir: string;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-triage-debugger-'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const CRASH = { code: 0x7e, parameters: [0xffffffff_c0000005n, 2n, 3n, 4n], processor: 1 } as const;
+
+interface Wanted {
+  /** Processors that are asked about. */
+  processors: readonly number[];
+  /** Processors whose stacks are in the dump. Default: all. */
+  stacks?: readonly number[];
+}
+
+async function same(guest: Guest, { processors, stacks = processors }: Wanted): Promise<void> {
+  const input = join(dir, 'vm.elf');
+  writeFileSync(input, writeElf(guest));
+  const questions: Record<string, Question<unknown>> = { bugCheck: bugCheck(), bugCheckText: text('.bugcheck') };
+  for (const number of processors) {
+    questions[`registers ${number}`] = registers(number);
+    // With the instruction, which is not in the dump where it is one of user mode.
+    if (stacks.includes(number)) questions[`r ${number}`] = text('r', number);
+  }
+  const frames = Object.fromEntries(stacks.map((number) => [`stack ${number}`, stack(number)]));
+  const answers = async (type: 'full' | 'triage') => {
+    const output = join(dir, `${type}.dmp`);
+    const more = type === 'triage' && stacks.length > 1 ? { triageCpus: 'all' as const } : {};
+    const report = await convert({ input, output, type, force: true, ...more });
+    expect(report.dump.bytes <= 0x20_0000 || type === 'full').toBe(true);
+    const common = { ...frames, modules: modules(), lm: text('lm'), complaints: complaints() };
+    return await askDebugger(output, { ...common, ...(questions as Record<'r 0', Question<string>>) });
+  };
+  const [full, triage] = [await answers('full'), await answers('triage')] as Record<string, unknown>[];
+  expect(triage!['complaints']).toEqual([]);
+  for (const name of [...Object.keys(questions), 'lm']) expect(triage![name], name).toEqual(full![name]);
+  for (const name of Object.keys(frames)) expect(triage![name], name).toEqual(full![name]);
+  // Images are named by their paths; full dumps name those with a debug directory by that.
+  const shown = (list: unknown) => (list as { name: string; base: bigint }[]).map(({ name, base }) => ({ name, base }));
+  expect(shown(triage!['modules'])).toEqual(shown(full!['modules']));
+}
+
+describe.skipIf(!debuggerAvailable())('a triage dump in the real debugger', () => {
+  it.each<[string, () => Guest, Wanted]>([
+    ['of a small guest', () => buildGuest({ processors: 2, crash: CRASH }), { processors: [0, 1] }],
+    ['of a live guest', () => buildGuest({ processors: 2 }), { processors: [0, 1] }],
+    [
+      'with only the crashing stack',
+      () => buildGuest({ processors: 2, crash: CRASH }),
+      { processors: [0, 1], stacks: [1] },
+    ],
+    ['with 5-level page tables', () => buildGuest({ processors: 2, la57: true, crash: CRASH }), { processors: [0, 1] }],
+    [
+      'with KVA shadow',
+      () => buildGuest({ processors: 3, kernelRootAt: 0x9000, user: [1], crash: { ...CRASH, processor: 0 } }),
+      { processors: [0, 1, 2], stacks: [0, 2] },
+    ],
+    // The engine takes triage dumps of this build for single-processor ones.
+    ['of Server 2003', () => buildGuest({ build: 'server2003', processors: 2, crash: CRASH }), { processors: [1] }],
+    ['of Windows 7', () => buildGuest({ build: 'win7', processors: 2, crash: CRASH }), { processors: [0, 1] }],
+    ['of 16 processors', () => buildGuest({ processors: 16, crash: CRASH }), { processors: [0, 1, 7, 15] }],
+  ])('%s', async (_, build, wanted) => {
+    await same(build(), wanted);
+  });
+
+  it('of guests of true size, but for modules that only a session maps', async () => {
+    for (const options of [{ crash: CRASH }, {}]) {
+      const guest = buildTrueGuest({ ...options, processors: 2 });
+      const input = join(dir, 'true.elf');
+      writeFileSync(input, writeElf(guest));
+      const answers = async (type: 'full' | 'triage') => {
+        const output = join(dir, `true-${type}.dmp`);
+        const report = await convert({
+          input,
+          output,
+          type,
+          force: true,
+          ...(type === 'triage' && { triageCpus: 'all' }),
+        });
+        expect(report.outcome).toBe('good');
+        return await askDebugger(output, {
+          bugCheck: bugCheck(),
+          registers0: registers(0),
+          registers1: registers(1),
+          stack0: stack(0),
+          stack1: stack(1),
+          r0: text('r', 0),
+          r1: text('r', 1),
+          modules: modules(),
+        });
+      };
+      const [full, triage] = [await answers('full'), await answers('triage')];
+      const shown = (list: typeof full.modules) => list.map(({ name, base, timestamp }) => ({ name, base, timestamp }));
+      expect(shown(triage.modules)).toEqual(shown(full.modules));
+      expect({ ...triage, modules: [] }).toEqual({ ...full, modules: [] });
+    }
+  });
+
+  const real = realDump('triage_x64.dmp');
+  if (real !== undefined) {
+    it('of a real crash', async () => {
+      await same(buildRealCrash(real).guest, { processors: [0, 3, 15] });
+    });
+  }
+});
