@@ -141,6 +141,13 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers/input.test.ts',
   },
   {
+    what: 'RAM that the file lacks is not missed',
+    file: 'locate/locator.ts',
+    find: "if (missing !== undefined) diagnostics.add('loss', 'ram-missing'",
+    replace: "if (false) diagnostics.add('loss', 'ram-missing'",
+    tests: 'test/operations/convert.test.ts',
+  },
+  {
     what: "zstd's checksum not compared",
     file: 'source/zstd.ts',
     find: '!== checksum.readUInt32LE()',

@@ -784,7 +784,11 @@ export const DIAGNOSTICS = {
   },
   'patch-left-out': { severity: 'loss', means: 'A change is in a page that the dump leaves out.' },
   'ram-left-out': { severity: 'note', means: 'Memory that Windows does not count as RAM was left out.' },
-  'ram-missing': { severity: 'loss', means: 'Memory that Windows counts as RAM is not in the input.' },
+  'ram-missing': {
+    severity: 'loss',
+    means: 'Memory that Windows counts as RAM is not in the file. The message has the ranges.',
+    todo: 'Was the file filtered, cut or made of only some of the memory? Make a new dump.',
+  },
   'partial-pages': { severity: 'loss', means: 'Pages that are present only in part were left out.' },
   'extents-too-far': {
     severity: 'loss',

@@ -32,6 +32,10 @@ export const DumpType = {
  */
 export const DUMP_ATTRIBUTE_FILTERED = 0x40;
 
+/** Whether a dump has all memory, not only the kernel's or what is in use. Its writer may still have dropped pages. */
+export const holdsAllMemory = ({ DumpType: type, Attributes }: { DumpType: number; Attributes: number }): boolean =>
+  type === DumpType.full || (type === DumpType.bitmapFull && Attributes !== DUMP_ATTRIBUTE_FILTERED);
+
 /** Runs that fit the header's physical memory block: Windows' buffer is 700 bytes. */
 export const MAX_HEADER_RUNS = 42;
 

@@ -15,7 +15,7 @@ import type { Kdbg } from '../windows/kdbg.ts';
 import { withoutDamagedFields } from '../windows/kdbg-fields.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { readModules } from '../windows/modules.ts';
-import { type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
+import { missingRam, type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
 import { processorLosses, traceProcessors } from '../windows/processor-facts.ts';
 import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
@@ -120,6 +120,9 @@ async function locateIn(
   const loaded = modules?.modules ?? [];
   dropDoubtfulFrames({ space, kdbg, processors, modules: loaded });
   const crash = findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence);
+  const physicalMemory = findPhysicalMemory({ space, shared, kernel, kdbg, processors }, note, evidence);
+  const missing = physicalMemory instanceof Reason ? undefined : missingRam(image, physicalMemory);
+  if (missing !== undefined) diagnostics.add('loss', 'ram-missing', missing);
   const windows = {
     image,
     space,
@@ -134,7 +137,7 @@ async function locateIn(
     damagedProcessors,
     strayCpus,
     modules: loaded,
-    physicalMemory: findPhysicalMemory({ space, shared, kernel, kdbg, processors }, note, evidence),
+    physicalMemory,
     diagnostics,
   };
   if (note) compareNote(note, windows, evidence);

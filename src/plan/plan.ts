@@ -154,9 +154,6 @@ function chooseExtents(
     const left = sum(present) - sum(inRanges);
     if (left > 0)
       diagnostics.add('note', 'ram-left-out', `${bytes(left)} that Windows does not count as RAM were left out`);
-    const missing = sum(ranges) - sum(inRanges);
-    if (missing > 0)
-      diagnostics.add('loss', 'ram-missing', `${bytes(missing)} of what Windows counts as RAM are not in the input`);
   } else if (partial.length > 0) {
     const places = partial.slice(0, 4).map((p) => `${hex(p.start)}+${hex(p.size)}`);
     diagnostics.add(

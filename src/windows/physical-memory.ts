@@ -2,10 +2,12 @@
 
 import { isKernelAddress } from '../core/bits.ts';
 import { because, type Reason } from '../core/reason.ts';
-import { hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
-import { PhysicalMemoryRun64 } from '../formats/win-dump.ts';
+import { bytes, hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
+import { DumpType, holdsAllMemory, PhysicalMemoryRun64 } from '../formats/win-dump.ts';
 import { PhysicalMemoryDescriptor64 } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import { endOf, intersect, sum, without } from '../memory/runs.ts';
 
 /** Firmware maps have some dozens of ranges. */
 const MAX_RUNS = 4096;
@@ -60,4 +62,22 @@ export function ramRanges(table: Buffer, count: number, total: bigint, owner: st
   }
   if (pages !== total) return because(`the runs of ${owner} have ${pages} pages, not the ${total} that it claims`);
   return ranges;
+}
+
+/** Ranges that a message lists one by one. */
+const LISTED = 4;
+
+/**
+ * What Windows counts as RAM and the input lacks, as a clause for people; undefined where nothing is missing, or where
+ * the input leaves pages out by design. A bitmap dump may lack pages of zeros by design, but not a whole run.
+ */
+export function missingRam(image: MemoryImage, ram: readonly RamRange[]): string | undefined {
+  const { dumpHeader, runs } = image;
+  if (dumpHeader && !holdsAllMemory(dumpHeader)) return undefined;
+  const sparse = dumpHeader && dumpHeader.DumpType !== DumpType.full;
+  const missing = without(sparse ? ram.filter((run) => intersect([run], runs).length === 0) : ram, runs);
+  if (missing.length === 0) return undefined;
+  const ranges = missing.slice(0, LISTED).map((range) => `${hex(range.start)}-${hex(endOf(range))}`);
+  const more = missing.length > LISTED ? ` and ${missing.length - LISTED} more` : '';
+  return `${bytes(sum(missing))} of what Windows counts as RAM is not in the file: ${ranges.join(', ')}${more}`;
 }

@@ -165,6 +165,7 @@ describe('conversion without a debugger', () => {
     const report = await convert({ input, output });
     expect(report.diagnostics.filter((d) => d.severity === 'loss').map((d) => d.code)).toEqual([
       'input-truncated',
+      'ram-missing',
       'partial-pages',
     ]);
     expectOnlyPatches(guest, readFileSync(output), report);

@@ -39,6 +39,21 @@ function withCase(name: string, files: readonly string[], test: (file: string, p
   });
 }
 
+const LACKS = '1 GiB of what Windows counts as RAM is not in the file: 0x100000000-0x140000000';
+withCase('01-elf-lacks-ram-windows-lists', ['vm.elf'], (file, path) => {
+  it(`${file} lacks RAM, and everything says so`, async () => {
+    const report = await convert({ input: path, output: output(), force: true });
+    expect(report.diagnostics).toMatchObject([{ severity: 'loss', code: 'ram-missing', message: LACKS }]);
+    const strict = convert({ input: path, output: join(dir, 'strict.dmp'), strict: true });
+    await expect(strict).rejects.toMatchObject({ code: 'strict-losses' });
+    expect(await verify({ dump: output() })).toMatchObject({
+      outcome: 'sound',
+      findings: [{ severity: 'warning', message: LACKS }],
+    });
+    expect((await inspect({ input: path })).diagnostics.map((d) => d.message)).toEqual([LACKS]);
+  });
+});
+
 withCase('08-core-of-the-qemu-process', ['core'], (file, path) => {
   it(`${file} is named`, async () => {
     const error = { kind: 'unsupported', code: 'process-core', message: expect.stringContaining('qemu-system-x86_64') };

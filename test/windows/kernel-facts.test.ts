@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { Reason } from '../../src/core/reason.ts';
+import { pa } from '../../src/core/units.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
 import { findExport, nearestExport, readExports, readPeImage } from '../../src/windows/pe-image.ts';
-import { ramRanges, readPhysicalMemoryBlock } from '../../src/windows/physical-memory.ts';
+import { missingRam, ramRanges, readPhysicalMemoryBlock } from '../../src/windows/physical-memory.ts';
 import { findProcessors } from '../../src/windows/processors.ts';
 import { readSharedUserData, type SharedData } from '../../src/windows/shared-user-data.ts';
 import { findVersion } from '../../src/windows/version.ts';
+import { imageOf } from '../support/images.ts';
 import { knownGuest } from '../support/known-guest.ts';
 
 describe('SharedUserData', () => {
@@ -44,6 +46,29 @@ describe('MmPhysicalMemoryBlock', () => {
     const table = Buffer.alloc(8 * words.length);
     words.forEach((word, i) => void table.writeBigUInt64LE(word, 8 * i));
     expect(ramRanges(table, words.length / 2, total, 'test')).toBeInstanceOf(Reason);
+  });
+});
+
+describe("Windows' RAM", () => {
+  const MEMORY = [
+    { start: 0x1000, bytes: Buffer.alloc(0x4000) },
+    { start: 0x8000, bytes: Buffer.alloc(0x2000) },
+  ];
+  const ram = (...ranges: [start: number, size: number][]) =>
+    ranges.map(([start, size]) => ({ start: pa(start), size }));
+
+  it.each([
+    ['all there', ram([0x1000, 0x4000], [0x8000, 0x1000]), undefined],
+    ['a run that is not there', ram([0x1000, 0x1000], [0x10000, 0x2000]), '8 KiB .*: 0x10000-0x12000$'],
+    ['the end of one', ram([0x3000, 0x4000]), '8 KiB .*: 0x5000-0x7000$'],
+    ['what lies between two', ram([0x1000, 0x9000]), '12 KiB .*: 0x5000-0x8000$'],
+  ])('is compared with the file: %s', (_, ranges, expected) => {
+    const missing = missingRam(imageOf(MEMORY), ranges);
+    if (expected === undefined) expect(missing).toBeUndefined();
+    else
+      expect(missing).toMatch(
+        new RegExp(`^${expected.replace('.*', 'of what Windows counts as RAM is not in the file')}`),
+      );
   });
 });
 
