@@ -80,6 +80,8 @@ export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
     }
     for (let at = 0; at < ram.length; at += 4096) {
       emit(...record(at, ram.subarray(at, at + 4096), options.pages ?? 'plain', at === 0));
+      // A section for each 4 MiB; the block's name is not repeated.
+      if (at % 0x40_0000 === 0x20_0000) emit(u64(0x10), ...footer(2), u8(2), u32(2));
     }
     emit(u64(0x2), name(video.name), u8(0));
     emit(u64(0x10), ...footer(2));

@@ -28,6 +28,8 @@ export class StreamPages implements RunReader {
   readonly #pieces: ReadonlyMap<PhysicalRun, Piece>;
   readonly #diagnostics: Diagnostics;
   readonly #bitmaps = new Map<MappedPages, Buffer>();
+  /** Used again: as many as there are reads at once. */
+  readonly #free: Buffer[] = [];
 
   constructor(
     source: ByteSource,
@@ -46,9 +48,10 @@ export class StreamPages implements RunReader {
     const spans: Span[] = [];
     const sound = this.#plan(block, from, target, spans);
     for (const { from: at, length, copies } of spans) {
-      const bytes = Buffer.allocUnsafe(length);
-      this.#source.readSync(at, bytes);
-      copyOut(bytes, copies, target);
+      const buffer = this.#take();
+      this.#source.readSync(at, buffer.subarray(0, length));
+      copyOut(buffer, copies, target);
+      this.#free.push(buffer);
     }
     return sound;
   }
@@ -58,10 +61,15 @@ export class StreamPages implements RunReader {
     const spans: Span[] = [];
     this.#plan(block, from, target, spans);
     for (const { from: at, length, copies } of spans) {
-      const bytes = Buffer.allocUnsafe(length);
-      await this.#source.read(at, bytes);
-      copyOut(bytes, copies, target);
+      const buffer = this.#take();
+      await this.#source.read(at, buffer.subarray(0, length));
+      copyOut(buffer, copies, target);
+      this.#free.push(buffer);
     }
+  }
+
+  #take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(MAX_SPAN);
   }
 
   #locate(run: PhysicalRun, offset: number): { block: RamBlock; from: number } {

@@ -74,13 +74,14 @@ export interface RamState {
   deltas: DeltaList;
   mappedRam: boolean;
   ignoreShared: boolean;
+  /** The block of the last page, which records of later sections can refer to. */
+  block: RamBlock | undefined;
   /** Records with pages, for figures: a live guest's stream has some pages several times. */
   records: number;
 }
 
 /** One section's records, to its end mark. */
 export function readRamSection(cursor: Cursor, state: RamState): void {
-  let block: RamBlock | undefined;
   for (;;) {
     const at = cursor.at;
     const { offset, flags } = cursor.pageWord();
@@ -93,9 +94,11 @@ export function readRamSection(cursor: Cursor, state: RamState): void {
     if (flags & RamFlag.hook) throw new StreamFault('a record of RDMA migration', at);
     if ((flags & RamFlag.sameBlock) === 0) {
       const name = cursor.name();
-      block = state.blocks.get(name);
-      if (!block) throw new StreamFault(`a page of a RAM block ${JSON.stringify(name)} that was not announced`, at);
+      state.block = state.blocks.get(name);
+      if (!state.block)
+        throw new StreamFault(`a page of a RAM block ${JSON.stringify(name)} that was not announced`, at);
     }
+    const { block } = state;
     if (!block) throw new StreamFault('a page of no RAM block', at);
     if (offset + PAGE_SIZE > block.size) {
       throw new StreamFault(`a page at ${hex(offset)} of the RAM block ${JSON.stringify(block.name)}`, at);

@@ -38,7 +38,14 @@ interface Walk {
 export function readStream(source: ByteSource, start: number, end = source.size): MigrationStream {
   const walk: Walk = {
     cursor: new Cursor(source, start + QEVM_MAGIC.length, end),
-    ram: { blocks: new Map(), deltas: new DeltaList(), mappedRam: false, ignoreShared: false, records: 0 },
+    ram: {
+      blocks: new Map(),
+      deltas: new DeltaList(),
+      mappedRam: false,
+      ignoreShared: false,
+      block: undefined,
+      records: 0,
+    },
     passes: new Map(),
     machineType: undefined,
   };
