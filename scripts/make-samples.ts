@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
-import { buildGuest, type GuestOptions } from '../test/guest/guest.ts';
+import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
 import { dumpWithQemu } from '../test/support/qemu.ts';
 
 const SAMPLES: Record<string, GuestOptions> = {
@@ -13,7 +13,12 @@ const SAMPLES: Record<string, GuestOptions> = {
   'crashed-19041-2cpu': {
     processors: 2,
     // An access to 0x10 at DISPATCH_LEVEL, a read, from demo.sys.
-    crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff804_2c460004n], processor: 1 },
+    crash: {
+      code: 0xd1,
+      parameters: [0x10n, 2n, 0n, FAULT_AT.DemoDispatch],
+      processor: 1,
+      fault: 'DemoDispatch',
+    },
     seed: 42,
   },
 };

@@ -194,6 +194,11 @@ export interface Machine {
   frameState(frame: Buffer): FrameState;
   /** From a function to its caller. @param image that the instruction pointer lies in */
   unwind(from: FrameState, image: CodeImage, read: ReadVirtual): UnwindStep;
+  /**
+   * Where the function begins that an RVA lies in, with parts that the compiler split off; undefined where the image's
+   * exception directory does not say.
+   */
+  functionBegin(image: CodeImage, rva: number): number | undefined;
   /** Whether a call ends where `before` ends: what precedes a return address. */
   endsWithCall(before: Buffer): boolean;
   /** Bytes of the longest call. */

@@ -4,6 +4,7 @@ import { Reason } from '../core/reason.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { sectionAt } from '../windows/pe-image.ts';
+import { currentThreadStack } from '../windows/thread-stack.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type CodePlace, codePlace, type Images } from './processors.ts';
@@ -14,7 +15,7 @@ export type AddressPlace =
   | ({ in: 'module'; section: string | null } & CodePlace)
   /** In what a module had before it was unloaded. */
   | { in: 'unloaded-module'; module: string; offset: string }
-  /** On the stack that a processor uses, at or above its stack pointer's page. */
+  /** On the stack of the thread that a processor runs, or on another one that it uses, from its stack pointer's page on. */
   | { in: 'stack'; processor: number }
   /** In a processor's KPCR, whose PRCB is a part of it. */
   | { in: 'processor-region'; processor: number; offset: string }
@@ -75,6 +76,11 @@ export class Places {
       if (address >= kpcr && address < end)
         return { in: 'processor-region', processor: number, offset: hex(address - kpcr) };
     }
+    const runs = processors.find(({ prcb }) => {
+      const bounds = currentThreadStack(this.#windows.space, kdbg.fields, prcb);
+      return bounds !== undefined && address >= bounds.limit && address < bounds.base;
+    });
+    if (runs) return { in: 'stack', processor: runs.number };
     const owner = this.#contexts.shown.find(
       ({ source, frame }) => source !== 'unknown' && this.#onStack(machine.viewContext(frame).stackPointer, address),
     );

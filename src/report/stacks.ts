@@ -1,13 +1,14 @@
 /** Stacks as plain data. */
 import type { Diagnostic } from '../core/errors.ts';
-import { hex, hex64 } from '../core/units.ts';
+import { hex64 } from '../core/units.ts';
 import type { ContextSource, Contexts } from '../plan/contexts.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import type { TOOL } from '../version.ts';
 import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
+import { reportFramePlace } from './frame-place.ts';
 import type { InputReport } from './input.ts';
-import { type CodePlace, reportSymbol } from './processors.ts';
+import type { CodePlace } from './processors.ts';
 import type { SCHEMA } from './schemas.ts';
 import type { WindowsReport } from './windows.ts';
 
@@ -71,18 +72,7 @@ const reportFrame = (f: StackFrame): FrameReport => ({
   instructionPointer: hex64(f.instructionPointer),
   stackPointer: hex64(f.stackPointer),
   returnAddress: f.returnAddress === undefined ? null : hex64(f.returnAddress),
-  at: reportPlace(f),
+  at: reportFramePlace(f),
   how: f.how,
   certain: f.certain,
 });
-
-function reportPlace({ module, instructionPointer, nearestExport: near, symbol }: StackFrame): CodePlace | null {
-  if (!module) return null;
-  return {
-    module: module.name || null,
-    base: hex64(module.base),
-    offset: hex(instructionPointer - module.base),
-    nearestExport: near ? { name: near.name, offset: hex(near.offset) } : null,
-    symbol: reportSymbol(symbol),
-  };
-}

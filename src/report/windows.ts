@@ -13,6 +13,7 @@ import { releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
+import { type CulpritReport, judge, type SignaturesReport } from './culprit.ts';
 import { type AddressPlace, Places } from './places.ts';
 import { Images, type ProcessorReport, reportProcessors } from './processors.ts';
 
@@ -28,6 +29,10 @@ export interface WindowsSummary {
   uptimeSeconds: number | null;
   /** null in a guest that did not crash. */
   bugCheck: CrashReport | null;
+  /** Which driver probably caused the crash, by rules; null where they say nothing. */
+  culprit: CulpritReport | null;
+  /** What the crash, or in a running guest the work of its processors, is known by. */
+  signatures: SignaturesReport;
 }
 
 export interface WindowsReport extends WindowsSummary {
@@ -120,6 +125,7 @@ export interface ProcessReport {
 /** What every report says of a Windows whose processors show `contexts`. */
 export function reportWindows(w: Windows, contexts: Contexts, images = new Images(w)): WindowsReport {
   const { version, shared, kernel, kdbg } = w;
+  const places = new Places(w, contexts, images);
   return {
     name: releaseName(version.build, shared.productType),
     build: version.build,
@@ -137,7 +143,8 @@ export function reportWindows(w: Windows, contexts: Contexts, images = new Image
     pagingMode: w.space.mode.name,
     kernel: { base: hex64(kernel.base), size: kernel.size, pdb: reportPdb(kernel.pdb, images) },
     kdbg: { address: hex64(kdbg.address), size: kdbg.size, encoded: kdbg.encoded },
-    bugCheck: reportCrash(w, new Places(w, contexts, images)),
+    bugCheck: reportCrash(w, places),
+    ...judge(w, places, images.symbols),
     currentProcessor: contexts.opened?.processor.number ?? null,
     processors: reportProcessors(w, contexts, images),
     moduleCount: w.modules.length,
@@ -153,6 +160,8 @@ export const summarize = (w: WindowsReport): WindowsSummary => ({
   systemTime: w.systemTime,
   uptimeSeconds: w.uptimeSeconds,
   bugCheck: w.bugCheck,
+  culprit: w.culprit,
+  signatures: w.signatures,
 });
 
 /** What `info` reports of a Windows whose processors show `contexts`. */

@@ -45,6 +45,10 @@ export interface StackFrame {
    * follows that.
    */
   symbol: CodeSymbol | undefined;
+  /** RVA at which the function begins; undefined where the image does not say. For a caller, that of its call. */
+  functionBegin: number | undefined;
+  /** As symbol servers name the image: its time stamp and its size, hex; undefined where its header is not present. */
+  imageId: string | undefined;
   /**
    * How the frame was found: from the processor's registers; by the unwind data of the frame before; because that
    * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
@@ -76,6 +80,12 @@ const MAX_IMAGE_SEARCH = BigInt(64 * MIB);
 const MAX_USER_ADDRESS = 1n << 47n;
 
 const isUserAddress = (address: bigint): boolean => address >= IMAGE_STEP && address < MAX_USER_ADDRESS;
+
+/** Whether the frame's instruction is one that a call returns to. */
+const isCaller = (how: StackFrame['how']): boolean => how !== 'registers' && how !== 'trap';
+
+const imageId = ({ timeDateStamp, size }: PeImage): string =>
+  `${timeDateStamp.toString(16).toUpperCase().padStart(8, '0')}${size.toString(16)}`;
 
 /** A module with what unwinding asks of it. */
 interface Code {
@@ -110,6 +120,11 @@ export function walkStack(windows: Windows, processor: Processor, context: Buffe
 export function spacesOf({ image, space }: Windows, { cpu }: Processor): AddressSpace[] {
   const tables = cpu?.registers && image.machine.pageTables(cpu.registers);
   return [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), space];
+}
+
+/** One frame for an address of code that no stack led to; its stack pointer is 0. */
+export function frameAt(windows: Windows, processor: Processor, address: bigint, symbols?: Symbols): StackFrame {
+  return new Walk(windows, processor, { symbols }).frameAt(address);
 }
 
 class Walk {
@@ -179,6 +194,12 @@ class Walk {
     return stack(`there are more than ${MAX_FRAMES} frames`);
   }
 
+  frameAt(instructionPointer: bigint): StackFrame {
+    const code = this.#codeAt(instructionPointer);
+    const state = { instructionPointer, stackPointer: 0n, integers: [], native: true };
+    return this.#frame(state, { code, how: 'registers', certain: true, next: undefined });
+  }
+
   #frame(
     { instructionPointer, stackPointer }: FrameState,
     {
@@ -195,6 +216,8 @@ class Walk {
       module: code?.module,
       nearestExport: code && this.#nearestExport(code, instructionPointer),
       symbol: code && this.#symbol(code, instructionPointer, how),
+      functionBegin: code && this.#functionBegin(code, instructionPointer, how),
+      imageId: code?.pe && imageId(code.pe),
       how,
       certain,
     };
@@ -208,8 +231,13 @@ class Walk {
 
   #symbol({ space, pe }: Code, address: bigint, how: StackFrame['how']): CodeSymbol | undefined {
     if (!this.#symbols || !pe) return undefined;
-    const returnAddress = how !== 'registers' && how !== 'trap';
-    return symbolAt(this.#symbols, { space, image: pe }, address, { returnAddress });
+    return symbolAt(this.#symbols, { space, image: pe }, address, { returnAddress: isCaller(how) });
+  }
+
+  #functionBegin({ image }: Code, address: bigint, how: StackFrame['how']): number | undefined {
+    if (image instanceof Reason) return undefined;
+    const rva = Number(address - image.base);
+    return this.#windows.image.machine.functionBegin(image, isCaller(how) ? rva - 1 : rva);
   }
 
   #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {
@@ -222,7 +250,7 @@ class Walk {
     if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
     if (step.how !== 'leaf') return step;
     // A caller cannot be a leaf function.
-    if (how !== 'registers' && how !== 'trap') {
+    if (isCaller(how)) {
       return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
     }
     const to = step.state.instructionPointer;

@@ -5,7 +5,16 @@
 import { BUILDS, type Build, type BuildName } from './builds.ts';
 import type { CompiledImages } from './compiled.ts';
 import { PAGE, PageTables, PhysicalMemory, random } from './memory.ts';
-import { AFTER_CALL, AFTER_HLT, buildPe, callingFunction, idleFunction, type PeFunction } from './pe.ts';
+import {
+  AFTER_CALL,
+  AFTER_HLT,
+  AT_FAULT,
+  buildPe,
+  callingFunction,
+  faultingFunction,
+  idleFunction,
+  type PeFunction,
+} from './pe.ts';
 
 export interface GuestOptions {
   build?: BuildName;
@@ -37,6 +46,11 @@ export interface GuestOptions {
     captured?: boolean;
     /** The code as Windows keeps it, sign-extended. */
     signExtended?: boolean;
+    /**
+     * A page fault led to it: on the stack are KeBugCheckEx, KiBugCheckDispatch, KiPageFault and, interrupted, this
+     * function of demo.sys. Parameter 4 is to be `FAULT_AT` of it.
+     */
+    fault?: keyof typeof FAULT_AT;
   };
   /** Stale and false KDBGs in the image and elsewhere. Default true. */
   decoys?: boolean | 'stale';
@@ -187,6 +201,16 @@ export interface Guest {
   };
 }
 
+/** The drivers of guests that nothing compiled. */
+const HAL_BASE = 0xfffff804_1c1f0000n;
+const DEMO_BASE = 0xfffff804_2c450000n;
+
+/** Where functions of demo.sys fault. */
+export const FAULT_AT = {
+  DemoDispatch: DEMO_BASE + 0x10000n + BigInt(AT_FAULT),
+  DemoRead: DEMO_BASE + 0x10040n + BigInt(AT_FAULT),
+} as const;
+
 const SHARED_USER_DATA = 0xfffff780_00000000n;
 const POOL = 0xffffa58f_12340000n;
 const IMAGE_SIZE = 0x80000;
@@ -225,7 +249,8 @@ const ror = (x: bigint, n: bigint): bigint => ((x >> n) | (x << (64n - n))) & MA
 export const encodeWord = (x: bigint, never: bigint, always: bigint, address: bigint): bigint =>
   ror(bswap(x ^ always) ^ address, never & 63n) ^ never;
 
-function kernelFunctions(): PeFunction[] {
+/** @param faults with what leads from a page fault to the bug check */
+function kernelFunctions(faults: boolean): PeFunction[] {
   const at = (i: number) => 0x10000 + 0x40 * i;
   const names = [
     'HalRequestIpi',
@@ -247,6 +272,7 @@ function kernelFunctions(): PeFunction[] {
     'KdPollBreakIn',
     'KeBugCheckEx',
     'PoIdle',
+    ...(faults ? ['KiPageFault', 'KiBugCheckDispatch'] : []),
   ];
   const rvaOf = (name: string) => at(names.indexOf(name));
   const idle = new Set(['PoIdle', 'KdPollBreakIn', 'RtlCaptureContext']);
@@ -254,11 +280,14 @@ function kernelFunctions(): PeFunction[] {
     KeBugCheckEx: 'RtlCaptureContext',
     KiIdleLoop: 'PoIdle',
     KeBugCheck: 'KeBugCheckEx',
+    KiPageFault: 'KiBugCheckDispatch',
+    KiBugCheckDispatch: 'KeBugCheckEx',
   };
   return names.map((name) => ({
     name,
     rva: rvaOf(name),
     code: idle.has(name) ? idleFunction() : callingFunction(rvaOf(name), rvaOf(calls[name] ?? 'PoIdle')),
+    trap: name === 'KiPageFault',
   }));
 }
 
@@ -309,7 +338,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
 
   // Images.
   const guid = Buffer.from('a1b2c3d4e5f60718293a4b5c6d7e8f90', 'hex');
-  const functions = kernelFunctions();
+  const { fault } = options.crash ?? {};
+  const functions = kernelFunctions(fault !== undefined);
   const exportsByName = compiled?.kernel.exports ?? new Map(functions.map((f) => [f.name, k(f.rva)]));
   kernel.write(
     kernelBase,
@@ -338,8 +368,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     compiled
       ? compiled.drivers.map((d) => ({ name: d.name, base: d.base, export: '', image: d.bytes }))
       : [
-          { name: 'hal.dll', base: 0xfffff804_1c1f0000n, export: 'HalSendNMI' },
-          { name: 'demo.sys', base: 0xfffff804_2c450000n, export: 'DemoDispatch', version: [1, 2, 65535, 4] },
+          { name: 'hal.dll', base: HAL_BASE, export: 'HalSendNMI' },
+          { name: 'demo.sys', base: DEMO_BASE, export: 'DemoDispatch', version: [1, 2, 65535, 4] },
         ];
   for (const driver of drivers) {
     kernel.mapNew(driver.base, driver.image?.length ?? DRIVER_SIZE);
@@ -355,7 +385,14 @@ export function buildGuest(options: GuestOptions = {}): Guest {
           imageBase: driver.base,
           timeDateStamp: 0x5e0f1a2c,
           ...(driver.version ? { version: { file: driver.version, product: [1, 2, 0, 0] } } : {}),
-          functions: [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
+          functions:
+            fault && driver.name === 'demo.sys'
+              ? Object.entries(FAULT_AT).map(([name, at]) => ({
+                  name,
+                  rva: Number(at - DEMO_BASE) - AT_FAULT,
+                  code: faultingFunction(),
+                }))
+              : [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
         }),
     );
   }
@@ -478,7 +515,9 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       build.prcbContext === undefined ? prcb + BigInt(build.processorState + build.specialSize) : pool(PAGE) + 0x340n;
 
     for (let vector = 0; vector < 256; vector++) {
-      const handler = compiled?.handlers.get(vector) ?? k(RVA.handlers + vector * 8);
+      const handler =
+        compiled?.handlers.get(vector) ??
+        (fault && vector === 14 ? functionAt('KiPageFault') : k(RVA.handlers + vector * 8));
       const gate = Buffer.alloc(16);
       gate.writeUInt16LE(Number(handler & 0xffffn), 0);
       gate.writeUInt16LE(0x10, 2);
@@ -543,14 +582,26 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const in32 = options.wow64?.includes(number) ?? false;
     const inUser = in32 || (options.user?.includes(number) ?? false);
     const crashing = options.crash?.processor === number;
-    const path = crashing
-      ? ['KdPollBreakIn', 'KeBugCheckEx', 'KeBugCheck', 'KiSystemServiceExit']
-      : ['PoIdle', 'KiIdleLoop', 'KeWaitForSingleObject', 'NtWaitForSingleObject'];
+    const faulted = crashing ? fault : undefined;
+    const path = pathOf(crashing, faulted);
     const depth = path.length;
-    const rsp = stackTop - BigInt(0x30 * depth);
-    const returns = compiled ? [] : path.slice(1).map((name) => functionAt(name, AFTER_CALL));
+    // Between the error code and the interrupted stack lie RIP, CS, RFLAGS, RSP and SS.
+    const machineFrame = 0x28n;
+    const rsp = stackTop - BigInt(0x30 * depth) - (faulted ? machineFrame : 0n);
+    const returns = compiled
+      ? []
+      : path.slice(1).map((name) => (name === FAULT ? FAULT_AT[faulted!] : functionAt(name, AFTER_CALL)));
     returns.forEach((address, i) => {
-      kernel.u64(rsp + BigInt(0x28 + 0x30 * i), address);
+      const at = rsp + BigInt(0x28 + 0x30 * i);
+      const trap = path.indexOf(FAULT) - 1;
+      if (trap < 0 || i < trap) kernel.u64(at, address);
+      else if (i > trap) kernel.u64(at + machineFrame, address);
+      else {
+        const interrupted = at + 8n + machineFrame;
+        [0n, address, 0x10n, 0x10246n, interrupted, 0x18n].forEach((word, n) => {
+          kernel.u64(at + BigInt(8 * n), word);
+        });
+      }
     });
     if (crashing && options.crash && options.crash.captured !== false) {
       // KeBugCheckEx's first byte, and RSP as it was there: its return address is on top.
@@ -934,6 +985,17 @@ function vmcoreinfoNote(v: {
   });
   header.writeUInt32LE(1, 0xf98);
   return note;
+}
+
+/** In a path: the function of demo.sys at fault. */
+const FAULT = '';
+
+/** Functions on a processor's stack, from the innermost. */
+function pathOf(crashing: boolean, fault: string | undefined): readonly string[] {
+  if (!crashing) return ['PoIdle', 'KiIdleLoop', 'KeWaitForSingleObject', 'NtWaitForSingleObject'];
+  if (fault === undefined) return ['KdPollBreakIn', 'KeBugCheckEx', 'KeBugCheck', 'KiSystemServiceExit'];
+  const toBugCheck = ['KdPollBreakIn', 'KeBugCheckEx', 'KiBugCheckDispatch', 'KiPageFault'];
+  return [...toBugCheck, FAULT, 'IoCallDriver', 'KiSystemServiceExit'];
 }
 
 /** A doubly linked list. */

@@ -5,6 +5,8 @@ export interface PeFunction {
   name: string;
   rva: number;
   code: Buffer;
+  /** The processor enters it, with an error code. */
+  trap?: boolean;
 }
 
 export interface PeSpec {
@@ -137,12 +139,14 @@ export function buildPe(spec: PeSpec): Buffer {
 
   // Unwind data: all functions share "allocates 0x28 bytes in a prologue of 4".
   image.set([0x01, 0x04, 0x01, 0x00, 0x04, 0x42, 0x00, 0x00], 0x7200);
+  // The same behind a machine frame with an error code.
+  if (spec.functions.some(({ trap }) => trap)) image.set([0x01, 0x04, 0x02, 0x00, 0x04, 0x42, 0x00, 0x1a], 0x7208);
   const functions = [...spec.functions].sort((a, b) => a.rva - b.rva);
   functions.forEach((f, i) => {
     f.code.copy(image, f.rva);
     image.writeUInt32LE(f.rva, 0x8000 + 12 * i);
     image.writeUInt32LE(f.rva + f.code.length, 0x8000 + 12 * i + 4);
-    image.writeUInt32LE(0x7200, 0x8000 + 12 * i + 8);
+    image.writeUInt32LE(f.trap ? 0x7208 : 0x7200, 0x8000 + 12 * i + 8);
   });
   directory(3, 0x8000, 12 * functions.length);
   return image;
@@ -157,6 +161,12 @@ export function callingFunction(rva: number, target: number): Buffer {
   code.writeInt32LE(target - (rva + 9), 5);
   return code;
 }
+
+/** Offset of the instruction that faults in `faultingFunction`. */
+export const AT_FAULT = 4;
+
+/** `sub rsp,28h; mov eax,[rcx]; nop; add rsp,28h; ret` */
+export const faultingFunction = (): Buffer => Buffer.from('4883ec288b01904883c428c3', 'hex');
 
 /** Offset of RIP in a CPU that sleeps in `idleFunction`. */
 export const AFTER_HLT = 5;

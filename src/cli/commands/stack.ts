@@ -6,7 +6,7 @@ import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
-import { inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
+import { inlinedCalls, isNamed, legendOf, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
 /** The job that a command line for `stack` asks for. */
@@ -35,6 +35,7 @@ const GUESSES = 'Frames marked ? are guesses or follow from one.';
 function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): string {
   const named = isNamed(all);
   let text = `${legendOf(named)} ${GUESSES}\n`;
+  for (const [name, value] of verdictRows(windows)) text += `${name}: ${printable(value)}\n`;
   for (const stack of all) {
     const cpu = windows.processors.find(({ number }) => number === stack.processor)?.cpu ?? null;
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];

@@ -5,9 +5,17 @@ import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memo
 import type { PageData } from '../../report/page.ts';
 import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
-import type { BugCheckReport } from '../../report/windows.ts';
+import type { CrashReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
-import { describeParameter, inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
+import {
+  describeCulprit,
+  describeParameter,
+  inlinedCalls,
+  isNamed,
+  legendOf,
+  siteOf,
+  WHOSE,
+} from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { STYLE } from './style.ts';
@@ -24,7 +32,7 @@ export function renderPage(data: PageData): string {
   <p>${completeness(data, losses.length)}</p>
 </header>
 <main>
-${w?.bugCheck && section('Bug check', bugCheck(w.bugCheck, w.bugCheck.processor))}
+${w?.bugCheck && section('Bug check', bugCheck(w.bugCheck, w))}
 ${losses.length > 0 && section('What is missing', list(losses.map((d) => d.message)), 'losses')}
 ${warnings.length > 0 && section('Warnings', list(warnings.map((d) => d.message)), 'warnings')}
 ${section('Summary', summary(data))}
@@ -102,13 +110,16 @@ export const table = (
 
 const code = (text: string | null): Html => html`<code>${text ?? '–'}</code>`;
 
-function bugCheck({ code: number, name, parameters }: BugCheckReport, processor: number | null): Html {
+function bugCheck({ code: number, name, parameters, processor }: CrashReport, { culprit, signatures }: Found): Html {
+  const { symbols, rva } = signatures;
   return html`
 <p><strong>${name ?? 'A bug check that elf2dmp has no name for'}</strong>, ${code(number)}${processor === null ? ', on an unknown processor' : `, on processor ${processor}`}</p>
 ${table(
   ['Parameter', 'Value', 'Meaning'],
   parameters.map((p, i) => [i + 1, code(p.value), describeParameter(p) || null]),
-)}`;
+)}
+${culprit && html`<p><strong>Likely culprit: ${culprit.module}</strong> (${describeCulprit(culprit)})</p>`}
+<p class="note">Signature${symbols && html` by symbols: ${code(symbols.text)}, ${code(symbols.hash)};`} by RVA: ${code(rva.text)}, ${code(rva.hash)}.</p>`;
 }
 
 function summary({ input, windows: w, conversion }: PageData): Html {

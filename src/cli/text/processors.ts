@@ -2,7 +2,7 @@
 import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';
-import type { ParameterReport } from '../../report/windows.ts';
+import type { ParameterReport, WindowsSummary } from '../../report/windows.ts';
 
 /** Whose registers a processor shows. */
 export const WHOSE: Record<ProcessorReport['registers'], string> = {
@@ -60,6 +60,17 @@ export function describeParameter({ meaning, decoded, place }: ParameterReport):
   const said = [meaning, decoded, place && describePlace(place)];
   return said.filter((part) => part !== null).join(': ');
 }
+
+/** The driver that probably caused the crash, and why. */
+export const describeCulprit = ({ module, at, reason }: NonNullable<WindowsSummary['culprit']>): string =>
+  `${module}${at && (at.symbol ?? at.nearestExport) ? ` (${symbolOf(at)})` : ''}: ${reason}`;
+
+/** Culprit and signatures, as names and values. */
+export const verdictRows = ({ culprit, signatures: { symbols, rva } }: WindowsSummary): [string, string][] => [
+  ...(culprit ? [['Likely culprit', describeCulprit(culprit)] as [string, string]] : []),
+  ...(symbols ? [['Signature', `${symbols.hash} ${symbols.text} (by symbols)`] as [string, string]] : []),
+  ['Signature', `${rva.hash} ${rva.text} (by RVA)`],
+];
 
 /** What the names of stacks are: with `named`, some come from PDBs. */
 export const legendOf = (named: boolean): string =>

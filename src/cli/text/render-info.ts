@@ -4,7 +4,7 @@ import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
-import { describeParameter, describeProcessor } from './processors.ts';
+import { describeParameter, describeProcessor, verdictRows } from './processors.ts';
 import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
@@ -67,6 +67,7 @@ function renderWindows(w: WindowsInfo): string[] {
           `  on ${w.bugCheck.processor === null ? 'an unknown processor' : `processor ${w.bugCheck.processor}`}`,
         ]
       : [row('Bug check', 'none: the guest was running')]),
+    ...verdictRows(w).map(([name, value]) => row(name, value)),
     row('Page tables', pageTables(w)),
     row('Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${pdb(w.kernel.pdb)}`),
     row('KDBG', `${w.kdbg.address}, ${hex(w.kdbg.size)} bytes, ${w.kdbg.encoded ? 'encoded' : 'not encoded'}`),

@@ -6,7 +6,7 @@ import type { PageCounts, PageKind } from '../../plan/select-pages.ts';
 import type { Spooling } from '../../readers/input.ts';
 import type { ConversionReport, UndoReport } from '../../report/conversion.ts';
 import type { WindowsReport } from '../../report/windows.ts';
-import { describeParameter, describeProcessor } from './processors.ts';
+import { describeParameter, describeProcessor, verdictRows } from './processors.ts';
 import { describeVerification } from './render-verify.ts';
 
 /** Attempts shown with an error unless --verbose. */
@@ -34,6 +34,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
       const text = describeParameter(p);
       return text === '' ? [] : [[`  parameter ${i + 1}`, `${p.value}  ${text}`]];
     }),
+    ...verdictRows(w),
     ...w.processors.map((p): [string, string] => [`Processor ${p.number}`, describeProcessor(p)]),
     [
       'Dump',

@@ -25,7 +25,7 @@ import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { Prstatus, parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import { has5Levels, is64BitCode, isLongModePaging, namedRegisters, privilegeLevel } from './registers.ts';
-import { endsWithCall, frameState, LONGEST_CALL, unwind } from './unwind.ts';
+import { endsWithCall, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
@@ -130,6 +130,7 @@ export const X64: Machine = {
 
   frameState,
   unwind,
+  functionBegin,
   endsWithCall,
   longestCall: LONGEST_CALL,
   // KERNEL_LARGE_STACK_SIZE.

@@ -73,6 +73,17 @@ export function unwind(from: FrameState, image: CodeImage, read: ReadVirtual): U
   }
 }
 
+/** Where the function begins that an RVA lies in: of the primary entry, where this one is chained to it. */
+export function functionBegin(image: CodeImage, rva: number): number | undefined {
+  const from = { instructionPointer: image.base + BigInt(rva), stackPointer: 0n, integers: [], native: true };
+  try {
+    return new Unwinder(from, image, () => undefined).functionBegin();
+  } catch (error) {
+    if (error instanceof Stop) return undefined;
+    throw error;
+  }
+}
+
 class Unwinder {
   readonly #from: FrameState;
   readonly #image: CodeImage;
@@ -102,6 +113,13 @@ class Unwinder {
     const info = this.#info(entry);
     const epilogue = info.version === 1 ? this.#codeEpilogue(entry, info) : this.#describedEpilogue(entry, info);
     return epilogue ?? this.#unwindPrologues(entry, info);
+  }
+
+  functionBegin(): number | undefined {
+    const found = this.#image.functionAt(this.#rva);
+    if (!found || found === 'missing') return undefined;
+    const entry = this.#direct(found);
+    return this.#primary(entry, this.#info(entry)).begin;
   }
 
   /** Follows RUNTIME_FUNCTIONs that stand for another one. */

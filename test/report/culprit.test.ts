@@ -1,0 +1,154 @@
+// Whose fault a crash is and what it is known by: pairs of guests that must be the same crash, or another.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/operations/convert.ts';
+import { inspect } from '../../src/operations/inspect.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, FAULT_AT, type Guest, type GuestOptions } from '../guest/guest.ts';
+
+const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-culprit-'));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const input = join(dir, 'vm.elf');
+
+type Crash = NonNullable<GuestOptions['crash']>;
+
+const faultIn = (fault: keyof typeof FAULT_AT, more: Partial<Crash> = {}): GuestOptions => ({
+  crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, FAULT_AT[fault]], processor: 1, fault, ...more },
+});
+
+async function windowsOf(options: GuestOptions, change: (guest: Guest) => void = () => undefined) {
+  const guest = buildGuest(options);
+  change(guest);
+  writeFileSync(input, writeElf(guest));
+  return (await inspect({ input })).windows!;
+}
+
+const signatureOf = async (options: GuestOptions) => (await windowsOf(options)).signatures.rva;
+
+describe('a fault in a driver', () => {
+  it('has the driver as likely culprit, with the place and the rule', async () => {
+    const { culprit, signatures } = await windowsOf(faultIn('DemoDispatch'));
+    expect(culprit).toMatchObject({
+      module: 'demo.sys',
+      at: { module: 'demo.sys', offset: '0x10004', nearestExport: { name: 'DemoDispatch', offset: '0x4' } },
+      reason: expect.stringMatching(/^parameter 4 has the address of the instruction at fault/),
+    });
+    expect(signatures).toEqual({
+      symbols: null,
+      rva: {
+        basis: 'rva',
+        text: '0xd1_0 demo+0x10000',
+        hash: expect.stringMatching(/^[0-9a-f]{12}$/),
+        builds: ['demo/5E0F1A2C20000'],
+      },
+    });
+  });
+
+  it('is seen on the stack where no parameter has it', async () => {
+    // MEMORY_MANAGEMENT's stack says who noticed; this one's, who asked for what cannot be.
+    const on = (code: number) => windowsOf(faultIn('DemoRead', { code, parameters: [1n, 2n, 3n, 4n] }));
+    const { culprit, signatures } = await on(0x44);
+    expect([culprit?.module, culprit?.reason, signatures.rva.text]).toEqual([
+      'demo.sys',
+      expect.stringMatching(/^on the stack of the crash/),
+      '0x44 demo+0x10040',
+    ]);
+    const corrupt = await on(0x1a);
+    expect([corrupt.culprit, corrupt.signatures.rva.text]).toEqual([null, '0x1a_1 demo+0x10040']);
+  });
+
+  it('is not blamed on either of two drivers that the rules name', async () => {
+    const hal = 0xfffff804_1c200004n;
+    const inHal = await windowsOf(faultIn('DemoRead', { parameters: [0n, 2n, 0n, hal] }));
+    // The hal is Windows' own: the stack says who called it.
+    expect(inHal.culprit).toMatchObject({ module: 'demo.sys', reason: expect.stringMatching(/^on the stack/) });
+    const other = await windowsOf(faultIn('DemoRead', { parameters: [0n, 2n, 0n, hal] }), ({ kernel, truth }) => {
+      const second = kernel.read(kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE(), 8).readBigUInt64LE();
+      kernel.write(second + 0x400n, Buffer.from('foo.sys', 'utf16le'));
+    });
+    expect(other.culprit).toBeNull();
+  });
+
+  it('is in the dump what it is in the input, with any registers shown', async () => {
+    const { culprit, signatures } = await windowsOf(faultIn('DemoDispatch'));
+    for (const context of ['auto', 'cpu', 'captured'] as const) {
+      const output = join(dir, `${context}.dmp`);
+      const { windows } = await convert({ input, output, context });
+      expect([windows.culprit, windows.signatures]).toEqual([culprit, signatures]);
+      const back = (await inspect({ input: output })).windows!;
+      expect([back.culprit, back.signatures]).toEqual([culprit, signatures]);
+    }
+  });
+
+  it('is read from the parameter where the stack is not there', async () => {
+    const { culprit, signatures } = await windowsOf({
+      crash: { ...faultIn('DemoDispatch').crash!, captured: false },
+      user: [1],
+    });
+    expect(culprit?.module).toBe('demo.sys');
+    expect(signatures.rva.text).toBe('0xd1_0 demo+0x10000');
+  });
+});
+
+describe('a driver that is not loaded any more', () => {
+  it('is the culprit where code ran in it', async () => {
+    const [unloaded] = buildGuest({ crash: faultIn('DemoRead').crash! }).truth.unloaded;
+    const crash: Crash = { code: 0xce, parameters: [unloaded!.from + 8n, 8n, unloaded!.from + 8n, 0n], processor: 1 };
+    expect((await windowsOf({ crash })).culprit).toEqual({
+      module: unloaded!.name,
+      at: null,
+      reason: 'parameter 1 lies in what it had before it was unloaded, at 0x8',
+    });
+  });
+});
+
+it('nothing is said where only Windows is on the stack', async () => {
+  const { culprit, signatures } = await windowsOf({
+    crash: { code: 0xa, parameters: [0n, 2n, 1n, 0n], processor: 0 },
+  });
+  expect(culprit).toBeNull();
+  expect(signatures.rva.text).toMatch(/^0xa_1 nt\+0x[0-9a-f]+/);
+});
+
+const BASE = faultIn('DemoDispatch');
+
+describe('signatures are the same', () => {
+  it.each<[string, GuestOptions]>([
+    ['on another boot: other physical pages, other registers', { ...BASE, seed: 99, ramMiB: 24 }],
+    ['with the kernel at another address', { ...BASE, kernelPages: '2m' }],
+    ['with more processors in another order', { ...BASE, processors: 4, order: [2, 0, 3, 1] }],
+    ['on another processor', { ...faultIn('DemoDispatch', { processor: 0 }) }],
+    [
+      'at another address that was referenced',
+      faultIn('DemoDispatch', { parameters: [0xffffa58f_00000010n, 2n, 0n, FAULT_AT.DemoDispatch] }),
+    ],
+    ['with KVA shadow', { ...BASE, kernelRootAt: 0x9000 }],
+    ['with 5-level paging', { ...BASE, la57: true }],
+    ['without a captured frame', faultIn('DemoDispatch', { captured: false })],
+    ['with the code as KeBugCheckEx of some builds keeps it', faultIn('DemoDispatch', { code: 0x100000d1 })],
+  ])('%s', async (_, options) => {
+    expect(await signatureOf(options)).toEqual(await signatureOf(BASE));
+  });
+});
+
+describe('signatures are others', () => {
+  it.each<[string, GuestOptions]>([
+    ['for another function', faultIn('DemoRead')],
+    ['for another bug check', faultIn('DemoDispatch', { code: 0xa })],
+    ['for a write', faultIn('DemoDispatch', { parameters: [0x10n, 2n, 1n, FAULT_AT.DemoDispatch] })],
+    ['for a crash of Windows', { crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, 0n], processor: 1 } }],
+    ['for a guest that runs', {}],
+  ])('%s', async (_, options) => {
+    expect((await signatureOf(options)).hash).not.toBe((await signatureOf(BASE)).hash);
+  });
+
+  it('for another build of the driver, whose functions may lie elsewhere', async () => {
+    const rebuilt = (await windowsOf(BASE, ({ kernel }) => kernel.u32(0xfffff804_2c450088n, 0x5f000000))).signatures
+      .rva;
+    const base = await signatureOf(BASE);
+    expect([rebuilt.text, rebuilt.builds]).toEqual([base.text, ['demo/5F00000020000']]);
+    expect(rebuilt.hash).not.toBe(base.hash);
+  });
+});
