@@ -468,6 +468,27 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/image-spaces.test.ts',
   },
   {
+    what: "a bug check that contradicts memory's is right",
+    file: 'verify/check-header.ts',
+    find: 'const isOfRunning = () => crash === undefined;',
+    replace: 'const isOfRunning = () => crash !== null;',
+    tests: 'test/verify/contradictions.test.ts',
+  },
+  {
+    what: "another processor's descriptor tables are right",
+    file: 'verify/exchanged-processors.ts',
+    find: 'runs(processor) === false ?',
+    replace: 'runs(processor) === undefined ?',
+    tests: 'test/verify/contradictions.test.ts',
+  },
+  {
+    what: "another processor's stack is right",
+    file: 'verify/exchanged-processors.ts',
+    find: 'const byStack = strayed(windows, processor) ?',
+    replace: 'const byStack = !strayed(windows, processor) ?',
+    tests: 'test/verify/contradictions.test.ts',
+  },
+  {
     what: 'tables without end',
     file: 'memory/table-walk.ts',
     find: 'this.#tables >= this.#map.pages',

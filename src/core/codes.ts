@@ -860,6 +860,10 @@ export const FINDINGS = {
   },
   'processes-broken': { severity: ['error', 'warning'], means: 'The list of processes is damaged.' },
   'special-registers': { severity: ['error', 'warning'], means: "A processor's page-table root is not in the dump." },
+  'processor-exchanged': {
+    severity: ['error', 'warning'],
+    means: "A processor shows the registers of another one, by its KPCR, its descriptor tables or its thread's stack.",
+  },
   'interrupt-table': { severity: ['error', 'warning'], means: "A processor's interrupt table is not usable." },
   'pages-missing': { severity: 'error', means: 'Pages of the input are not in the dump.' },
   'pages-added': { severity: 'error', means: 'The dump has pages that it should not have.' },

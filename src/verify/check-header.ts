@@ -48,13 +48,18 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
 }
 
 /** Forms in which Windows and other writers have what memory says. */
-const otherForms = ({ space: { mode } }: Windows): OtherForms =>
-  new Map([
+const otherForms = ({ space: { mode }, crash }: Windows): OtherForms => {
+  // A dump of a running system has a code that its memory need not have; one that memory has is the crash's.
+  const isOfRunning = () => crash === undefined;
+  return new Map<string, (expected: bigint, found: bigint) => boolean>([
     // Windows writes the base build or the edition's.
     ['MinorVersion', (expected, found) => baseBuild(Number(expected)) === baseBuild(Number(found))],
     // CR3 as it is has flags and a PCID; debuggers mask them.
     ['DirectoryTableBase', (expected, found) => rootIn(mode, expected) === rootIn(mode, found)],
+    ['BugCheckCode', isOfRunning],
+    ['BugCheckParameters', isOfRunning],
   ]);
+};
 
 /** The comment names the version that wrote the dump, which need not be this one. */
 export function withComment({ layout }: DumpHeaderForm, expected: Buffer, actual: Buffer): Buffer {

@@ -6,6 +6,7 @@ import { chooseContexts } from '../plan/contexts.ts';
 import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
+import { exchangedProcessors } from './exchanged-processors.ts';
 import type { Expectation } from './expectation.ts';
 
 /** Page tables, KDBG, lists and registers: what a debugger needs. */
@@ -45,6 +46,13 @@ export function problemsOf(windows: Windows): Problem[] {
   const broken = processes instanceof Reason ? processes.text : processes.broken;
   if (broken !== undefined) {
     problems.push({ code: 'processes-broken', message: `the list of processes is broken: ${broken}` });
+  }
+  for (const { processor, why } of exchangedProcessors(windows)) {
+    problems.push({
+      code: 'processor-exchanged',
+      message: `processor ${processor.number} shows another one's registers: ${why}`,
+      where: inMemory({ virtual: processor.prcb }),
+    });
   }
   for (const p of processors) {
     const registers = p.cpu?.registers;
@@ -97,4 +105,8 @@ export const NO_FAULT: ReadonlySet<FindingCode> = new Set([
 ]);
 
 /** Without patches, the special registers are what Windows last saved there, if anything. */
-export const SET_BY_PATCHES: ReadonlySet<FindingCode> = new Set(['special-registers', 'interrupt-table']);
+export const SET_BY_PATCHES: ReadonlySet<FindingCode> = new Set([
+  'special-registers',
+  'interrupt-table',
+  'processor-exchanged',
+]);

@@ -39,6 +39,8 @@ const TOLD_BY_MEMORY: ReadonlySet<string> = new Set([
   'PsActiveProcessHead',
   'NumberProcessors',
   'KdDebuggerDataBlock',
+  'BugCheckCode',
+  'BugCheckParameters',
 ]);
 
 /** By field: whether a value is another form of the one that is expected. */
