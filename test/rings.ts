@@ -20,6 +20,7 @@ export const RING_FILES = {
     'test/operations/compiled-symbols.test.ts',
     'test/operations/in-place.test.ts',
     'test/operations/info-debugger.test.ts',
+    'test/operations/real-windows-debugger.test.ts',
     'test/operations/real-crash.test.ts',
     'test/operations/reflink.test.ts',
     'test/operations/smaller-dumps-debugger.test.ts',

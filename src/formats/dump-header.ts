@@ -7,6 +7,7 @@ import {
   DUMP_SIGNATURE,
   DumpHeader64,
   type DumpType,
+  EXCEPTION_NONCONTINUABLE,
   ExceptionRecord64,
   MAX_HEADER_RUNS,
   PhysicalMemoryRun64,
@@ -74,6 +75,9 @@ export interface HeaderValues {
   kdSecondaryVersion: number;
   /** 0, but for a triage dump. */
   miniDumpFields?: number;
+  /** undefined, here and below: left unset, as in older builds. */
+  pagingLevels: number | undefined;
+  bootId: number | undefined;
   comment: string;
   /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
   extents: readonly { start: number; size: number }[];
@@ -84,7 +88,7 @@ export interface HeaderValues {
 }
 
 function encode64(v: HeaderValues): Buffer {
-  // Windows fills the page first and sets fields then, so unused ones read "PAGE".
+  // Windows fills the page first and sets fields then: those that it leaves, VersionUser too, read "PAGE".
   const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
   const runs = v.extents.slice(0, MAX_HEADER_RUNS);
   const comment = Buffer.alloc(128);
@@ -101,34 +105,27 @@ function encode64(v: HeaderValues): Buffer {
     NumberProcessors: v.processors,
     BugCheckCode: v.bugCheck.code,
     BugCheckParameters: v.bugCheck.parameters,
-    VersionUser: Buffer.alloc(32),
     KdDebuggerDataBlock: v.kdDebuggerDataBlock,
     NumberOfRuns: runs.length,
     NumberOfPages: BigInt(v.pages),
-    Exception: {
-      // What Windows itself writes: its dumps are taken at a breakpoint-like stop.
-      ExceptionCode: STATUS_BREAKPOINT,
-      ExceptionFlags: 0,
-      ExceptionRecord: 0n,
-      ExceptionAddress: v.exceptionAddress,
-      NumberParameters: 0,
-      UnusedAlignment: 0,
-      ExceptionInformation: new Array<bigint>(15).fill(0n),
-    },
     DumpType: v.dumpType,
     RequiredDumpSpace: BigInt(v.requiredSpace),
     SystemTime: v.systemTime,
     Comment: comment,
     SystemUpTime: v.systemUpTime,
     MiniDumpFields: v.miniDumpFields ?? 0,
-    SecondaryDataState: 0,
     ProductType: v.productType,
     SuiteMask: v.suiteMask,
     WriterStatus: 0,
     Unused1: 0,
     KdSecondaryVersion: v.kdSecondaryVersion,
   });
-  if (v.attributes !== undefined) DumpHeader64.write(header, 0, { Attributes: v.attributes });
+  DumpHeader64.write(header, 0, {
+    ...(v.attributes !== undefined && { Attributes: v.attributes }),
+    ...(v.pagingLevels !== undefined && { PagingLevels: v.pagingLevels }),
+    ...(v.bootId !== undefined && { BootId: v.bootId }),
+  });
+  ExceptionRecord64.write(header, DumpHeader64.offsetOf('Exception'), exceptionRecord(v));
   runs.forEach((extent, i) => {
     PhysicalMemoryRun64.write(header, DumpHeader64.offsetOf('Runs') + i * PhysicalMemoryRun64.size, {
       BasePage: BigInt(pfnOf(extent.start)),
@@ -136,9 +133,19 @@ function encode64(v: HeaderValues): Buffer {
     });
   });
   v.context?.copy(header, DumpHeader64.offsetOf('ContextRecord'));
-  if (!v.context)
-    ExceptionRecord64.write(header, DumpHeader64.offsetOf('Exception'), { ExceptionCode: 0, ExceptionAddress: 0n });
   return header;
+}
+
+/** As Windows has it in its own dumps, which are taken at a breakpoint-like stop; the rest of it stays unset. */
+function exceptionRecord({ context, exceptionAddress }: HeaderValues) {
+  const common = { ExceptionRecord: 0n, NumberParameters: 0 };
+  if (!context) return { ...common, ExceptionCode: 0, ExceptionFlags: 0, ExceptionAddress: 0n };
+  return {
+    ...common,
+    ExceptionCode: STATUS_BREAKPOINT,
+    ExceptionFlags: EXCEPTION_NONCONTINUABLE,
+    ExceptionAddress: exceptionAddress,
+  };
 }
 
 /** DUMP_HEADER64, of x64 and ARM64. */

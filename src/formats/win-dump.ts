@@ -3,7 +3,7 @@
  * dump headers as kdmp-parser, Volatility 3 and QEMU have them; the fields that `.dumpdebug` prints
  * were compared with the debugger's own reading (docs/debugger.md).
  */
-import { nested, raw, struct, u8, u16, u32, u64, u64s } from '../core/struct.ts';
+import { nested, raw, struct, u8, u32, u64, u64s } from '../core/struct.ts';
 
 /** Signature and ValidDump of a 64-bit dump. */
 export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
@@ -32,9 +32,16 @@ export const DumpType = {
  */
 export const DUMP_ATTRIBUTE_FILTERED = 0x40;
 
+/** Windows sets this where it runs beside a secure kernel (virtualisation-based security). */
+export const DUMP_ATTRIBUTE_SECURE_KERNEL = 0x800;
+
+/** Whether a bitmap dump of type 5 has only what is in use. */
+export const isFiltered = ({ Attributes }: { Attributes: number }): boolean =>
+  (Attributes & ~DUMP_ATTRIBUTE_SECURE_KERNEL) === DUMP_ATTRIBUTE_FILTERED;
+
 /** Whether a dump has all memory, not only the kernel's or what is in use. Its writer may still have dropped pages. */
-export const holdsAllMemory = ({ DumpType: type, Attributes }: { DumpType: number; Attributes: number }): boolean =>
-  type === DumpType.full || (type === DumpType.bitmapFull && Attributes !== DUMP_ATTRIBUTE_FILTERED);
+export const holdsAllMemory = (header: { DumpType: number; Attributes: number }): boolean =>
+  header.DumpType === DumpType.full || (header.DumpType === DumpType.bitmapFull && !isFiltered(header));
 
 /** Runs that fit the header's physical memory block: Windows' buffer is 700 bytes. */
 export const MAX_HEADER_RUNS = 42;
@@ -44,6 +51,9 @@ export const LIVE_SYSTEM_DUMP = 0x161;
 
 /** Exception code of a dump without an exception (ntstatus.h). */
 export const STATUS_BREAKPOINT = 0x80000003;
+
+/** Exception flags of Windows' own dumps. */
+export const EXCEPTION_NONCONTINUABLE = 1;
 
 /** EXCEPTION_RECORD64 */
 export const ExceptionRecord64 = struct({
@@ -110,8 +120,11 @@ export const DumpHeader64 = struct({
     WriterStatus: u32(0x1048),
     Unused1: u8(0x104c),
     KdSecondaryVersion: u8(0x104d),
-    Unused2: u16(0x104e),
+    /** Levels of page tables, by its value: 4 in dumps of 22621 and later, unset before. Debuggers walk four whatever it says. */
+    PagingLevels: u8(0x104e),
+    Unused2: u8(0x104f),
     Attributes: u32(0x1050),
+    /** That of SharedUserData; unset before Windows 10. */
     BootId: u32(0x1054),
   },
 });

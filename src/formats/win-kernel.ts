@@ -38,6 +38,8 @@ export const SharedUserData = struct({
     NativeProcessorArchitecture: u16(0x26a),
     NtMajorVersion: u32(0x26c),
     NtMinorVersion: u32(0x270),
+    /** Windows 10 and later. */
+    BootId: u32(0x2c4),
     SuiteMask: u32(0x2d0),
     KdDebuggerEnabled: u8(0x2d4),
     NumberOfPhysicalPages: u32(0x2e8),

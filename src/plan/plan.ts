@@ -3,7 +3,7 @@ import { alignUp } from '../core/bits.ts';
 import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { HeaderValues } from '../formats/dump-header.ts';
-import { DUMP_ATTRIBUTE_FILTERED, DumpType } from '../formats/win-dump.ts';
+import { DUMP_ATTRIBUTE_FILTERED, DUMP_ATTRIBUTE_SECURE_KERNEL, DumpType, isFiltered } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, intersect, sum } from '../memory/runs.ts';
 import { bitmapSize, encodeBitmap } from './bitmap.ts';
@@ -56,7 +56,11 @@ export interface DumpPlan extends DumpContents {
   diagnostics: readonly Diagnostic[];
 }
 
-export type PlanValues = Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'>;
+export interface PlanValues
+  extends Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'> {
+  /** Windows runs beside a secure kernel. */
+  secureKernel: boolean;
+}
 
 /** Only its attributes distinguish a dump of active memory from a full bitmap dump. */
 const DUMP_TYPES = {
@@ -84,7 +88,7 @@ export function dumpTypeOf(header: { DumpType: number; Attributes: number }): Du
   if (header.DumpType === DumpType.full) return 'full';
   if (header.DumpType === DumpType.triage) return 'triage';
   if (header.DumpType === DumpType.bitmapKernel) return 'kernel';
-  return header.Attributes === DUMP_ATTRIBUTE_FILTERED ? 'active' : 'bitmap';
+  return isFiltered(header) ? 'active' : 'bitmap';
 }
 
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
@@ -126,7 +130,7 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
       extents,
       pages,
       dumpType: DUMP_TYPES[type],
-      attributes: attributesOf(type),
+      attributes: attributesOf(type, options.values.secureKernel),
       requiredSpace: size,
     })
     .copy(prefix);
@@ -228,8 +232,9 @@ export function positionOf(plan: DumpPlan, physical: number): number {
   throw new RangeError(`physical 0x${physical.toString(16)} is not in the plan`);
 }
 
-/** The header's Attributes, which Windows leaves unset in a full dump. */
-function attributesOf(type: PageDumpType): number | undefined {
-  if (type === 'full') return undefined;
-  return type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0;
+/** The header's Attributes, which Windows leaves unset in a full dump unless it has something to say. */
+function attributesOf(type: PageDumpType, secureKernel: boolean): number | undefined {
+  const attributes =
+    (type === 'active' ? DUMP_ATTRIBUTE_FILTERED : 0) | (secureKernel ? DUMP_ATTRIBUTE_SECURE_KERNEL : 0);
+  return type === 'full' && attributes === 0 ? undefined : attributes;
 }

@@ -21,6 +21,8 @@ export interface SharedData {
   interruptTime: bigint | undefined;
   systemRoot: string;
   physicalPages: number;
+  /** Counts boots; means something since Windows 10. */
+  bootId: number;
 }
 
 /** NT versions that exist on 64-bit machines: 5.2, 6.0 to 6.3, 10.0. */
@@ -54,6 +56,7 @@ export function readSharedUserData(space: AddressSpace): SharedData | Reason {
     interruptTime: time(data.InterruptTime),
     systemRoot,
     physicalPages: data.NumberOfPhysicalPages,
+    bootId: data.BootId,
   };
 }
 

@@ -27,6 +27,8 @@ const values: fc.Arbitrary<HeaderValues> = fc.record({
   productType: u32,
   suiteMask: u32,
   kdSecondaryVersion: fc.nat(255),
+  pagingLevels: fc.constantFrom(4, undefined),
+  bootId: fc.constantFrom(13, undefined),
   comment: fc.constantFrom('', 'Converted'),
   extents: fc.array(
     fc.record({
@@ -64,8 +66,14 @@ describe('the 64-bit dump header', () => {
           expect(FORM.runAt(header, i)).toEqual({ basePage: BigInt(start / 0x1000), pageCount: BigInt(size / 0x1000) });
         });
         // Windows leaves what it does not set as it filled the page.
-        if (v.attributes === undefined) expect(header.Attributes).toBe(0x45474150);
-        else expect(header.Attributes).toBe(v.attributes);
+        expect([header.Attributes, header.BootId, header.PagingLevels]).toEqual([
+          v.attributes ?? 0x45474150,
+          v.bootId ?? 0x45474150,
+          v.pagingLevels ?? 0x47,
+        ]);
+        expect(header.VersionUser.toString('latin1')).toBe('PAGE'.repeat(8));
+        expect([header.SecondaryDataState, header.Exception.UnusedAlignment]).toEqual([0x45474150, 0x45474150]);
+        expect(header.Exception.ExceptionFlags).toBe(v.context ? 1 : 0);
       }),
       { numRuns: 100 },
     );

@@ -11,7 +11,7 @@ import type { MemoryImage } from '../../src/memory/image.ts';
 import { encodeBitmap } from '../../src/plan/bitmap.ts';
 import type { Patch } from '../../src/plan/patches.ts';
 import { applyPatches } from '../../src/plan/patches.ts';
-import { type DumpPlan, type PlanOptions, type PlanValues, planDump } from '../../src/plan/plan.ts';
+import { type DumpPlan, dumpTypeOf, type PlanOptions, type PlanValues, planDump } from '../../src/plan/plan.ts';
 import { emitCopy } from '../../src/write/copy.ts';
 import { imageOf } from '../support/images.ts';
 
@@ -33,6 +33,9 @@ const VALUES: PlanValues = {
   productType: 1,
   suiteMask: 0x110,
   kdSecondaryVersion: 0,
+  pagingLevels: undefined,
+  bootId: undefined,
+  secureKernel: false,
   comment: 'a comment',
 };
 
@@ -49,6 +52,21 @@ const plan = (
   patches: Patch[] = [],
   options: Omit<PlanOptions, 'values' | 'patches'> = { type: 'auto' },
 ) => planDump(image, { values: VALUES, patches, ...options });
+
+describe('the attributes', () => {
+  it('say that there is a secure kernel, and the type is known all the same', () => {
+    const types = ['full', 'bitmap', 'kernel', 'active'] as const;
+    const attributesOf = (type: (typeof types)[number], secureKernel: boolean) => {
+      const image = imageOf([{ start: 0x1000, bytes: Buffer.alloc(0x2000) }]);
+      const { prefix } = planDump(image, { values: { ...VALUES, secureKernel }, patches: [], type });
+      const header = image.machine.dumpHeader.decode(prefix);
+      expect(dumpTypeOf(header)).toBe(type);
+      return header.Attributes;
+    };
+    expect(types.map((type) => attributesOf(type, false))).toEqual([0x45474150, 0, 0, 0x40]);
+    expect(types.map((type) => attributesOf(type, true))).toEqual([0x800, 0x800, 0x800, 0x840]);
+  });
+});
 
 describe('the header of a full dump', () => {
   const image = imageOf([

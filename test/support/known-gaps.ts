@@ -5,10 +5,6 @@
 import { it } from 'vitest';
 
 export const KNOWN_GAPS: Readonly<Record<string, { point: number; what: string }>> = {
-  'header-exception': { point: 8, what: 'ExceptionFlags is 1, and what Windows leaves is "PAGE"' },
-  'header-unset-fields': { point: 8, what: 'VersionUser and SecondaryDataState are left "PAGE"' },
-  'header-boot-id': { point: 8, what: 'BootId is SharedUserData + 0x2c4' },
-  'header-104e': { point: 8, what: 'byte 0x104e is 4 on 22621 and later' },
   'early-boot': { point: 23, what: 'SharedUserData has no version yet' },
 };
 
