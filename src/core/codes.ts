@@ -671,6 +671,10 @@ export const DIAGNOSTICS = {
   'notes-too-many': { severity: 'loss', means: 'There are more notes than are read.' },
   'notes-damaged': { severity: 'loss', means: 'A note is damaged; it and all later ones were not read.' },
   'cpu-note-short': { severity: 'loss', means: "A CPU's note does not hold its state." },
+  'cpu-note-doubtful': {
+    severity: 'loss',
+    means: "A CPU's note says of itself what it cannot be: its registers may be others.",
+  },
   'cpu-notes-missing': { severity: 'loss', means: 'Some CPUs have no note with their control registers.' },
   'cpu-state-truncated': { severity: 'loss', means: "The file ends within a CPU's state.", todo: CUT_OFF },
   'page-damaged': {
@@ -722,6 +726,14 @@ export const DIAGNOSTICS = {
     severity: 'loss',
     means: 'The list of loaded modules is damaged; some modules cannot be reached.',
     todo: MEMORY_DAMAGED,
+  },
+  'modules-doubtful': {
+    severity: 'warning',
+    means: "The list of loaded modules says other than the modules' own headers.",
+  },
+  'kdbg-ambiguous': {
+    severity: 'loss',
+    means: 'Several places hold the debugger data block (KDBG), and nothing says which is the one that is used.',
   },
   'bug-check-unreadable': {
     severity: 'loss',

@@ -12,12 +12,12 @@
 import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
-import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, KdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
-import { findProcessors } from '../windows/processors.ts';
+import { findProcessors, type Processor } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 
 /** Names this step in evidence. */
@@ -229,6 +229,15 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
     return undefined;
   }
   const { kdbg } = best;
+  const equals = ranked.filter(({ score }) => score === best.score);
+  if (equals.length > 1) {
+    space.image.diagnostics.add(
+      'loss',
+      'kdbg-ambiguous',
+      `the KDBG can be at ${equals.map((r) => hex64(r.kdbg.address)).join(' or ')}, and nothing decides between them: the first was used`,
+      { virtual: hex64(kdbg.address) },
+    );
+  }
   const rival = second
     ? `; the next best, at ${hex64(second.kdbg.address)}, has only ${second.reasons.join(', ') || 'its tag'}`
     : '';
@@ -349,11 +358,29 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
     score += 1;
     reasons.push('PteBase is the self-map');
   }
-  if (firstLinkedEntry(space, kdbg.address) !== undefined) {
-    score += 1;
+  // The block itself is encoded, but the head of its list is not.
+  const heads = [fields.ListFlink, fields.ListBlink, ...debuggerLists(space, kernel, processors)];
+  if (heads.some((head) => leadsTo(space, head, kdbg.address))) {
+    score += 4;
     reasons.push('it is linked in the list of debugger data blocks');
   }
   return { score, reasons };
+}
+
+/** DebuggerDataList of the KdVersionBlocks that KPCRs name; null on x64 since Vista. */
+function* debuggerLists(space: AddressSpace, kernel: KernelImage, processors: readonly Processor[]): Generator<bigint> {
+  for (const { kpcr } of processors) {
+    const address = space.readPointer(kpcr + BigInt(space.image.machine.kpcr.kdVersionBlock));
+    const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, KdVersion.size) : undefined;
+    const version = bytes && KdVersion.read(bytes);
+    if (version?.KernBase === kernel.base) yield version.DebuggerDataList;
+  }
+}
+
+/** Whether a list entry's links, one at least, are `address`. */
+function leadsTo(space: AddressSpace, entry: bigint | undefined, address: bigint): boolean {
+  const links = entry !== undefined && isKernelAddress(entry) ? space.read(entry, 16) : undefined;
+  return links?.readBigUInt64LE(0) === address || links?.readBigUInt64LE(8) === address;
 }
 
 /** The first entry of a list whose head and neighbours link to each other. */

@@ -14,7 +14,7 @@ import { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import { withoutDamagedFields } from '../windows/kdbg-fields.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
-import { readModules } from '../windows/modules.ts';
+import { moduleDoubts, readModules } from '../windows/modules.ts';
 import { missingRam, type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
 import { processorLosses, traceProcessors } from '../windows/processor-facts.ts';
 import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
@@ -61,6 +61,10 @@ export async function locateWindows(image: MemoryImage, options: LocateOptions =
     }),
   );
 }
+
+/** The first few. */
+const listed = (texts: readonly string[]): string =>
+  `${texts.slice(0, 5).join('; ')}${texts.length > 5 ? `; and ${texts.length - 5} more` : ''}`;
 
 /** A search of one image's memory, begun when it is first needed. */
 function searchOf(image: MemoryImage, options: LocateOptions): Search {
@@ -118,6 +122,14 @@ async function locateIn(
     );
   }
   const loaded = modules?.modules ?? [];
+  const doubts = moduleDoubts(space, kernel, loaded);
+  if (doubts.length > 0) {
+    diagnostics.add(
+      'warning',
+      'modules-doubtful',
+      `the list of loaded modules and the images in memory disagree: ${listed(doubts)}`,
+    );
+  }
   dropDoubtfulFrames({ space, kdbg, processors, modules: loaded });
   const crash = findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence);
   const physicalMemory = findPhysicalMemory({ space, shared, kernel, kdbg, processors }, note, evidence);

@@ -6,6 +6,8 @@ export interface CpuNote {
   registers: Registers;
   /** undefined where the input doesn't say. */
   crashed: boolean | undefined;
+  /** What the note says of itself and cannot be, as a clause: its registers may be others. */
+  doubt?: string | undefined;
 }
 
 /** Name and type of an ELF note. */

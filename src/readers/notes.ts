@@ -120,7 +120,16 @@ function readCpu(
       cpu.more.map((part) => part?.desc),
     );
     if (parsed) {
-      state = { index, ...parsed, origin: `${form.label} note at file offset ${hex(cpu.note.offset)}` };
+      const { doubt, ...note } = parsed;
+      if (doubt !== undefined) {
+        diagnostics.add(
+          'loss',
+          'cpu-note-doubtful',
+          `CPU ${index}: its ${form.label} note at file offset ${hex(cpu.note.offset)} cannot be believed: ${doubt}, and it has ${cpu.note.desc.length}`,
+          { offset: hex(cpu.note.offset) },
+        );
+      }
+      state = { index, ...note, origin: `${form.label} note at file offset ${hex(cpu.note.offset)}` };
       known = `${form.whole ? 'its' : 'only its general'} registers are known, from its ${form.label} note`;
       break;
     }

@@ -133,7 +133,8 @@ export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagn
   const code = bytes.readUInt32LE(0);
   if (code === 0) return undefined;
   const upper = bytes.readUInt32LE(4);
-  if (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000)) {
+  const isErased = bytes.every((byte) => byte === 0xff);
+  if (isErased || (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000))) {
     diagnostics.add(
       'loss',
       'bug-check-implausible',

@@ -1,8 +1,10 @@
 /** Loaded modules from PsLoadedModuleList. */
 import { isKernelAddress } from '../core/bits.ts';
-import { hex64, type VirtualAddress, va } from '../core/units.ts';
+import { Reason } from '../core/reason.ts';
+import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
 import { LoaderEntry64 } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import { type PeImage, readPeImage } from './pe-image.ts';
 
 /** A module on a loader list. */
 export interface Module {
@@ -31,43 +33,102 @@ export interface ModuleList {
   broken: string | undefined;
 }
 
+/** The links of a list entry: which is followed, and where the other one is that has to lead back. */
+const DIRECTIONS = {
+  forward: { next: 0n, back: 8n },
+  backward: { next: 8n, back: 0n },
+} as const;
+
 /**
  * Follows the list from its head, forward until it comes back or breaks, then backward for the entries after the break.
+ * Each entry has to link back to the one before, the head too: else some were cut out.
  *
  * @param inRange whether an address can be that of an entry or a module; a process's list lies in user memory
  */
 export function readModules(space: AddressSpace, head: bigint, inRange = isKernelAddress): ModuleList {
   const seen = new Set<bigint>([head]);
-  const walk = (linkOffset: bigint): { modules: Module[]; broken: string | undefined } => {
+  const walk = (direction: keyof typeof DIRECTIONS): ModuleList => {
+    const { next, back } = DIRECTIONS[direction];
     const modules: Module[] = [];
-    let link = space.readU64(head + linkOffset);
-    while (link !== undefined && link !== head && !seen.has(link) && seen.size <= MAX_MODULES) {
+    let previous = head;
+    for (;;) {
+      const link = space.readU64(previous + next);
+      const broken = linkDoubt(space, link, { head, previous, back, seen });
+      if (broken !== undefined || link === undefined) return { modules, broken };
+      if (link === head) return { modules, broken: undefined };
       seen.add(link);
-      const bytes = inRange(link) ? space.read(link, LoaderEntry64.size) : undefined;
-      if (!bytes) return { modules, broken: `the entry at ${hex64(link)} is not present` };
-      const entry = LoaderEntry64.read(bytes);
-      if (!inRange(entry.DllBase) || entry.DllBase % 0x1000n !== 0n) {
-        return { modules, broken: `the entry at ${hex64(link)} names ${hex64(entry.DllBase)} as a module's base` };
-      }
-      modules.push({
-        name: readString(space, entry.BaseDllName, inRange) ?? '',
-        path: readString(space, entry.FullDllName, inRange) ?? '',
-        base: va(entry.DllBase),
-        size: entry.SizeOfImage,
-        checkSum: entry.CheckSum,
-        timeDateStamp: entry.TimeDateStamp,
-        entry: va(link),
-      });
-      link = linkOffset === 0n ? entry.Flink : entry.Blink;
+      const module = readModule(space, va(link), inRange);
+      if (typeof module === 'string') return { modules, broken: module };
+      modules.push(module);
+      previous = link;
     }
-    if (link === head) return { modules, broken: undefined };
-    if (link === undefined) return { modules, broken: `the list's head at ${hex64(head)} is not present` };
-    return { modules, broken: `the list turns back to ${hex64(link)} without coming to its head` };
   };
-  const forward = walk(0n);
+  const forward = walk('forward');
   if (forward.broken === undefined) return forward;
-  const backward = walk(8n);
+  const backward = walk('backward');
   return { modules: [...forward.modules, ...backward.modules.reverse()], broken: forward.broken };
+}
+
+/** Why a list can't be followed along `link`; undefined where it can, or has come back to its head. */
+function linkDoubt(
+  space: AddressSpace,
+  link: bigint | undefined,
+  { head, previous, back, seen }: { head: bigint; previous: bigint; back: bigint; seen: ReadonlySet<bigint> },
+): string | undefined {
+  if (link === undefined) return `the list's head at ${hex64(head)} is not present`;
+  if (link !== head && seen.has(link)) return `the list turns back to ${hex64(link)} without coming to its head`;
+  if (link !== head && seen.size > MAX_MODULES) return `the list has more than ${MAX_MODULES} entries`;
+  const before = space.readU64(link + back);
+  if (before === undefined) return `the entry at ${hex64(link)} is not present`;
+  if (before === previous) return undefined;
+  return `${link === head ? 'the head' : 'the entry'} at ${hex64(link)} does not link back to ${hex64(previous)}`;
+}
+
+/** The module of an entry, or why it is none. */
+function readModule(
+  space: AddressSpace,
+  entry: VirtualAddress,
+  inRange: (address: bigint) => boolean,
+): Module | string {
+  const bytes = inRange(entry) ? space.read(entry, LoaderEntry64.size) : undefined;
+  if (!bytes) return `the entry at ${hex64(entry)} is not present`;
+  const { DllBase, SizeOfImage, BaseDllName, FullDllName, CheckSum, TimeDateStamp } = LoaderEntry64.read(bytes);
+  if (!inRange(DllBase) || DllBase % 0x1000n !== 0n) {
+    return `the entry at ${hex64(entry)} names ${hex64(DllBase)} as a module's base`;
+  }
+  return {
+    name: readString(space, BaseDllName, inRange) ?? '',
+    path: readString(space, FullDllName, inRange) ?? '',
+    base: va(DllBase),
+    size: SizeOfImage,
+    checkSum: CheckSum,
+    timeDateStamp: TimeDateStamp,
+    entry,
+  };
+}
+
+/**
+ * What entries of the kernel's list say other than the images where they say that those are. A module whose header is
+ * not in memory says nothing.
+ */
+export function moduleDoubts(space: AddressSpace, kernel: PeImage, modules: readonly Module[]): string[] {
+  const doubts: string[] = [];
+  const [first] = modules;
+  if (first && first.base !== kernel.base) {
+    doubts.push(`the first is ${first.name} at ${hex64(first.base)}, not the kernel at ${hex64(kernel.base)}`);
+  }
+  for (const { name, base, size } of modules) {
+    const image = base === kernel.base ? kernel : readPeImage(space, base, space.image.machine.imageFileMachine);
+    if (!(image instanceof Reason) && image.size !== size) {
+      doubts.push(`${name} has ${hex(size)} bytes there, ${hex(image.size)} by its header`);
+    }
+  }
+  const byBase = [...modules].sort((a, b) => Number(a.base - b.base));
+  byBase.forEach((module, i) => {
+    const next = byBase[i + 1];
+    if (next && module.base + BigInt(module.size) > next.base) doubts.push(`${module.name} reaches into ${next.name}`);
+  });
+  return doubts;
 }
 
 /** Base and size of the first entry of a module list, without following the list. */

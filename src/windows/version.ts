@@ -51,7 +51,7 @@ export function findVersion(sources: VersionSources, evidence: Evidence): Window
   ];
   const known = builds.filter((s): s is [string, number] => s[1] !== undefined && s[1] !== 0);
   const [first] = known;
-  const build = first && newestOf(first[1], known);
+  const build = first && newestOf(outvoted(first[1], known) ?? first[1], known);
   if (!first || build === undefined) {
     evidence.reject(STEP, builds.map(([name]) => name).join(', '), 'none of them is present');
     return undefined;
@@ -82,6 +82,12 @@ const newestOf = (first: number, known: readonly (readonly [string, number])[]):
     (newest, [, build]) => (baseBuild(build) === baseBuild(first) ? Math.max(newest, build) : newest),
     first,
   );
+
+/** The build that two sources name where the one that counts most is alone with its own. */
+function outvoted(first: number, known: readonly (readonly [string, number])[]): number | undefined {
+  const agreeing = (build: number) => known.filter(([, other]) => baseBuild(other) === baseBuild(build)).length;
+  return agreeing(first) > 1 ? undefined : known.find(([, build]) => agreeing(build) > 1)?.[1];
+}
 
 function findKdVersionBlock({ space, kernel, kdbg, processors }: VersionSources, evidence: Evidence) {
   const { machine } = space.image;

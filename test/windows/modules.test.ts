@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { firstModule, readModules } from '../../src/windows/modules.ts';
+import { firstModule, moduleDoubts, readModules } from '../../src/windows/modules.ts';
+import { linkIn } from '../guest/guest.ts';
 import { knownGuest } from '../support/known-guest.ts';
 
 it('lists every module in load order, the kernel first', () => {
@@ -19,4 +20,36 @@ it('ends where a list goes round without its head', () => {
     kernel.u64(second, first);
   });
   expect(readModules(space, truth.psLoadedModuleList).broken).toBeDefined();
+});
+
+it('is not cut by a link to the head: what was cut out is found from the other end', () => {
+  const { space, truth } = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head } }) => {
+    kernel.u64(kernel.read(head, 8).readBigUInt64LE(), head);
+  });
+  const { modules, broken } = readModules(space, truth.psLoadedModuleList);
+  expect(broken).toMatch(/^the head at 0x\w+ does not link back to 0x\w+$/);
+  expect(modules.map(({ name }) => name)).toEqual(truth.modules.map(({ name }) => name));
+});
+
+it('says that there are more entries than it follows, and calls that no loop', () => {
+  const { space, truth } = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head, kernelBase } }) => {
+    const [from, count] = [0xffffb000_00000000n, 4100];
+    kernel.mapNew(from, 0xa0 * count + 0x1000);
+    const entries = Array.from({ length: count }, (_, i) => from + BigInt(0xa0 * i));
+    linkIn(kernel, head, entries);
+    for (const entry of entries) kernel.u64(entry + 0x30n, kernelBase);
+  });
+  expect(readModules(space, truth.psLoadedModuleList).broken).toBe('the list has more than 4096 entries');
+});
+
+it('is held against the images where it says that they are', () => {
+  const sound = knownGuest();
+  const doubts = ({ space, kernel, truth }: typeof sound) =>
+    moduleDoubts(space, kernel, readModules(space, truth.psLoadedModuleList).modules);
+  expect(doubts(sound)).toEqual([]);
+  const damaged = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head } }) => {
+    const last = kernel.read(head + 8n, 8).readBigUInt64LE();
+    kernel.u32(last + 0x40n, 0x30000);
+  });
+  expect(doubts(damaged)).toEqual(['demo.sys has 0x30000 bytes there, 0x20000 by its header']);
 });

@@ -61,6 +61,9 @@ const QemuCpuState = struct({
 /** Everything up to and without kernel_gs_base: what every version has. */
 export const QEMU_CPU_STATE_MIN = 432;
 
+/** Of QEMUCPUState. */
+const NEWEST_VERSION = 2;
+
 /**
  * Reads a note's descriptor.
  *
@@ -68,7 +71,8 @@ export const QEMU_CPU_STATE_MIN = 432;
  */
 export function parseQemuNote(desc: Buffer): CpuNote | undefined {
   if (desc.length < QEMU_CPU_STATE_MIN) return undefined;
-  const size = Math.min(QemuCpuState.fields.size.read(desc, 4), desc.length);
+  const claimed = QemuCpuState.fields.size.read(desc, 4);
+  const size = Math.min(claimed, desc.length);
   if (size < QEMU_CPU_STATE_MIN) return undefined;
   const { version, crash } = QemuCpuState.readPartial(desc, size);
   const state = QemuCpuState.read(Buffer.concat([desc.subarray(0, size)], QemuCpuState.size));
@@ -85,5 +89,9 @@ export function parseQemuNote(desc: Buffer): CpuNote | undefined {
       tables: pick(TABLES),
     },
     crashed: version !== undefined && version >= 2 && crash !== undefined ? crash !== 0 : undefined,
+    doubt:
+      version === undefined || version < 1 || version > NEWEST_VERSION || claimed > desc.length
+        ? `it says that it is of version ${version} and has ${claimed} bytes`
+        : undefined,
   };
 }
