@@ -11,5 +11,13 @@ if (!existsSync(bundle)) {
   console.error('elf2dmp is not built: run `npm run build` in its folder, which installs what it needs');
   process.exit(2);
 }
-const { main } = await import(bundle);
-await main(process.argv.slice(2));
+try {
+  const { main } = await import(bundle);
+  await main(process.argv.slice(2));
+} catch (error) {
+  // Node could not even load the command: too few open files (`ulimit -n`) or too little memory.
+  if (!['EMFILE', 'ENFILE', 'ENOMEM'].includes(error.code) && !(error instanceof RangeError)) throw error;
+  console.error(`elf2dmp: cannot start: ${error.message}`);
+  console.error('  hint: raise the limit (`ulimit -n`, `ulimit -v`), or free memory; then run it again');
+  process.exit(7);
+}

@@ -2,10 +2,11 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { finished } from 'node:stream/promises';
-import { type ErrorKind, ioError } from '../core/errors.ts';
+import { Elf2dmpError, type ErrorKind, ioError } from '../core/errors.ts';
 import type { Progress } from '../operations/convert.ts';
 import type { ConversionReport } from '../report/conversion.ts';
 import type { FailureReport } from '../report/failure.ts';
+import { type Answer, BATCH_JOB, type Question } from './approval.ts';
 import { type BatchJob, type JobOptions, pageOf } from './plan.ts';
 import type { JobError } from './sidecar.ts';
 
@@ -26,6 +27,8 @@ interface ChildOptions {
   html: boolean;
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
+  /** Asked with the file that is to become the dump, before it gets its name; rejects to refuse it. */
+  approve: (file: string) => Promise<void>;
 }
 
 const STDERR_KEPT = 4096;
@@ -43,6 +46,7 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
   return new Promise((resolve) => {
     const child = spawn(program, [...args, '--', input, output], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      env: { ...process.env, [BATCH_JOB]: '1' },
       // A process group of its own: Ctrl-C reaches only the batch, which then stops its jobs.
       detached: true,
     });
@@ -62,7 +66,19 @@ export function runChild({ input, output, options }: BatchJob, o: ChildOptions):
     child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       stderr = (stderr + text).slice(-STDERR_KEPT);
     });
-    child.on('message', (message) => o.onProgress(message as unknown as Progress));
+    const answer = async ({ ready }: Question) => {
+      const refusal = await o.approve(ready).then(
+        () => null,
+        (error: unknown) => (error instanceof Elf2dmpError ? error : ioError('use', output, error)).details,
+      );
+      // Only what survives JSON.
+      const { cause: _, ...details } = refusal ?? {};
+      if (child.connected) child.send({ refusal: refusal && details } as Answer, () => undefined);
+    };
+    child.on('message', (message: Question | Progress) => {
+      if ('ready' in message) void answer(message);
+      else o.onProgress(message);
+    });
     child.on('error', failed);
     // Node 20 emits no "close" if the channel was closed from this side.
     const exit = new Promise<[number | null, NodeJS.Signals | null]>((exited) => {

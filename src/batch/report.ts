@@ -1,11 +1,12 @@
 /** A batch's reports: one JSON line for each job, and JUnit XML. */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
-import { ioError, printable } from '../core/errors.ts';
-import { replaceFile } from '../files/publish.ts';
+import { Elf2dmpError, ioError, printable } from '../core/errors.ts';
+import { toJson } from '../core/json.ts';
+import { openForAppending, replaceFile } from '../files/publish.ts';
 import type { JobResult } from './run.ts';
-import type { JobRecord } from './sidecar.ts';
+import { asRecord, type JobRecord } from './sidecar.ts';
 
 /** A write in progress ends sooner: an incomplete line that is older stays incomplete. */
 const TORN_AFTER_MS = 2000;
@@ -34,16 +35,17 @@ export class ReportFile {
    * @param others reports whose lines are not written again
    */
   static async open(file: string, others: readonly string[] = []): Promise<ReportFile> {
-    let fd: number | undefined;
+    const fd = openForAppending(file);
     try {
-      fd = openSync(file, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o666);
       const report = new ReportFile(file, fd);
-      report.#take(await settled(file));
+      const content = await settled(file);
+      refuseForeign(file, content);
+      report.#take(content);
       for (const other of others) report.#learn(await readFile(other));
       return report;
     } catch (cause) {
-      if (fd !== undefined) closeSync(fd);
-      throw ioError('use the report', file, cause);
+      closeSync(fd);
+      throw cause instanceof Elf2dmpError ? cause : ioError('use the report', file, cause);
     }
   }
 
@@ -51,7 +53,7 @@ export class ReportFile {
   add(record: JobRecord): void {
     const last = this.#last.get(record.output);
     if (this.#ids.has(record.id) || (last && sameFailure(last, record))) return;
-    const line = Buffer.from(`${JSON.stringify(record)}\n`);
+    const line = Buffer.from(`${toJson(record)}\n`);
     let written: number;
     try {
       written = writeSync(this.#fd, line);
@@ -116,12 +118,52 @@ async function settled(file: string): Promise<Buffer> {
   }
 }
 
+/** What each line begins with. */
+const LINE_START = '{"id":"';
+
+/** Whether a file with these first bytes may be a report. */
+export const mayBeReport = (head: Buffer): boolean => {
+  const text = head.toString('latin1').trimStart();
+  return text.startsWith(LINE_START) || LINE_START.startsWith(text);
+};
+
+/** Throws `Elf2dmpError` unless batches wrote all lines, though perhaps not to their ends. */
+function refuseForeign(file: string, content: Buffer): void {
+  for (let at = 0, line = 1; at < content.length; line++) {
+    const newline = content.indexOf(0x0a, at);
+    const end = newline < 0 ? content.length : newline;
+    const part = content.subarray(at, end);
+    if (!mayBeReport(part) || (isJson(part) && !parseLine(part, true).record)) {
+      throw new Elf2dmpError({
+        code: 'report-unknown',
+        kind: 'io-permanent',
+        message: 'this file exists, but it is not the report of a batch; it was left as it is',
+        file,
+        structure: `line ${line}`,
+        expected: `a line that begins with ${LINE_START}`,
+        hint: 'name another file for --report',
+      });
+    }
+    at = end + 1;
+  }
+}
+
+function isJson(line: Buffer): boolean {
+  try {
+    JSON.parse(line.toString('utf8'));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** @returns a line's record, and how many bytes of an incomplete one precede it */
 function parseLine(line: Buffer, whole: boolean): { record?: JobRecord; torn: number } {
   if (!whole) return { torn: line.toString('latin1').trim() === '' ? 0 : line.length };
   for (let at = 0; at >= 0; at = line.indexOf('{"id":', at + 1)) {
     try {
-      return { record: JSON.parse(line.toString('utf8', at)) as JobRecord, torn: at };
+      const record = asRecord(JSON.parse(line.toString('utf8', at)));
+      return record ? { record, torn: at } : { torn: 0 };
     } catch {
       // Try the next place that looks like the beginning of a line.
     }
@@ -133,7 +175,13 @@ function parseLine(line: Buffer, whole: boolean): { record?: JobRecord; torn: nu
 const sameFailure = (a: JobRecord, b: JobRecord): boolean =>
   a.outcome === 'failed' && b.outcome === 'failed' && a.exitCode === b.exitCode && a.error?.code === b.error?.code;
 
-/** Writes JUnit XML, which CI systems read. Throws `Elf2dmpError`. */
+const JUNIT_START = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="elf2dmp batch" ';
+
+/** Whether a file with these first bytes holds a batch's results. */
+export const isOurJunit = (head: Buffer): boolean =>
+  head.subarray(0, JUNIT_START.length).toString('latin1') === JUNIT_START;
+
+/** Writes JUnit XML, which CI systems read. The file may be replaced. Throws `Elf2dmpError`. */
 export async function writeJunit(file: string, results: readonly JobResult[]): Promise<void> {
   const seconds = results.reduce((sum, { record }) => sum + (record?.seconds ?? 0), 0);
   const failures = results.filter(({ record }) => record?.outcome === 'failed').length;
@@ -144,7 +192,7 @@ export async function writeJunit(file: string, results: readonly JobResult[]): P
   });
   await replaceFile(
     file,
-    `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <testsuite name="elf2dmp batch" tests="${results.length}" failures="${failures}" errors="0" skipped="${stopped}" time="${seconds.toFixed(3)}">\n${cases.join('')}  </testsuite>\n</testsuites>\n`,
+    `${JUNIT_START}tests="${results.length}" failures="${failures}" errors="0" skipped="${stopped}" time="${seconds.toFixed(3)}">\n${cases.join('')}  </testsuite>\n</testsuites>\n`,
   );
 }
 

@@ -1,12 +1,14 @@
 /** Runs a batch's jobs, several at a time, and skips those that are done. */
 import { randomUUID } from 'node:crypto';
-import { lstat, mkdir, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { lstat, mkdir, realpath, rm, stat } from 'node:fs/promises';
+import { dirname, sep } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { sha256OfFile } from '../files/hash.ts';
+import { outputExists, readHead } from '../files/publish.ts';
 import type { Progress } from '../operations/convert.ts';
 import type { ConversionReport } from '../report/conversion.ts';
+import { isOurPage } from '../report/page-mark.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { summarize } from '../report/windows.ts';
 import { type ChildResult, runChild } from './child.ts';
@@ -20,6 +22,7 @@ import {
   sameWork,
   startedSidecar,
   sweep,
+  vouchedHeader,
   writeSidecar,
 } from './sidecar.ts';
 
@@ -44,6 +47,8 @@ export interface RunOptions {
   /** Also rerun jobs that failed permanently, for example with a corrupt input. */
   retryFailed: boolean;
   exitCodeOf: (error: Elf2dmpError) => number;
+  /** The directory that outputs stay below, whatever links lead from there. Default: anywhere. */
+  out?: string | undefined;
   signal?: AbortSignal | undefined;
   onEvent?: ((event: BatchEvent) => void) | undefined;
 }
@@ -149,7 +154,7 @@ export async function standingOf(
     const now = await startedSidecar(job.input, job.options).catch(() => undefined);
     if (!now) return { job, state: 'missing', inputBytes };
     if (await recordOfDone(job, before, now, { ...options, recheck: false })) return { job, state: 'done', inputBytes };
-    const taken = !before && !options.force && (await exists(job.output));
+    const taken = !options.force && (await exists(job.output)) && (await vouchedHeader(job.output, before)) === null;
     return { job, state: taken ? 'taken' : 'to do', inputBytes };
   } catch {
     return { job, state: 'taken', inputBytes };
@@ -160,6 +165,8 @@ class JobRun {
   readonly #job: BatchJob;
   readonly #options: RunOptions;
   readonly #stop: AbortSignal;
+  /** The sidecar as this run wrote it last. */
+  #noted: Sidecar | undefined;
 
   constructor(job: BatchJob, options: RunOptions, stop: AbortSignal) {
     this.#job = job;
@@ -170,24 +177,27 @@ class JobRun {
   async run(): Promise<JobResult> {
     const job = this.#job;
     const started = performance.now();
-    let before: Sidecar | undefined;
     try {
-      before = await readSidecar(job.output);
+      const before = await readSidecar(job.output);
       const now = await startedSidecar(job.input, job.options);
       const done = await recordOfDone(job, before, now, this.#options);
       if (done) return { job, status: 'skipped', record: done };
-      const foreign = !before && (await exists(job.output));
-      if (!foreign || this.#options.force) {
-        await makeDirectory(dirname(job.output));
-        await writeSidecar(job.output, now);
-      }
-      const { result, attempts } = await this.#tryOften(before !== undefined || this.#options.force);
+      const { out } = this.#options;
+      if (out !== undefined) await refuseOutside(dirname(job.output), out);
+      await this.#refuseForeign(before);
+      await makeDirectory(dirname(job.output));
+      const former = await vouchedHeader(job.output, before);
+      await this.#note({ ...now, headerSha256: former });
+      const approve = async (file: string) => {
+        await this.#refuseForeign(before);
+        // From now on the sidecar vouches for both, whichever of them a kill leaves.
+        await this.#note({ ...now, headerSha256: await headerSha256(file), formerHeaderSha256: former });
+      };
+      const { result, attempts } = await this.#tryOften(approve);
       if (this.#stop.aborted && !result.report) return await this.#stopped(before);
       const record = await this.#recordOf(result, attempts, started);
-      if (!foreign || this.#options.force) {
-        const header = result.report ? await headerSha256(job.output) : null;
-        await writeSidecar(job.output, { ...now, state: 'finished', headerSha256: header, record });
-      }
+      const header = result.report ? await headerSha256(job.output) : await vouchedHeader(job.output, this.#noted);
+      await this.#note({ ...now, state: 'finished', headerSha256: header, record });
       return { job, status: 'ran', record };
     } catch (error) {
       const known = error instanceof Elf2dmpError ? error : ioError('use', job.output, error);
@@ -197,15 +207,32 @@ class JobRun {
     }
   }
 
-  async #tryOften(force: boolean): Promise<{ result: ChildResult; attempts: number }> {
+  async #note(sidecar: Sidecar): Promise<void> {
+    await writeSidecar(this.#job.output, sidecar);
+    this.#noted = sidecar;
+  }
+
+  /** Throws `Elf2dmpError` where another program's file, or a changed dump, would be replaced. */
+  async #refuseForeign(before: Sidecar | undefined): Promise<void> {
+    const { force, html } = this.#options;
+    if (force) return;
+    const { output } = this.#job;
+    if ((await exists(output)) && (await vouchedHeader(output, this.#noted ?? before)) === null) {
+      throw outputExists(output);
+    }
+    const page = pageOf(output);
+    if (html && (await exists(page)) && !isOurPage(await readHead(page))) throw outputExists(page);
+  }
+
+  async #tryOften(approve: (file: string) => Promise<void>): Promise<{ result: ChildResult; attempts: number }> {
     const { command, retries, hash, html, onEvent } = this.#options;
     const job = this.#job;
     for (let attempts = 1; ; attempts++) {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
-      // Left by an earlier run, perhaps a killed one.
-      if (html && force) await rm(pageOf(job.output), { force: true });
-      const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress });
+      // `#refuseForeign` said that what is there may be replaced.
+      const force = (await exists(job.output)) || (html && (await exists(pageOf(job.output))));
+      const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress, approve });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
         return { result, attempts };
       await wait(retryDelay(attempts), undefined, { signal: this.#stop }).catch(() => undefined);
@@ -249,6 +276,30 @@ const lossesOf = ({ diagnostics }: ConversionReport): string[] =>
 /** It would fail again with the same input. */
 const isFinal = ({ error }: JobRecord): boolean =>
   error?.kind === 'unsupported' || error?.kind === 'corrupt' || error?.kind === 'losses';
+
+/** Refuses a directory that links below `out` lead elsewhere. Throws `Elf2dmpError`. */
+async function refuseOutside(directory: string, out: string): Promise<void> {
+  const real = await realpath(await nearestExisting(out));
+  // Where `out` itself does not exist yet, nothing below it does.
+  if (!(await exists(out))) return;
+  const found = await realpath(await nearestExisting(directory));
+  if (found === real || found.startsWith(real.endsWith(sep) ? real : `${real}${sep}`)) return;
+  throw new Elf2dmpError({
+    code: 'output-elsewhere',
+    kind: 'io-permanent',
+    message: 'a link leads from here out of the output directory',
+    file: directory,
+    expected: `a directory below ${real}`,
+    actual: found,
+    hint: 'remove the link, or choose other names for the outputs',
+  });
+}
+
+async function nearestExisting(directory: string): Promise<string> {
+  for (let at = directory; ; at = dirname(at)) {
+    if ((await exists(at)) || at === dirname(at)) return at;
+  }
+}
 
 async function makeDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true }).catch((cause) => {

@@ -1,14 +1,17 @@
 /** `OUTPUT.json`: records how an output was made, so that the next run knows what is left. */
+
 import { createHash } from 'node:crypto';
 import { type BigIntStats, createReadStream } from 'node:fs';
-import { readdir, readFile, stat, unlink } from 'node:fs/promises';
+import { lstat, readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import * as z from 'zod';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
+import { toJson } from '../core/json.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import { outputOfTemporary, replaceFile } from '../files/publish.ts';
 import type { HashReport } from '../report/conversion.ts';
-import type { SCHEMA } from '../report/schemas.ts';
+import { SCHEMA } from '../report/schemas.ts';
 import type { WindowsSummary } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
@@ -67,9 +70,71 @@ export interface Sidecar {
   state: 'started' | 'finished';
   input: InputIdentity;
   options: JobOptions;
-  /** SHA-256 of the dump's header, its first two pages. */
+  /** SHA-256 of the header (the first two pages) of the dump that is there; once started, of the one that comes. */
   headerSha256: string | null;
+  /** Of the dump that was there before, while another is made. */
+  formerHeaderSha256?: string | null | undefined;
   record: JobRecord | null;
+}
+
+const hash = z.string().regex(/^[0-9a-f]{64}$/);
+const hashes = z.looseObject({ input: hash.nullable(), dump: hash });
+
+/** A line of a report, as far as batches rely on it. */
+const recordSchema = z.looseObject({
+  id: z.string().min(1),
+  schema: z.literal(SCHEMA.batch).optional(),
+  output: z.string().min(1),
+  outcome: z.enum(['good', 'losses', 'failed']),
+  exitCode: z.int(),
+});
+
+/** A record as a sidecar keeps it. */
+const wholeRecord = recordSchema.extend({
+  schema: z.literal(SCHEMA.batch),
+  input: z.string().min(1),
+  windows: z.looseObject({}).nullable(),
+  seconds: z.number(),
+  bytes: z.int().min(0).nullable(),
+  lossCount: z.int().min(0),
+  losses: z.array(z.string()),
+  error: z
+    .looseObject({ code: z.string(), kind: z.string(), text: z.string(), stderr: z.string().nullable() })
+    .nullable(),
+  attempts: z.int(),
+  finished: z.string(),
+  sha256: hashes.nullable(),
+});
+
+const sidecarSchema = z.looseObject({
+  tool: z.looseObject({ name: z.literal(TOOL.name), version: z.string() }),
+  state: z.enum(['started', 'finished']),
+  input: z.looseObject({
+    path: z.string(),
+    size: z.int().min(0),
+    mtime: z.string(),
+    inode: z.string(),
+    headSha256: z.string(),
+  }),
+  options: z.record(z.string(), z.union([z.string(), z.boolean()])),
+  headerSha256: hash.nullable(),
+  formerHeaderSha256: hash.nullable().optional(),
+  record: wholeRecord.nullable(),
+});
+
+/** The record that a report's line holds; undefined if it is another program's. */
+export const asRecord = (value: unknown): JobRecord | undefined =>
+  recordSchema.safeParse(value).success ? (value as JobRecord) : undefined;
+
+/** A sidecar that makes sense: a job that failed has an error, one that did not has a dump. */
+function asSidecar(value: unknown, output: string): Sidecar | undefined {
+  if (!sidecarSchema.safeParse(value).success) return undefined;
+  const sidecar = value as Sidecar;
+  const { state, record } = sidecar;
+  if (state === 'started') return record === null ? sidecar : undefined;
+  if (record?.output !== output) return undefined;
+  const consistent = record.outcome === 'failed' ? record.error !== null : record.bytes !== null;
+  return consistent ? sidecar : undefined;
 }
 
 const HEAD = 64 * 1024;
@@ -120,6 +185,19 @@ export async function outputHolds(output: string, { record, headerSha256: header
   return sound && (await headerSha256(output)) === header;
 }
 
+/**
+ * The header's SHA-256 of the dump that is there, if the sidecar says that a batch made it; null for any other file.
+ * Throws what the file system throws.
+ */
+export async function vouchedHeader(output: string, sidecar: Sidecar | undefined): Promise<string | null> {
+  const stats = await lstat(output).catch(() => undefined);
+  if (!sidecar || !stats?.isFile()) return null;
+  // A dump that was cut off is still ours.
+  const { headerSha256: header, formerHeaderSha256: former } = sidecar;
+  const found = await headerSha256(output);
+  return found === header || found === former ? found : null;
+}
+
 /** undefined if there is none. Throws `Elf2dmpError` if another file has its name. */
 export async function readSidecar(output: string): Promise<Sidecar | undefined> {
   const file = sidecarOf(output);
@@ -130,13 +208,8 @@ export async function readSidecar(output: string): Promise<Sidecar | undefined> 
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw ioError('read', file, cause);
   }
-  try {
-    const value = JSON.parse(text) as Sidecar;
-    const known = value.tool.name === TOOL.name && (value.state === 'started' || value.record?.output === output);
-    if (known && typeof value.input.path === 'string') return value;
-  } catch {
-    // Reported below.
-  }
+  const sidecar = asSidecar(parsed(text), output);
+  if (sidecar) return sidecar;
   throw new Elf2dmpError({
     code: 'sidecar-unknown',
     kind: 'io-permanent',
@@ -146,9 +219,17 @@ export async function readSidecar(output: string): Promise<Sidecar | undefined> 
   });
 }
 
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Replaces the sidecar as a whole: after a kill or on a full disk the old one stays. Throws `Elf2dmpError`. */
 export async function writeSidecar(output: string, sidecar: Sidecar): Promise<void> {
-  await replaceFile(sidecarOf(output), `${JSON.stringify(sidecar, null, 2)}\n`);
+  await replaceFile(sidecarOf(output), `${toJson(sidecar, 2)}\n`);
 }
 
 /** Removes temporary files that killed processes left beside these outputs. */

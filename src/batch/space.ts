@@ -1,4 +1,5 @@
 /** Estimates whether a batch's dumps fit on the disk. */
+import { constants } from 'node:fs';
 import { open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ESTIMATE_SIZE } from '../readers/reader.ts';
@@ -51,8 +52,10 @@ async function dumpSize(input: string, inputBytes: number): Promise<number | und
 }
 
 async function readHead(input: string): Promise<Buffer> {
-  const file = await open(input, 'r');
+  // Not blocking: a pipe may have no writer.
+  const file = await open(input, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
+    if (!(await file.stat()).isFile()) return Buffer.alloc(0);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(ESTIMATE_SIZE), 0, ESTIMATE_SIZE, 0);
     return buffer.subarray(0, bytesRead);
   } finally {

@@ -1,6 +1,8 @@
 /** The command: arguments in, exit code out. The only place that prints. */
+
 import { constants } from 'node:os';
-import { Elf2dmpError } from '../core/errors.ts';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { toJson } from '../core/json.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';
@@ -66,17 +68,35 @@ async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
+const bug = (error: unknown) =>
+  new Elf2dmpError({
+    code: 'internal',
+    kind: 'aborted',
+    message: `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    hint: 'this is a bug in elf2dmp: please report it with the text above',
+  });
+
+/** How V8 and WebAssembly say that there is no memory. */
+const NO_MEMORY = /allocation failed|could not allocate|out of memory|array buffer|typed array length/i;
+
+/** The error where the process ran into a limit (`ulimit -n`, `ulimit -v`), which can happen anywhere. */
+function exhausted(error: unknown): Elf2dmpError | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code = '', path } = error as NodeJS.ErrnoException;
+  if (code === 'EMFILE' || code === 'ENFILE') return ioError('open', path ?? 'a file', error);
+  if (code !== 'ENOMEM' && code !== 'ERR_MEMORY_ALLOCATION_FAILED' && !NO_MEMORY.test(error.message)) return undefined;
+  return new Elf2dmpError({
+    code: 'out-of-memory',
+    kind: 'io-transient',
+    message: `there is not enough memory: ${error.message}`,
+    hint: 'raise the limit (`ulimit -v`) or free memory, then run it again',
+    cause: error,
+  });
+}
+
 /** @param ended exit code of a run that a signal ended */
 async function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: number): Promise<number> {
-  const known =
-    error instanceof Elf2dmpError
-      ? error
-      : new Elf2dmpError({
-          code: 'internal',
-          kind: 'aborted',
-          message: `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
-          hint: 'this is a bug in elf2dmp: please report it with the text above',
-        });
+  const known = error instanceof Elf2dmpError ? error : (exhausted(error) ?? bug(error));
   const aborted = known.code === 'aborted' ? ended : undefined;
   const code = aborted ?? (known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind]);
   // `printable` would escape the line breaks of a stack trace.
@@ -88,7 +108,7 @@ async function reportFailure(error: unknown, json: boolean, verbose: boolean, en
   if (json) {
     // Loaded when it is needed: most runs do not fail.
     const { reportFailure: report } = await import('../report/failure.ts');
-    process.stdout.write(`${JSON.stringify(report(known, code), null, 2)}\n`);
+    process.stdout.write(`${toJson(report(known, code), 2)}\n`);
   }
   return code;
 }

@@ -80,10 +80,15 @@ export const ERRORS = {
     todo: 'Pipe a dump into it.',
   },
   'output-is-input': { kind: 'usage', means: 'The output is the input.', todo: 'Name another output.' },
-  'patches-is-output': {
+  'output-twice': {
     kind: 'usage',
-    means: '`--patches` names the output.',
-    todo: 'Name another file for the patches.',
+    means: 'Two outputs are one file, by name or through links.',
+    todo: 'Name another file for one of them.',
+  },
+  'output-is-journal': {
+    kind: 'usage',
+    means: 'An output has the name of an undo journal (`.elf2dmp-undo`).',
+    todo: 'Name another file.',
   },
   'runs-of-no-raw-memory': {
     kind: 'usage',
@@ -268,6 +273,11 @@ export const ERRORS = {
   'compressed-zip': { kind: 'unsupported', means: 'A zip archive.', todo: '`unzip -p FILE | elf2dmp - OUTPUT`.' },
   'compressed-lzop': { kind: 'unsupported', means: 'An lzop file.', todo: PIPE },
   tar: { kind: 'unsupported', means: 'A tar archive.', todo: '`tar -xOf FILE NAME | elf2dmp - OUTPUT`.' },
+  'zstd-window': {
+    kind: 'unsupported',
+    means: 'Decompressing the zstd file takes more memory than `--zstd-window` allows, or than this Node.js can give.',
+    todo: 'Raise `--zstd-window`, or decompress it into elf2dmp: `zstd -dc --long=31 FILE | elf2dmp - OUTPUT`.',
+  },
   'container-truncated': {
     kind: 'corrupt',
     means: 'The compressed file is cut off, and nothing usable comes out of it.',
@@ -474,6 +484,16 @@ export const ERRORS = {
   // Files
   'io-not-a-file': { kind: 'io-permanent', means: 'Not a regular file.', todo: 'Name the dump file itself.' },
   'io-unknown': { kind: 'io-permanent', means: 'A system call failed without an error number.' },
+  'input-locked': {
+    kind: 'io-transient',
+    means: 'Another elf2dmp is converting the input in place.',
+    todo: 'Wait until it is done.',
+  },
+  'input-live': {
+    kind: 'io-transient',
+    means: "The raw memory is open for writing elsewhere, as a running guest's is, and may change while it is read.",
+    todo: 'Stop or dump the guest; or give `--live-input`, which makes a change a loss.',
+  },
   'input-changed': {
     kind: 'io-transient',
     means: 'The file was changed, replaced or shortened while it was read.',
@@ -488,6 +508,16 @@ export const ERRORS = {
     kind: 'io-permanent',
     means: 'The output exists and was left as it is.',
     todo: 'Give `--force`, or name another file.',
+  },
+  'output-is-memory-dump': {
+    kind: 'io-permanent',
+    means: "The output exists and is a dump of a guest's memory, which even `--force` does not replace.",
+    todo: 'Remove it first, if it is not needed any more.',
+  },
+  'out-of-memory': {
+    kind: 'io-transient',
+    means: 'The system, or a limit of the process, does not give the memory that is needed.',
+    todo: 'Free memory or raise the limit (`ulimit -v`).',
   },
   'no-space': {
     kind: 'io-transient',
@@ -573,6 +603,21 @@ export const ERRORS = {
   },
 
   // Batches
+  'output-elsewhere': {
+    kind: 'io-permanent',
+    means: 'A link below the output directory leads out of it.',
+    todo: 'Remove the link, or name the outputs differently.',
+  },
+  'report-unknown': {
+    kind: 'io-permanent',
+    means: "The file for a batch's report has lines that no batch wrote. It was left as it is.",
+    todo: 'Name another file.',
+  },
+  'batch-busy': {
+    kind: 'io-transient',
+    means: 'Another batch is at work on the output directory.',
+    todo: 'Wait until it is done, or use shards.',
+  },
   'sidecar-unknown': {
     kind: 'io-permanent',
     means: 'A file has the name that a batch needs for its record of a job.',

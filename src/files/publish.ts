@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { constants, fstatSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { bytes } from '../core/units.ts';
+import { bytes, KIB } from '../core/units.ts';
+import { memoryDumpKind } from './memory-dump.ts';
 
 /**
  * Safe publishing: a file gets its name when it is complete and on disk, and a crash, a kill or a full disk leaves
- * what was there before. Every file that elf2dmp writes is written here, except those that are appended to and the
- * file that is converted in place, with its journal (write/in-place.ts).
+ * what was there before. Every file that elf2dmp writes is written here, except the file that is converted in place,
+ * with its journal (write/in-place.ts). docs/files.md lists them, and a test holds it against the calls in the source.
  */
 
 /** How a finished file gets its name. */
@@ -20,45 +21,148 @@ export interface PublishOptions {
   beforePublish?: (() => void) | undefined;
   /** The file's mode, which the umask reduces. Default 0600: memory holds secrets. */
   mode?: number | undefined;
+  /** Publish it with these others: until then it stays under its temporary name. */
+  together?: Publication | undefined;
 }
 
-/** Refuses what can't become the output, before any work is done. Returns the path with links resolved. */
+/** A file that is to be written. */
+export interface WantedOutput {
+  /** What the user calls it: `OUTPUT`, `--report`. */
+  what: string;
+  path: string;
+  /** Replace an existing file. */
+  force: boolean;
+  /** Whether an existing file with these first bytes is one of ours, which is replaced without `force`. */
+  ours?: ((head: Buffer) => boolean) | undefined;
+}
+
+/** Beside a file that was converted in place, `FILE.elf2dmp-undo` can restore it: no output takes such a name. */
+export const UNDO_SUFFIX = '.elf2dmp-undo';
+
+/** As `checkOutputs`, for one output and one input. */
 export async function checkOutput(output: string, input: string, force: boolean): Promise<string> {
-  const directory = dirname(output);
-  let resolved: string;
-  try {
-    resolved = join(await realpath(directory), basename(output));
-  } catch (cause) {
-    throw ioError('use the output directory', directory, cause);
+  const [resolved] = await checkOutputs([{ what: 'OUTPUT', path: output, force }], [input]);
+  return resolved!;
+}
+
+/**
+ * Refuses what can't become the outputs, before any work is done: inputs and other outputs under any name, directories,
+ * links and devices, memory dumps, undo journals, and without `force` whatever exists and is not ours. Returns the
+ * paths with links resolved. Throws `Elf2dmpError`.
+ */
+export async function checkOutputs(outputs: readonly WantedOutput[], inputs: readonly string[]): Promise<string[]> {
+  // fstat(0) for standard input: `elf2dmp - FILE < FILE`.
+  const read = inputs.map(async (input) => identityOf(input === '-' ? fstatSync(0) : await stat(input)));
+  const inputFiles = new Set(
+    (await Promise.allSettled(read)).map((found) => (found.status === 'fulfilled' ? found.value : '')),
+  );
+  const taken = new Map<string, string>();
+  const paths: string[] = [];
+  for (const output of outputs) {
+    const { path, existing } = await checkOne(output, inputFiles);
+    for (const key of existing ? [path, identityOf(existing)] : [path]) {
+      const other = taken.get(key);
+      if (other !== undefined) throw twice(other, output);
+      taken.set(key, output.what);
+    }
+    paths.push(path);
   }
-  const existing = await lstat(resolved).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
-    throw ioError('use', output, error);
+  return paths;
+}
+
+const identityOf = ({ dev, ino }: { dev: number; ino: number }): string => `${dev}:${ino}`;
+
+async function checkOne(output: WantedOutput, inputFiles: ReadonlySet<string>) {
+  const directory = dirname(output.path);
+  const resolved = await realpath(directory).catch((cause) => {
+    throw ioError('use the output directory', directory, cause);
   });
-  if (!existing) return resolved;
-  if (existing.isDirectory() || !existing.isFile()) {
+  const path = join(resolved, basename(output.path));
+  if (path.endsWith(UNDO_SUFFIX) || path.endsWith(`${UNDO_SUFFIX}.part`)) {
     throw new Elf2dmpError({
-      code: 'output-not-a-file',
-      kind: 'io-permanent',
-      message: existing.isDirectory() ? 'the output is a directory' : 'the output exists and is not a regular file',
-      file: output,
-      hint: 'name a new file for the dump',
+      code: 'output-is-journal',
+      kind: 'usage',
+      message: 'the name is that of an undo journal, which a conversion in place needs',
+      file: output.path,
+      hint: 'name another file',
     });
   }
-  // fstat(0) for standard input: `elf2dmp - FILE < FILE`.
-  const source = input === '-' ? fstatSync(0) : await stat(input).catch(() => undefined);
-  if (source && source.dev === existing.dev && source.ino === existing.ino) {
+  const existing = await statUnlessMissing(path, output.path);
+  if (!existing) return { path, existing };
+  if (!existing.isFile()) {
+    throw notAFile(
+      output.path,
+      existing.isDirectory() ? 'the output is a directory' : 'the output exists and is not a regular file',
+    );
+  }
+  if (inputFiles.has(identityOf(existing))) {
     throw new Elf2dmpError({
       code: 'output-is-input',
       kind: 'usage',
       message: 'the output is the input',
-      file: output,
-      hint: 'name another file for the dump',
+      file: output.path,
+      hint: 'name another file',
     });
   }
-  if (!force) throw outputExists(output);
-  return resolved;
+  await checkExisting(path, output);
+  return { path, existing };
 }
+
+const notAFile = (file: string, message: string) =>
+  new Elf2dmpError({ code: 'output-not-a-file', kind: 'io-permanent', message, file, hint: 'name a new file' });
+
+function statUnlessMissing(path: string, name: string) {
+  return lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw ioError('use', name, error);
+  });
+}
+
+/** Refuses an existing file that must not be replaced. */
+async function checkExisting(path: string, { path: name, force, ours }: WantedOutput): Promise<void> {
+  const head = await readHead(path).catch((cause) => {
+    // What can't be read can't be recognised either.
+    if (!force && !ours) return Buffer.alloc(0);
+    throw ioError('read', name, cause);
+  });
+  if (ours?.(head)) return;
+  if (!force) throw outputExists(name);
+  const kind = await memoryDumpKind(head);
+  if (kind === undefined && !(await statUnlessMissing(path + UNDO_SUFFIX, name))) return;
+  throw new Elf2dmpError({
+    code: 'output-is-memory-dump',
+    kind: 'io-permanent',
+    message:
+      kind === undefined
+        ? 'the output was converted in place, and its undo journal can restore the guest memory dump that it was'
+        : `the output is ${kind}, which may be the only copy of a guest's memory: --force does not replace it`,
+    file: name,
+    hint: kind === undefined ? 'restore it with `elf2dmp --undo`, or remove both first' : 'remove it first',
+  });
+}
+
+function twice(other: string, { what, path }: WantedOutput): Elf2dmpError {
+  return new Elf2dmpError({
+    code: 'output-twice',
+    kind: 'usage',
+    message: `${other} and ${what} name the same file`,
+    file: path,
+    hint: 'name another file',
+  });
+}
+
+/** The first bytes of a file, enough to recognise it. Throws what the file system throws. */
+export async function readHead(path: string): Promise<Buffer> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD), 0, HEAD, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
+
+const HEAD = 64 * KIB;
 
 /** The error for an output that must not be replaced. */
 export const outputExists = (output: string) =>
@@ -80,31 +184,120 @@ export async function writeThenPublish(
   options: PublishOptions,
   write: (file: FileHandle, name: string) => Promise<void>,
 ): Promise<void> {
-  const temporary = temporaryFor(output);
-  const file = await open(
-    temporary,
-    constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-    options.mode ?? 0o600,
-  ).catch((cause) => {
-    throw ioError('create', temporary, cause);
-  });
-  let kept = false;
+  if (options.together) return options.together.write(output, options, write);
+  await publishTogether(options.signal, (publication) => publication.write(output, options, write));
+}
+
+/**
+ * Publishes what `work` writes: all of it or, if anything fails, nothing. Only a kill in the middle of the renames can
+ * leave a part of the files; the first that was written comes last, so that it stands for all.
+ */
+export async function publishTogether<T>(
+  signal: AbortSignal | undefined,
+  work: (publication: Publication) => Promise<T>,
+): Promise<T> {
+  const publication = new Publication();
   try {
-    try {
-      await write(file, temporary);
-      await file.sync().catch((cause) => {
-        throw ioError('write to disk', temporary, cause);
-      });
-    } finally {
-      await file.close();
-    }
-    options.signal?.throwIfAborted();
-    options.beforePublish?.();
-    await publish(temporary, output, options.force ?? false);
-    kept = true;
-  } finally {
-    if (!kept) await unlink(temporary).catch(() => undefined);
+    const result = await work(publication);
+    signal?.throwIfAborted();
+    await publication.publish();
+    return result;
+  } catch (error) {
+    await publication.discard();
+    throw error;
   }
+}
+
+interface Staged {
+  temporary: string;
+  output: string;
+  force: boolean;
+}
+
+/** Files that are complete and on disk under temporary names, and get their own names together. */
+export class Publication {
+  readonly #staged: Staged[] = [];
+
+  /** Writes a file of the publication. Throws `Elf2dmpError`. */
+  async write(
+    output: string,
+    { force = false, mode = 0o600, signal, beforePublish }: PublishOptions,
+    write: (file: FileHandle, name: string) => Promise<void>,
+  ): Promise<void> {
+    const temporary = temporaryFor(output);
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+    const file = await open(temporary, flags, mode).catch((cause) => {
+      throw ioError('create', temporary, cause);
+    });
+    const staged = { temporary, output, force };
+    this.#staged.push(staged);
+    try {
+      try {
+        await write(file, temporary);
+        await file.sync().catch((cause) => {
+          throw ioError('write to disk', temporary, cause);
+        });
+      } finally {
+        await file.close();
+      }
+      signal?.throwIfAborted();
+      beforePublish?.();
+    } catch (error) {
+      this.#staged.splice(this.#staged.indexOf(staged), 1);
+      await remove(temporary);
+      throw error;
+    }
+  }
+
+  /** Where an output's bytes are until it is published. */
+  fileOf(output: string): string {
+    return this.#staged.find((staged) => staged.output === output)?.temporary ?? output;
+  }
+
+  /** Gives all files their names, or none. Throws `Elf2dmpError`. */
+  async publish(): Promise<void> {
+    const back: (() => Promise<void>)[] = [];
+    const former: string[] = [];
+    const files = this.#staged.toReversed();
+    try {
+      for (const [i, { temporary, output, force }] of files.entries()) {
+        // Nothing can fail after the last.
+        const kept = force && i < files.length - 1 ? await keepFormer(output) : undefined;
+        if (kept !== undefined) former.push(kept);
+        await publish(temporary, output, force);
+        back.push(() => (kept === undefined ? remove(output) : rename(kept, output).catch(() => undefined)));
+      }
+    } catch (error) {
+      for (const undo of back.reverse()) await undo();
+      throw error;
+    } finally {
+      for (const file of former) await remove(file);
+    }
+    this.#staged.length = 0;
+  }
+
+  /** Removes what was not published. */
+  async discard(): Promise<void> {
+    for (const { temporary } of this.#staged.splice(0)) await remove(temporary);
+  }
+}
+
+const remove = (path: string): Promise<void> => unlink(path).catch(() => undefined);
+
+/** A second name for the file that is about to be replaced; undefined if there is none. */
+async function keepFormer(output: string): Promise<string | undefined> {
+  const kept = temporaryFor(output);
+  try {
+    await link(output, kept);
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    if (!NO_HARD_LINKS.has(code)) throw ioError('keep', output, error);
+    await rename(output, kept).catch((cause) => {
+      throw ioError('keep', output, cause);
+    });
+  }
+  return kept;
 }
 
 /**
@@ -117,10 +310,27 @@ export async function writeNewFile(output: string, content: Buffer, options: Pub
 }
 
 /**
- * Replaces a small file of ours as a whole, or creates it; readable for whom the umask allows. Throws `Elf2dmpError`.
+ * Replaces a small file of ours as a whole, or creates it; readable for whom the umask allows. The caller knows that it
+ * is ours: by `checkOutputs`, or because it was read. Throws `Elf2dmpError`.
  */
 export const replaceFile = (file: string, text: string): Promise<void> =>
   writeNewFile(file, Buffer.from(text), { force: true, mode: 0o666 });
+
+/**
+ * Opens a file that grows, or creates it, without changing it yet: the caller looks whether it is ours. It is a regular
+ * file. Throws `Elf2dmpError`.
+ */
+export function openForAppending(path: string): number {
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o666);
+    if (fstatSync(fd).isFile()) return fd;
+  } catch (cause) {
+    throw ioError('use', path, cause);
+  }
+  closeSync(fd);
+  throw notAFile(path, 'the output exists and is not a regular file');
+}
 
 /** Writes all of `bytes`, however few the system takes at once. Throws `Elf2dmpError`. */
 export async function writeAll(file: FileHandle, name: string, bytes: Buffer, position: number): Promise<void> {

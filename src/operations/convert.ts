@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
-import { checkOutput } from '../files/publish.ts';
+import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
@@ -15,7 +15,7 @@ import { checkInput } from '../readers/input.ts';
 import { type ConversionReport, reportDump } from '../report/conversion.ts';
 import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
-import { writePatchFile } from '../report/patch-file.ts';
+import { encodePatchFile } from '../report/patch-file.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { reportWindows } from '../report/windows.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
@@ -48,41 +48,70 @@ export interface Converted {
   page: PageData | undefined;
 }
 
-/** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
-export async function convert(options: ConvertOptions): Promise<ConversionReport> {
-  return (await convertAndDescribe(options, { page: false })).report;
+/** What goes with a conversion besides its dump. */
+export interface Wanted {
+  /** Also return what a report for people shows. */
+  page?: boolean | undefined;
+  /** A file with such a report, published together with the dump. */
+  pageFile?: { path: string; force: boolean; render: (page: PageData) => Promise<string> } | undefined;
+  /** Asked when everything is on disk, with the file that becomes the dump; may throw to refuse it. */
+  approve?: ((file: string) => Promise<void>) | undefined;
 }
 
-/**
- * As `convert`.
- *
- * @param wanted.page also what a report for people shows
- */
-export async function convertAndDescribe(options: ConvertOptions, wanted: { page: boolean }): Promise<Converted> {
+/** Converts one dump. Throws `Elf2dmpError`; then nothing was written under the output's name. */
+export async function convert(options: ConvertOptions): Promise<ConversionReport> {
+  return (await convertAndDescribe(options, {})).report;
+}
+
+/** As `convert`: dump, list of patches and page get their names together, or none does. */
+export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted): Promise<Converted> {
   const started = performance.now();
-  const { input, output, force = false, onProgress } = options;
+  const { input, output, force = false, signal, onProgress } = options;
   if (options.compress !== undefined) checkCompression(options.compress);
   if (typeof input === 'string') checkInput(input);
-  const target = await checkOutput(output, nameOf(input), force);
-  const patchTarget = await checkPatchFile(options, target);
+  const targets = await checkTargets(options, wanted);
   onProgress?.({ phase: 'open' });
   const opening = {
     // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
-    spoolDirectory: dirname(target),
+    spoolDirectory: dirname(targets.dump),
     ...withProgress(options),
   };
-  return withGuest(input, opening, async (guest) => {
-    const { windows } = guest;
-    refuseCrashDump(guest);
-    options.signal?.throwIfAborted();
-    const conversion = await makeDump(windows, options, target);
-    if (patchTarget !== undefined) {
-      await writePatchFile(patchTarget, conversion.plan, { input: guest.input, output }, force);
-    }
-    const checked = await checkWritten(guest, conversion, options);
-    const report = { ...reportConversion(guest, conversion, output), seconds: secondsSince(started), ...checked };
-    return { report, page: wanted.page ? await describeConverted(windows, conversion, report) : undefined };
-  });
+  return withGuest(input, opening, (guest) =>
+    publishTogether(signal, async (together) => {
+      const { windows } = guest;
+      refuseCrashDump(guest);
+      signal?.throwIfAborted();
+      const conversion = await makeDump(windows, options, { target: targets.dump, together });
+      if (targets.patches !== undefined) {
+        const content = encodePatchFile(conversion.plan, { input: guest.input, output });
+        await writeNewFile(targets.patches, content, { force, together });
+      }
+      const file = together.fileOf(targets.dump);
+      const checked = await checkWritten(guest, conversion, file, options);
+      const report = { ...reportConversion(guest, conversion, output), seconds: secondsSince(started), ...checked };
+      const { page, pageFile } = wanted;
+      const data = page || pageFile ? await describeConverted(windows, conversion, report) : undefined;
+      if (pageFile && data && targets.page !== undefined) {
+        const content = Buffer.from(await pageFile.render(data));
+        await writeNewFile(targets.page, content, { force: pageFile.force, together });
+      }
+      await wanted.approve?.(file);
+      return { report, page: data };
+    }),
+  );
+}
+
+/** Checks all files that a conversion writes. */
+async function checkTargets({ input, output, patches, force = false }: ConvertOptions, { pageFile }: Wanted) {
+  const outputs: WantedOutput[] = [{ what: 'OUTPUT', path: output, force }];
+  if (patches !== undefined) outputs.push({ what: '--patches', path: patches, force });
+  if (pageFile) outputs.push({ what: '--report', path: pageFile.path, force: pageFile.force });
+  const paths = await checkOutputs(outputs, [nameOf(input)]);
+  return {
+    dump: paths[0]!,
+    patches: patches === undefined ? undefined : paths[1],
+    page: pageFile ? paths.at(-1) : undefined,
+  };
 }
 
 /** The options for opening and locating, with their progress as a conversion's. */
@@ -151,39 +180,33 @@ function refuseCrashDump({ image }: Guest): void {
   });
 }
 
-/** The path of the patch file with links resolved, if one is wanted. */
-async function checkPatchFile({ patches, input, force = false }: ConvertOptions, target: string) {
-  if (patches === undefined) return undefined;
-  const resolved = await checkOutput(patches, nameOf(input), force);
-  if (resolved !== target) return resolved;
-  throw new Elf2dmpError({
-    code: 'patches-is-output',
-    kind: 'usage',
-    message: 'the file for the patches is the output',
-    file: patches,
-    hint: 'name another file for the patches',
-  });
-}
-
-/** Verifies and hashes the finished dump, if that was asked for. */
 async function checkWritten(
   { input, image, windows }: Guest,
   { plan: { extents, patches, prefix } }: Conversion,
+  file: string,
   { output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
 ): Promise<Pick<ConversionReport, 'verification' | 'sha256'>> {
   const verification = verify
     ? await verifyDump(
-        output,
+        file,
         { image, windows, extents, patches, prefix, patched: patch },
         { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
       )
     : null;
-  const sha256 = hash ? { input: await sha256OfInput(input, signal), dump: await sha256OfFile(output, signal) } : null;
+  // It was read under its temporary name.
+  if (verification) verification.dump.path = output;
+  const sha256 = hash ? { input: await sha256OfInput(input, signal), dump: await sha256OfFile(file, signal) } : null;
   return { verification, sha256 };
 }
 
+/** Where the dump goes, and what it is published with. */
+interface Destination {
+  target: string;
+  together: Publication;
+}
+
 /** Writes the dump in the way that is asked for. */
-async function makeDump(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
+async function makeDump(windows: Windows, options: ConvertOptions, target: Destination): Promise<Conversion> {
   const { reflink = 'never' } = options;
   if (reflink === 'never') return copy(windows, options, target);
   const shared = await share(windows, options, target);
@@ -202,13 +225,14 @@ async function makeDump(windows: Windows, options: ConvertOptions, target: strin
   return { ...copied, diagnostics: [...copied.diagnostics, { severity: 'warning', code: 'copied', message }] };
 }
 
-async function copy(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion> {
+async function copy(windows: Windows, options: ConvertOptions, { target, together }: Destination): Promise<Conversion> {
   const { onProgress, compress } = options;
   const { image } = windows;
   const planned = await planCopy(windows, options);
   if (options.strict) refuseLosses(image, planned);
   const emitOptions = {
     force: options.force,
+    together,
     sparse: options.sparse,
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
@@ -241,7 +265,11 @@ async function planCopy(windows: Windows, options: ConvertOptions): Promise<Plan
 }
 
 /** Writes a dump that shares the input's pages; a reason where it has to be copied. */
-async function share(windows: Windows, options: ConvertOptions, target: string): Promise<Conversion | Reason> {
+async function share(
+  windows: Windows,
+  options: ConvertOptions,
+  { target, together }: Destination,
+): Promise<Conversion | Reason> {
   const { image } = windows;
   const choices = unsharable(options);
   if (choices) return choices;
@@ -250,7 +278,7 @@ async function share(windows: Windows, options: ConvertOptions, target: string):
   const planned = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
   if (options.strict) refuseLosses(image, planned);
   const { force, signal } = options;
-  const obstacle = await emitReflink(planned.plan, pages, target, { force, signal });
+  const obstacle = await emitReflink(planned.plan, pages, target, { force, signal, together });
   return obstacle ?? { ...planned, written: { how: 'shared' } };
 }
 

@@ -2,6 +2,7 @@
 import { type Diagnostic, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { FILE_CALLS } from '../files/file-calls.ts';
+import { checkOutputs, publishTogether, writeNewFile } from '../files/publish.ts';
 import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -21,6 +22,7 @@ import {
   refuseLosses,
   reportConversion,
   secondsSince,
+  type Wanted,
   withProgress,
 } from './convert.ts';
 import { Guest } from './guest.ts';
@@ -42,20 +44,18 @@ export interface InPlaceOptions
  * @param calls for tests
  */
 export async function convertInPlace(options: InPlaceOptions, calls = FILE_CALLS): Promise<ConversionReport> {
-  return (await convertInPlaceAndDescribe(options, { page: false }, calls)).report;
+  return (await convertInPlaceAndDescribe(options, {}, calls)).report;
 }
 
-/**
- * As `convertInPlace`.
- *
- * @param wanted.page also what a report for people shows
- */
+/** As `convertInPlace`: file and page become what they shall be together, or neither does. */
 export async function convertInPlaceAndDescribe(
   options: InPlaceOptions,
-  wanted: { page: boolean },
+  wanted: Pick<Wanted, 'page' | 'pageFile'>,
   calls = FILE_CALLS,
 ): Promise<Converted> {
   const started = performance.now();
+  const { pageFile } = wanted;
+  const [pageTarget] = pageFile ? await checkOutputs([{ what: '--report', ...pageFile }], [options.file]) : [];
   options.onProgress?.({ phase: 'open' });
   const file = await InPlaceFile.open(options.file, calls);
   try {
@@ -89,8 +89,21 @@ export async function convertInPlaceAndDescribe(
       if (options.strict) refuseLosses(guest.image, conversion);
       // Afterwards the guest's memory is elsewhere in the file, and partly changed.
       const report = reportConversion(guest, conversion, options.file);
-      const page = wanted.page ? await describeConverted(guest.windows, conversion, report) : undefined;
-      await file.convert(conversion.plan, pages, options.signal);
+      const page = wanted.page || pageFile ? await describeConverted(guest.windows, conversion, report) : undefined;
+      const work = () => file.convert(conversion.plan, pages, options.signal);
+      if (!pageFile || !page || pageTarget === undefined) await work();
+      else {
+        const content = Buffer.from(await pageFile.render(page));
+        let converted = false;
+        await publishTogether(undefined, async (together) => {
+          await writeNewFile(pageTarget, content, { force: pageFile.force, together });
+          await work();
+          converted = true;
+        }).catch(async (error) => {
+          if (converted) await file.undo();
+          throw error;
+        });
+      }
       report.seconds = secondsSince(started);
       return { report, page };
     } finally {

@@ -2,10 +2,11 @@
  * The changes of a conversion as a JSON file, with the bytes that were there: enough to undo them, and to verify the
  * dump against its input later without finding Windows again.
  */
+
 import { readFile, stat } from 'node:fs/promises';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { toJson } from '../core/json.ts';
 import { bytes, hex, hex64, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
-import { writeNewFile } from '../files/publish.ts';
 import type { Extent } from '../memory/runs.ts';
 import { type Patch, sha256 } from '../plan/patches.ts';
 import { TOOL } from '../version.ts';
@@ -20,13 +21,8 @@ export interface PatchFile {
   patches: readonly Patch[];
 }
 
-/** @param path as `checkOutput` returned it */
-export async function writePatchFile(
-  path: string,
-  { extents, patches }: PatchFile,
-  files: { input: string; output: string },
-  force: boolean,
-): Promise<void> {
+/** A list of patches as a file. */
+export function encodePatchFile({ extents, patches }: PatchFile, files: { input: string; output: string }): Buffer {
   const data = {
     schema: SCHEMA.patches,
     tool: TOOL,
@@ -41,10 +37,10 @@ export async function writePatchFile(
       bytes: p.bytes.toString('hex'),
     })),
   };
-  await writeNewFile(path, Buffer.from(`${JSON.stringify(data, null, 2)}\n`), { force });
+  return Buffer.from(`${toJson(data, 2)}\n`);
 }
 
-/** Throws `Elf2dmpError` where the file can't be read or is not what `writePatchFile` writes. */
+/** Throws `Elf2dmpError` where the file can't be read or is not what `encodePatchFile` makes. */
 export async function readPatchFile(path: string): Promise<PatchFile> {
   const fail = (message: string, field?: string) =>
     new Elf2dmpError({

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { Elf2dmpError } from '../core/errors.ts';
+import { UNDO_SUFFIX } from '../files/publish.ts';
 import { VERSION } from '../version.ts';
 
 export interface UndoJournal {
@@ -26,7 +27,7 @@ export interface UndoJournal {
   patched: readonly { offset: number; original: Buffer }[];
 }
 
-export const journalPath = (file: string): string => `${file}.elf2dmp-undo`;
+export const journalPath = (file: string): string => `${file}${UNDO_SUFFIX}`;
 
 const FORMAT = 'elf2dmp-undo';
 const FORMAT_VERSION = 1;

@@ -187,8 +187,13 @@ describe('elf2dmp batch', () => {
     writeFileSync(outputs[1]!, changed);
     expect((await run()).stdout).toMatch(/^good +2 +2 /m);
     expect((await run('--recheck')).stdout).toMatch(/^good +2 +1 /m);
-    truncateSync(outputs[0]!, 4096);
+    truncateSync(outputs[0]!, 1 << 20);
     expect((await run()).stdout).toMatch(/^good +2 +1 /m);
+    // Nothing shows any more that it was ours.
+    truncateSync(outputs[0]!, 4096);
+    expect((await run()).code).toBe(6);
+    expect(readFileSync(outputs[0]!)).toHaveLength(4096);
+    expect((await run('--force')).stdout).toMatch(/^good +2 +1 /m);
     expect(outputs.map((name) => readFileSync(name).equals(dumps[outputs.indexOf(name)]!))).toEqual([true, true]);
     expect((await run('--type', 'bitmap')).stdout).toMatch(/^good +2 +0 /m);
   });

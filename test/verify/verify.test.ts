@@ -353,7 +353,7 @@ describe('the list of patches', () => {
   it('is never put over another file without force, nor over the dump', async () => {
     const output = join(dir, 'other.dmp');
     await expect(convert({ input, output, patches })).rejects.toMatchObject({ code: 'output-exists' });
-    await expect(convert({ input, output, patches: output })).rejects.toMatchObject({ code: 'patches-is-output' });
+    await expect(convert({ input, output, patches: output })).rejects.toMatchObject({ code: 'output-twice' });
     await expect(convert({ input, output, patches: input, force: true })).rejects.toMatchObject({
       code: 'output-is-input',
     });

@@ -1,17 +1,29 @@
 /** `elf2dmp batch`: merges command line and configuration, runs the batch and prints its results. */
 import { existsSync, statSync } from 'node:fs';
-import { mkdir, readdir } from 'node:fs/promises';
+import { mkdir, readdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { DEFAULT_NAME, type JobOptions, pageOf, planBatch, type Shard, shardOf } from '../../batch/plan.ts';
-import { ReportFile, writeJunit } from '../../batch/report.ts';
+import { basename, dirname, join, resolve } from 'node:path';
+import { lockOutputs } from '../../batch/lock.ts';
+import {
+  type BatchJob,
+  DEFAULT_NAME,
+  type JobOptions,
+  pageOf,
+  planBatch,
+  type Shard,
+  shardOf,
+  sidecarOf,
+} from '../../batch/plan.ts';
+import { isOurJunit, mayBeReport, ReportFile, writeJunit } from '../../batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
 import { bytes } from '../../core/units.ts';
+import { checkOutputs, type WantedOutput, writeNewFile } from '../../files/publish.ts';
 import { checkTogether } from '../../options/check.ts';
 import { type OptionName, ROWS } from '../../options/table.ts';
 import type { GivenValues } from '../../options/values.ts';
+import { isOurPage } from '../../report/page-mark.ts';
 import { type BatchConfig, readConfig } from '../config.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { withDefaults } from '../job.ts';
@@ -52,23 +64,28 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
     if (args['space-check'] && need.needed > need.free) throw noSpace(need);
   }
 
-  const { junit } = settings;
-  if (junit !== undefined) await makeDirectory(dirname(junit));
-  const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
-  const progress = new BatchProgress(process.stderr, standings, args.quiet);
+  const outputs = await checkBatchFiles(settings, shard, all);
+  await makeDirectory(settings.plan.out);
+  const lock = await lockOutputs(settings.plan.out, shard);
   const started = performance.now();
   let results: JobResult[];
-  progress.start();
   try {
-    results = await runBatch(jobs, { ...settings.run, signal, onEvent: (event) => progress.on(event) }, (record) =>
-      report?.add(record),
-    );
+    const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
+    const progress = new BatchProgress(process.stderr, standings, args.quiet);
+    progress.start();
+    try {
+      results = await runBatch(jobs, { ...settings.run, signal, onEvent: (event) => progress.on(event) }, (record) =>
+        report?.add(record),
+      );
+    } finally {
+      progress.stop();
+      report?.close();
+    }
+    if (outputs.junit !== undefined) await writeJunit(outputs.junit, results);
+    if (outputs.index !== undefined) await writeIndex(outputs.index, settings.plan.out, results);
   } finally {
-    progress.stop();
-    report?.close();
+    await lock.release();
   }
-  if (junit !== undefined) await writeJunit(junit, results);
-  if (settings.run.html) await writeIndex(settings.plan.out, shard, results);
   if (!args.quiet) process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
   signal.throwIfAborted();
   return exitCodeOf(results);
@@ -96,6 +113,8 @@ function settingsOf({ names, raw, values }: Given) {
       exclude: config.exclude,
       name: args.name ?? config.name ?? DEFAULT_NAME,
       options: { ...optionsOf(config.options, base), ...optionsOf(raw, process.cwd()) },
+      /** Files that say what to do. */
+      read: [configFile, manifest].flatMap((file) => (file === undefined ? [] : [resolve(file)])),
       overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
     },
     run: {
@@ -109,6 +128,7 @@ function settingsOf({ names, raw, values }: Given) {
       html: args.html ?? config.html ?? false,
       recheck: args.recheck ?? false,
       retryFailed: args['retry-failed'] ?? false,
+      out,
       exitCodeOf: (error: Elf2dmpError) => EXIT_OF_KIND[error.kind],
     },
     report: reportPlace(args.report ?? config.report, place(args.report, config.report)),
@@ -136,28 +156,59 @@ function optionsOf(given: Readonly<Partial<Record<OptionName, unknown>>> = {}, b
 }
 
 /** In a directory each shard has a file of its own, because NFS cannot append atomically; together they are one report. */
-async function openReport({ path, isDirectory }: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
-  await makeDirectory(isDirectory ? path : dirname(path));
-  if (!isDirectory) return ReportFile.open(path);
-  const file = join(path, shard ? `report-${shard.index}-of-${shard.count}.jsonl` : 'report.jsonl');
-  const files = (await readdir(path)).filter((name) => name.endsWith('.jsonl')).map((name) => join(path, name));
+const reportFile = ({ path, isDirectory }: ReportPlace, shard: Shard | undefined): string =>
+  isDirectory ? join(path, shard ? `report-${shard.index}-of-${shard.count}.jsonl` : 'report.jsonl') : path;
+
+async function openReport(place: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
+  const file = reportFile(place, shard);
+  if (!place.isDirectory) return ReportFile.open(file);
+  const files = (await readdir(place.path)).filter((name) => name.endsWith('.jsonl'));
   return ReportFile.open(
     file,
-    files.filter((other) => other !== file),
+    files.map((name) => join(place.path, name)).filter((other) => other !== file),
   );
 }
 
 /** Lists only this shard's dumps: it knows nothing of the others. */
-async function writeIndex(out: string, shard: Shard | undefined, results: readonly JobResult[]): Promise<void> {
-  const [{ renderIndex }, { writeNewFile }] = await Promise.all([
-    import('../html/index-page.ts'),
-    import('../../files/publish.ts'),
-  ]);
+async function writeIndex(file: string, out: string, results: readonly JobResult[]): Promise<void> {
+  const { renderIndex } = await import('../html/index-page.ts');
   const outputs = results.map(({ job }) => job.output).filter((output) => existsSync(pageOf(output)));
   const text = renderIndex(results, out, new Map(outputs.map((output) => [output, pageOf(output)])));
-  const name = shard ? `elf2dmp-index-${shard.index}-of-${shard.count}.html` : 'elf2dmp-index.html';
-  await makeDirectory(out);
-  await writeNewFile(join(out, name), Buffer.from(text), { force: true });
+  await writeNewFile(file, Buffer.from(text), { force: true });
+}
+
+/**
+ * Refuses, before the first job, files of the batch that would replace inputs, jobs' outputs, each other, or what is
+ * not ours. Throws `Elf2dmpError`.
+ */
+async function checkBatchFiles(
+  { plan, run: { force, html }, report, junit }: ReturnType<typeof settingsOf>,
+  shard: Shard | undefined,
+  jobs: readonly BatchJob[],
+): Promise<{ junit: string | undefined; index: string | undefined }> {
+  const part = shard ? `-${shard.index}-of-${shard.count}` : '';
+  const index = html ? join(plan.out, `elf2dmp-index${part}.html`) : undefined;
+  const wanted: WantedOutput[] = [];
+  if (junit !== undefined) wanted.push({ what: '--junit', path: junit, force, ours: isOurJunit });
+  if (index !== undefined) wanted.push({ what: 'the index', path: index, force, ours: isOurPage });
+  // Lines are appended to it: force does not replace it.
+  if (report !== undefined)
+    wanted.push({ what: '--report', path: reportFile(report, shard), force: false, ours: mayBeReport });
+  for (const { path } of wanted) await makeDirectory(dirname(path));
+  const made = jobs.flatMap(({ output }) => [output, sidecarOf(output), pageOf(output)]);
+  const read = [...jobs.map(({ input }) => input), ...plan.read];
+  await checkOutputs(wanted, [...read, ...made]);
+  const claimed = new Set(await Promise.all(made.map(realName)));
+  for (const { what, path } of wanted) {
+    if (claimed.has(await realName(path))) throw usage(`${what} names a file that a job writes: ${path}`);
+  }
+  return { junit, index };
+}
+
+/** The path with its directory's links resolved as far as it exists. */
+async function realName(path: string): Promise<string> {
+  const directory = await realpath(dirname(path)).catch(() => dirname(path));
+  return join(directory, basename(path));
 }
 
 async function makeDirectory(directory: string): Promise<void> {

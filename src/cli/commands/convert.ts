@@ -1,13 +1,14 @@
 /** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
-import { realpathSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import type { Progress } from '../../operations/convert.ts';
+
+import { approvalOfBatch } from '../../batch/approval.ts';
+import { toJson } from '../../core/json.ts';
+import type { Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
 import { STANDARD_INPUT } from '../../options/choices.ts';
 import { rowsOf } from '../../options/table.ts';
 import type { CommandValues } from '../../options/values.ts';
 import { EXIT } from '../exit-codes.ts';
-import { pageWriter } from '../html/write-page.ts';
+import { renderReportPage } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
@@ -42,24 +43,19 @@ async function runConversion(
   values: Given['values'],
   signal: AbortSignal,
 ): Promise<number> {
-  const { json, quiet, verbose, force, patches } = args;
+  const { json, quiet, verbose, force } = args;
   const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
   try {
-    refuseOneFileTwice({
-      OUTPUT: 'output' in target ? target.output : target.inPlace,
-      '--report': args.report,
-      '--patches': patches,
-    });
-    const writePage =
-      args.report === undefined
-        ? undefined
-        : await pageWriter(args.report, 'inPlace' in target ? target.inPlace : target.input, force);
+    const path = args.report;
+    const wanted: Wanted = {
+      pageFile: path === undefined ? undefined : { path, force, render: renderReportPage },
+      approve: approvalOfBatch(),
+    };
     const common = {
       signal,
       onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
     };
-    const wanted = { page: writePage !== undefined };
-    const { report, page } =
+    const { report } =
       'inPlace' in target
         ? await (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
             { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
@@ -79,36 +75,16 @@ async function runConversion(
             },
             wanted,
           );
-    if (page) await writePage?.(page);
     line?.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
     if (report.verification) writeFindings(report.verification, quiet);
-    if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+    if (json) process.stdout.write(`${toJson(report, 2)}\n`);
     else if (!quiet) process.stdout.write(renderReport(report, verbose));
     if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
     return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
   } finally {
     line?.clear();
   }
-}
-
-/** Refuses two outputs with one real path. */
-function refuseOneFileTwice(files: Record<string, string | undefined>): void {
-  const named = Object.entries(files).flatMap(([what, path]) => {
-    if (path === undefined) return [];
-    const directory = dirname(resolve(path));
-    let real = directory;
-    try {
-      real = realpathSync(directory);
-    } catch {
-      // Missing: the error comes where it is used.
-    }
-    return [{ what, path: join(real, basename(path)) }];
-  });
-  named.forEach(({ what, path }, i) => {
-    const other = named.slice(0, i).find((earlier) => earlier.path === path);
-    if (other) throw usage(`${other.what} and ${what} name the same file`);
-  });
 }
 
 /** Throws `Elf2dmpError` (kind `usage`). */

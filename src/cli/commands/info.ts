@@ -1,4 +1,6 @@
 /** `elf2dmp info FILE`: describes a dump and the guest in it. */
+
+import { toJson } from '../../core/json.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { checkTogether } from '../../options/check.ts';
 import type { InfoReport } from '../../report/input.ts';
@@ -19,7 +21,7 @@ export function infoJob({ names: [file], values }: Given): Job {
   const { json, verbose } = args;
   const render = async (report: InfoReport): Promise<string> => {
     if (args['symbols-needed']) return (await import('../text/symbols-needed.ts')).symbolsNeeded(report);
-    return json ? `${JSON.stringify(report, null, 2)}\n` : renderInfo(report);
+    return json ? `${toJson(report, 2)}\n` : renderInfo(report);
   };
   const inspection: InspectOptions = {
     input: file!,

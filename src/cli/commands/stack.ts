@@ -1,5 +1,7 @@
 /** `elf2dmp stack FILE`: shows each processor's stack. */
+
 import { printable } from '../../core/errors.ts';
+import { toJson } from '../../core/json.ts';
 import type { FrameReport, StackReport } from '../../report/stacks.ts';
 import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
@@ -24,7 +26,7 @@ export function stackJob({ names: [file], values }: Given): Job {
         onSpool: quiet ? undefined : (spooling) => process.stderr.write(renderSpooling(spooling)),
       });
       writeDiagnostics(report.diagnostics, { quiet, verbose });
-      process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderStacks(report, verbose));
+      process.stdout.write(json ? `${toJson(report, 2)}\n` : renderStacks(report, verbose));
       return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
     },
   };

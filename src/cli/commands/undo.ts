@@ -1,4 +1,5 @@
 /** `elf2dmp --undo FILE`: restores a file converted in place. */
+import { toJson } from '../../core/json.ts';
 import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import { renderUndo } from '../text/render.ts';
@@ -14,7 +15,7 @@ export function undoJob(
     output: file,
     run: async () => {
       const report = await (await import('../../operations/in-place.ts')).undoInPlace({ file });
-      if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+      if (json) process.stdout.write(`${toJson(report, 2)}\n`);
       else if (!quiet) process.stdout.write(renderUndo(report));
       return EXIT.good;
     },

@@ -1,4 +1,5 @@
 /** `elf2dmp verify FILE`: checks a crash dump by itself or against its input. */
+import { toJson } from '../../core/json.ts';
 import type { VerifyOptions } from '../../operations/verify.ts';
 import { STANDARD_INPUT } from '../../options/choices.ts';
 import { EXIT } from '../exit-codes.ts';
@@ -36,7 +37,7 @@ export function verifyJob({ names: [dump], values }: Given): Job {
         });
         line?.clear();
         writeFindings(report, quiet);
-        if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+        if (json) process.stdout.write(`${toJson(report, 2)}\n`);
         else if (!quiet) {
           const { sha256 } = report;
           const hashes = sha256

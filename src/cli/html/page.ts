@@ -3,6 +3,7 @@
 import { bytes, hex } from '../../core/units.ts';
 import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memory-picture.ts';
 import type { PageData } from '../../report/page.ts';
+import { PAGE_MARK } from '../../report/page-mark.ts';
 import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
 import type { CrashReport } from '../../report/windows.ts';
@@ -17,7 +18,7 @@ import {
   WHOSE,
 } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
-import { type Html, html } from './html.ts';
+import { Html, html } from './html.ts';
 import { STYLE } from './style.ts';
 
 export function renderPage(data: PageData): string {
@@ -48,12 +49,15 @@ ${data.evidence.length > 0 && section('How it was found', evidence(data.evidence
   return document(name, body);
 }
 
+const MARK = new Html(PAGE_MARK);
+
 /** The page's frame. Its policy allows no scripts, even if a guest's text broke out of the markup. */
 export function document(title: string, body: Html): string {
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+${MARK}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">

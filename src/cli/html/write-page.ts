@@ -1,6 +1,11 @@
 /** Writes `--report FILE`: its path is checked first, the file is written last. */
 import type { PageData } from '../../report/page.ts';
 
+/** The page's text. Loaded when it is needed: most runs make none. */
+export async function renderReportPage(page: PageData): Promise<string> {
+  return (await import('./page.ts')).renderPage(page);
+}
+
 /**
  * Throws `Elf2dmpError` where the file can't become the report.
  *
@@ -13,10 +18,9 @@ export async function pageWriter(
   force: boolean,
 ): Promise<(page: PageData) => Promise<void>> {
   // Loaded only when needed: most runs write no page.
-  const { checkOutput, writeNewFile } = await import('../../files/publish.ts');
-  const target = await checkOutput(path, input, force);
+  const { checkOutputs, writeNewFile } = await import('../../files/publish.ts');
+  const [target = path] = await checkOutputs([{ what: '--report', path, force }], [input]);
   return async (page) => {
-    const { renderPage } = await import('./page.ts');
-    await writeNewFile(target, Buffer.from(renderPage(page)), { force });
+    await writeNewFile(target, Buffer.from(await renderReportPage(page)), { force });
   };
 }
