@@ -2,10 +2,9 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
-import picomatch from 'picomatch';
-import { globSync, isDynamicPattern } from 'tinyglobby';
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { filesMatching, isGlob, matcher } from './glob.ts';
 
 /** Options of one conversion by their command-line names, without dashes. */
 export type JobOptions = Readonly<Record<string, string | boolean>>;
@@ -55,16 +54,7 @@ export interface Shard {
 }
 
 /** Files that elf2dmp itself writes: a search of a directory skips them. */
-const isOwn = picomatch([
-  '**/*.dmp',
-  '**/*.dmp.{gz,zst}',
-  '**/*.dmp*.json',
-  '**/*.jsonl',
-  '**/*.html',
-  '**/*.part',
-  '**/*.elf2dmp-undo',
-  '**/*.toml',
-]);
+const isOwn = matcher('**/*.{dmp,dmp.gz,dmp.zst,dmp*.json,jsonl,html,part,elf2dmp-undo,toml}', { hidden: true });
 
 interface Found {
   input: string;
@@ -77,12 +67,13 @@ export function planBatch(request: PlanRequest): BatchJob[] {
   const out = resolve(base, request.out);
   const found = request.paths.flatMap((path) => find(path, base, out));
   if (request.manifest !== undefined) found.push(...readManifest(resolve(base, request.manifest)));
-  const excluded = picomatch([...exclude], { dot: true });
+  const excluding = exclude.map((pattern) => matcher(pattern, { hidden: true }));
+  const excluded = (path: string) => excluding.some((matches) => matches(path));
   const wanted = new Map<string, Found>();
   for (const one of found) {
     if (!excluded(one.relative) && !wanted.has(one.input)) wanted.set(one.input, one);
   }
-  const matchers = overrides.map((o) => picomatch(o.match, { dot: true }));
+  const matchers = overrides.map((o) => matcher(o.match, { hidden: true }));
   const jobs = [...wanted.values()].map((one) => {
     const matching = overrides.filter((_, i) => matchers[i]!(one.relative));
     const name = matching.reduce((last, o) => o.name ?? last, request.name);
@@ -110,9 +101,9 @@ function find(path: string, base: string, out: string): Found[] {
       .map((name) => ({ input: join(full, name), relative: name }))
       .filter(({ input }) => out === full || !input.startsWith(`${out}${sep}`));
   }
-  if (stats || !isDynamicPattern(path)) return [{ input: full, relative: basename(full) }];
+  if (stats || !isGlob(path)) return [{ input: full, relative: basename(full) }];
   const { root, pattern } = splitGlob(path, base);
-  const names = globSync(pattern, { cwd: root, followSymbolicLinks: false, expandDirectories: false });
+  const names = filesMatching(root, pattern);
   if (names.length > 0) return names.map((name) => ({ input: join(root, name), relative: name }));
   throw planError(
     'batch-no-input',
@@ -136,7 +127,7 @@ function filesBelow(directory: string): string[] {
 /** The directories before the first special character, and the rest. */
 function splitGlob(path: string, base: string): { root: string; pattern: string } {
   const parts = path.split('/');
-  const first = parts.findIndex((part) => isDynamicPattern(part));
+  const first = parts.findIndex((part) => isGlob(part));
   return {
     root: resolve(base, parts.slice(0, first).join('/') || (isAbsolute(path) ? '/' : '.')),
     pattern: parts.slice(first).join('/'),
@@ -167,7 +158,7 @@ function outputOf(template: string, path: string, out: string): string {
   const dir = dirname(path);
   const values: Record<string, string> = { name, stem: stemOf(name), dir, relative: path };
   const filled = template.replace(/\{([^{}]*)\}/g, (_, key: string) => {
-    const value = values[key];
+    const value = Object.hasOwn(values, key) ? values[key] : undefined;
     if (value !== undefined) return value;
     throw planError(
       'batch-template',

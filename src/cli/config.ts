@@ -87,11 +87,23 @@ export function readConfig(file: string): BatchConfig {
     const place = line === undefined ? '' : ` in line ${line + 1}`;
     throw configError(file, `is not TOML${place}: ${message.split(/ at row| \n|\n/)[0]}`);
   }
+  refuseLargeIntegers(file, source);
   const result = config.safeParse(data);
   // The table determines both the schema and the type.
   if (result.success) return result.data as BatchConfig;
   const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data));
   throw configError(file, first, ...more);
+}
+
+/** Strings and comments, whose digits are no numbers. */
+const NO_NUMBERS = /"""[\s\S]*?"""|'''[\s\S]*?'''|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#.*/g;
+const INTEGER = /(?<![\w.-])(?:0x[\da-f_]+|0o[0-7_]+|0b[01_]+|\d[\d_]*)(?![\w.])/gi;
+
+/** The parser wraps integers of more than 64 bits, and those beyond 2^53 are none that JavaScript counts with. */
+function refuseLargeIntegers(file: string, source: string): void {
+  const numbers = source.replace(NO_NUMBERS, '""').match(INTEGER) ?? [];
+  const large = numbers.find((text) => BigInt(text.replaceAll('_', '')) > Number.MAX_SAFE_INTEGER);
+  if (large !== undefined) throw configError(file, `the number ${large.slice(0, 60)} is too large`);
 }
 
 function describe(issue: z.core.$ZodIssue, data: unknown): string {

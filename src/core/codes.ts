@@ -116,6 +116,11 @@ export const ERRORS = {
     means: 'A pattern for inputs matches nothing.',
     todo: 'Globs count from the directory in which they are given.',
   },
+  'batch-glob': {
+    kind: 'usage',
+    means: 'A pattern for inputs is not a glob that elf2dmp knows.',
+    todo: 'See the hint.',
+  },
   'batch-template': {
     kind: 'usage',
     means: 'The template for output names does not give a file below the output directory.',
@@ -655,6 +660,11 @@ export const DIAGNOSTICS = {
     severity: 'warning',
     means: 'Raw memory whose size is not a whole number of pages: it was cut off, or is something else.',
     todo: 'Compare its size with what was copied.',
+  },
+  'input-changed': {
+    severity: 'loss',
+    means: 'With `--live-input`: the memory changed, or could have changed, while it was read.',
+    todo: 'Stop the guest, or dump it with QEMU.',
   },
   'input-truncated': {
     severity: 'loss',

@@ -19,7 +19,8 @@ export function findWriters(device: bigint, inode: bigint): Writers {
     if (!/^\d+$/.test(pid)) continue;
     const descriptors = list(join('/proc', pid, 'fd'));
     if (!descriptors) result.unseen++;
-    else if (descriptors.some((fd) => writes(pid, fd, device, inode))) result.writers.push(`${nameOf(pid)} (${pid})`);
+    else if (descriptors.some((fd) => writes(pid, fd, device, inode)) || maps(pid, device, inode))
+      result.writers.push(`${nameOf(pid)} (${pid})`);
   }
   return result;
 }
@@ -32,6 +33,25 @@ function writes(pid: string, fd: string, device: bigint, inode: bigint): boolean
     return (Number.parseInt(flags, 8) & O_ACCMODE) !== 0;
   } catch {
     return false; // closed meanwhile
+  }
+}
+
+/** Whether a process has the file mapped so that it can write to it, perhaps with its descriptor closed. */
+function maps(pid: string, device: bigint, inode: bigint): boolean {
+  const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
+  const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
+  try {
+    // 7f1c2a000000-7f1c2b000000 rw-s 00000000 fd:01 1234 /path
+    return readFileSync(join('/proc', pid, 'maps'), 'latin1')
+      .split('\n')
+      .some((line) => {
+        const [, flags = '', , where = '', number = ''] = line.split(/ +/);
+        if (!/^.w.s$/.test(flags) || number !== `${inode}`) return false;
+        const [first = '', second = ''] = where.split(':');
+        return BigInt(`0x${first}`) === major && BigInt(`0x${second}`) === minor;
+      });
+  } catch {
+    return false; // gone, or not ours to see
   }
 }
 

@@ -82,6 +82,8 @@ export class MemoryImage {
   /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
   readonly stored: StoredRuns | undefined;
   readonly alternatives: readonly MemoryImage[];
+  /** Throws `Elf2dmpError`, or reports a loss, if the input has changed since it was opened. */
+  checkUnchanged: () => Promise<void> = async () => undefined;
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
   readonly #contents: Contents;

@@ -88,6 +88,9 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
       }
       const file = together.fileOf(targets.dump);
       const checked = await checkWritten(guest, conversion, file, options);
+      // Whatever was read, the hash included, is of one state of the input.
+      await guest.image.checkUnchanged();
+      if (options.strict) refuseLosses(guest.image, conversion);
       const report = { ...reportConversion(guest, conversion, output), seconds: secondsSince(started), ...checked };
       const { page, pageFile } = wanted;
       const data = page || pageFile ? await describeConverted(windows, conversion, report) : undefined;

@@ -79,6 +79,7 @@ async function inspectGuest(
   const contexts = chooseContexts(windows, context);
   const described = withPage ? await describePage(windows, contexts, { symbols }) : undefined;
   const found = described?.windows ?? describeWindows(windows, contexts, symbols);
+  await image.checkUnchanged();
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols)).list;
   const page = described && { ...described, diagnostics, conversion: undefined };
   const report = reportOf({

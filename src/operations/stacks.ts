@@ -24,11 +24,11 @@ export const stacks = (options: StackOptions): Promise<StackReport> =>
     withGuest(options.input, options, async (guest) => reportGuest(guest, options, symbols)),
   );
 
-function reportGuest(
+async function reportGuest(
   { windows, image }: Guest,
   { processor, context = 'auto' }: StackOptions,
   symbols: Symbols | undefined,
-): StackReport {
+): Promise<StackReport> {
   const contexts = chooseContexts(windows, context);
   const all = stacksOf(windows, contexts, symbols);
   const wanted = processor === undefined ? all : all.filter((s) => s.processor === processor);
@@ -42,6 +42,7 @@ function reportGuest(
     });
   }
   const described = reportWindows(windows, contexts, new Images(windows, symbols));
+  await image.checkUnchanged();
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols));
   return {
     schema: SCHEMA.stack,

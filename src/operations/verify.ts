@@ -50,13 +50,16 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
   const own: VerifyDumpOptions = { signal, onProgress, onSearch };
   if (against === undefined) return verifyDump(dump, undefined, { ...options, ...own });
   if (patches === undefined) {
-    return withGuest(against, options, async ({ windows }) =>
-      verifyDump(dump, await planAgain(windows, dump, signal), own),
-    );
+    return withGuest(against, options, async ({ windows }) => {
+      const report = await verifyDump(dump, await planAgain(windows, dump, signal), own);
+      await windows.image.checkUnchanged();
+      return report;
+    });
   }
   const check = async ({ image }: Pick<Guest, 'image'>): Promise<VerificationReport> => {
     const { expectation, findings } = await expectationFromPatches(image, patches);
     const report = await verifyDump(dump, expectation, own);
+    await image.checkUnchanged();
     return findings.length === 0
       ? report
       : { ...report, outcome: 'differs', findings: [...findings, ...report.findings] };

@@ -371,6 +371,29 @@ export const OPTIONS = {
     calls: READING_CALLS,
     toml: 'options',
   },
+  /** MiB of memory that a zstd file made with `--long` may take while it is decompressed. Default 128, as zstd's own. */
+  'zstd-window': {
+    kind: 'count',
+    least: 1,
+    most: 2048,
+    help: 'MiB of memory that decompressing a zstd file may take, for files made with zstd --long (default: 128)',
+    group: 'Input',
+    commands: READING,
+    calls: READING_CALLS,
+    toml: 'options',
+  },
+  /**
+   * Read raw memory that a running guest may change meanwhile: a change is a loss then. Default false: that is an error.
+   */
+  'live-input': {
+    kind: 'flag',
+    default: false,
+    help: 'read raw memory that a running guest may change meanwhile; a change counts as a loss, not as an error',
+    group: 'Input',
+    commands: READING,
+    calls: READING_CALLS,
+    toml: 'options',
+  },
   /** Open Windows crash dumps too. Default false: they are refused, because a conversion makes them. */
   'crash-dumps': {
     kind: 'flag',

@@ -4,6 +4,8 @@ import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { MIB } from '../core/units.ts';
+import { InputWatch, lockForReading } from '../files/input-watch.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { STANDARD_INPUT } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
@@ -57,10 +59,20 @@ export function checkInput(path: string): void {
 export async function openInput(path: string, options: OpenOptions = {}): Promise<MemoryImage> {
   const opened = openPath(path);
   if (opened instanceof FileSource) {
+    const watch = await watched(opened, path);
     const at = containerIn(opened, options);
-    if (at === undefined) return openSource(opened, options);
+    if (at === undefined) return watchedImage(openSource(opened, options), watch, options);
     try {
-      return await openStream(chunksOf(opened, at), opened.name, opened.size - at, options);
+      const image = await openStream(chunksOf(opened, at), opened.name, opened.size - at, options);
+      try {
+        await watch.check();
+      } catch (error) {
+        image.close();
+        throw error;
+      }
+      // From now on its copy is read; but a hash is of the file.
+      for (const each of [image, ...image.alternatives]) each.checkUnchanged = () => watch.check();
+      return image;
     } finally {
       opened.close();
     }
@@ -68,6 +80,48 @@ export async function openInput(path: string, options: OpenOptions = {}): Promis
   const { fd, name } = opened;
   const stream = createReadStream('', { fd, autoClose: fd !== 0, highWaterMark: CHUNK });
   return openStream(stream as AsyncIterable<Buffer>, name, 0, options);
+}
+
+/** Locks a file and remembers what it is like. Closes it if that fails. */
+async function watched(file: FileSource, path: string): Promise<InputWatch> {
+  try {
+    await lockForReading(file.fd, file.name);
+    return new InputWatch(file.fd, file.name, path === STANDARD_INPUT ? undefined : path);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/** Raw memory may be that of a running guest, whose writes leave no trace: then who could write counts as a change. */
+function watchedImage(image: MemoryImage, watch: InputWatch, { liveInput = false }: OpenOptions): MemoryImage {
+  const isRaw = image.format === 'raw';
+  if (isRaw && !liveInput) {
+    const [writer] = watch.writers();
+    if (writer !== undefined) {
+      image.close();
+      throw new Elf2dmpError({
+        code: 'input-live',
+        kind: 'io-transient',
+        message: `the memory is open for writing in ${writer}, and may change while it is read`,
+        file: image.file,
+        hint: 'stop the guest or make a dump of it; or give --live-input, which makes a change a loss',
+      });
+    }
+  }
+  const lose = (message: string) => {
+    for (const each of new Set([image, ...image.alternatives])) each.diagnostics.add('loss', 'input-changed', message);
+  };
+  const check = async () => {
+    if (!isRaw || !liveInput) return watch.check();
+    const [writer] = watch.writers();
+    const change = await watch.change();
+    if (change !== undefined) lose(`the memory changed while it was read: ${change}`);
+    else if (writer !== undefined)
+      lose(`the memory may have changed while it was read: it is open for writing in ${writer}`);
+  };
+  for (const each of [image, ...image.alternatives]) each.checkUnchanged = check;
+  return image;
 }
 
 /** Where in a file compressed contents begin; undefined where it can be read as it lies there. */
@@ -146,7 +200,9 @@ async function openStream(
   };
   const outer = await peek(counted());
   const container = identifyContainer(outer.head);
-  const inner = container ? await peek(container.unpack(outer.all)) : outer;
+  const inner = container
+    ? await peek(container.unpack(outer.all, options.zstdWindow && options.zstdWindow * MIB))
+    : outer;
   const label = container ? `${name} (decompressed)` : name;
   // Before a disk image's worth of it is written for nothing.
   const other = options.format === 'raw' ? undefined : identify(inner.head, label, options.crashDumps);

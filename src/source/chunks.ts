@@ -38,6 +38,23 @@ export class ChunkReader {
     return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
   }
 
+  /** At least one byte and at most `limit`, as they come; none at the end. */
+  async some(limit: number): Promise<Buffer> {
+    while (this.#left.length === 0) {
+      const { done, value } = await this.#chunks.next();
+      if (done) return this.#left;
+      this.#left = value;
+    }
+    const part = this.#left.subarray(0, limit);
+    this.#left = this.#left.subarray(part.length);
+    return part;
+  }
+
+  /** Takes back what was read last. */
+  unread(bytes: Buffer): void {
+    this.#left = this.#left.length === 0 ? bytes : Buffer.concat([bytes, this.#left]);
+  }
+
   /** Throws `ContainerDamage` at the end of the stream. */
   async exactly(length: number): Promise<Buffer> {
     const bytes = await this.upTo(length);

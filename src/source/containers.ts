@@ -1,25 +1,29 @@
 /** Compressed files around a dump: what they are, and their contents as a stream. */
 import { Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
 import { ContainerDamage } from './chunks.ts';
+import { GZIP_MAGIC, gunzip } from './gzip.ts';
 
 /** A file that holds another: a compression or an archive. */
 export interface Container {
   /** `gzip`, for messages and reports. */
   readonly name: string;
   readonly magic: Buffer;
-  /** Throws `ContainerDamage` where the rest cannot be decompressed. */
-  unpack(compressed: AsyncIterable<Buffer>): AsyncIterable<Buffer>;
+  /**
+   * Throws `ContainerDamage` where the rest cannot be decompressed, and `Elf2dmpError` where that takes too much memory.
+   *
+   * @param windowLimit for zstd: bytes of memory that it may take
+   */
+  unpack(compressed: AsyncIterable<Buffer>, windowLimit?: number): AsyncIterable<Buffer>;
 }
 
 const CONTAINERS: readonly Container[] = [
-  { name: 'gzip', magic: Buffer.from('1f8b08', 'hex'), unpack: gunzip },
+  { name: 'gzip', magic: GZIP_MAGIC, unpack: (compressed) => gunzip(compressed) },
   {
     name: 'zstd',
     magic: Buffer.from('28b52ffd', 'hex'),
     // Loaded only when needed, as the others.
-    unpack: async function* (compressed) {
-      yield* (await import('./zstd.ts')).unzstd(compressed);
+    unpack: async function* (compressed, windowLimit) {
+      yield* (await import('./zstd.ts')).unzstd(compressed, windowLimit);
     },
   },
   { name: 'xz', magic: Buffer.from('fd377a585a00', 'hex'), unpack: unxz },
@@ -28,30 +32,6 @@ const CONTAINERS: readonly Container[] = [
 /** The container that a file's first bytes show. */
 export const identifyContainer = (head: Buffer): Container | undefined =>
   CONTAINERS.find(({ magic }) => head.subarray(0, magic.length).equals(magic));
-
-async function* gunzip(compressed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  // In small steps: what zlib has made of a piece is lost when the piece turns out to be damaged.
-  const source = Readable.from(inPieces(compressed, 4096), { objectMode: false });
-  const stream = source.pipe(createGunzip({ chunkSize: 64 * 1024 }));
-  source.on('error', (error) => stream.destroy(error));
-  try {
-    for await (const chunk of stream) yield chunk as Buffer;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'Z_BUF_ERROR') throw new ContainerDamage('truncated', 'it ends in the middle');
-    if (code?.startsWith('Z_')) throw new ContainerDamage('damaged', (error as Error).message);
-    throw error;
-  } finally {
-    stream.destroy();
-    source.destroy();
-  }
-}
-
-async function* inPieces(chunks: AsyncIterable<Buffer>, size: number): AsyncGenerator<Buffer> {
-  for await (const chunk of chunks) {
-    for (let at = 0; at < chunk.length; at += size) yield chunk.subarray(at, at + size);
-  }
-}
 
 /** What xz-embedded, which xz-decompress is made of, says (enum xz_ret). */
 const XZ_ERRORS: Record<string, string> = {

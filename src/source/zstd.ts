@@ -1,9 +1,13 @@
 /**
- * zstd (RFC 8878) with fzstd, which checks neither that the file is complete nor its checksums: frames are
- * followed and checksums compared here.
+ * zstd (RFC 8878), decompressed by the reference implementation as WebAssembly (zstddec), which does not say what is
+ * wrong with a file: frames are followed, bounded, and their checksums compared here.
  */
-import { Decompress } from 'fzstd';
+import { Readable } from 'node:stream';
+import * as zlib from 'node:zlib';
 import { createXXHash64 } from 'hash-wasm';
+import { ZSTDDecoder } from 'zstddec/stream';
+import { Elf2dmpError } from '../core/errors.ts';
+import { bytes, GIB, MIB } from '../core/units.ts';
 import { ChunkReader, ContainerDamage } from './chunks.ts';
 
 const FRAME_MAGIC = 0xfd2fb528;
@@ -20,8 +24,27 @@ const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;
 const RLE_BLOCK = 1;
 const RESERVED_BLOCK = 3;
 
-/** Yields what can be decompressed, then throws `ContainerDamage`. */
-export async function* unzstd(compressed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+/** The window that `zstd -d` allows by default too, and the largest that the streaming decoder takes. */
+export const DEFAULT_WINDOW = 128 * MIB;
+
+/** Contents that the decoder's 32-bit memory has room for, together with the compressed frame. */
+const MAX_WHOLE = GIB;
+
+/** Node has zstd from 22.15 on. */
+const { createZstdDecompress, constants } = zlib as unknown as {
+  createZstdDecompress?: (options: { params: Record<number, number> }) => NodeJS.ReadWriteStream;
+  constants: { ZSTD_d_windowLogMax: number };
+};
+
+/**
+ * Yields what can be decompressed, then throws `ContainerDamage`; or `Elf2dmpError` for more memory than allowed.
+ *
+ * @param windowLimit bytes of memory that a frame may ask for
+ */
+export async function* unzstd(
+  compressed: AsyncIterable<Buffer>,
+  windowLimit: number = DEFAULT_WINDOW,
+): AsyncGenerator<Buffer> {
   const input = new ChunkReader(compressed);
   for (let frames = 0; ; frames++) {
     const start = await input.upTo(4);
@@ -31,51 +54,182 @@ export async function* unzstd(compressed: AsyncIterable<Buffer>): AsyncGenerator
     if ((magic & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC) {
       await input.skip((await input.exactly(4)).readUInt32LE());
     } else if (magic === FRAME_MAGIC) {
-      yield* frame(input, start);
+      const header = await readHeader(input, start);
+      checkWindow(header, windowLimit);
+      yield* contentsOf(header, input);
     } else {
       throw new ContainerDamage('damaged', `0x${magic.toString(16)} where a frame should begin`);
     }
   }
 }
 
-async function* frame(input: ChunkReader, magic: Buffer): AsyncGenerator<Buffer> {
-  const output: Buffer[] = [];
-  const decoder = new Decompress((chunk) => output.push(Buffer.from(chunk)));
-  const push = (bytes: Buffer, last: boolean): void => {
-    try {
-      decoder.push(bytes, last);
-    } catch (error) {
-      throw new ContainerDamage('damaged', error instanceof Error ? error.message : String(error));
-    }
-  };
-  const hash = await createXXHash64();
+interface FrameHeader {
+  bytes: Buffer;
+  /** Bytes of contents that later ones may refer to. */
+  window: number;
+  /** undefined where the frame does not say. */
+  contentSize: number | undefined;
+  hasChecksum: boolean;
+}
+
+async function readHeader(input: ChunkReader, magic: Buffer): Promise<FrameHeader> {
   const descriptor = await input.exactly(1);
   const flags = descriptor.readUInt8();
   const singleSegment = (flags & 0x20) !== 0;
-  const hasChecksum = (flags & 0x04) !== 0;
   // A single segment has no window descriptor, and a content size of at least one byte.
   const sizeBytes = CONTENT_SIZE_BYTES[(flags >> 6) as 0 | 1 | 2 | 3] || (singleSegment ? 1 : 0);
-  const rest = (singleSegment ? 0 : 1) + DICTIONARY_ID_BYTES[(flags & 3) as 0 | 1 | 2 | 3] + sizeBytes;
-  push(Buffer.concat([magic, descriptor, await input.exactly(rest)]), false);
-  for (let last = false; !last; ) {
-    const header = await input.exactly(3);
-    const word = header.readUIntLE(0, 3);
-    last = (word & 1) !== 0;
-    const type = (word >> 1) & 3;
-    const size = type === RLE_BLOCK ? 1 : word >> 3;
-    if (type === RESERVED_BLOCK || size > MAX_BLOCK) {
-      throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
-    }
-    const block = await input.exactly(size);
-    const checksum = last && hasChecksum ? await input.exactly(4) : undefined;
-    push(Buffer.concat(checksum ? [header, block, checksum] : [header, block]), last);
-    for (const bytes of output.splice(0)) {
-      hash.update(bytes);
-      yield bytes;
-    }
-    // The low half of XXH64, as the frame has it: little-endian.
-    if (checksum && Buffer.from(hash.digest('binary')).readUInt32BE(4) !== checksum.readUInt32LE()) {
-      throw new ContainerDamage('damaged', 'its contents do not match its checksum');
-    }
+  const idBytes = DICTIONARY_ID_BYTES[(flags & 3) as 0 | 1 | 2 | 3];
+  const rest = await input.exactly((singleSegment ? 0 : 1) + idBytes + sizeBytes);
+  const contentSize = sizeBytes === 0 ? undefined : contentSizeOf(rest.subarray(rest.length - sizeBytes));
+  return {
+    bytes: Buffer.concat([magic, descriptor, rest]),
+    window: singleSegment ? contentSize! : windowOf(rest.readUInt8()),
+    contentSize,
+    hasChecksum: (flags & 0x04) !== 0,
+  };
+}
+
+/** Window_Descriptor: exponent and mantissa (RFC 8878 3.1.1.1.2). */
+function windowOf(descriptor: number): number {
+  const base = 2 ** (10 + (descriptor >> 3));
+  return base + (base / 8) * (descriptor & 7);
+}
+
+function contentSizeOf(field: Buffer): number {
+  if (field.length === 8) return Number(field.readBigUInt64LE());
+  // Two bytes count from 256.
+  return field.readUIntLE(0, field.length) + (field.length === 2 ? 256 : 0);
+}
+
+/** Refuses a frame before its memory is taken. */
+function checkWindow({ window, contentSize }: FrameHeader, limit: number): void {
+  const needed = contentSize === undefined ? window : Math.min(window, contentSize);
+  const refuse = (message: string, hint: string) =>
+    new Elf2dmpError({ code: 'zstd-window', kind: 'unsupported', message, hint });
+  if (needed > limit) {
+    throw refuse(
+      `decompressing this zstd file takes a window of ${bytes(needed)} of memory (zstd --long), and ${bytes(limit)} are allowed`,
+      `give --zstd-window ${Math.ceil(needed / MIB)} if there is that much memory`,
+    );
   }
+  if (window <= DEFAULT_WINDOW || createZstdDecompress || (contentSize ?? Number.POSITIVE_INFINITY) <= MAX_WHOLE)
+    return;
+  throw refuse(
+    `this Node.js (${process.version}) can not decompress a zstd file with a window of ${bytes(window)}`,
+    'use Node.js 22.15 or later, or decompress it into elf2dmp: `zstd -dc --long=31 FILE | elf2dmp - OUTPUT`',
+  );
+}
+
+/** A frame's contents, with the checksum compared. */
+async function* contentsOf(header: FrameHeader, input: ChunkReader): AsyncGenerator<Buffer> {
+  let checksum: Buffer | undefined;
+  const parts = async function* () {
+    yield header.bytes;
+    for (let last = false; !last; ) {
+      const start = await input.exactly(3);
+      const word = start.readUIntLE(0, 3);
+      last = (word & 1) !== 0;
+      const type = (word >> 1) & 3;
+      const size = type === RLE_BLOCK ? 1 : word >> 3;
+      if (type === RESERVED_BLOCK || size > MAX_BLOCK) {
+        throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
+      }
+      const block = await input.exactly(size);
+      checksum = last && header.hasChecksum ? await input.exactly(4) : undefined;
+      yield Buffer.concat(checksum ? [start, block, checksum] : [start, block]);
+    }
+  };
+  const hash = await createXXHash64();
+  for await (const piece of decoderFor(header)(parts(), header)) {
+    hash.update(piece);
+    yield piece;
+  }
+  // The low half of XXH64, as the frame has it: little-endian.
+  if (checksum && Buffer.from(hash.digest('binary')).readUInt32BE(4) !== checksum.readUInt32LE()) {
+    throw new ContainerDamage('damaged', 'its contents do not match its checksum');
+  }
+}
+
+type Decode = (parts: AsyncGenerator<Buffer>, header: FrameHeader) => AsyncIterable<Buffer>;
+
+function decoderFor({ window }: FrameHeader): Decode {
+  if (window <= DEFAULT_WINDOW) return streamed;
+  return createZstdDecompress ? byNode : whole;
+}
+
+const loadDecoder = async (): Promise<ZSTDDecoder> => {
+  const decoder = new ZSTDDecoder();
+  await decoder.init();
+  return decoder;
+};
+
+const asBuffer = ({ buffer, byteOffset, length }: Uint8Array) => Buffer.from(buffer, byteOffset, length);
+
+const unsound = () => new ContainerDamage('damaged', 'a block can not be decompressed');
+
+/** Block by block, in little memory. */
+async function* streamed(parts: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  const decoder = await loadDecoder();
+  let next: Buffer | undefined;
+  let asked = false;
+  // The decoder takes one part when it is done with the one before.
+  const source: Iterator<Uint8Array> = {
+    next() {
+      const value = next;
+      next = undefined;
+      asked = true;
+      return value ? { done: false, value } : { done: true, value: undefined };
+    },
+  };
+  const output = decoder.decodeStreaming({ [Symbol.iterator]: () => source });
+  for (;;) {
+    next ??= (await parts.next()).value ?? undefined;
+    asked = false;
+    let step: IteratorResult<Uint8Array>;
+    try {
+      step = output.next();
+    } catch (error) {
+      // Its only one: the frame goes on after its last block.
+      if (error instanceof Error && error.message.startsWith('Incomplete')) throw unsound();
+      throw error;
+    }
+    if (step.done) return;
+    // On an error it neither goes on nor asks for more.
+    if (step.value.length === 0 && !asked) throw unsound();
+    if (step.value.length > 0) yield asBuffer(step.value);
+  }
+}
+
+/** In one piece, for large windows: the contents are the window. */
+async function* whole(parts: AsyncGenerator<Buffer>, { contentSize = 0 }: FrameHeader): AsyncGenerator<Buffer> {
+  const collected: Buffer[] = [];
+  for await (const part of parts) collected.push(part);
+  const decoded = (await loadDecoder()).decode(Buffer.concat(collected.splice(0)), contentSize);
+  if (decoded.length !== contentSize) throw unsound();
+  const contents = asBuffer(decoded);
+  for (let at = 0; at < contents.length; at += MIB) yield contents.subarray(at, at + MIB);
+}
+
+/** With Node's own zstd, which takes any window. */
+async function* byNode(parts: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  let failure: unknown;
+  const source = Readable.from(
+    (async function* () {
+      try {
+        yield* parts;
+      } catch (error) {
+        // What came before it is still decompressed.
+        failure = error;
+      }
+    })(),
+    { objectMode: false },
+  );
+  const stream = source.pipe(createZstdDecompress!({ params: { [constants.ZSTD_d_windowLogMax]: 31 } }));
+  try {
+    for await (const piece of stream) yield piece as Buffer;
+  } catch (error) {
+    if (failure !== undefined) throw failure;
+    throw new ContainerDamage('damaged', error instanceof Error ? error.message : String(error));
+  }
+  if (failure !== undefined) throw failure;
 }

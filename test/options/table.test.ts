@@ -18,7 +18,7 @@ const SOURCES = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf
 );
 
 /** Options of other programs, which hints and comments name. */
-const OF_OTHERS = new Set(['memory-only', 'split', 'reassemble']);
+const OF_OTHERS = new Set(['memory-only', 'split', 'reassemble', 'long', 'filename']);
 
 /** Options as they are named in text. */
 const named = (text: string): string[] =>

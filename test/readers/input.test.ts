@@ -1,4 +1,5 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   ftruncateSync,
@@ -19,6 +20,9 @@ import { convert } from '../../src/index.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { openInput, type Spooling } from '../../src/readers/input.ts';
 import { openImage } from '../../src/readers/registry.ts';
+import { ContainerDamage } from '../../src/source/chunks.ts';
+import { identifyContainer } from '../../src/source/containers.ts';
+import { unzstd } from '../../src/source/zstd.ts';
 import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
@@ -48,6 +52,19 @@ const flipped = (bytes: Buffer, where: number): Buffer => {
   const copy = Buffer.from(bytes);
   copy[where]! ^= 0x55;
   return copy;
+};
+const MIB = 2 ** 20;
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
+}
+async function collect(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
+  const all: Buffer[] = [];
+  for await (const piece of pieces) all.push(piece);
+  return Buffer.concat(all);
+}
+const zstdOf = (bytes: Buffer, flags: readonly string[]): Buffer => {
+  writeFileSync(at('to-pack'), bytes);
+  return execFileSync('zstd', ['-q', '-c', '-1', ...flags, at('to-pack')], { maxBuffer: 2 ** 28 });
 };
 let made = 0;
 /** Converts bytes under a name of their own; the dump, or the error. */
@@ -232,6 +249,65 @@ describe('streams', () => {
     const status = await new Promise((resolve) => child.on('close', resolve));
     expect(status).toBe(143);
     expect(readdirSync(dir).sort()).toEqual(before);
+  });
+
+  it('bounds the memory of zstd, and decodes far references', async () => {
+    // A window of 1 GiB for an empty frame: magic, no flags, exponent 20, one empty last block.
+    const huge = Buffer.from('28b52ffd00a0010000', 'hex');
+    await expect(collect(unzstd(once(huge)))).rejects.toMatchObject({
+      code: 'zstd-window',
+      kind: 'unsupported',
+      message: expect.stringContaining('a window of 1 GiB'),
+    });
+    writeFileSync(at('huge.zst'), huge);
+    await expect(openInput(at('huge.zst'))).rejects.toMatchObject({ code: 'zstd-window' });
+    // 2^41: sizes beyond 32 bits are sizes too.
+    const larger = Buffer.from('28b52ffd00f8010000', 'hex');
+    await expect(collect(unzstd(once(larger), 2 ** 31))).rejects.toMatchObject({ code: 'zstd-window' });
+    if (!programsAvailable({ zstd: 'zstd' })) return;
+    // Repeated after 100 MiB: offsets of 27 bits at every position of the bit stream.
+    const noise = randomBytes(MIB);
+    const text = Buffer.alloc(102 * MIB);
+    for (let i = 0; i < 64; i++) {
+      noise.copy(text, i * 16_411, i * 16_384, (i + 1) * 16_384);
+      noise.copy(text, 101 * MIB + i * 16_384 - i * 7, i * 16_384, (i + 1) * 16_384 - 7);
+    }
+    for (const [flags, limit] of [
+      [['--long=27', '--no-content-size'], 128 * MIB],
+      [['--long=27'], 128 * MIB],
+    ] as const) {
+      const packed = zstdOf(text, [...flags]);
+      expect((await collect(unzstd(once(packed), limit))).equals(text)).toBe(true);
+    }
+    // One piece: its contents are the window.
+    const grown = Buffer.concat([text, Buffer.alloc(40 * MIB)]);
+    const packed = zstdOf(grown, ['--long=30']);
+    await expect(collect(unzstd(once(packed)))).rejects.toMatchObject({ code: 'zstd-window' });
+    expect((await collect(unzstd(once(packed), 256 * MIB))).equals(grown)).toBe(true);
+    const damaged = Buffer.from(packed);
+    damaged[damaged.length >> 1]! ^= 0xff;
+    await expect(collect(unzstd(once(damaged), 256 * MIB))).rejects.toBeInstanceOf(ContainerDamage);
+  });
+
+  it('keeps what comes before garbage behind a gzip file', async () => {
+    const text = Buffer.concat([Buffer.from('sound '.repeat(1000)), Buffer.alloc(3 * MIB)]);
+    const packed = gzipSync(text);
+    const after = ['x', 'garbage behind it', '\x1f\x8b\x08garbage', '\x1f\x8b\x08\0\0\0\0\0\0\x03garbage'];
+    for (const garbage of after) {
+      const got: Buffer[] = [];
+      const unpacked = identifyContainer(packed)!.unpack(once(Buffer.concat([packed, Buffer.from(garbage, 'latin1')])));
+      await expect(
+        (async () => {
+          for await (const piece of unpacked) got.push(piece);
+        })(),
+      ).rejects.toBeInstanceOf(ContainerDamage);
+      expect(Buffer.concat(got).subarray(0, text.length).equals(text), garbage).toBe(true);
+    }
+    // Zeros are padding, and a second member is part of the file.
+    const two = Buffer.concat([packed, gzipSync('more'), Buffer.alloc(512)]);
+    expect(
+      (await collect(identifyContainer(two)!.unpack(once(two)))).equals(Buffer.concat([text, Buffer.from('more')])),
+    ).toBe(true);
   });
 
   it('estimates from the first bytes', async () => {

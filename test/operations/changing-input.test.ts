@@ -1,0 +1,127 @@
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FILE_CALLS } from '../../src/files/file-calls.ts';
+import { convert, convertInPlace, inspect, openGuest, stacks, verify } from '../../src/index.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest } from '../guest/guest.ts';
+
+const guest = buildGuest({ processors: 1, ramMiB: 16, decoys: false });
+const elf = writeElf(guest);
+let dir: string;
+let input: string;
+let output: string;
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-changing-'));
+  input = join(dir, 'vm.elf');
+  output = join(dir, 'vm.dmp');
+  writeFileSync(input, elf);
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+/** Converts, and does something once while the dump is written. */
+function convertWhile(disturb: () => void, more: { hash?: boolean } = {}) {
+  let done = false;
+  return convert({
+    input,
+    output,
+    ...more,
+    onProgress: ({ phase }) => {
+      if (phase !== 'write' || done) return;
+      done = true;
+      disturb();
+    },
+  });
+}
+
+function replace(): void {
+  writeFileSync(`${input}.new`, elf);
+  renameSync(`${input}.new`, input);
+}
+
+describe('an input that changes while it is read', () => {
+  it.each([
+    ['is written to', () => utimesSync(input, 1, 1)],
+    ['grows', () => appendFileSync(input, 'more')],
+    ['is replaced', replace],
+  ])('fails where it %s, and leaves nothing', async (_, disturb) => {
+    for (const hash of [false, true]) {
+      writeFileSync(input, elf);
+      await expect(convertWhile(disturb, { hash })).rejects.toMatchObject({
+        code: 'input-changed',
+        kind: 'io-transient',
+      });
+      expect(readdirSync(dir)).toEqual(['vm.elf']);
+    }
+  });
+
+  it('fails where it is compressed too: its hash would be of another file', async () => {
+    input = join(dir, 'vm.elf.gz');
+    writeFileSync(input, gzipSync(elf, { level: 1 }));
+    await expect(convertWhile(() => utimesSync(input, 1, 1))).rejects.toMatchObject({ code: 'input-changed' });
+    expect(existsSync(output)).toBe(false);
+  });
+
+  it('is noticed by all that read', async () => {
+    await convert({ input, output });
+    let time = 1;
+    const touch = () => utimesSync(input, time, time++);
+    await using opened = await openGuest(input);
+    touch();
+    await expect(inspect({ input: opened })).rejects.toMatchObject({ code: 'input-changed' });
+    await expect(stacks({ input: opened })).rejects.toMatchObject({ code: 'input-changed' });
+    await expect(verify({ dump: output, against: opened })).rejects.toMatchObject({ code: 'input-changed' });
+  });
+
+  it('is kept from being converted in place, and waits for such a conversion', async () => {
+    const fd = openSync(input, 'r');
+    try {
+      expect(await FILE_CALLS.lock(fd)).toBe(true);
+      await expect(convert({ input, output })).rejects.toMatchObject({ code: 'input-locked', kind: 'io-transient' });
+    } finally {
+      closeSync(fd);
+    }
+    await using _ = await openGuest(input);
+    await expect(convertInPlace({ file: input })).rejects.toMatchObject({ code: 'in-place-busy' });
+  });
+});
+
+describe("a running guest's memory", () => {
+  it('is refused while it is open for writing, and is a loss with liveInput', async () => {
+    input = join(dir, 'ram');
+    const ram = Buffer.alloc(guest.ramBytes);
+    for (const [address, page] of guest.memory.pages) {
+      page.copy(ram, address < 2 ** 31 ? address : address - 2 ** 31);
+    }
+    writeFileSync(input, ram);
+    await convert({ input, output });
+    const fd = openSync(input, 'r+');
+    try {
+      await expect(convert({ input, output, force: true })).rejects.toMatchObject({ code: 'input-live' });
+      const live = await convert({ input, output, force: true, liveInput: true });
+      expect(live.diagnostics).toContainEqual(expect.objectContaining({ severity: 'loss', code: 'input-changed' }));
+      await expect(convert({ input, output, force: true, liveInput: true, strict: true })).rejects.toMatchObject({
+        code: 'strict-losses',
+      });
+    } finally {
+      closeSync(fd);
+    }
+    expect((await convert({ input, output, force: true, liveInput: true })).diagnostics).not.toContainEqual(
+      expect.objectContaining({ code: 'input-changed' }),
+    );
+  });
+});
