@@ -798,6 +798,10 @@ export const DIAGNOSTICS = {
     severity: 'loss',
     means: 'The bug check data is damaged: whether the guest crashed is unknown.',
   },
+  'shared-data-unset': {
+    severity: 'loss',
+    means: "Windows' shared data has no version: the guest was stopped early in boot, or the page is damaged.",
+  },
   'crashing-processor-unknown': { severity: 'warning', means: 'Which processor crashed is unknown.' },
   'no-cpu-states': {
     severity: ['loss', 'warning'],

@@ -4,11 +4,12 @@ import { bytes, hex, hex64, pa } from '../core/units.ts';
 import type { RootClue } from '../machines/page-search.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import type { Evidence } from '../windows/evidence.ts';
+import { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
-import { readSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
+import { readSharedUserData, readUnsetSharedUserData, type SharedData } from '../windows/shared-user-data.ts';
 import { addressesFromCpus, addressesFromSearch } from './code-addresses.ts';
 import { notFound } from './failures.ts';
+import { findKdbg } from './kdbg.ts';
 import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt } from './kernel.ts';
 import type { SearchResult } from './memory-search.ts';
 import { recoverKernel } from './recover-kernel.ts';
@@ -58,6 +59,9 @@ const MAX_ROOTS = 8;
 /** The place, by what the CPUs' registers say; where that fails, by a search of all memory. Throws `Elf2dmpError`. */
 export const findPlace = (question: PlaceQuestion): Promise<Place> => new PlaceSearch(question).run();
 
+/** Roots that do not lead to SharedUserData, or to one without a version, looked at if nothing else is left. */
+const MAX_UNSET_ROOTS = 32;
+
 /** Where a kernel may be in an address space. */
 type Addresses = (space: AddressSpace) => Iterable<CodeAddress>;
 
@@ -65,6 +69,8 @@ class PlaceSearch {
   readonly #question: PlaceQuestion;
   /** Roots that lead to SharedUserData and, so far, to no kernel. */
   readonly #roots = new Map<string, Rooted>();
+  /** Roots through which SharedUserData does not say which Windows it is. */
+  readonly #unset = new Map<string, Rooted>();
 
   constructor(question: PlaceQuestion) {
     this.#question = question;
@@ -76,7 +82,7 @@ class PlaceSearch {
       yield* addressesFromCpus(space, evidence);
       yield* addressesFromNote(space, note);
     };
-    const direct = this.#firstPlace(this.#rooted(this.#nearRoots()), near);
+    const direct = this.#firstPlace(this.#rooted(this.#nearRoots()), near) ?? this.#early(near);
     if (direct) return direct;
     const found = dtb === undefined || kernelBase === undefined ? await this.#searched(near) : undefined;
     if (found) return found;
@@ -108,11 +114,13 @@ class PlaceSearch {
     const result = await search();
     if (result.bytes > part.bytes) this.#tell(result);
     const rest = this.#rooted(dtb === undefined ? foundRoots(image, result.roots.slice(part.roots)) : []);
-    if (part.bytes === 0) return this.#firstPlace(known, far(result)) ?? this.#firstPlace(rest, both(result));
+    if (part.bytes === 0)
+      return this.#firstPlace(known, far(result)) ?? this.#firstPlace(rest, both(result)) ?? this.#early(both(result));
     return (
       this.#firstKernel(result.bytes > part.bytes ? known : [], far(result)) ??
       this.#firstKernel(rest, both(result)) ??
-      this.#recovered(this.#roots.values(), both(result))
+      this.#recovered(this.#roots.values(), both(result)) ??
+      this.#early(both(result))
     );
   }
 
@@ -147,6 +155,9 @@ class PlaceSearch {
       const shared = readSharedUserData(space);
       if (shared instanceof Reason) {
         evidence.reject(ROOT_STEP, label, shared.text);
+        if (this.#unset.size < MAX_UNSET_ROOTS) {
+          this.#unset.set(key, { space, shared: readUnsetSharedUserData(space, shared) });
+        }
         continue;
       }
       evidence.accept(
@@ -170,6 +181,30 @@ class PlaceSearch {
       }
     };
     return this.#firstKernel(noting(), addresses) ?? this.#recovered(seen, addresses);
+  }
+
+  /**
+   * Windows that was stopped early in boot, whose SharedUserData has no version yet: a kernel whose KDBG names its
+   * base, or one where the caller says that it is, is enough.
+   */
+  #early(addresses: Addresses): Place | undefined {
+    const { image, dtb, kernelBase, evidence } = this.#question;
+    for (const root of this.#unset.values()) {
+      const place = this.#firstKernel([root], addresses);
+      if (!place) continue;
+      const isGiven = dtb !== undefined && kernelBase !== undefined;
+      if (!isGiven && !findKdbg(place.space, place.kernel, new Evidence())) continue;
+      const why = place.shared.unset ?? '';
+      const detail = isGiven ? 'root and kernel are given' : `the kernel at ${hex64(place.kernel.base)} has its KDBG`;
+      evidence.accept(ROOT_STEP, hex(place.space.root), `${detail}; ${why}`);
+      image.diagnostics.add(
+        'loss',
+        'shared-data-unset',
+        `${why}: the guest was stopped early in boot, or the page is damaged; what only it says is unknown`,
+      );
+      return place;
+    }
+    return undefined;
   }
 
   /** The first root that leads to a kernel whose header is there. */

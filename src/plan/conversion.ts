@@ -116,7 +116,8 @@ function* lossesOfHeader(shared: SharedData): Generator<Diagnostic> {
       message: `SharedUserData.${name} is damaged, or was being updated when the dump was taken: the dump says 0`,
     };
   }
-  if (shared.productType !== 0) return;
+  // Where all of it is unknown, that has been reported.
+  if (shared.productType !== 0 || shared.unset !== undefined) return;
   yield {
     severity: 'loss',
     code: 'product-type-damaged',

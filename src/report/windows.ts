@@ -9,7 +9,7 @@ import type { Crash } from '../windows/crash.ts';
 import type { Module } from '../windows/modules.ts';
 import { pdbIdentity } from '../windows/pe-image.ts';
 import { readProcesses } from '../windows/processes.ts';
-import { releaseName, suiteNames } from '../windows/releases.ts';
+import { ntVersionOf, releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -131,7 +131,9 @@ export function reportWindows(w: Windows, contexts: Contexts, images = new Image
     build: version.build,
     checked: version.majorVersion === 0xc,
     buildLab: version.lab ?? null,
-    ntVersion: `${shared.ntMajorVersion}.${shared.ntMinorVersion}`,
+    ntVersion:
+      (shared.unset === undefined ? undefined : ntVersionOf(version.build)) ??
+      `${shared.ntMajorVersion}.${shared.ntMinorVersion}`,
     productType: PRODUCT_TYPES[shared.productType] ?? null,
     suiteMask: hex(shared.suiteMask),
     suites: suiteNames(shared.suiteMask),

@@ -49,6 +49,19 @@ const RELEASES: readonly Release[] = [
  */
 export const baseBuild = (build: number): number => RELEASES.find((r) => r.build === build)?.of ?? build;
 
+/** The first build of each NT version that 64-bit Windows has had. */
+const NT_VERSIONS: readonly (readonly [since: number, version: string])[] = [
+  [10240, '10.0'],
+  [9600, '6.3'],
+  [9200, '6.2'],
+  [7600, '6.1'],
+  [6000, '6.0'],
+  [3790, '5.2'],
+];
+
+/** The NT version of a build, where nothing says it. */
+export const ntVersionOf = (build: number): string | undefined => NT_VERSIONS.find(([since]) => build >= since)?.[1];
+
 /** What Windows calls a build; null where that is unknown. */
 export function releaseName(build: number, productType: number): string | null {
   const release = RELEASES.find((r) => r.build === build);

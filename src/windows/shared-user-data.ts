@@ -8,6 +8,8 @@ import { type AddressSpace, describeFault } from '../memory/address-space.ts';
 
 /** What SharedUserData says, with values that make no sense left out. */
 export interface SharedData {
+  /** Why it does not say which Windows it is; undefined where it does. */
+  unset: string | undefined;
   ntMajorVersion: number;
   ntMinorVersion: number;
   /** 0 before Windows 10. */
@@ -41,24 +43,44 @@ export function readSharedUserData(space: AddressSpace): SharedData | Reason {
   if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion)) {
     return because(`SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`);
   }
-  const systemRoot = data.NtSystemRoot.toString('utf16le').replace(/\0.*$/s, '');
-  const productTypeOk = data.NtProductType >= 1 && data.NtProductType <= 3;
-  if (!productTypeOk && !/^[A-Za-z]:\\/.test(systemRoot)) {
+  const productTypeOk = isProductType(data.NtProductType);
+  if (!productTypeOk && !SYSTEM_ROOT.test(textOf(data.NtSystemRoot))) {
     return because(`SharedUserData has neither a product type (${data.NtProductType}) nor a system directory`);
   }
-  return {
-    ntMajorVersion: data.NtMajorVersion,
-    ntMinorVersion: data.NtMinorVersion,
-    ntBuildNumber: data.NtBuildNumber & 0x0fff_ffff,
-    productType: productTypeOk ? data.NtProductType : 0,
-    suiteMask: data.SuiteMask,
-    systemTime: time(data.SystemTime),
-    interruptTime: time(data.InterruptTime),
-    systemRoot,
-    physicalPages: data.NumberOfPhysicalPages,
-    bootId: data.BootId,
-  };
+  return describe(data);
 }
+
+/**
+ * What the page holds where it does not say which Windows it is: it has no version until late in boot.
+ *
+ * @param why from `readSharedUserData`
+ */
+export function readUnsetSharedUserData(space: AddressSpace, why: Reason): SharedData {
+  const page = space.read(space.image.machine.sharedUserData, SharedUserData.size);
+  const data = SharedUserData.read(page ?? Buffer.alloc(SharedUserData.size));
+  // Anything else than zeros where the version will be is not a page that Windows has begun to fill.
+  if (data.NtMajorVersion === 0 && data.NtMinorVersion === 0 && page) return { ...describe(data), unset: why.text };
+  const empty = describe(SharedUserData.read(Buffer.alloc(SharedUserData.size)));
+  return { ...empty, systemTime: undefined, interruptTime: undefined, unset: why.text };
+}
+
+const SYSTEM_ROOT = /^[A-Za-z]:\\/;
+const textOf = (bytes: Buffer): string => bytes.toString('utf16le').replace(/\0.*$/s, '');
+const isProductType = (value: number): boolean => value >= 1 && value <= 3;
+
+const describe = (data: StructOf<typeof SharedUserData>): SharedData => ({
+  unset: undefined,
+  ntMajorVersion: data.NtMajorVersion,
+  ntMinorVersion: data.NtMinorVersion,
+  ntBuildNumber: data.NtBuildNumber & 0x0fff_ffff,
+  productType: isProductType(data.NtProductType) ? data.NtProductType : 0,
+  suiteMask: data.SuiteMask,
+  systemTime: time(data.SystemTime),
+  interruptTime: time(data.InterruptTime),
+  systemRoot: textOf(data.NtSystemRoot),
+  physicalPages: data.NumberOfPhysicalPages,
+  bootId: data.BootId,
+});
 
 /** High part of a FILETIME in the year 2514: larger values cannot be a time. */
 const TIME_LIMIT = 2 ** 26;

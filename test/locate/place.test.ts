@@ -142,3 +142,50 @@ it('Windows is found behind KVA shadow', async () => {
   const { image, truth } = knownGuest({ kernelRootAt: 0x9000, user: [0, 1] });
   expect((await locateWindows(image)).kernel.base).toBe(truth.kernelBase);
 });
+
+describe('Windows that was stopped early in boot', () => {
+  /** SharedUserData has no version, build and product yet. */
+  const early = ({ kernel }: Guest) => {
+    for (const offset of [0x260n, 0x264n, 0x26cn, 0x270n]) kernel.u32(0xfffff780_00000000n + offset, 0);
+  };
+  const opened = (withoutNotes: boolean, change: (guest: Guest) => void = early) => {
+    const guest = buildGuest({ startBlock: false, decoys: false });
+    change(guest);
+    return { image: openSource(new BufferSource(writeElf(guest, { withoutNotes }))), truth: guest.truth };
+  };
+  const unset = [expect.objectContaining({ severity: 'loss', code: 'shared-data-unset' })];
+
+  it('is found by its kernel, whose KDBG names its base', async () => {
+    const { image, truth } = opened(false);
+    const windows = await locateWindows(image);
+    expect([windows.root, windows.kernel.base, windows.version.build]).toEqual([truth.root, truth.kernelBase, 19041]);
+    expect(image.diagnostics.list).toEqual(unset);
+    expect([windows.shared.productType, windows.shared.systemTime]).toEqual([0, truth.systemTime]);
+  });
+
+  it('is found without CPU states where root and kernel are given, or by a search', async () => {
+    for (const given of [true, false]) {
+      const { image, truth } = opened(true);
+      const options = given ? { dtb: truth.root, kernelBase: truth.kernelBase } : {};
+      expect((await locateWindows(image, options)).kdbg.address).toBe(truth.kdbg);
+      expect(image.diagnostics.list).toEqual(unset);
+    }
+  });
+
+  it('has no times where the page holds something else', async () => {
+    const { image, truth } = opened(false, ({ kernel }) =>
+      kernel.write(0xfffff780_00000000n, Buffer.alloc(0x340, 0x5a)),
+    );
+    const { shared, kernel } = await locateWindows(image);
+    expect(kernel.base).toBe(truth.kernelBase);
+    expect([shared.systemTime, shared.interruptTime, shared.systemRoot]).toEqual([undefined, undefined, '']);
+  });
+
+  it('is not found where the kernel has no KDBG', async () => {
+    const { image } = opened(false, (guest) => {
+      early(guest);
+      guest.kernel.write(guest.truth.kdbg, Buffer.alloc(guest.truth.kdbgBlock.length));
+    });
+    await expect(locateWindows(image)).rejects.toMatchObject({ code: 'windows-not-found' });
+  });
+});
