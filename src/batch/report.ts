@@ -5,6 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError, printable } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
 import { openForAppending, replaceFile } from '../files/publish.ts';
+import { type CrashPolicy, failsAsNew, isKnown, signatureOf } from './crashes.ts';
 import type { JobResult } from './run.ts';
 import { asRecord, type JobRecord } from './sidecar.ts';
 
@@ -181,14 +182,15 @@ const JUNIT_START = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <te
 export const isOurJunit = (head: Buffer): boolean =>
   head.subarray(0, JUNIT_START.length).toString('latin1') === JUNIT_START;
 
-/** Writes JUnit XML, which CI systems read. The file may be replaced. Throws `Elf2dmpError`. */
-export async function writeJunit(file: string, results: readonly JobResult[]): Promise<void> {
+/** Writes JUnit XML, which CI systems read. A crash is the class of its case. The file may be replaced. Throws `Elf2dmpError`. */
+export async function writeJunit(file: string, results: readonly JobResult[], policy: CrashPolicy): Promise<void> {
   const seconds = results.reduce((sum, { record }) => sum + (record?.seconds ?? 0), 0);
-  const failures = results.filter(({ record }) => record?.outcome === 'failed').length;
+  const failures = results.filter(({ record }) => record?.outcome === 'failed' || failsAsNew(record, policy)).length;
   const stopped = results.filter(({ record }) => !record).length;
   const cases = results.map(({ job, record }) => {
-    const head = `    <testcase classname="elf2dmp" name="${xml(job.relative)}" time="${record?.seconds ?? 0}">`;
-    return `${head}${junitBody(record)}</testcase>\n`;
+    const classname = signatureOf(record)?.text ?? 'elf2dmp';
+    const head = `    <testcase classname="${xml(classname)}" name="${xml(job.relative)}" time="${record?.seconds ?? 0}">`;
+    return `${head}${junitBody(record, policy)}</testcase>\n`;
   });
   await replaceFile(
     file,
@@ -207,12 +209,22 @@ const xml = (text: string): string =>
     .replace(/[&<>"]/g, (c) => ENTITIES[c]!)
     .replace(/[\uFFFE\uFFFF]/g, '\uFFFD');
 
-/** The contents of a JUnit test case: why it did not run, why it failed, or what its dump lacks. */
-function junitBody(record: JobResult['record']): string {
+/** The contents of a JUnit test case: why it did not run, why it failed, what crashed, or what its dump lacks. */
+function junitBody(record: JobResult['record'], policy: CrashPolicy): string {
   if (!record) return '<skipped message="not run: the batch was stopped"/>';
   const { error, losses, exitCode } = record;
   if (error) {
     return `<failure type="${xml(error.code)}" message="${xml(error.text)}">exit code ${exitCode}</failure>`;
   }
-  return losses.length > 0 ? `<system-out>${xml(losses.map((loss) => `loss: ${loss}`).join('\n'))}</system-out>` : '';
+  const signature = signatureOf(record);
+  const crash = signature && `${crashKind(isKnown(record, policy.known))}: ${signature.hash} ${signature.text}`;
+  const failure = failsAsNew(record, policy) ? `<failure type="new-crash" message="${xml(crash!)}"/>` : '';
+  const lines = [...(crash === undefined ? [] : [crash]), ...losses.map((loss) => `loss: ${loss}`)];
+  return lines.length > 0 ? `${failure}<system-out>${xml(lines.join('\n'))}</system-out>` : failure;
+}
+
+/** What a crash is called by a list; null: there is none. */
+export function crashKind(known: boolean | null): string {
+  if (known === null) return 'crash';
+  return known ? 'known crash' : 'new crash';
 }

@@ -12,6 +12,7 @@ export const EXIT = {
   ioPermanent: 6,
   ioTransient: 7,
   differs: 8,
+  newCrash: 9,
 } as const;
 
 /** The exit code for each kind of error. */
@@ -38,4 +39,5 @@ export const EXIT_CODE_HELP = `Exit codes:
     6  permanent input or output error (missing, denied, exists)
     7  transient input or output error: retrying may help (disk full, I/O error)
     8  verify, --verify: the dump is unsound or differs from its input
+    9  batch --fail-on-new: a crash that --known does not list
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; nothing is left behind`;

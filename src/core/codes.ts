@@ -608,6 +608,11 @@ export const ERRORS = {
   },
 
   // Batches
+  'known-line': {
+    kind: 'usage',
+    means: 'A line of the list of known crashes does not begin with a signature.',
+    todo: 'Begin it with the 12 hex digits of a signature, or with # if it is a comment.',
+  },
   'output-elsewhere': {
     kind: 'io-permanent',
     means: 'A link below the output directory leads out of it.',

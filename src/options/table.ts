@@ -471,6 +471,22 @@ export const OPTIONS = {
     calls: [],
     toml: 'batch',
   },
+  known: {
+    kind: 'file',
+    help: 'file that lists the signatures of known crashes, one a line',
+    group: 'Checks and reports',
+    commands: ['batch'],
+    calls: [],
+    toml: 'batch',
+  },
+  'fail-on-new': {
+    kind: 'flag',
+    help: 'exit with 9 if a guest crashed in a way that --known does not list',
+    group: 'Checks and reports',
+    commands: ['batch'],
+    calls: [],
+    toml: 'batch',
+  },
   json: {
     kind: 'flag',
     default: false,

@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { JobRecord } from '../../src/batch/sidecar.ts';
 import { convert } from '../../src/index.ts';
 import {
   BIN,
@@ -63,7 +64,9 @@ describe('elf2dmp batch', () => {
     const index = readFileSync(join(out, 'elf2dmp-index.html'), 'utf8');
     const links = [...index.matchAll(/<a href="([^"]+)">/g)].map(([, link]) => decodeURIComponent(link!));
     const pages = readdirSync(out, { recursive: true }).filter((name) => /dmp\.html$/.test(String(name)));
-    expect(links.map((link) => link.slice(2)).sort()).toEqual(pages.map(String).sort());
+    // A crashed guest's is linked from its crash too.
+    expect([...new Set(links)].map((link) => link.slice(2)).sort()).toEqual(pages.map(String).sort());
+    expect(index).toMatch(/<h2>Crashes \(1\)<\/h2>/);
     expect(pages.length).toBeGreaterThan(4);
     expect(index).toMatch(/<h1>\d+ of 1?\d dumps failed<\/h1>/);
     expect(index.indexOf('<td>failed')).toBeLessThan(index.indexOf('<td>good'));
@@ -89,6 +92,30 @@ describe('elf2dmp batch', () => {
     const junit = readFileSync(join(dir, 'junit.xml'), 'utf8');
     expect(junit).toContain('tests="10" failures="1"');
     expect(junit.match(/<testcase /g)).toHaveLength(10);
+  });
+
+  it('says which crashes there are, and with a list of known ones which are new', async () => {
+    out = join(dir, 'out0');
+    report = join(dir, 'report0.jsonl');
+    const crashed = linesOf(report).find(({ input }) => input.includes('crashed'))!;
+    const { hash, text } = (crashed as unknown as JobRecord).windows!.signatures.rva;
+    expect(first.stdout).toMatch(
+      new RegExp(`^crash ${hash} 0xd1_3 .*: \\d+ dumps?, first seen 2023-.*, last seen 2023-`, 'm'),
+    );
+    const [known, junit] = [join(dir, 'known.txt'), join(dir, 'known.xml')];
+    writeFileSync(known, `# none\n`);
+    const one = (...more: string[]) =>
+      runBatchCommand([crashed.input, '--out', join(dir, 'one'), '--known', known, '--junit', junit, ...more]);
+    expect(await one()).toMatchObject({ code: 0, stdout: expect.stringMatching(/^new crash /m) });
+    expect((await one('--fail-on-new')).code).toBe(9);
+    expect(readFileSync(junit, 'utf8')).toMatch(
+      /tests="1" failures="1"[\s\S]*<testcase classname="0xd1_3 [^"]*"[\s\S]*<failure type="new-crash" message="new crash: /,
+    );
+    writeFileSync(known, `${hash} ${text}\n`);
+    expect(await one('--fail-on-new')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^known crash /m) });
+    expect(readFileSync(junit, 'utf8')).toMatch(/failures="0"[\s\S]*<system-out>known crash: /);
+    writeFileSync(known, 'demo.sys\n');
+    expect((await one()).code).toBe(2);
   });
 
   it('does nothing the second time, and writes no line again', async () => {

@@ -150,10 +150,14 @@ describe('writeJunit', () => {
     const one = { ...job('a', ''), relative: '<a&"\u0001>' };
     const error = { code: 'c', kind: 'corrupt', text: '\u001b[31m]]>' } as const;
     const failed = { outcome: 'failed', exitCode: 5, seconds: 1, error, losses: [] } as unknown as JobRecord;
-    await writeJunit(file, [
-      { job: one, status: 'ran', record: failed },
-      { job: one, status: 'stopped' },
-    ]);
+    await writeJunit(
+      file,
+      [
+        { job: one, status: 'ran', record: failed },
+        { job: one, status: 'stopped' },
+      ],
+      { known: undefined, failOnNew: false },
+    );
     const text = readFileSync(file, 'utf8');
     expect(text).toContain('name="&lt;a&amp;&quot;\\u{1}&gt;"');
     expect(text).toContain('message="\\u{1b}[31m]]&gt;"');

@@ -3,6 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
+import { type CrashGroup, failsAsNew, groupCrashes, readKnownCrashes } from '../../batch/crashes.ts';
 import { lockOutputs } from '../../batch/lock.ts';
 import {
   type BatchJob,
@@ -14,7 +15,7 @@ import {
   shardOf,
   sidecarOf,
 } from '../../batch/plan.ts';
-import { isOurJunit, mayBeReport, ReportFile, writeJunit } from '../../batch/report.ts';
+import { crashKind, isOurJunit, mayBeReport, ReportFile, writeJunit } from '../../batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
@@ -49,6 +50,10 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   const say = (text: string) => args.quiet || process.stderr.write(`${printable(text)}\n`);
   if (shard) say(`shard ${shard.index}/${shard.count}: ${jobs.length} of ${all.length} inputs`);
 
+  const crashes = {
+    known: settings.known === undefined ? undefined : readKnownCrashes(settings.known),
+    failOnNew: settings.failOnNew,
+  };
   const standings: Standing[] = [];
   for (const job of jobs) {
     signal.throwIfAborted();
@@ -69,6 +74,7 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   const lock = await lockOutputs(settings.plan.out, shard);
   const started = performance.now();
   let results: JobResult[];
+  let groups: CrashGroup[];
   try {
     const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
     const progress = new BatchProgress(process.stderr, standings, args.quiet);
@@ -81,14 +87,18 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
       progress.stop();
       report?.close();
     }
-    if (outputs.junit !== undefined) await writeJunit(outputs.junit, results);
-    if (outputs.index !== undefined) await writeIndex(outputs.index, settings.plan.out, results);
+    groups = groupCrashes(results, crashes.known);
+    if (outputs.junit !== undefined) await writeJunit(outputs.junit, results, crashes);
+    if (outputs.index !== undefined) await writeIndex(outputs.index, settings.plan.out, { results, groups });
   } finally {
     await lock.release();
   }
-  if (!args.quiet) process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
+  if (!args.quiet) {
+    process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
+    process.stdout.write(renderCrashes(groups));
+  }
   signal.throwIfAborted();
-  return exitCodeOf(results);
+  return exitCodeOf(results.map(({ record }) => (failsAsNew(record, crashes) ? newCrash(record) : record)));
 }
 
 /** The command line overrides the configuration, whose paths are relative to its own directory. */
@@ -103,6 +113,7 @@ function settingsOf({ names, raw, values }: Given) {
   const out = place(args.out, config.out);
   if (out === undefined) throw usage('--out is missing: the directory for the dumps');
   const manifest = place(args.manifest, config.manifest);
+  const known = place(args.known, config.known);
   const paths = configFile === undefined ? names : (config.inputs ?? []);
   if (paths.length === 0 && manifest === undefined)
     throw usage('no inputs: name files, directories, globs or a --manifest');
@@ -114,7 +125,7 @@ function settingsOf({ names, raw, values }: Given) {
       name: args.name ?? config.name ?? DEFAULT_NAME,
       options: { ...optionsOf(config.options, base), ...optionsOf(raw, process.cwd()) },
       /** Files that say what to do. */
-      read: [configFile, manifest].flatMap((file) => (file === undefined ? [] : [resolve(file)])),
+      read: [configFile, manifest, known].flatMap((file) => (file === undefined ? [] : [resolve(file)])),
       overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
     },
     run: {
@@ -133,6 +144,8 @@ function settingsOf({ names, raw, values }: Given) {
     },
     report: reportPlace(args.report ?? config.report, place(args.report, config.report)),
     junit: place(args.junit, config.junit),
+    known,
+    failOnNew: args['fail-on-new'] ?? config['fail-on-new'] ?? false,
   };
 }
 
@@ -170,10 +183,14 @@ async function openReport(place: ReportPlace, shard: Shard | undefined): Promise
 }
 
 /** Lists only this shard's dumps: it knows nothing of the others. */
-async function writeIndex(file: string, out: string, results: readonly JobResult[]): Promise<void> {
+async function writeIndex(
+  file: string,
+  out: string,
+  { results, groups }: { results: readonly JobResult[]; groups: readonly CrashGroup[] },
+): Promise<void> {
   const { renderIndex } = await import('../html/index-page.ts');
   const outputs = results.map(({ job }) => job.output).filter((output) => existsSync(pageOf(output)));
-  const text = renderIndex(results, out, new Map(outputs.map((output) => [output, pageOf(output)])));
+  const text = renderIndex({ results, groups }, out, new Map(outputs.map((output) => [output, pageOf(output)])));
   await writeNewFile(file, Buffer.from(text), { force: true });
 }
 
@@ -284,11 +301,37 @@ function renderSummary(results: readonly JobResult[], seconds: number, verbose: 
   return lines.map((text) => `${printable(text)}\n`).join('');
 }
 
-/** From best to worst. Retryable failures outrank permanent ones: rerunning can help. Anything else is a crash. */
-const WORSE = [EXIT.good, EXIT.losses, EXIT.unsupported, EXIT.corrupt, EXIT.ioPermanent, EXIT.usage, EXIT.ioTransient];
+/** Crashes that the summary lists. */
+const LISTED_CRASHES = 20;
 
-function exitCodeOf(results: readonly { record?: { exitCode: number } }[]): number {
-  const ranks = results.map(({ record }) => {
+/** One line for each crash that the dumps show: how many, since when and until when by the guests' clocks, and its signature. */
+function renderCrashes(groups: readonly CrashGroup[]): string {
+  if (groups.length === 0) return '';
+  const lines = groups.slice(0, LISTED_CRASHES).map(({ signature, results, firstSeen, lastSeen, known }) => {
+    const dumps = `${results.length} ${results.length === 1 ? 'dump' : 'dumps'}`;
+    return `${crashKind(known)} ${signature.hash} ${signature.text}: ${dumps}, first seen ${firstSeen ?? 'at an unknown time'}, last seen ${lastSeen ?? 'at an unknown time'}`;
+  });
+  if (groups.length > LISTED_CRASHES) lines.push(`… ${groups.length - LISTED_CRASHES} more crashes`);
+  return lines.map((text) => `${printable(text)}\n`).join('');
+}
+
+/** From best to worst. Retryable failures outrank permanent ones: rerunning can help. Anything else is a crash. */
+const WORSE = [
+  EXIT.good,
+  EXIT.losses,
+  EXIT.newCrash,
+  EXIT.unsupported,
+  EXIT.corrupt,
+  EXIT.ioPermanent,
+  EXIT.usage,
+  EXIT.ioTransient,
+];
+
+/** What a good dump of a new crash counts as. */
+const newCrash = (record: JobResult['record']) => (record?.outcome === 'failed' ? record : { exitCode: EXIT.newCrash });
+
+function exitCodeOf(records: readonly ({ exitCode: number } | undefined)[]): number {
+  const ranks = records.map((record) => {
     const rank = record ? WORSE.indexOf(record.exitCode as (typeof WORSE)[number]) : 0;
     return rank < 0 ? WORSE.length : rank;
   });

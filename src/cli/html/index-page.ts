@@ -1,5 +1,7 @@
 /** A batch's dumps on one page, each with a link to its own. */
 import { relative } from 'node:path';
+import type { CrashGroup } from '../../batch/crashes.ts';
+import { crashKind } from '../../batch/report.ts';
 import type { JobResult } from '../../batch/run.ts';
 import { bytes } from '../../core/units.ts';
 import type { CrashReport } from '../../report/windows.ts';
@@ -15,7 +17,7 @@ const ORDER = ['failed', 'losses', 'not run', 'good'] as const;
  * @param pages of the dumps that have one, by their output's path
  */
 export function renderIndex(
-  results: readonly JobResult[],
+  { results, groups }: { results: readonly JobResult[]; groups: readonly CrashGroup[] },
   directory: string,
   pages: ReadonlyMap<string, string>,
 ): string {
@@ -26,6 +28,10 @@ export function renderIndex(
   const lossy = count('losses');
   const crashed = results.filter(({ record }) => record?.windows?.bugCheck).length;
   const [tone, verdict] = verdictOf(plural(results.length, 'dump'), failed, lossy);
+  const linkTo = ({ job }: JobResult): Html | string => {
+    const page = pages.get(job.output);
+    return page === undefined ? job.relative : link(relative(directory, page), job.relative);
+  };
   return document(
     'Batch',
     html`
@@ -34,13 +40,13 @@ export function renderIndex(
   <p>${plural(crashed, 'guest')} had crashed.</p>
 </header>
 <main>
+${groups.length > 0 && html`<h2>Crashes (${groups.length})</h2>${crashes(groups, linkTo)}<h2>Dumps</h2>`}
 ${table(
   ['Input', 'Outcome', 'Windows', 'Bug check', 'Dump', 'What is wrong'],
   sorted.map((result) => {
-    const { record, job } = result;
-    const page = pages.get(job.output);
+    const { record } = result;
     return [
-      page === undefined ? job.relative : link(relative(directory, page), job.relative),
+      linkTo(result),
       outcomeOf(result),
       record?.windows ? (record.windows.name ?? `build ${record.windows.build}`) : null,
       bugCheckOf(record?.windows?.bugCheck),
@@ -52,6 +58,23 @@ ${table(
 </main>`,
   );
 }
+
+/** Links that a crash shows. */
+const SHOWN_DUMPS = 50;
+
+const crashes = (groups: readonly CrashGroup[], linkTo: (result: JobResult) => Html | string): Html =>
+  table(
+    ['Signature', '', 'Dumps', 'First seen', 'Last seen', 'Likely culprit', 'In'],
+    groups.map(({ signature, results, firstSeen, lastSeen, known }) => [
+      html`<code>${signature.text}</code> <code>${signature.hash}</code>`,
+      crashKind(known),
+      results.length,
+      firstSeen,
+      lastSeen,
+      results.find(({ record }) => record?.windows?.culprit)?.record?.windows?.culprit?.module ?? null,
+      html`${results.slice(0, SHOWN_DUMPS).map((result) => html`${linkTo(result)} `)}${results.length > SHOWN_DUMPS && html`… ${results.length - SHOWN_DUMPS} more`}`,
+    ]),
+  );
 
 const bugCheckOf = (check: CrashReport | null | undefined): string | null =>
   check ? `${check.code}${check.name ? ` ${check.name}` : ''}` : null;
