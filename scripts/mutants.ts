@@ -262,6 +262,18 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/locate/contradictions.test.ts',
   },
   {
+    what: 'a plan is not held against the memory that it has',
+    file: 'plan/check-plan.ts',
+    find: "if (plan.type === 'triage') return [];",
+    replace: 'if (plan) return [];',
+  },
+  {
+    what: 'a plan is held against the input, not the dump',
+    file: 'plan/check-plan.ts',
+    find: 'if (sound) patch(run, offset, target);',
+    replace: '',
+  },
+  {
     what: 'frames may lie in SharedUserData',
     file: 'windows/context-frames.ts',
     find: 'from: machine.sharedUserData as bigint, size: PAGE_SIZE',

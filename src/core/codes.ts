@@ -852,6 +852,15 @@ export const DIAGNOSTICS = {
     severity: 'loss',
     means: "There is no place for a processor's special registers: the debugger does not show them.",
   },
+  'header-contradicted': {
+    severity: 'loss',
+    means: "The dump's own memory contradicts its header, or lacks what the header leads to.",
+  },
+  'structures-damaged': {
+    severity: 'loss',
+    means: 'Page tables, interrupt tables or the list of processes are damaged, or not in the dump.',
+    todo: MEMORY_DAMAGED,
+  },
   'time-unknown': { severity: 'loss', means: "A time in Windows' shared data is damaged; the header says 0." },
   'product-type-damaged': { severity: 'loss', means: 'The product type is damaged; the header says 0.' },
   'patch-impossible': {

@@ -7,6 +7,7 @@ import type { Compression, ContextChoice, DumpTypeChoice, RamChoice } from '../o
 import type { RamRange } from '../windows/physical-memory.ts';
 import type { SharedData } from '../windows/shared-user-data.ts';
 import type { Windows } from '../windows/windows.ts';
+import { checkPlan } from './check-plan.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
 import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
@@ -93,6 +94,7 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
           ranges: choices.ram === 'windows' ? windowsRam(windows) : undefined,
         });
   diagnostics.addAll(plan.diagnostics);
+  diagnostics.addAll(checkPlan(windows, { plan, contexts, patched: choices.patch ?? true }));
   return {
     plan,
     contexts,

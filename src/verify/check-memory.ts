@@ -1,10 +1,7 @@
 import type { DiagnosticCode, FindingCode } from '../core/codes.ts';
-import { Reason } from '../core/reason.ts';
-import { hex } from '../core/units.ts';
-import { tableSize } from '../machines/paging-mode.ts';
+import { structureProblems } from '../plan/check-plan.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
-import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
 import { exchangedProcessors } from './exchanged-processors.ts';
 import type { Expectation } from './expectation.ts';
@@ -34,7 +31,7 @@ export type Problem = Omit<NewFinding, 'severity'>;
 
 /** What is damaged in a guest's memory; the same checks serve input and dump. */
 export function problemsOf(windows: Windows): Problem[] {
-  const { space, kdbg, processors, diagnostics, image } = windows;
+  const { diagnostics } = windows;
   const registers = chooseContexts(windows, 'auto').diagnostics.filter((d) => d.severity === 'loss');
   const problems: Problem[] = [...diagnostics.losses, ...registers]
     .filter((d) => MEMORY_LOSSES.has(d.code))
@@ -42,11 +39,6 @@ export function problemsOf(windows: Windows): Problem[] {
       const virtual = where?.['virtual'] ?? where?.['prcb'];
       return { code, message, ...(virtual === undefined ? {} : { where: inMemory({ virtual }) }) };
     });
-  const processes = readProcesses(space, kdbg.fields, processors);
-  const broken = processes instanceof Reason ? processes.text : processes.broken;
-  if (broken !== undefined) {
-    problems.push({ code: 'processes-broken', message: `the list of processes is broken: ${broken}` });
-  }
   for (const { processor, why } of exchangedProcessors(windows)) {
     problems.push({
       code: 'processor-exchanged',
@@ -54,29 +46,9 @@ export function problemsOf(windows: Windows): Problem[] {
       where: inMemory({ virtual: processor.prcb }),
     });
   }
-  for (const p of processors) {
-    const registers = p.cpu?.registers;
-    if (!registers) continue;
-    const who = `processor ${p.number}`;
-    const tables = image.machine.pageTables(registers);
-    // undefined if the input did not have the control registers.
-    const root = image.machine.rootRegister(registers);
-    if (root !== undefined && (!tables || !image.has(tables.root, tableSize(tables.mode, 0)))) {
-      problems.push({
-        code: 'special-registers',
-        message: `${who}: its page-table root is not in the dump, or paging is off`,
-        ...(p.specialRegisters === undefined ? {} : { where: inMemory({ virtual: p.specialRegisters }) }),
-        found: `${image.machine.words.root} ${hex(root)}`,
-      });
-    }
-    const table = image.machine.interruptTable(registers);
-    if (table && image.machine.interruptHandlers(table, (at, length) => space.read(at, length)).length === 0) {
-      problems.push({
-        code: 'interrupt-table',
-        message: `${who}: its interrupt table has no usable gates`,
-        where: inMemory({ virtual: table.base }),
-      });
-    }
+  for (const { code, message, virtual, found } of structureProblems(windows)) {
+    const where = virtual === undefined ? {} : { where: inMemory({ virtual }) };
+    problems.push({ code, message, ...where, ...(found === undefined ? {} : { found }) });
   }
   return problems;
 }

@@ -272,6 +272,8 @@ export const CASES: readonly MatrixCase[] = [
     change: (guest) => {
       for (const p of guest.truth.processors) overwrite(guest, p.idt);
     },
+    exitCode: 3,
+    losses: ['structures-damaged'],
   },
   {
     name: "damage: the kernel's header page overwritten",
