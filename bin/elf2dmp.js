@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 import { existsSync } from 'node:fs';
 
+// Node would open its debugger at SIGUSR1, in a process that holds a guest's memory, and end at SIGUSR2.
+for (const signal of ['SIGUSR1', 'SIGUSR2']) process.on(signal, () => undefined);
+
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   console.error(`elf2dmp needs Node.js 20.19 or later; this is ${process.version}`);

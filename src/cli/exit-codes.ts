@@ -40,4 +40,4 @@ export const EXIT_CODE_HELP = `Exit codes:
     7  transient input or output error: retrying may help (disk full, I/O error)
     8  verify, --verify: the dump is unsound or differs from its input
     9  batch --fail-on-new: a crash that --known does not list
-  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM; nothing is left behind`;
+  129, 130, 131, 143  ended by SIGHUP, SIGINT, SIGQUIT, SIGTERM; nothing is left behind`;

@@ -8,7 +8,7 @@ import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';
 import { renderError } from './text/render.ts';
 
-const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const;
 
 /** Runs the command and sets the process's exit code. */
 export async function main(argv: readonly string[]): Promise<void> {

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 
@@ -124,7 +124,7 @@ describe('elf2dmp', () => {
     [['--dtb', 'fffffffffffffff', 'a', 'b'], '--dtb'],
     [
       ['--type', 'mini', 'a', 'b'],
-      '--type: expected one of "auto", "full", "bitmap", "kernel", "active", found "mini"',
+      '--type: expected one of "auto", "full", "bitmap", "kernel", "active", "triage", found "mini"',
     ],
     [['--in-place'], '--in-place needs a value'],
     [['--in-place', 'a', 'b'], '--in-place and INPUT and OUTPUT do not go together'],
@@ -236,7 +236,7 @@ describe('elf2dmp', () => {
     rmSync(file);
   });
 
-  it('ends at a signal with 143 and leaves nothing behind', async () => {
+  it('prints progress at SIGUSR1 and SIGUSR2; ends at SIGQUIT with 131 and leaves nothing behind', async () => {
     clean();
     // Much memory behind the guest's own, so that there is time.
     const big = join(dir, 'big.elf');
@@ -254,14 +254,32 @@ describe('elf2dmp', () => {
     writeSync(fd, bytes.subarray(0, bytes.length - 11));
     closeSync(fd);
     truncateSync(big, bytes.length - 11 - 0x1000 + size);
-    const child = spawn(process.execPath, [BIN, big, output], { stdio: 'ignore' });
+    const child = spawn(process.execPath, [BIN, big, output, '--sparse', 'never'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let said = '';
+    child.stderr.on('data', (data) => {
+      said += data;
+    });
     const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
     const deadline = Date.now() + 20_000;
     while (!readdirSync(dir).some((name) => name.endsWith('.part')) && Date.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
-    child.kill('SIGTERM');
-    expect(await ended).toEqual([143, null]);
+    // Progress on a signal, and no debugger on a port.
+    for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
+      said = '';
+      await vi.waitFor(
+        () => {
+          child.kill(signal);
+          expect(said).toMatch(/^elf2dmp: (locating Windows|writing \d+% of .*)$/m);
+        },
+        { timeout: 60_000 },
+      );
+    }
+    expect(said).not.toContain('Debugger');
+    child.kill('SIGQUIT');
+    expect(await ended).toEqual([131, null]);
     expect(readdirSync(dir).sort()).toEqual(['big.elf', 'vm.elf']);
     rmSync(big);
   });

@@ -44,7 +44,7 @@ async function runConversion(
   signal: AbortSignal,
 ): Promise<number> {
   const { json, quiet, verbose, force } = args;
-  const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
+  const line = new ProgressLine(process.stderr, quiet);
   try {
     const path = args.report;
     const wanted: Wanted = {
@@ -53,7 +53,7 @@ async function runConversion(
     };
     const common = {
       signal,
-      onProgress: line ? (progress: Progress) => line.update(progress) : progressForBatch(),
+      onProgress: progressForBatch() ?? ((progress: Progress) => line.update(progress)),
     };
     const { report } =
       'inPlace' in target
@@ -69,13 +69,13 @@ async function runConversion(
               onSpool: quiet
                 ? undefined
                 : (spooling) => {
-                    line?.clear();
+                    line.clear();
                     process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
                   },
             },
             wanted,
           );
-    line?.clear();
+    line.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
     if (report.verification) writeFindings(report.verification, quiet);
     if (json) process.stdout.write(`${toJson(report, 2)}\n`);
@@ -83,7 +83,7 @@ async function runConversion(
     if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
     return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
   } finally {
-    line?.clear();
+    line.end();
   }
 }
 

@@ -32,7 +32,7 @@ export function infoJob({ names: [file], values }: Given): Job {
     json,
     verbose,
     run: async (signal) => {
-      const line = process.stderr.isTTY ? new ProgressLine(process.stderr) : undefined;
+      const line = new ProgressLine(process.stderr, false);
       try {
         const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
         const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(
@@ -40,21 +40,21 @@ export function infoJob({ names: [file], values }: Given): Job {
             ...inspection,
             signal,
             onSpool: (spooling) => {
-              line?.clear();
+              line.clear();
               process.stderr.write(renderSpooling(spooling));
             },
-            onSpooled: line && ((done, total) => line.update({ phase: 'spool', done, total })),
-            onSearch: line && ((done, total) => line.update({ phase: 'search', done, total })),
+            onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
+            onSearch: (done, total) => line.update({ phase: 'search', done, total }),
           },
           { page: writePage !== undefined },
         );
         if (page) await writePage?.(page);
-        line?.clear();
+        line.clear();
         writeDiagnostics(report.diagnostics, { quiet: false, verbose });
         process.stdout.write(await render(report));
         return report.problem ? EXIT_OF_KIND[report.problem.kind] : EXIT.good;
       } finally {
-        line?.clear();
+        line.end();
       }
     },
   };

@@ -20,7 +20,7 @@ export function verifyJob({ names: [dump], values }: Given): Job {
     json,
     verbose: false,
     run: async (signal) => {
-      const line = process.stderr.isTTY && !quiet ? new ProgressLine(process.stderr) : undefined;
+      const line = new ProgressLine(process.stderr, quiet);
       try {
         const report = await (await import('../../operations/verify.ts')).verify({
           ...verification,
@@ -28,14 +28,14 @@ export function verifyJob({ names: [dump], values }: Given): Job {
           onSpool: quiet
             ? undefined
             : (spooling) => {
-                line?.clear();
+                line.clear();
                 process.stderr.write(renderSpooling(spooling));
               },
-          onSpooled: line && ((done, total) => line.update({ phase: 'spool', done, total })),
-          onProgress: line && ((done, total) => line.update({ phase: 'verify', done, total })),
-          onSearch: line && ((done, total) => line.update({ phase: 'search', done, total })),
+          onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
+          onProgress: (done, total) => line.update({ phase: 'verify', done, total }),
+          onSearch: (done, total) => line.update({ phase: 'search', done, total }),
         });
-        line?.clear();
+        line.clear();
         writeFindings(report, quiet);
         if (json) process.stdout.write(`${toJson(report, 2)}\n`);
         else if (!quiet) {
@@ -47,7 +47,7 @@ export function verifyJob({ names: [dump], values }: Given): Job {
         }
         return report.outcome === 'sound' ? EXIT.good : EXIT.differs;
       } finally {
-        line?.clear();
+        line.end();
       }
     },
   };

@@ -6,17 +6,36 @@ import type { Progress } from '../../operations/convert.ts';
 const INTERVAL_MS = 100;
 const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;
 
-/** A line that each update replaces. */
+/** As dd and qemu-img users expect: these print how far a run is, and never end it. */
+const STATUS_SIGNALS = ['SIGUSR1', 'SIGUSR2'] as const;
+
+/** A line that each update replaces on a terminal, and that SIGUSR1 and SIGUSR2 print anywhere. */
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;
+  readonly #drawn: boolean;
+  #text = 'starting';
   #phase = '';
   #started = 0;
   #lastShown = 0;
   #shown = false;
 
-  constructor(stream: NodeJS.WriteStream) {
+  /** @param quiet the line is printed on a signal only */
+  constructor(stream: NodeJS.WriteStream, quiet: boolean) {
     this.#stream = stream;
+    this.#drawn = stream.isTTY && !quiet;
+    for (const signal of STATUS_SIGNALS) process.on(signal, this.#onSignal);
   }
+
+  /** Removes the line for good. */
+  end(): void {
+    this.clear();
+    for (const signal of STATUS_SIGNALS) process.removeListener(signal, this.#onSignal);
+  }
+
+  readonly #onSignal = () => {
+    this.clear();
+    this.#stream.write(`elf2dmp: ${this.#text}\n`);
+  };
 
   update(progress: Progress): void {
     const now = performance.now();
@@ -50,6 +69,8 @@ export class ProgressLine {
   }
 
   #show(text: string): void {
+    this.#text = text;
+    if (!this.#drawn) return;
     this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(20, (this.#stream.columns ?? 80) - 1))}`);
     this.#shown = true;
   }
