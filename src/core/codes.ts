@@ -764,6 +764,11 @@ export const DIAGNOSTICS = {
   // What was found of Windows
   'five-level-root': { severity: 'loss', means: "The dump's header cannot name the root of 5-level page tables." },
   'five-level-paging': { severity: 'loss', means: 'The guest uses 5-level paging, which dump headers cannot express.' },
+  'layout-doubtful': {
+    severity: 'warning',
+    means: 'In raw memory, two layouts fit what Windows says of its RAM equally well.',
+    todo: 'If you know the layout, give it with `--runs`.',
+  },
   'vmcoreinfo-disagrees': {
     severity: 'warning',
     means: "The guest's VMCOREINFO note and its memory disagree; memory was used.",

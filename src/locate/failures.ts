@@ -16,6 +16,11 @@ const HINTS: Record<string, string> = {
     'without the KDBG no debugger finds processors and modules: the memory is damaged, or it is a kernel that elf2dmp does not know (please report it)',
 };
 
+const hintOf = ({ format }: MemoryImage, step: string): string | undefined =>
+  step === ROOT_STEP && format === 'raw'
+    ? `${HINTS[step]}; if the file leaves out what is not RAM, give its ranges in file order, as in --runs 4K+632K,1M+2G`
+    : HINTS[step];
+
 /** The error for a step that failed, with every attempt. An image that lacks memory may lack just what was looked for. */
 export function failure(
   image: MemoryImage,
@@ -28,7 +33,7 @@ export function failure(
     file: image.file,
     message: truncated ? `${details.message}; ${truncated.text}` : details.message,
     attempts: evidence.failures(step),
-    hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : HINTS[step],
+    hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : hintOf(image, step),
   };
   const { code } = details;
   // A file that lacks memory may well be of Windows: that is damage, not another system.

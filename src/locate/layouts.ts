@@ -1,22 +1,45 @@
-/** Which of several layouts of the same bytes is the machine's: the one that Windows' own list of its RAM fits. */
+/**
+ * Which layout of the same bytes is the machine's. Raw memory says nothing of it, Windows does: its list of its RAM
+ * gives the layouts that fit the file's size, and what is reached through each (modules, processes, processors) tells
+ * which of them is right. A size alone proves nothing: a copy that begins at 0 and ends early fits wrong layouts too.
+ */
 
 import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
-import { bytes, hex } from '../core/units.ts';
+import { bytes, GIB, hex, MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { intersect, sum } from '../memory/runs.ts';
+import { endOf, type FileRun, intersect, type PhysicalRun, sum } from '../memory/runs.ts';
 import type { Attempt } from '../windows/evidence.ts';
+import type { RamRange } from '../windows/physical-memory.ts';
+import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
+import { leadsToWindows } from './place.ts';
+import { shiftedRoots } from './shifted-roots.ts';
 
 const LAYOUT_STEP = 'memory layout';
 
-type Locate = (image: MemoryImage) => Promise<Windows>;
+/** Where RAM that has no room below 4 GiB begins. */
+const HIGH_MEMORY = 4 * GIB;
+
+/** Roots with a shift that are looked at, and those that lead to SharedUserData and are looked at further. */
+const MAX_SHIFTED_ROOTS = 4096;
+const MAX_TRIES = 8;
+
+/** What PCs have instead of RAM below 1 MiB, and where their RAM begins for Windows. */
+const LEGACY_HOLE = { from: 0xa0000, to: MIB };
+const LOW_STARTS = [PAGE_SIZE, 0];
+
+/**
+ * Finds Windows in one layout.
+ *
+ * @param searched the layout whose search of all bytes serves this one too: what a search finds is named by the
+ * addresses that memory itself has for it
+ */
+type Locate = (layout: MemoryImage, searched: MemoryImage) => Promise<Windows>;
 
 /**
  * Locates Windows in each layout of one machine after the other. Throws the first layout's `Elf2dmpError` when
  * it is in none.
- *
- * @param locate as `locateWindows`, in one layout
  */
 export async function locateInLayouts(image: MemoryImage, locate: Locate): Promise<Windows> {
   const images = [image, ...image.alternatives];
@@ -24,7 +47,9 @@ export async function locateInLayouts(image: MemoryImage, locate: Locate): Promi
   for (const machine of new Set(images.map((i) => i.machine))) {
     const layouts = images.filter((i) => i.machine === machine);
     try {
-      return await locateInMachine(layouts, locate);
+      // With one layout, nothing has to choose.
+      if (layouts.length === 1 && layouts[0] && !layouts[0].arrange) return await locate(layouts[0], layouts[0]);
+      return await new LayoutSearch(layouts, locate).run();
     } catch (error) {
       if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
       failure ??= error;
@@ -33,54 +58,185 @@ export async function locateInLayouts(image: MemoryImage, locate: Locate): Promi
   throw failure;
 }
 
-async function locateInMachine(layouts: readonly MemoryImage[], locate: Locate): Promise<Windows> {
-  const [image] = layouts;
-  // With one layout, nothing has to choose.
-  if (image && layouts.length === 1) return locate(image);
-  let best: { windows: Windows; misfit: number; attempt: Attempt } | undefined;
-  let failure: unknown;
-  const attempts: Attempt[] = [];
-  const reject = (method: string, detail: string): Attempt => {
-    const attempt = { step: LAYOUT_STEP, method, accepted: false, detail };
-    attempts.push(attempt);
-    return attempt;
-  };
-  for (const layout of layouts) {
-    const method = layout.runs.map(({ start, size }) => `${hex(start)}+${hex(size)}`).join(', ');
-    try {
-      const windows = await locate(layout);
-      const misfit = misfitOf(windows);
-      if (misfit === undefined) {
-        reject(method, "Windows' list of its RAM can't be read through it");
-        continue;
-      }
-      const attempt = reject(method, `${bytes(misfit)} differ from what Windows counts as RAM`);
-      if (best === undefined || misfit < best.misfit) best = { windows, misfit, attempt };
-    } catch (error) {
-      if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
-      failure ??= error;
-      reject(method, error.details.message);
+/** A layout in which Windows and its list of its RAM were found. */
+interface Found {
+  windows: Windows;
+  ram: readonly RamRange[];
+  searched: MemoryImage;
+  contents: number;
+  misfit: number;
+  attempt: Attempt;
+}
+
+class LayoutSearch {
+  readonly #layouts: readonly MemoryImage[];
+  readonly #locate: Locate;
+  readonly #tried = new Set<string>();
+  readonly #attempts: Attempt[] = [];
+  readonly #found: Found[] = [];
+  #failure: unknown;
+
+  constructor(layouts: readonly MemoryImage[], locate: Locate) {
+    this.#layouts = layouts;
+    this.#locate = locate;
+  }
+
+  async run(): Promise<Windows> {
+    const [first, ...others] = this.#layouts;
+    await this.#try(first!, first!);
+    // Where the list says which layouts fit, the usual ones are no more than guesses.
+    if (!(await this.#tryDerived())) {
+      for (const layout of others) await this.#try(layout, first!);
+      await this.#tryDerived();
+    }
+    if (this.#found.length === 0 && first?.arrange) await this.#tryShifted(first);
+    return this.#best();
+  }
+
+  /** Tries the layouts that the lists found so far lead to; false where there are none. */
+  async #tryDerived(): Promise<boolean> {
+    const derived = this.#found.flatMap(({ windows, ram, searched }) => {
+      const { arrange } = windows.image;
+      const source = sum(windows.image.runs);
+      return arrange ? layoutsFor(ram, source).map((runs) => ({ layout: arrange(runs), searched })) : [];
+    });
+    for (const { layout, searched } of derived) await this.#try(layout, searched);
+    return derived.length > 0;
+  }
+
+  /** Tries the layouts whose page tables would point to themselves. */
+  async #tryShifted(first: MemoryImage): Promise<void> {
+    let tries = 0;
+    for (const { shift, root } of (await shiftedRoots(first)).slice(0, MAX_SHIFTED_ROOTS)) {
+      const runs = shiftedLayouts(shift, first.size).find((r) => leadsToWindows(first.arrange!(r), root));
+      if (!runs) continue;
+      if (++tries > MAX_TRIES) return;
+      const layout = first.arrange!(runs);
+      await this.#try(layout, layout);
+      await this.#tryDerived();
+      if (this.#found.length > 0) return;
     }
   }
-  if (best) {
-    best.attempt.accepted = true;
-    return { ...best.windows, evidence: [...best.windows.evidence, ...attempts] };
+
+  async #try(layout: MemoryImage, searched: MemoryImage): Promise<void> {
+    const method = describeRuns(layout.runs);
+    if (this.#tried.has(method)) return;
+    this.#tried.add(method);
+    const attempt: Attempt = { step: LAYOUT_STEP, method, accepted: false, detail: '' };
+    this.#attempts.push(attempt);
+    try {
+      const windows = await this.#locate(layout, searched);
+      const { physicalMemory: ram } = windows;
+      if (ram instanceof Reason) {
+        attempt.detail = "Windows' list of its RAM can't be read through it";
+        return;
+      }
+      const [contents, misfit] = [contentsOf(windows), misfitOf(windows.image, ram)];
+      attempt.detail = `${contents} modules, processes and processors are reached; ${bytes(misfit)} differ from what Windows counts as RAM`;
+      this.#found.push({ windows, ram, searched, contents, misfit, attempt });
+    } catch (error) {
+      if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
+      this.#failure ??= error;
+      attempt.detail = error.details.message;
+    }
   }
-  if (failure !== undefined) throw failure;
-  throw new Elf2dmpError({
-    code: 'layout-unknown',
-    kind: 'corrupt',
-    message:
-      "Windows was found, but its list of its RAM can't be read, and nothing else says where the hole below 4 GiB is",
-    file: image?.file,
-    attempts: attempts.map(({ method, detail }) => `${method}: ${detail}`),
-    hint: 'give the layout: --runs 0+3G,4G for 3 GiB below the hole and the rest from 4 GiB on',
+
+  #best(): Windows {
+    const [best, second] = [...this.#found].sort((a, b) => b.contents - a.contents || a.misfit - b.misfit);
+    if (best) {
+      best.attempt.accepted = true;
+      const { windows } = best;
+      if (second && second.contents === best.contents) {
+        windows.diagnostics.add(
+          'warning',
+          'layout-doubtful',
+          `the layout of the memory can't be told for certain: ${best.attempt.method} was taken, ${second.attempt.method} fits as well; if you know it, give it with --runs`,
+        );
+      }
+      return { ...windows, evidence: [...windows.evidence, ...this.#attempts] };
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    throw new Elf2dmpError({
+      code: 'layout-unknown',
+      kind: 'corrupt',
+      message:
+        "Windows was found, but its list of its RAM can't be read, and nothing else says where the hole below 4 GiB is",
+      file: this.#layouts[0]!.file,
+      attempts: this.#attempts.map(({ method, detail }) => `${method}: ${detail}`),
+      hint: 'give the layout: --runs 0+3G,4G for 3 GiB below the hole and the rest from 4 GiB on',
+    });
+  }
+}
+
+const describeRuns = (runs: readonly PhysicalRun[]): string =>
+  runs.map(({ start, size }) => `${hex(start)}+${hex(size)}`).join(', ');
+
+/**
+ * The layouts of a file of `size` bytes that a list of RAM suggests: RAM without the hole below 4 GiB, as a memory
+ * backend has it, and the ranges one after another, as tools write that skip what is not RAM.
+ */
+export function layoutsFor(ram: readonly RamRange[], size: number): FileRun[][] {
+  const layouts: FileRun[][] = [];
+  const low = ram.filter(({ start }) => start < HIGH_MEMORY);
+  const top = endOf(ram.at(-1)!);
+  const lowEnd = size - (top - HIGH_MEMORY);
+  if (top > HIGH_MEMORY && low.every((range) => endOf(range) <= lowEnd) && lowEnd > 0 && lowEnd <= HIGH_MEMORY) {
+    layouts.push(
+      oneAfterAnother([
+        { start: pa(0), size: lowEnd },
+        { start: pa(HIGH_MEMORY), size: size - lowEnd },
+      ]),
+    );
+  }
+  if (sum(ram) === size && ram.length > 1) layouts.push(oneAfterAnother(ram));
+  return layouts;
+}
+
+/**
+ * The layouts of a file of `size` bytes in which a root's address is `shift` higher than in the file: all bytes are, or
+ * those behind the legacy hole, or those before it, which then ends anywhere in the 320 KiB below the hole.
+ */
+function shiftedLayouts(shift: number, size: number): FileRun[][] {
+  const skipped = Math.max(0, -shift);
+  if (skipped >= size) return [];
+  const layouts: FileRun[][] = [[{ start: pa(Math.max(0, shift)), size: size - skipped, fileOffset: skipped }]];
+  const split = (lowStart: number, low: number) => {
+    if (low <= 0 || low >= size || lowStart + low > LEGACY_HOLE.from) return;
+    layouts.push(
+      oneAfterAnother([
+        { start: pa(lowStart), size: low },
+        { start: pa(LEGACY_HOLE.to), size: size - low },
+      ]),
+    );
+  };
+  for (const lowStart of LOW_STARTS) {
+    split(lowStart, LEGACY_HOLE.to - shift);
+    if (shift !== lowStart) continue;
+    for (let end = LEGACY_HOLE.from; end >= LEGACY_HOLE.from / 2; end -= PAGE_SIZE) split(lowStart, end - lowStart);
+  }
+  return layouts;
+}
+
+function oneAfterAnother(ranges: readonly { start: PhysicalAddress; size: number }[]): FileRun[] {
+  let fileOffset = 0;
+  return ranges.map(({ start, size }) => {
+    const run = { start, size, fileOffset };
+    fileOffset += size;
+    return run;
   });
 }
 
+const MZ = 0x5a4d;
+
+/** How much of what Windows lists is where a layout says: modules whose header is there, processes, processors. */
+function contentsOf({ space, kdbg, modules, processors }: Windows): number {
+  const images = modules.filter(({ base }) => space.read(base, 2)?.readUInt16LE() === MZ).length;
+  const processes = readProcesses(space, kdbg.fields, processors);
+  return images + processors.length + (processes instanceof Reason ? 0 : processes.processes.length);
+}
+
 /** Bytes that Windows counts as RAM and the layout lacks, counted double, and those that it has beyond. */
-function misfitOf({ image, physicalMemory }: Windows): number | undefined {
-  if (physicalMemory instanceof Reason) return undefined;
-  const inside = sum(intersect(physicalMemory, image.runs));
-  return 2 * (sum(physicalMemory) - inside) + image.size - inside;
+function misfitOf(image: MemoryImage, ram: readonly RamRange[]): number {
+  const inside = sum(intersect(ram, image.runs));
+  return 2 * (sum(ram) - inside) + image.size - inside;
 }

@@ -3,7 +3,6 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, va } from '../core/units.ts';
-import type { Machine } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
@@ -50,13 +49,13 @@ export interface LocateOptions extends CallOptions<'locate'> {
  * found. Where the image has alternatives, the result's `image` is the one that is right.
  */
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
-  if (image.alternatives.length === 0) return locateIn(image, options);
-  // The bytes are the same in each: one search per machine does. Tables that point to themselves are found up to the hole.
-  const searches = new Map<Machine, MemorySearch>();
-  return locateInLayouts(image, (layout) =>
+  if (image.alternatives.length === 0 && !image.arrange) return locateIn(image, options);
+  // The bytes are the same in each layout. Tables that point to themselves are found where the searched one is right.
+  const searches = new Map<MemoryImage, MemorySearch>();
+  return locateInLayouts(image, (layout, searched) =>
     locateIn(layout, options, () => {
-      const search = searches.get(layout.machine) ?? new MemorySearch(layout, options);
-      searches.set(layout.machine, search);
+      const search = searches.get(searched) ?? new MemorySearch(searched, options);
+      searches.set(searched, search);
       return search.run();
     }),
   );

@@ -1,6 +1,6 @@
 /** Where Windows is: a page-table root through which SharedUserData and a kernel are found. */
 import { Reason } from '../core/reason.ts';
-import { bytes, hex, hex64, pa } from '../core/units.ts';
+import { bytes, hex, hex64, type PhysicalAddress, pa } from '../core/units.ts';
 import type { RootClue } from '../machines/page-search.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -104,7 +104,7 @@ class PlaceSearch {
       };
     let part = { bytes: 0, roots: 0 };
     if (dtb === undefined && this.#roots.size === 0) {
-      const result = await search((clue) => verifies(image, clue));
+      const result = await search(({ root }) => leadsToWindows(image, root));
       this.#tell(result);
       const found = this.#firstKernel(this.#rooted(foundRoots(image, result.roots)), both(result));
       if (found) return found;
@@ -233,7 +233,7 @@ class PlaceSearch {
 }
 
 /** Whether a root leads to SharedUserData in any of the machine's paging modes. */
-const verifies = (image: MemoryImage, { root }: RootClue): boolean =>
+export const leadsToWindows = (image: MemoryImage, root: PhysicalAddress): boolean =>
   image.machine.pagingModes.some(
     (mode) => !(readSharedUserData(new AddressSpace(image, root, mode)) instanceof Reason),
   );

@@ -55,6 +55,8 @@ export interface MemoryImageSpec {
    * layouts of a machine follow each other. They are closed with this one.
    */
   alternatives?: readonly MemoryImage[] | undefined;
+  /** Makes the image of another layout of the same bytes, where the input says nothing of its layout. */
+  arrange?: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
 }
 
 /** Pages kept in each of two generations: together at most 32 MiB, whatever the guest's size. */
@@ -84,6 +86,8 @@ export class MemoryImage {
   readonly alternatives: readonly MemoryImage[];
   /** Throws `Elf2dmpError`, or reports a loss, if the input has changed since it was opened. */
   checkUnchanged: () => Promise<void> = async () => undefined;
+  /** As in `MemoryImageSpec`. */
+  readonly arrange: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
   readonly #contents: Contents;
@@ -103,6 +107,7 @@ export class MemoryImage {
     this.missing = spec.missing ?? [];
     this.dumpHeader = spec.dumpHeader;
     this.alternatives = spec.alternatives ?? [];
+    this.arrange = spec.arrange;
     this.#contents = contents;
     if (contents.kind === 'stored') {
       const { source, runs } = contents;

@@ -37,7 +37,9 @@ export function openRaw(
 ): MemoryImage {
   try {
     const known = ranges ? [placed(source, ranges)] : layouts(source.size);
-    const [first, ...others] = machines.flatMap((machine) => known.map((runs) => ({ machine, runs })));
+    const [first, ...others] = machines.flatMap((machine) =>
+      known.map((runs) => ({ machine, runs, arranged: ranges !== undefined })),
+    );
     return makeImage(
       source,
       first!,
@@ -87,7 +89,7 @@ const runsError = (source: ByteSource, actual: string) =>
 
 function makeImage(
   source: ByteSource,
-  { machine, runs }: { machine: Machine; runs: FileRun[] },
+  { machine, runs, arranged }: { machine: Machine; runs: readonly FileRun[]; arranged: boolean },
   alternatives: MemoryImage[] = [],
 ): MemoryImage {
   const diagnostics = new InputDiagnostics();
@@ -109,5 +111,6 @@ function makeImage(
     diagnostics,
     missing: diagnostics.missing,
     alternatives,
+    arrange: arranged ? undefined : (other) => makeImage(source, { machine, runs: other, arranged: false }),
   });
 }

@@ -54,6 +54,28 @@ withCase('01-elf-lacks-ram-windows-lists', ['vm.elf'], (file, path) => {
   });
 });
 
+withCase('14-raw-without-the-legacy-hole', ['mem.raw'], (file, path) => {
+  it(`${file} has the ranges that Windows lists`, async () => {
+    const { input, windows } = await inspect({ input: path });
+    expect(input.runs).toEqual([
+      { start: '0x1000', size: 0x9e000 },
+      { start: '0x100000', size: 0x2700000 },
+    ]);
+    expect(windows?.modules.length).toBe(6);
+  });
+});
+
+withCase('19-pc-ram-with-max-ram-below-4g', ['pc.ram'], (file, path) => {
+  it(`${file} has the layout that its contents show`, async () => {
+    const { input, windows } = await inspect({ input: path });
+    expect(input.runs).toEqual([
+      { start: '0x0', size: 2 ** 30 },
+      { start: '0x100000000', size: 2 ** 30 },
+    ]);
+    expect(windows?.modules.length).toBe(6);
+  }, 60_000);
+});
+
 withCase('08-core-of-the-qemu-process', ['core'], (file, path) => {
   it(`${file} is named`, async () => {
     const error = { kind: 'unsupported', code: 'process-core', message: expect.stringContaining('qemu-system-x86_64') };
