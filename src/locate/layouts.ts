@@ -96,9 +96,9 @@ class LayoutSearch {
   /** Tries the layouts that the lists found so far lead to; false where there are none. */
   async #tryDerived(): Promise<boolean> {
     const derived = this.#found.flatMap(({ windows, ram, searched }) => {
-      const { arrange } = windows.image;
-      const source = sum(windows.image.runs);
-      return arrange ? layoutsFor(ram, source).map((runs) => ({ layout: arrange(runs), searched })) : [];
+      const { image } = windows;
+      if (!image.arrange) return [];
+      return layoutsFor(ram, image.size).map((runs) => ({ layout: arranged(image, runs), searched }));
     });
     for (const { layout, searched } of derived) await this.#try(layout, searched);
     return derived.length > 0;
@@ -108,10 +108,10 @@ class LayoutSearch {
   async #tryShifted(first: MemoryImage): Promise<void> {
     let tries = 0;
     for (const { shift, root } of (await shiftedRoots(first)).slice(0, MAX_SHIFTED_ROOTS)) {
-      const runs = shiftedLayouts(shift, first.size).find((r) => leadsToWindows(first.arrange!(r), root));
+      const runs = shiftedLayouts(shift, first.size).find((r) => leadsToWindows(arranged(first, r), root));
       if (!runs) continue;
       if (++tries > MAX_TRIES) return;
-      const layout = first.arrange!(runs);
+      const layout = arranged(first, runs);
       await this.#try(layout, layout);
       await this.#tryDerived();
       if (this.#found.length > 0) return;
@@ -166,6 +166,13 @@ class LayoutSearch {
       hint: 'give the layout: --runs 0+3G,4G for 3 GiB below the hole and the rest from 4 GiB on',
     });
   }
+}
+
+/** The image of another layout of the same bytes, which are watched for changes as before. */
+function arranged(image: MemoryImage, runs: readonly FileRun[]): MemoryImage {
+  const other = image.arrange!(runs);
+  other.checkUnchanged = image.checkUnchanged;
+  return other;
 }
 
 const describeRuns = (runs: readonly PhysicalRun[]): string =>
