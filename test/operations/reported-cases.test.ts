@@ -79,7 +79,7 @@ withCase('19-pc-ram-with-max-ram-below-4g', ['pc.ram'], (file, path) => {
 withCase('08-core-of-the-qemu-process', ['core'], (file, path) => {
   it(`${file} is named`, async () => {
     const error = { kind: 'unsupported', code: 'process-core', message: expect.stringContaining('qemu-system-x86_64') };
-    await expect(convert({ input: path, output: output() })).rejects.toMatchObject(error);
+    await expect(convert({ input: path, output: output(), force: true })).rejects.toMatchObject(error);
   });
 });
 
@@ -95,13 +95,13 @@ withCase('09-verify-of-kinds-it-does-not-read', [...KINDS, 'vm.elf'], (file, pat
 withCase('12-proxmox-vma', ['vzdump-qemu-100.vma', 'VBox.sav', 'mem.E01', 'mem.avml', 'mem.hpak'], (file, path) => {
   it(`${file} is named`, async () => {
     const error = { kind: 'unsupported', code: expect.stringMatching(/^(proxmox|virtualbox|ewf|avml|hpak)/) };
-    await expect(convert({ input: path, output: output() })).rejects.toMatchObject(error);
+    await expect(convert({ input: path, output: output(), force: true })).rejects.toMatchObject(error);
   });
 });
 
 withCase('13-aff4-hint-is-wrong', ['memory.aff4'], (file, path) => {
   it(`${file} is named`, async () => {
-    await expect(convert({ input: path, output: output() })).rejects.toMatchObject({ code: 'aff4' });
+    await expect(convert({ input: path, output: output(), force: true })).rejects.toMatchObject({ code: 'aff4' });
   });
 });
 
