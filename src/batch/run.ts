@@ -307,8 +307,12 @@ async function makeDirectory(directory: string): Promise<void> {
   });
 }
 
+/** Throws what the file system throws where that can't be seen. */
 const exists = (path: string): Promise<boolean> =>
   lstat(path).then(
     () => true,
-    () => false,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return false;
+      throw error;
+    },
   );

@@ -190,7 +190,10 @@ export async function outputHolds(output: string, { record, headerSha256: header
  * Throws what the file system throws.
  */
 export async function vouchedHeader(output: string, sidecar: Sidecar | undefined): Promise<string | null> {
-  const stats = await lstat(output).catch(() => undefined);
+  const stats = await lstat(output).catch((error: NodeJS.ErrnoException) => {
+    // What can't be seen must not pass for what is not there.
+    if (error.code !== 'ENOENT') throw error;
+  });
   if (!sidecar || !stats?.isFile()) return null;
   // A dump that was cut off is still ours.
   const { headerSha256: header, formerHeaderSha256: former } = sidecar;

@@ -80,6 +80,8 @@ describe('planBatch', () => {
     ['{dir}/', ['a'], 'not a file below'],
     ['{dir}', ['other.elf'], 'not a file below'],
     ['{what}.dmp', ['a'], 'contains {what}'],
+    ['{constructor}.dmp', ['a'], 'contains {constructor}'],
+    ['{__proto__}.dmp', ['a'], 'contains {__proto__}'],
     ['one.dmp', ['a'], 'would both be written to'],
     ['{stem}.dmp', ['a'], 'would both be written to'],
     ['{name}', ['none*.elf'], 'nothing matches'],

@@ -99,6 +99,9 @@ describe('readConfig', () => {
       'key "override[1].match": expected a string, found nothing',
     ],
     ['[[override]]\nmatch = "a"\noptions = { foo = 1 }', 'unknown key "override[0].options.foo"'],
+    ['retries = 18446744073709551617', 'the number 18446744073709551617 is too large'],
+    ['# 1\nretries = 9_007_199_254_740_993', 'the number 9_007_199_254_740_993 is too large'],
+    ['jobs = 0xffff_ffff_ffff_ffff', 'the number 0xffff_ffff_ffff_ffff is too large'],
     ['a = = 1', 'is not TOML in line 1: '],
   ])('refuses the configuration %j', (text, message) => {
     writeFileSync(file, text);
