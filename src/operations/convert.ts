@@ -13,6 +13,7 @@ import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { checkInput } from '../readers/input.ts';
 import { type ConversionReport, reportDump } from '../report/conversion.ts';
+import type { VerificationReport } from '../report/findings.ts';
 import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
 import { encodePatchFile } from '../report/patch-file.ts';
@@ -196,10 +197,16 @@ async function checkWritten(
         { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
       )
     : null;
-  // It was read under its temporary name.
-  if (verification) verification.dump.path = output;
+  if (verification) nameAs(verification, file, output);
   const sha256 = hash ? { input: await sha256OfInput(input, signal), dump: await sha256OfFile(file, signal) } : null;
   return { verification, sha256 };
+}
+
+/** Gives a file that was read under its temporary name the name that it is about to get. */
+function nameAs(report: VerificationReport, temporary: string, name: string): void {
+  report.dump.path = name;
+  if (report.input) report.input.path = name;
+  for (const finding of report.findings) finding.message = finding.message.replaceAll(temporary, name);
 }
 
 /** Where the dump goes, and what it is published with. */

@@ -1,6 +1,5 @@
 /** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
 
-import { approvalOfBatch } from '../../batch/approval.ts';
 import { toJson } from '../../core/json.ts';
 import type { Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
@@ -49,7 +48,7 @@ async function runConversion(
     const path = args.report;
     const wanted: Wanted = {
       pageFile: path === undefined ? undefined : { path, force, render: renderReportPage },
-      approve: approvalOfBatch(),
+      approve: (await import('../../batch/approval.ts')).approvalOfBatch(),
     };
     const common = {
       signal,
