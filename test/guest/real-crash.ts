@@ -114,6 +114,8 @@ export function buildRealCrash(path: string): RealCrash {
   linkIn(kernel, kdbg64(0x48), entries);
 
   completeKernel(put, kernelBase, frames[crash.processor]!.rip);
+  // Where 19041 has the page frame database, whose pages are not in the minidump.
+  put64(kdbg64(0xc0), 0xffffe280_00000000n);
   const physicalMemory = [
     { basePage: 1, pageCount: 0x9e },
     { basePage: 0x100, pageCount: RAM / PAGE - 0x100 },

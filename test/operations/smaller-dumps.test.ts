@@ -106,7 +106,7 @@ describe('a kernel dump', () => {
     guest.kernel.u64(head + 0x800n, head + 0x800n);
     guest.kernel.u64(head + 0x808n, head + 0x800n);
     const { report, pages } = await converted(guest, { type: 'kernel' });
-    expect(codes(report, 'loss')).toEqual(['processes-unknown']);
+    expect(codes(report, 'loss')).toEqual(['kdbg-field-damaged', 'processes-unknown']);
     expect(pages.has(added.session)).toBe(false);
   });
 });
@@ -146,15 +146,20 @@ describe('a dump of active memory', () => {
       (guest: Guest) => {
         for (let pfn = 0; pfn < 4096; pfn++) guest.kernel.u8(PFN_DATABASE + BigInt(pfn * 0x30 + 0x1a), pfn % 7);
       },
+      ['kdbg-field-damaged'],
     ],
-    ['is not there', (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0xffffd123_00000000n)],
-    ['has no address', (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0x1234n)],
-  ])('goes by the page tables where the database %s', async (_, damage) => {
+    ['is not there', (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0xffffd123_00000000n), []],
+    [
+      'has no address',
+      (guest: Guest) => guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0x1234n),
+      ['kdbg-field-damaged'],
+    ],
+  ])('goes by the page tables where the database %s', async (_, damage, doubts) => {
     const { guest, added } = made();
     damage(guest);
     const { report, pages } = await converted(guest, { type: 'active' });
     expect(report.dump.selection?.statesFrom).toBe('page tables');
-    expect(codes(report, 'loss')).toEqual(['page-states-unknown']);
+    expect(codes(report, 'loss')).toEqual([...doubts, 'page-states-unknown']);
     for (const physical of [added.session, added.user, added.transition.standby])
       expect(pages.has(physical)).toBe(true);
     expect(pages.has(added.unmapped.free)).toBe(false);
