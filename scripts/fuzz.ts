@@ -3,6 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeContradiction } from '../test/fuzz/contradict.ts';
 import { makeRecipe, type Recipe } from '../test/fuzz/mutate.ts';
 import { type Outcome, run } from '../test/fuzz/run.ts';
 import { subjects } from '../test/fuzz/subjects.ts';
@@ -35,7 +36,8 @@ async function main(): Promise<void> {
   let slowest = { seed: 0, milliseconds: 0 };
   let seed = first;
   for (; performance.now() < until; seed++) {
-    const recipe = makeRecipe(all, seed);
+    // Every third is a contradiction, the others are damage.
+    const recipe = seed % 3 === 0 ? makeContradiction(all, seed) : makeRecipe(all, seed);
     const started = performance.now();
     const outcome = await run(all.find((s) => s.name === recipe.subject)!, recipe);
     const milliseconds = performance.now() - started;

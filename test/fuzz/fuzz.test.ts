@@ -2,12 +2,14 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { makeContradiction } from './contradict.ts';
 import { makeRecipe, type Recipe } from './mutate.ts';
 import { run } from './run.ts';
 import { type Subject, subjects } from './subjects.ts';
 
 const CORPUS = fileURLToPath(new URL('corpus', import.meta.url));
 const INPUTS = 250;
+const CONTRADICTIONS = 150;
 
 const all: Subject[] = subjects();
 const subjectOf = (recipe: Recipe) => all.find((s) => s.name === recipe.subject)!;
@@ -47,6 +49,13 @@ describe('damaged inputs', () => {
   it(`${INPUTS} at random end in a right dump, one with losses, or a typed error`, async () => {
     for (let seed = 1; seed <= INPUTS; seed++) {
       const recipe = makeRecipe(all, seed);
+      expect(await run(subjectOf(recipe), recipe), `seed ${seed}`).not.toHaveProperty('problem');
+    }
+  });
+
+  it(`${CONTRADICTIONS} contradictions: what is shown without a word is what was built`, async () => {
+    for (let seed = 1; seed <= CONTRADICTIONS; seed++) {
+      const recipe = makeContradiction(all, seed);
       expect(await run(subjectOf(recipe), recipe), `seed ${seed}`).not.toHaveProperty('problem');
     }
   });

@@ -16,6 +16,8 @@ export interface Recipe {
   length?: number;
   /** Nothing that the guest or its notes say was changed, so what is shown as sure has to be right. */
   oracle: boolean;
+  /** Two sources were made to contradict each other: what is shown without a word has to be what was built. */
+  contradiction?: boolean;
 }
 
 const WORDS = [

@@ -48,7 +48,10 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
         if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
       JSON.stringify(describeWindows(windows, contexts));
-      const wrong = recipe.oracle ? disagreement(subject, windows, planned) : undefined;
+      const wrong = recipe.oracle
+        ? (disagreement(subject, windows, planned) ??
+          (recipe.contradiction ? unsaid(subject, windows, planned) : undefined))
+        : undefined;
       if (wrong) return { problem: wrong };
       const { list, outcome } = reported(windows, planned);
       return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
@@ -104,3 +107,34 @@ function disagreement({ guest }: Subject, windows: Windows, planned: Planned): s
   }
   return undefined;
 }
+
+/** Of a guest with contradictions: what differs from what it was built with, though nothing is reported. */
+function unsaid({ guest: { truth, build, kernel } }: Subject, windows: Windows, planned: Planned): string | undefined {
+  if (reported(windows, planned).list.length > 0) return undefined;
+  const header = windows.image.machine.dumpHeader.decode(planned.plan.prefix);
+  const size = truth.kdbgBlock.length;
+  const isLost = !windows.space.read(truth.kdbg, size)?.equals(kernel.read(truth.kdbg, size));
+  const isCopy = isLost && windows.kdbg.block.equals(truth.kdbgBlock);
+  const pairs: [string, unknown, unknown][] = [
+    // Where the block itself is lost, a copy of all its bytes is as good: the debugger goes by the header.
+    ['KdDebuggerDataBlock', header.KdDebuggerDataBlock, isCopy ? windows.kdbg.address : truth.kdbg],
+    ['PsLoadedModuleList', header.PsLoadedModuleList, truth.psLoadedModuleList],
+    ['PsActiveProcessHead', header.PsActiveProcessHead, truth.psActiveProcessHead],
+    ['PfnDatabase', header.PfnDatabase, truth.pfnDatabaseVariable],
+    ['NumberProcessors', header.NumberProcessors, truth.processors.length],
+    ['build', header.MinorVersion, build.build],
+    ['bug check', windows.crash?.bugCheck.code, truth.bugCheck?.code],
+    ['PRCBs', list(windows.processors.map((p) => p.prcb)), list(truth.processors.map((p) => p.prcb))],
+    ['CPUs', list(windows.processors.map((p) => p.cpu?.index)), list(truth.processors.map((p) => p.cpu))],
+    ['frames', list(windows.processors.map((p) => p.context)), list(truth.processors.map((p) => p.context))],
+    [
+      'modules',
+      list(windows.modules.flatMap((m) => [m.name, m.base, m.size])),
+      list(truth.modules.flatMap((m) => [m.name, m.base, m.size])),
+    ],
+  ];
+  const wrong = pairs.find(([, shown, real]) => shown !== real);
+  return wrong && `${wrong[0]} is shown as ${String(wrong[1])}, was built as ${String(wrong[2])}, and nothing is said`;
+}
+
+const list = (values: readonly unknown[]): string => values.map(String).join(', ');

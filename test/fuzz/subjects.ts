@@ -21,6 +21,8 @@ export interface Subject {
   file: Buffer;
   places: readonly Place[];
   guest: Guest;
+  /** File offset of a physical address, where memory lies in the file as it is. */
+  offsetOf?: (physical: number) => number | undefined;
 }
 
 const GUESTS: Record<string, GuestOptions> = {
@@ -46,6 +48,7 @@ export function subjects(): Subject[] {
       file,
       guest,
       places: [...elfPlaces(file), ...memoryPlaces(guest, elfOffset(file))],
+      offsetOf: elfOffset(file),
     });
   }
   const guest = buildGuest({ seed: 5 });

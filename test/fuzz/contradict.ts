@@ -1,0 +1,155 @@
+/**
+ * Contradictions between two sources that both look true: nothing is damaged beyond recognition, one of two witnesses
+ * lies. What is shown without a word has to be what the guest was built with.
+ */
+import { random } from '../guest/memory.ts';
+import type { Mutation, Recipe } from './mutate.ts';
+import type { Subject } from './subjects.ts';
+
+/** What a contradiction can be made with. */
+interface Maker {
+  subject: Subject;
+  below(n: number): number;
+  pick<T>(list: readonly T[]): T;
+  /** Replaces memory at a kernel address; nothing where it is not in the file. */
+  set(virtual: bigint, bytes: Buffer): void;
+  /** Replaces bytes of the file. */
+  setFile(offset: number, bytes: Buffer): void;
+}
+
+const GS_BASE = 0x108;
+const KERNEL_GS_BASE = 0x1b0;
+
+const word = (value: bigint): Buffer => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt.asUintN(64, value));
+  return bytes;
+};
+
+const dword = (value: number): Buffer => word(BigInt(value)).subarray(0, 4);
+
+/** File offsets of the QEMU notes' descriptors, in the order of CPUs. */
+function qemuNotes({ file }: Subject): number[] {
+  const found: number[] = [];
+  for (
+    let at = file.indexOf('QEMU\0', 0, 'latin1');
+    at >= 0 && at < 0x10000;
+    at = file.indexOf('QEMU\0', at + 1, 'latin1')
+  ) {
+    found.push(at + 8);
+  }
+  return found;
+}
+
+/** Entries of a list, from its head on. */
+function entriesOf({ guest: { kernel } }: Subject, head: bigint): bigint[] {
+  const entries: bigint[] = [];
+  for (let at = kernel.read(head, 8).readBigUInt64LE(); at !== head; at = kernel.read(at, 8).readBigUInt64LE()) {
+    entries.push(at);
+  }
+  return entries;
+}
+
+/** KDBG fields that reach the header, or say where something is written. */
+const KDBG_FIELDS = [0x48, 0x50, 0x88, 0xc0, 0x218, 0x270, 0x2bc, 0x2f2, 0x2e4, 0x2e6, 0x338] as const;
+
+const MAKERS: readonly ((m: Maker) => void)[] = [
+  // A program has loaded another processor's KPCR into GS.
+  ({ subject, pick, setFile }) => {
+    const { cpus, truth } = subject.guest;
+    qemuNotes(subject).forEach((at, i) => {
+      const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
+      setFile(at + (inUser ? GS_BASE : KERNEL_GS_BASE), word(pick(truth.processors).kpcr));
+    });
+  },
+  // Two CPUs name one KPCR.
+  ({ subject, pick, setFile }) => {
+    const { truth, cpus } = subject.guest;
+    const notes = qemuNotes(subject);
+    const i = pick(notes.map((_, index) => index).concat(0));
+    const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
+    if (notes[i] !== undefined)
+      setFile(notes[i] + (inUser ? KERNEL_GS_BASE : GS_BASE), word(pick(truth.processors).kpcr));
+  },
+  // One bit of a field of the KDBG, which may be encoded: then it is another bit.
+  ({ subject, pick, below, set }) => {
+    const { truth, kernel } = subject.guest;
+    const at = pick(KDBG_FIELDS);
+    if (at + 2 > truth.kdbgBlock.length) return;
+    const bytes = Buffer.from(kernel.read(truth.kdbg + BigInt(at & ~7), 8));
+    bytes[below(8)]! ^= 1 << below(8);
+    set(truth.kdbg + BigInt(at & ~7), bytes);
+  },
+  // A link of the module list that leads to another of its entries, or back to the head.
+  ({ subject, pick, below, set }) => {
+    const { psLoadedModuleList: head } = subject.guest.truth;
+    const all = [head, ...entriesOf(subject, head)];
+    set(pick(all) + BigInt(8 * below(2)), word(pick(all)));
+  },
+  // A module's base or size.
+  ({ subject, pick, below, set }) => {
+    const entry = pick(entriesOf(subject, subject.guest.truth.psLoadedModuleList));
+    if (below(2) === 0) set(entry + 0x40n, dword(0x1000 * (1 + below(0x100))));
+    else set(entry + 0x30n, word(pick(subject.guest.truth.modules).base));
+  },
+  // A copy of the KDBG elsewhere in the image.
+  ({ subject, below, set }) => {
+    const { truth, kernel } = subject.guest;
+    set(truth.kernelBase + BigInt(0x3b000 + 0x400 * below(16)), kernel.read(truth.kdbg, truth.kdbgBlock.length));
+  },
+  // The KDBG is lost, and the note names any address for it.
+  ({ subject, pick, set, setFile }) => {
+    const { truth } = subject.guest;
+    set(truth.kdbg, Buffer.alloc(truth.kdbgBlock.length));
+    const note = subject.file.indexOf('VMCOREINFO\0', 0, 'latin1');
+    if (note >= 0) setFile(note + 12 + 0x80, word(pick([...truth.exports.values()])));
+  },
+  // Entries of KiProcessorBlock, KPCRs, or frames' pointers exchanged.
+  ({ subject, pick, below, set }) => {
+    const { truth, build } = subject.guest;
+    const [a, b] = [pick(truth.processors), pick(truth.processors)];
+    const block = truth.kdbgBlock.readBigUInt64LE(0x218);
+    switch (below(3)) {
+      case 0:
+        set(block + BigInt(8 * a.number), word(b.prcb));
+        if (below(2) === 0) set(block + BigInt(8 * b.number), word(a.prcb));
+        return;
+      case 1:
+        return set(a.kpcr + pick([0x18n, 0x20n, 0x38n, 0n]), word(pick([b.kpcr, b.prcb, b.idt, b.gdt])));
+      default:
+        if (build.prcbContext !== undefined) set(a.prcb + BigInt(build.prcbContext), word(b.context));
+    }
+  },
+  // A build number.
+  ({ subject, pick, set }) => {
+    const { truth } = subject.guest;
+    set(
+      pick([truth.kernelBase + 0x36200n, 0xfffff780_00000260n, truth.kernelBase + 0x33002n]),
+      Buffer.from([0x34, 0x12]),
+    );
+  },
+  // The bug check's data, as memory that was erased reads.
+  ({ subject, set }) => set(subject.guest.truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(40, 0xff)),
+];
+
+/** One contradiction or two: a pure function of the seed. */
+export function makeContradiction(all: readonly Subject[], seed: number): Recipe {
+  const next = random(seed);
+  const below = (n: number) => Math.floor(next() * n);
+  const pick = <T>(list: readonly T[]): T => list[below(list.length)]!;
+  const subject = pick(all.filter(({ offsetOf }) => offsetOf !== undefined));
+  const mutations: Mutation[] = [];
+  const setFile = (offset: number, bytes: Buffer) => mutations.push({ offset, bytes: bytes.toString('hex') });
+  const set = (virtual: bigint, bytes: Buffer) => {
+    for (let at = 0; at < bytes.length; ) {
+      const address = virtual + BigInt(at);
+      const piece = bytes.subarray(at, at + Math.min(bytes.length - at, 0x1000 - Number(address & 0xfffn)));
+      const physical = subject.guest.kernel.translate(address);
+      const offset = physical === undefined ? undefined : subject.offsetOf?.(physical);
+      if (offset !== undefined) setFile(offset, piece);
+      at += piece.length;
+    }
+  };
+  for (let count = 1 + below(2); count > 0; count--) pick(MAKERS)({ subject, below, pick, set, setFile });
+  return { subject: subject.name, mutations, oracle: true, contradiction: true };
+}
