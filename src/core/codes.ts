@@ -393,6 +393,11 @@ export const ERRORS = {
   },
   'dmp-runs': { kind: 'corrupt', means: "The list of memory runs in the dump's header is damaged." },
   'dmp-bitmap': { kind: 'corrupt', means: 'The page bitmap of the dump is damaged.' },
+  'dmp-triage': {
+    kind: 'corrupt',
+    means: 'The parts that a triage dump lists are not in the file, or not complete.',
+    todo: CUT_OFF,
+  },
   'dmp-no-memory': { kind: 'corrupt', means: 'The dump holds none of the memory that it lists.', todo: CUT_OFF },
   'compressed-dump': {
     kind: 'unsupported',
@@ -440,6 +445,10 @@ export const ERRORS = {
     kind: 'corrupt',
     means: '`--ram windows` was given, but what Windows counts as RAM is unknown.',
     todo: 'Convert without `--ram windows`.',
+  },
+  'triage-input': {
+    kind: 'unsupported',
+    means: 'A triage dump cannot become a dump of another type: it has no physical memory.',
   },
   'triage-machine': { kind: 'unsupported', means: 'Triage dumps of this machine are not written.' },
   'triage-no-processor': {
@@ -884,6 +893,7 @@ export const DIAGNOSTICS = {
     severity: 'loss',
     means: 'Memory at an address too high for a page map of reasonable size was left out.',
   },
+  'triage-names': { severity: 'loss', means: 'A triage dump names modules outside of it.' },
   'triage-part-missing': {
     severity: 'loss',
     means: 'Part of the PRCB, thread or process of a triage dump is not in the input: it is zeros there.',
@@ -940,6 +950,15 @@ export const DIAGNOSTICS = {
 export const FINDINGS = {
   'header-context': { severity: 'error', means: "The header's context is not the crashed processor's." },
   'header-field': { severity: 'error', means: 'A field of the header is not what memory or the input make it.' },
+  'triage-stack': {
+    severity: 'error',
+    means: "The stack of a triage dump does not begin at its processor's stack pointer.",
+  },
+  'triage-module': {
+    severity: 'error',
+    means: "The list of modules in a triage dump contradicts a module's header.",
+  },
+  'triage-differs': { severity: 'error', means: 'A triage dump differs from the one that the input makes.' },
   'file-size': {
     severity: ['error', 'warning'],
     means: 'The file is shorter or longer than the pages that it lists.',

@@ -26,6 +26,7 @@ import { locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
 import { crashRoot, headerRoot, ROOT_STEP } from './roots.ts';
+import { locateInTriage } from './triage.ts';
 import {
   compareNote,
   NOTE_STEP,
@@ -49,6 +50,7 @@ export interface LocateOptions extends CallOptions<'locate'> {
  * found. Where the image has alternatives, the result's `image` is the one that is right.
  */
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
+  if (image.triage && image.dumpHeader) return locateInTriage(image, image.triage, image.dumpHeader);
   if (image.alternatives.length === 0 && !image.arrange) return locateIn(image, options);
   // The bytes are the same in each layout. Tables that point to themselves are found where the searched one is right.
   const searches = new Map<MemoryImage, MemorySearch>();

@@ -8,7 +8,8 @@ import { findSwizzledBit } from './swizzle.ts';
 
 /** Why an address does not translate. */
 export interface Fault {
-  reason: 'not-canonical' | 'not-present' | 'table-missing' | 'page-missing';
+  /** The last two are of triage dumps, which have blocks of virtual memory. */
+  reason: 'not-canonical' | 'not-present' | 'table-missing' | 'page-missing' | 'no-page-tables' | 'no-block';
   virtual: bigint;
   /** Name of the entry where the walk ended: `PDE`. */
   level?: string;
@@ -38,6 +39,10 @@ export function describeFault(fault: Fault): string {
       return `${address}: the page table with its ${fault.level}, physical ${hex(fault.entryAddress!)}, is not in the dump`;
     case 'page-missing':
       return `${address}: its page, physical ${hex(fault.entryAddress!)}, is not in the dump`;
+    case 'no-page-tables':
+      return `${address}: the dump has no page tables`;
+    case 'no-block':
+      return `${address} is in no block of the dump`;
   }
 }
 

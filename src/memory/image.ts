@@ -6,6 +6,7 @@ import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ByteSource } from '../source/source.ts';
 import type { MissingPart } from './input-diagnostics.ts';
 import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
+import type { TriageContents } from './triage-contents.ts';
 
 /**
  * How to get at the bytes of runs that do not lie in the file as they are. Pages that turn out to be damaged only now become
@@ -33,7 +34,9 @@ export interface ImageNote {
  */
 export type Contents =
   | { kind: 'stored'; runs: readonly FileRun[]; source: ByteSource }
-  | { kind: 'decoded'; runs: readonly PhysicalRun[]; reader: RunReader; close(): void };
+  | { kind: 'decoded'; runs: readonly PhysicalRun[]; reader: RunReader; close(): void }
+  /** No physical memory: blocks of virtual memory. */
+  | { kind: 'blocks'; triage: TriageContents; close(): void };
 
 /** What a reader finds in an input. */
 export interface MemoryImageSpec {
@@ -88,6 +91,8 @@ export class MemoryImage {
   checkUnchanged: () => Promise<void> = async () => undefined;
   /** As in `MemoryImageSpec`. */
   readonly arrange: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
+  /** What a triage dump holds in place of physical memory. */
+  readonly triage: TriageContents | undefined;
   /** Bytes of guest memory that the input holds. */
   readonly size: number;
   readonly #contents: Contents;
@@ -100,7 +105,8 @@ export class MemoryImage {
     this.format = spec.format;
     this.machine = spec.machine;
     const { contents } = spec;
-    this.runs = contents.runs;
+    this.runs = contents.kind === 'blocks' ? [] : contents.runs;
+    this.triage = contents.kind === 'blocks' ? contents.triage : undefined;
     this.cpus = spec.cpus;
     this.notes = spec.notes;
     this.diagnostics = spec.diagnostics;
@@ -119,7 +125,7 @@ export class MemoryImage {
     }
     const wrong = this.runs.find(({ size }) => size <= 0) ?? firstOverlap(this.runs)?.range;
     if (wrong) throw new Error(`the run at ${hex(wrong.start)} is empty or overlaps the one before it`);
-    this.size = sum(this.runs);
+    this.size = this.triage ? this.triage.runs.reduce((total, { size }) => total + size, 0) : sum(this.runs);
   }
 
   /** Bytes read through this image so far, for figures on how much of a file locating needs. */
@@ -143,6 +149,7 @@ export class MemoryImage {
       const { reader, runs } = this.#contents;
       return reader.readSync(runs[index]!, offset, target);
     }
+    if (this.#contents.kind === 'blocks') return false;
     const { source, runs } = this.#contents;
     source.readSync(runs[index]!.fileOffset + offset, target);
     return true;
@@ -153,6 +160,7 @@ export class MemoryImage {
       const { reader, runs } = this.#contents;
       return reader.read(runs[index]!, offset, target);
     }
+    if (this.#contents.kind === 'blocks') throw new Error('blocks have no runs');
     const { source, runs } = this.#contents;
     return source.read(runs[index]!.fileOffset + offset, target);
   }

@@ -175,6 +175,15 @@ export async function describeConverted(
 /** A crash dump can be opened as a guest, but it is what a conversion makes. */
 function refuseCrashDump({ image }: Guest): void {
   if (!image.dumpHeader) return;
+  if (image.triage) {
+    throw new Elf2dmpError({
+      code: 'triage-input',
+      kind: 'unsupported',
+      message: 'a triage dump holds no physical memory: no other type can be made of it',
+      file: image.file,
+      hint: 'open it in WinDbg as it is, or convert the dump that it was made from',
+    });
+  }
   throw new Elf2dmpError({
     code: 'already-dmp',
     kind: 'unsupported',

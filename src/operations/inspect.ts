@@ -117,6 +117,7 @@ function describeHeaderOnly(path: string): InputReport | undefined {
     runs: [],
     runCount: 0,
     cpus: [],
+    blocks: null,
     dumpHeader: reportHeader(header),
   };
 }

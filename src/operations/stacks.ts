@@ -21,7 +21,7 @@ export interface StackOptions extends CallOptions<'stacks'>, ReadingOptions {
 /** The stacks of a guest's processors. Throws `Elf2dmpError`. */
 export const stacks = (options: StackOptions): Promise<StackReport> =>
   withSymbols(options.symbols, (symbols) =>
-    withGuest(options.input, options, async (guest) => reportGuest(guest, options, symbols)),
+    withGuest(options.input, { ...options, crashDumps: true }, async (guest) => reportGuest(guest, options, symbols)),
   );
 
 async function reportGuest(

@@ -129,8 +129,11 @@ function chooseOpened({ image: { machine }, crash }: Windows, shown: readonly Sh
   );
 }
 
+/** A triage dump opens on the processor whose PRCB it has; its header's context need not be that one's. */
 const openedInDump = (windows: Windows, shown: readonly ShownContext[], record: Buffer) =>
-  ownerOf(windows, shown, record) ?? (shown.some(isKnown) ? shown[0] : undefined);
+  shown.filter(isKnown).find(({ processor }) => processor.number === windows.image.triage?.current) ??
+  ownerOf(windows, shown, record) ??
+  (shown.some(isKnown) ? shown[0] : undefined);
 
 /**
  * The processor that a header's context belongs to: the first with its stack pointer, which is all that the debugger

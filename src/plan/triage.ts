@@ -18,7 +18,7 @@ import {
   TriageMm64,
   TriageUnloadedDriver64,
 } from '../formats/triage.ts';
-import { DumpType } from '../formats/win-dump.ts';
+import { DUMP_ATTRIBUTE_SECURE_KERNEL, DumpType } from '../formats/win-dump.ts';
 import { KdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { TriageCpuChoice } from '../options/choices.ts';
@@ -26,6 +26,7 @@ import type { Module } from '../windows/modules.ts';
 import { type PeImage, readPeImage } from '../windows/pe-image.ts';
 import type { Processor } from '../windows/processors.ts';
 import { spacesOf, walkStack } from '../windows/stacks.ts';
+import { currentThreadStack, isOnStack } from '../windows/thread-stack.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Contexts, ShownContext } from './contexts.ts';
@@ -163,7 +164,7 @@ class TriageWriter {
         pages: 0,
         dumpType: DumpType.triage,
         miniDumpFields: TRIAGE_FIELDS,
-        attributes: undefined,
+        attributes: values.secureKernel ? DUMP_ATTRIBUTE_SECURE_KERNEL : undefined,
         requiredSpace: size,
       })
       .copy(bytes);
@@ -260,13 +261,21 @@ class TriageWriter {
   #stack(running: Thread | undefined): Part | undefined {
     if (!this.#shown) return undefined;
     const { stackPointer } = this.#windows.image.machine.viewContext(this.#shown.frame);
-    return isKernelAddress(stackPointer) ? this.#kernelStack(stackPointer, running?.initialStack) : undefined;
+    return isKernelAddress(stackPointer)
+      ? this.#kernelStack(stackPointer, running?.initialStack, this.#current.prcb)
+      : undefined;
   }
 
-  #kernelStack(top: bigint, initial: bigint | undefined): Part {
-    const most = BigInt(this.#windows.image.machine.kernelStackSize);
-    const base = initial === undefined ? undefined : (initial + 0xfffn) & ~0xfffn;
-    const end = base !== undefined && top < base && base - top <= most ? base : top + most;
+  #kernelStack(top: bigint, initial: bigint | undefined, prcb: bigint): Part {
+    const { space, kdbg, image } = this.#windows;
+    const most = BigInt(image.machine.kernelStackSize);
+    const bounds = currentThreadStack(space, kdbg.fields, prcb);
+    const bases = [
+      bounds && isOnStack(bounds, top) ? bounds.base : undefined,
+      initial === undefined ? undefined : (initial + 0xfffn) & ~0xfffn,
+    ];
+    const base = bases.find((each) => each !== undefined && top < each && each - top <= most);
+    const end = base ?? top + most;
     const pieces: Buffer[] = [];
     for (let at = top; at < end; ) {
       const next = (at & ~0xfffn) + 0x1000n;
@@ -435,7 +444,7 @@ class TriageWriter {
     for (const each of reads) blocks.add(...each);
     const { stackPointer } = image.machine.viewContext(frame);
     if (processor !== this.#current && isKernelAddress(stackPointer)) {
-      const { bytes } = this.#kernelStack(stackPointer, this.#initialStack(processor));
+      const { bytes } = this.#kernelStack(stackPointer, this.#initialStack(processor), processor.prcb);
       blocks.add(space, stackPointer, bytes.length);
     }
     const user = frames.filter((each) => !isKernelAddress(each.stackPointer));

@@ -17,6 +17,7 @@ import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { Estimate, Reader } from './reader.ts';
+import { openTriage } from './triage.ts';
 
 /** 8 TiB of pages of 4 KiB. */
 const MAX_BITMAP_BYTES = 256 * MIB;
@@ -71,6 +72,9 @@ function open(source: ByteSource): MemoryImage {
   const fail = failIn(source.name);
   const header = readHeader(source, fail);
   const machine = dumpMachine(header, fail);
+  if (header.values.DumpType === DumpType.triage) {
+    return openTriage({ source, form: header.form, header: header.values, machine, fail });
+  }
   checkKind(header, fail);
   const full = header.values.DumpType === DumpType.full;
   const listed = full ? headerRuns(header, fail) : bitmapRuns(source, header.form.size, fail);
@@ -108,7 +112,7 @@ const DUMP_KINDS: Readonly<Record<number, { what: string; read: boolean }>> = {
   [DumpType.full]: { what: 'a full dump', read: true },
   2: { what: 'a kernel memory (summary) dump', read: false },
   3: { what: 'a dump of the header alone', read: false },
-  4: { what: 'a small memory (triage) dump', read: false },
+  [DumpType.triage]: { what: 'a small memory (triage) dump', read: true },
   [DumpType.bitmapFull]: { what: 'a bitmap dump', read: true },
   [DumpType.bitmapKernel]: { what: 'a bitmap dump of the kernel', read: true },
   7: { what: 'an automatic memory dump', read: false },
@@ -178,7 +182,7 @@ function checkKind({ form, values }: Header, fail: Fail): void {
   const read = Object.keys(DUMP_KINDS).filter((type) => DUMP_KINDS[Number(type)]?.read);
   throw fail(kind ? 'unsupported' : 'corrupt', {
     code: 'dmp-type',
-    message: `${kind?.what ?? 'a crash dump of a kind that does not exist'}: only full and bitmap dumps are read`,
+    message: `${kind?.what ?? 'a crash dump of a kind that does not exist'}: only full, bitmap and triage dumps are read`,
     ...at(form, 'DumpType'),
     expected: read.join(', '),
     actual: `${values.DumpType}`,

@@ -3,6 +3,7 @@ import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
 import type { CpuState } from '../machines/machine.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import type { TriageContents } from '../memory/triage-contents.ts';
 import type { TOOL } from '../version.ts';
 import type { ErrorReport } from './failure.ts';
 import { type CpuMode, modeOf } from './processors.ts';
@@ -45,6 +46,8 @@ export interface InputReport {
   runs: RangeReport[];
   runCount: number;
   cpus: CpuReport[];
+  /** Of a triage dump: virtual memory in blocks, sorted and disjoint; the first 4096. null for all others. */
+  blocks: { count: number; runs: RangeReport[] } | null;
   /** null for inputs that are not crash dumps. */
   dumpHeader: DumpHeaderReport | null;
 }
@@ -76,9 +79,15 @@ export function reportInput(image: MemoryImage): InputReport {
     memoryBytes: image.size,
     ...reportRuns(image.runs),
     cpus: image.cpus.map((cpu) => reportCpu(image, cpu)),
+    blocks: image.triage ? reportBlocks(image.triage) : null,
     dumpHeader: image.dumpHeader ? reportHeader(image.dumpHeader) : null,
   };
 }
+
+const reportBlocks = ({ blockCount, runs }: TriageContents): NonNullable<InputReport['blocks']> => ({
+  count: blockCount,
+  runs: runs.slice(0, MAX_REPORTED_RUNS).map(({ address, size }) => ({ start: hex64(address), size })),
+});
 
 function reportCpu(image: MemoryImage, { index, registers }: CpuState): CpuReport {
   if (!registers) return { index, mode: null, instructionPointer: null, stackPointer: null, pageTableRoot: null };

@@ -180,7 +180,7 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
   if (physicalMemory instanceof Reason) doubts.push(`RAM: ${physicalMemory}`);
   return {
     ...reportWindows(w, contexts, images),
-    modules: w.modules.map((m) => reportModule(m, images)),
+    modules: w.modules.map((m) => reportModule(m, images, w.image.triage ? m : undefined)),
     unloadedModules: unloaded instanceof Reason ? [] : unloaded.map(reportUnloaded),
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
@@ -214,9 +214,14 @@ function reportCrash({ crash }: Windows, places: Places): CrashReport | null {
   };
 }
 
-function reportModule(module: Module, images: Images): ModuleReport {
+/** @param listed what a triage dump's own list says of a module whose header it lacks */
+function reportModule(
+  module: Module,
+  images: Images,
+  listed: Pick<Module, 'timeDateStamp' | 'checkSum'> | undefined,
+): ModuleReport {
   const loaded = images.at(module.base);
-  const image = loaded?.image;
+  const image = loaded?.image ?? listed;
   const version = loaded && readFileVersion(loaded.space, loaded.image);
   return {
     name: module.name,

@@ -39,6 +39,8 @@ export function problemsOf(windows: Windows): Problem[] {
       const virtual = where?.['virtual'] ?? where?.['prcb'];
       return { code, message, ...(virtual === undefined ? {} : { where: inMemory({ virtual }) }) };
     });
+  // It has neither page tables nor lists.
+  if (windows.image.triage) return problems;
   for (const { processor, why } of exchangedProcessors(windows)) {
     problems.push({
       code: 'processor-exchanged',

@@ -1,5 +1,5 @@
 /** What a dump should hold, from its input. */
-
+import { readFileSync } from 'node:fs';
 import { Reason } from '../core/reason.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, sum, without } from '../memory/runs.ts';
@@ -13,6 +13,7 @@ import { openCrashDump } from '../readers/registry.ts';
 import { complete, type Finding, inMemory } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
 import type { Windows } from '../windows/windows.ts';
+import { withComment } from './check-header.ts';
 import type { Expectation } from './expectation.ts';
 
 /**
@@ -64,6 +65,7 @@ export async function planAgain(windows: Windows, path: string, signal?: AbortSi
     // Reported as a finding when the dump is verified.
   }
   try {
+    if (dump?.triage) return planTriageAgain(windows, path);
     const bitmap = dump?.format === 'windows-bitmap-dump';
     const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
     const at = bitmap ? dump?.stored?.runs[0]?.fileOffset : undefined;
@@ -89,6 +91,33 @@ export async function planAgain(windows: Windows, path: string, signal?: AbortSi
   } finally {
     dump?.close();
   }
+}
+
+/** The first triage dump that is the file, byte for byte; else the one that differs least. */
+function planTriageAgain(windows: Windows, path: string): Expectation {
+  const file = readFileSync(path);
+  const form = windows.image.machine.dumpHeader;
+  let best: { wrong: number; expectation: Expectation } | undefined;
+  for (const way of WAYS) {
+    for (const cpus of ['crashing', 'all'] as const) {
+      for (const userStacks of [false, true]) {
+        const { plan } = planConversion(windows, { ...way, type: 'triage', triage: { cpus, userStacks } });
+        const wrong = bytesThatDiffer(file, withComment(form, plan.prefix, file));
+        if (best && best.wrong <= wrong) continue;
+        const { extents, patches, prefix } = plan;
+        best = { wrong, expectation: { image: windows.image, windows, extents, patches, prefix, patched: way.patch } };
+        if (wrong === 0) return best.expectation;
+      }
+    }
+  }
+  return best!.expectation;
+}
+
+function bytesThatDiffer(a: Buffer, b: Buffer): number {
+  const common = Math.min(a.length, b.length);
+  let count = Math.max(a.length, b.length) - common;
+  for (let i = 0; i < common; i++) if (a[i] !== b[i]) count++;
+  return count;
 }
 
 /** The pages of a dump that lacks just the pages of zeros that --drop-zero-pages leaves out; undefined for others. */

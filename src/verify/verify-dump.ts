@@ -1,6 +1,6 @@
 /** Checks a crash dump by reading it back: whether it is consistent, and has what it should. */
 import { Elf2dmpError } from '../core/errors.ts';
-import { hex, PAGE_SIZE } from '../core/units.ts';
+import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { BitmapDumpHeader, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
@@ -18,6 +18,7 @@ import { readUpTo } from '../source/source.ts';
 import type { Windows } from '../windows/windows.ts';
 import { checkHeader, firstPageOf, withComment } from './check-header.ts';
 import { checkMemory } from './check-memory.ts';
+import { checkTriage, compareTriage } from './check-triage.ts';
 import { compareHeader } from './compare-header.ts';
 import { comparePages } from './compare-pages.ts';
 import type { Expectation, VerifyDumpOptions } from './expectation.ts';
@@ -36,8 +37,18 @@ export async function verifyDump(
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
     image = openForFindings(path, findings, expectation !== undefined);
-    const prefix = image && readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader));
-    if (image && prefix) {
+    const prefix =
+      image && !image.triage ? readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader)) : undefined;
+    if (image?.triage) {
+      windows = await locateForFindings(image, options, findings);
+      if (windows) {
+        checkMemory(windows, expectation, findings);
+        checkTriage(windows, findings);
+      }
+      if (expectation?.prefix) {
+        compareTriage(windows, readUpTo(source, 0, Math.min(source.size, MAX_TRIAGE)), expectation.prefix, findings);
+      }
+    } else if (image && prefix) {
       checkSize(image, source.size, prefix, findings);
       windows = await locateForFindings(image, options, findings);
       if (windows) checkMemory(windows, expectation, findings);
@@ -55,7 +66,7 @@ export async function verifyDump(
         path,
         bytes: source.size,
         type: image?.dumpHeader ? dumpTypeOf(image.dumpHeader) : null,
-        pages: image ? Math.floor(image.size / PAGE_SIZE) : 0,
+        pages: image && !image.triage ? Math.floor(image.size / PAGE_SIZE) : 0,
       },
       input: image ? reportInput(image) : null,
       windows: windows ? reportWindows(windows, chooseContexts(windows, 'auto')) : null,
@@ -127,6 +138,9 @@ function prefixSize(source: FileSource, form: DumpHeaderForm): number {
   const { Pages } = BitmapDumpHeader.read(head, form.size);
   return head.length + Math.ceil(Number(Pages) / 8);
 }
+
+/** Larger ones were not made by elf2dmp, and none that it makes is their like. */
+const MAX_TRIAGE = 4 * MIB;
 
 function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: Findings): void {
   const truncated = image.missing.find(({ what }) => what === 'memory');

@@ -27,7 +27,7 @@ export class ImageSpaces {
     const { space } = this.#windows;
     const own = imageIn(space, base);
     // Mapped for all, so that no process has another page there.
-    if (own || space.translate(base) !== undefined) return own;
+    if (own || space.image.triage || space.translate(base) !== undefined) return own;
     const others = this.#processSpaces();
     const at = others.findIndex((other) => imageIn(other, base) !== undefined);
     const found = others[at];

@@ -73,6 +73,7 @@ export function readProcesses(
   fields: DebuggerFields,
   processors: readonly Processor[],
 ): ProcessList | Reason {
+  if (space.image.triage) return because('a triage dump holds only the current one, without a list');
   const head = fields.PsActiveProcessHead;
   const size = fields.SizeEProcess ?? 0;
   if (head === undefined || !isKernelAddress(head)) return because('the KDBG names no PsActiveProcessHead');

@@ -87,6 +87,23 @@ export function findProcessors(
   return { processors, bad: bad.filter((b) => b.number <= last) };
 }
 
+/**
+ * The processors of KiProcessorBlock in a dump that need not have their KPCRs: an entry is believed if the PRCB there
+ * has its number.
+ */
+export function listedProcessors(space: AddressSpace, fields: DebuggerFields, count: number): Processor[] {
+  const { KiProcessorBlock: table } = fields;
+  if (table === undefined || !isKernelAddress(table)) return [];
+  const processors: Processor[] = [];
+  for (let i = 0; i < Math.min(count, MAX_PROCESSORS); i++) {
+    const prcb = space.readU64(table + BigInt(8 * i));
+    if (prcb === undefined || !isKernelAddress(prcb) || !space.read(prcb, 1)) continue;
+    if (checkNumber(space, fields, prcb, i) === undefined)
+      processors.push(describeProcessor(space, fields, i, va(prcb)));
+  }
+  return processors;
+}
+
 /** Offset of the PRCB in its KPCR: the KDBG's word, and the machine's where it has none. */
 const prcbOffset = ({ image }: AddressSpace, fields: DebuggerFields): bigint =>
   BigInt(fields.OffsetPcrContainedPrcb || image.machine.kpcr.prcb);

@@ -119,7 +119,7 @@ export function walkStack(windows: Windows, processor: Processor, context: Buffe
 /** The address spaces that a processor's memory is read in: its CPU's own, if that is known, and the kernel's. */
 export function spacesOf({ image, space }: Windows, { cpu }: Processor): AddressSpace[] {
   const tables = cpu?.registers && image.machine.pageTables(cpu.registers);
-  return [...(tables ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), space];
+  return [...(tables && !image.triage ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), space];
 }
 
 /** One frame for an address of code that no stack led to; its stack pointer is 0. */

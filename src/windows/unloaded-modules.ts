@@ -15,12 +15,14 @@ export interface UnloadedModule {
   /** Addresses that it had: [from, to). */
   from: VirtualAddress;
   to: VirtualAddress;
-  /** FILETIME, UTC, of its unloading. */
+  /** FILETIME, UTC, of its unloading; 0 if unknown. */
   time: bigint;
 }
 
 /** The last one unloaded first; or the reason why they can't be had. */
 export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields): UnloadedModule[] | Reason {
+  const { triage } = space.image;
+  if (triage) return triage.unloaded.map(({ name, from, to }) => ({ name, from: va(from), to: va(to), time: 0n }));
   const { MmUnloadedDrivers: table, MmLastUnloadedDriver: last } = fields;
   if (!table || !last || !isKernelAddress(table) || !isKernelAddress(last)) return because('the KDBG names no list');
   const ring = space.readU64(table);

@@ -111,9 +111,26 @@ function findKdVersionBlock({ space, kernel, kdbg, processors }: VersionSources,
   return undefined;
 }
 
-function readLab(space: AddressSpace, address: bigint | undefined): string | undefined {
+/** BuildLab; undefined where it is not present or no such text. */
+export function readLab(space: AddressSpace, address: bigint | undefined): string | undefined {
   if (address === undefined || !isKernelAddress(address)) return undefined;
   const room = Math.min(MAX_LAB, 0x1000 - Number(address & 0xfffn));
   const text = space.read(address, room)?.toString('latin1').replace(/\0.*$/s, '');
   return text && /^\d{4,5}[.\w-]*$/.test(text) ? text : undefined;
 }
+
+/** The version of NT that a build is of. */
+export function ntVersionOf(build: number): { major: number; minor: number } {
+  const [, major, minor] = NT_VERSIONS.find(([from]) => build >= from) ?? [0, 0, 0];
+  return { major, minor };
+}
+
+/** The first build of each, the newest first (public releases). */
+const NT_VERSIONS: readonly (readonly [from: number, major: number, minor: number])[] = [
+  [10240, 10, 0],
+  [9600, 6, 3],
+  [9200, 6, 2],
+  [7600, 6, 1],
+  [6000, 6, 0],
+  [3790, 5, 2],
+];

@@ -6,6 +6,124 @@ const RUNS = (guest: Guest): [from: number, to: number][] => [
   [0x100000, guest.ramBytes],
 ];
 
+/** Places in a triage dump that `writeTriage` made. */
+export interface TriagePlaces {
+  blocks: number;
+  blockCount: number;
+  drivers: number;
+  strings: number;
+  unloaded: number;
+  prcb: number;
+  stack: number;
+  kdbg: number;
+}
+
+/** A triage dump (type 4) of the first processor, or the one that crashed, in an order of parts unlike the product's. */
+export function writeTriage(guest: Guest): { file: Buffer; places: TriagePlaces } {
+  const full = writeWinDump(guest, 1);
+  const { truth, kernel, build } = guest;
+  const current = truth.processors[guest.options.crash?.processor ?? 0]!;
+  const frame = kernel.read(current.context, 0x4d0);
+  const head = Buffer.from(full.subarray(0, 0x2000));
+  frame.copy(head, 0x348);
+  head.writeUInt32LE(4, 0xf98);
+  head.writeUInt32LE(0xcff, 0x1038);
+  const triage = Buffer.alloc(0x80);
+  const parts: Buffer[] = [head, triage];
+  let end = 0x2080;
+  const add = (bytes: Buffer, align = 8): number => {
+    const at = Math.ceil(end / align) * align;
+    parts.push(Buffer.alloc(at - end), bytes);
+    end = at + bytes.length;
+    return at;
+  };
+  const u32 = (at: number, value: number) => triage.writeUInt32LE(value, at);
+  const blocks: [address: bigint, offset: number, size: number][] = [];
+  const block = (address: bigint, size: number) => blocks.push([address, add(kernel.read(address, size), 4), size]);
+  const rsp = frame.readBigUInt64LE(0x98);
+  const stackSize = rsp < 1n << 63n ? 0 : 0x1000 - Number(rsp & 0xfffn);
+  const stack = add(stackSize > 0 ? kernel.read(rsp, stackSize) : Buffer.alloc(0));
+  block(truth.kernelBase, 0x1000);
+  block(truth.kernelBase + 0x1000n, 0x9000);
+  for (const p of truth.processors) {
+    block(p.prcb, 0x200);
+    if (build.prcbContext !== undefined) block(p.prcb + BigInt(build.prcbContext), 8);
+    block(p.context, 0x4d0);
+    block(p.gdt, 0x58);
+  }
+  const table = truth.kdbgBlock.readBigUInt64LE(0x218);
+  block(table, 8 * truth.processors.length);
+  const rip = frame.readBigUInt64LE(0xf8);
+  if (rip >= 1n << 63n) block(rip - 0x80n, 0x100);
+  // Overlaps another, as Windows' own do.
+  block(truth.kernelBase + 0x800n, 0x900);
+  const prcb = add(kernel.read(current.prcb, truth.kdbgBlock.readUInt16LE(0x2b0)));
+  const strings: number[] = truth.modules.map(({ name }) => {
+    const path = `\\SystemRoot\\system32\\${name}`;
+    const text = Buffer.alloc(6 + 2 * path.length);
+    text.writeUInt32LE(path.length);
+    text.write(path, 4, 'utf16le');
+    return add(text);
+  });
+  const drivers = Buffer.alloc(0x90 * truth.modules.length);
+  truth.modules.forEach((m, i) => {
+    const at = 0x90 * i;
+    drivers.writeUInt32LE(strings[i]!, at);
+    drivers.writeBigUInt64LE(m.base, at + 0x38);
+    drivers.writeUInt32LE(m.size, at + 0x48);
+    drivers.writeUInt32LE(0x12345, at + 0x80);
+    drivers.writeUInt32LE(0x5e0f1e2b, at + 0x88);
+  });
+  const driverList = add(drivers);
+  const unloaded = Buffer.alloc(8 + 0x38 * truth.unloaded.length);
+  unloaded.writeBigUInt64LE(BigInt(truth.unloaded.length));
+  truth.unloaded.forEach(({ name, from, to }, i) => {
+    const at = 8 + 0x38 * i;
+    unloaded.writeUInt16LE(2 * Math.min(12, name.length), at);
+    unloaded.write(name.slice(0, 12), at + 0x10, 'utf16le');
+    unloaded.writeBigUInt64LE(from, at + 0x28);
+    unloaded.writeBigUInt64LE(to, at + 0x30);
+  });
+  const unloadedAt = add(unloaded);
+  const kdbg = add(truth.kdbgBlock);
+  const list = Buffer.alloc(16 * blocks.length);
+  [...blocks].reverse().forEach(([address, offset, size], i) => {
+    list.writeBigUInt64LE(address, 16 * i);
+    list.writeUInt32LE(offset, 16 * i + 8);
+    list.writeUInt32LE(size, 16 * i + 12);
+  });
+  const listAt = add(list);
+  const valid = add(Buffer.from('TRGD'));
+  u32(0x04, end);
+  u32(0x08, valid);
+  u32(0x0c, 0x348);
+  u32(0x10, 0xf00);
+  u32(0x18, unloadedAt);
+  u32(0x1c, prcb);
+  u32(0x28, stackSize > 0 ? stack : 0);
+  u32(0x2c, stackSize);
+  u32(0x30, driverList);
+  u32(0x34, truth.modules.length);
+  triage.writeBigUInt64LE(rsp, 0x48);
+  u32(0x70, kdbg);
+  u32(0x74, truth.kdbgBlock.length);
+  u32(0x78, listAt);
+  u32(0x7c, blocks.length);
+  return {
+    file: Buffer.concat(parts),
+    places: {
+      blocks: listAt,
+      blockCount: blocks.length,
+      drivers: driverList,
+      strings: strings[0]!,
+      unloaded: unloadedAt,
+      prcb,
+      stack,
+      kdbg,
+    },
+  };
+}
+
 /**
  * A full (type 1) or bitmap (type 5) dump. The guest's KDBG has to be plain; its CPUs' registers are put into the PRCBs.
  */

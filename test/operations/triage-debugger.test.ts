@@ -3,7 +3,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { locateWindows } from '../../src/locate/locator.ts';
 import { convert } from '../../src/operations/convert.ts';
+import { inspect } from '../../src/operations/inspect.ts';
+import { stacks } from '../../src/operations/stacks.ts';
+import { openCrashDump } from '../../src/readers/registry.ts';
 import {
   askDebugger,
   bugCheck,
@@ -14,6 +18,7 @@ import {
   registers,
   stack,
   text,
+  virtualMemory,
 } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
@@ -121,6 +126,65 @@ describe.skipIf(!debuggerAvailable())('a triage dump in the real debugger', () =
 
   const real = realDump('triage_x64.dmp');
   if (real !== undefined) {
+    it('by Windows: info says of it what the debugger says', async () => {
+      const { windows, input } = await inspect({ input: real });
+      const { blocks } = input;
+      const sampled = blocks!.runs
+        .filter((_, i) => i % 30 === 0)
+        .map(({ start, size }) => ({ start, size: Math.min(size, 32) }));
+      const memory = Object.fromEntries(
+        sampled.map(({ start, size }) => [start, virtualMemory(BigInt(start), size)] as const),
+      );
+      const seen = await askDebugger(real, {
+        bugCheck: bugCheck(),
+        modules: modules(),
+        lm: text('lm'),
+        registers0: registers(0),
+        registers5: registers(5),
+        registers15: registers(15),
+        stack0: stack(0),
+      });
+      const bytes = await askDebugger(real, memory);
+      const { bugCheck: crash, modules: listed, unloadedModules, processors } = windows!;
+      expect([Number(crash!.code), ...crash!.parameters.map((p) => BigInt(p.value))]).toEqual([
+        seen.bugCheck.code,
+        ...seen.bugCheck.parameters,
+      ]);
+      const byBase = (a: { base: bigint }, b: { base: bigint }) => (a.base < b.base ? -1 : 1);
+      expect(
+        listed
+          .map((m) => ({ base: BigInt(m.base), size: m.size, image: m.path, stamp: Number(m.timeDateStamp) }))
+          .sort(byBase),
+      ).toEqual(
+        seen.modules.map((m) => ({ base: m.base, size: m.size, image: m.image, stamp: m.timestamp })).sort(byBase),
+      );
+      for (const { name, from } of unloadedModules) {
+        expect(seen.lm.replaceAll('`', '')).toMatch(new RegExp(`${from.slice(2)} .*${name}`));
+      }
+      for (const [number, of] of [
+        [0, seen.registers0],
+        [5, seen.registers5],
+        [15, seen.registers15],
+      ] as const) {
+        const { instructionPointer, stackPointer, pageTableRoot } = processors[number]!;
+        expect([instructionPointer, stackPointer, pageTableRoot].map((value) => BigInt(value!))).toEqual([
+          of['rip'],
+          of['rsp'],
+          of['cr3'],
+        ]);
+      }
+      const { stacks: walked } = await stacks({ input: real, processor: 0 });
+      expect(BigInt(walked[0]!.frames[0]!.instructionPointer)).toBe(seen.stack0[0]!.instruction);
+      // Without unwind data the debugger takes every word for a return address: our guesses are among them.
+      const words = new Set(seen.stack0.map((f) => f.instruction));
+      const guesses = walked[0]!.frames.slice(1, 4);
+      expect(guesses.every((f) => !f.certain && words.has(BigInt(f.instructionPointer)))).toBe(true);
+      const image = openCrashDump(real);
+      const { space } = await locateWindows(image);
+      for (const { start, size } of sampled) expect(space.read(BigInt(start), size), start).toEqual(bytes[start]);
+      image.close();
+    });
+
     it('of a real crash', async () => {
       await same(buildRealCrash(real).guest, { processors: [0, 3, 15] });
     });

@@ -14,7 +14,12 @@ const SHOWN_RUNS = 64;
 export function renderInfo({ input, windows, problem }: InfoReport): string {
   const lines = [
     row('File', `${input.path} (${input.format}, ${input.machine})`),
-    row('Memory', `${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')}`),
+    row(
+      'Memory',
+      input.blocks
+        ? `${bytes(input.memoryBytes)} in ${plural(input.blocks.count, 'data block')}, and no physical memory`
+        : `${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')}`,
+    ),
     ...input.runs.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
     ...(input.runCount > SHOWN_RUNS ? [`  … ${input.runCount - SHOWN_RUNS} more with --json`] : []),
   ];
