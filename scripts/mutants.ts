@@ -463,8 +463,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'a failed write leaves its file',
     file: 'files/publish.ts',
-    find: 'if (!kept) await unlink(temporary)',
-    replace: 'if (kept) await unlink(temporary)',
+    find: 'await remove(temporary);\n      throw error;',
+    replace: 'throw error;',
     tests: 'test/plan',
   },
   {

@@ -50,6 +50,8 @@ function convertWhile(disturb: () => void, more: { hash?: boolean } = {}) {
 
 function replace(): void {
   writeFileSync(`${input}.new`, elf);
+  // Nothing but the inode is different.
+  utimesSync(`${input}.new`, 1000, 1000);
   renameSync(`${input}.new`, input);
 }
 
@@ -61,6 +63,7 @@ describe('an input that changes while it is read', () => {
   ])('fails where it %s, and leaves nothing', async (_, disturb) => {
     for (const hash of [false, true]) {
       writeFileSync(input, elf);
+      utimesSync(input, 1000, 1000);
       await expect(convertWhile(disturb, { hash })).rejects.toMatchObject({
         code: 'input-changed',
         kind: 'io-transient',

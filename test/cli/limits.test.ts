@@ -1,0 +1,24 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest } from '../guest/guest.ts';
+import { BIN } from '../support/batches.ts';
+
+let dir: string;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-limits-'));
+  writeFileSync(join(dir, 'vm.elf'), writeElf(buildGuest({ processors: 1, ramMiB: 8, decoys: false })));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+describe('a process that may open few files', () => {
+  it.each([['info'], ['stack'], ['batch', '--out', 'out']])('says so: %s', (...args) => {
+    const command = ['-c', 'ulimit -n 24; exec "$0" "$@"', process.execPath, BIN, ...args, 'vm.elf'];
+    const { status, stderr } = spawnSync('bash', command, { cwd: dir, encoding: 'utf8' });
+    expect([status, stderr]).toEqual([7, expect.stringContaining('too many open files')]);
+    expect(stderr).not.toMatch(/^ +at /m);
+  });
+});
