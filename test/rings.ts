@@ -18,6 +18,7 @@ export const RING_FILES = {
     'test/debugger/*.test.ts',
     'test/guest/qemu.test.ts',
     'test/matrix/*.test.ts',
+    'test/operations/compiled-signatures.test.ts',
     'test/operations/compiled-stack.test.ts',
     'test/operations/compiled-symbols.test.ts',
     'test/operations/in-place.test.ts',

@@ -17,6 +17,7 @@ import type { VerificationReport } from '../report/findings.ts';
 import { reportInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
 import { encodePatchFile } from '../report/patch-file.ts';
+import { Images } from '../report/processors.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { reportWindows } from '../report/windows.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
@@ -26,6 +27,7 @@ import { checkCompression, emitCompressed } from '../write/compressed.ts';
 import { emitCopy } from '../write/copy.ts';
 import { emitReflink } from '../write/reflink.ts';
 import { type Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+import { type Naming, withNaming } from './naming.ts';
 
 export interface ConvertOptions extends CallOptions<'convert'>, Omit<ReadingOptions, 'onSpooled' | 'onSearch'> {
   /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
@@ -77,7 +79,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
     spoolDirectory: dirname(targets.dump),
     ...withProgress(options),
   };
-  return withGuest(input, opening, (guest) =>
+  const convertGuest = (guest: Guest, naming: Naming) =>
     publishTogether(signal, async (together) => {
       const { windows } = guest;
       refuseCrashDump(guest);
@@ -92,17 +94,18 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
       // Whatever was read, the hash included, is of one state of the input.
       await guest.image.checkUnchanged();
       if (options.strict) refuseLosses(guest.image, conversion);
-      const report = { ...reportConversion(guest, conversion, output), seconds: secondsSince(started), ...checked };
+      const described = reportConversion(guest, conversion, { path: output, naming });
+      const report = { ...described, seconds: secondsSince(started), ...checked };
       const { page, pageFile } = wanted;
-      const data = page || pageFile ? await describeConverted(windows, conversion, report) : undefined;
+      const data = page || pageFile ? await describeConverted(windows, conversion, { report, naming }) : undefined;
       if (pageFile && data && targets.page !== undefined) {
         const content = Buffer.from(await pageFile.render(data));
         await writeNewFile(targets.page, content, { force: pageFile.force, together });
       }
       await wanted.approve?.(file);
       return { report, page: data };
-    }),
-  );
+    });
+  return withNaming(options.symbols, (naming) => withGuest(input, opening, (guest) => convertGuest(guest, naming)));
 }
 
 /** Checks all files that a conversion writes. */
@@ -136,17 +139,22 @@ export const secondsSince = (started: number): number => Math.round(performance.
 /**
  * The report of a conversion. Reads the guest's memory, so the input has to be as it was.
  *
- * @param path the dump's
+ * @param described.path the dump's
  */
-export function reportConversion(guest: Guest, conversion: Conversion, path: string): ConversionReport {
+export function reportConversion(
+  guest: Guest,
+  conversion: Conversion,
+  { path, naming }: { path: string; naming: Naming },
+): ConversionReport {
   const { windows, image, effort } = guest;
-  const diagnostics = Diagnostics.join(image.diagnostics.list, conversion.diagnostics);
+  const described = reportWindows(windows, conversion.contexts, new Images(windows, naming.symbols));
+  const diagnostics = Diagnostics.join(image.diagnostics.list, conversion.diagnostics, naming.diagnostics());
   return {
     schema: SCHEMA.convert,
     tool: TOOL,
     outcome: diagnostics.outcome,
     input: reportInput(image),
-    windows: reportWindows(windows, conversion.contexts),
+    windows: described,
     dump: reportDump(path, conversion, windows.crash?.bugCheck.code ?? LIVE_SYSTEM_DUMP),
     verification: null,
     sha256: null,
@@ -161,12 +169,12 @@ export function reportConversion(guest: Guest, conversion: Conversion, path: str
 export async function describeConverted(
   windows: Windows,
   conversion: PlannedConversion,
-  report: ConversionReport,
+  { report, naming: { symbols } }: { report: ConversionReport; naming: Naming },
 ): Promise<PageData> {
   // Loaded when it is wanted, which is rare.
   const { describePage } = await import('../report/page.ts');
   return {
-    ...(await describePage(windows, conversion.contexts, { plan: conversion.plan })),
+    ...(await describePage(windows, conversion.contexts, { plan: conversion.plan, symbols })),
     diagnostics: report.diagnostics,
     conversion: report,
   };

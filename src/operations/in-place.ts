@@ -26,6 +26,7 @@ import {
   withProgress,
 } from './convert.ts';
 import { Guest } from './guest.ts';
+import { type Naming, withNaming } from './naming.ts';
 
 export interface InPlaceOptions
   extends CallOptions<'convertInPlace'>,
@@ -48,10 +49,17 @@ export async function convertInPlace(options: InPlaceOptions, calls = FILE_CALLS
 }
 
 /** As `convertInPlace`: file and page become what they shall be together, or neither does. */
-export async function convertInPlaceAndDescribe(
+export const convertInPlaceAndDescribe = (
   options: InPlaceOptions,
   wanted: Pick<Wanted, 'page' | 'pageFile'>,
   calls = FILE_CALLS,
+): Promise<Converted> =>
+  withNaming(options.symbols, (naming) => convertInPlaceNaming(options, wanted, { calls, naming }));
+
+async function convertInPlaceNaming(
+  options: InPlaceOptions,
+  wanted: Pick<Wanted, 'page' | 'pageFile'>,
+  { calls, naming }: { calls: typeof FILE_CALLS; naming: Naming },
 ): Promise<Converted> {
   const started = performance.now();
   const { pageFile } = wanted;
@@ -88,8 +96,9 @@ export async function convertInPlaceAndDescribe(
       };
       if (options.strict) refuseLosses(guest.image, conversion);
       // Afterwards the guest's memory is elsewhere in the file, and partly changed.
-      const report = reportConversion(guest, conversion, options.file);
-      const page = wanted.page || pageFile ? await describeConverted(guest.windows, conversion, report) : undefined;
+      const report = reportConversion(guest, conversion, { path: options.file, naming });
+      const page =
+        wanted.page || pageFile ? await describeConverted(guest.windows, conversion, { report, naming }) : undefined;
       const work = () => file.convert(conversion.plan, pages, options.signal);
       if (!pageFile || !page || pageTarget === undefined) await work();
       else {

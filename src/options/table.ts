@@ -318,8 +318,9 @@ export const OPTIONS = {
     metavar: 'PATH[;PATH]',
     help: 'name code by the PDBs in these directories, symbol stores (also as srv*DIR) and files (default: ELF2DMP_SYMBOL_PATH, or _NT_SYMBOL_PATH, without servers: nothing is fetched)',
     group: 'Windows',
-    commands: ['info', 'stack'],
-    calls: ['inspect', 'stacks'],
+    commands: ['convert', 'in-place', 'batch', 'info', 'stack'],
+    calls: ['convert', 'convertInPlace', 'inspect', 'stacks'],
+    toml: 'options',
   },
   'symbols-needed': {
     kind: 'flag',

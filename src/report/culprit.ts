@@ -1,10 +1,11 @@
 /** Whose fault a crash is, as far as rules go, and what it is known by (docs/signatures.md). */
 import { hex, hex64 } from '../core/units.ts';
-import { type Contexts, chooseContexts } from '../plan/contexts.ts';
+import { type Contexts, chooseContexts, type ShownContext } from '../plan/contexts.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import type { Crash } from '../windows/crash.ts';
 import {
   busyFrame,
+  callsBugCheck,
   isPlumbing,
   keptFrames,
   moduleName,
@@ -113,12 +114,26 @@ function stackOf(
   const processor = crash.processor ?? windows.processors[0];
   const context = faultContext(windows, crash);
   if (context && processor) return walkStack(windows, processor, context, { symbols }).frames;
+  if (!crash.processor) return onlyBugCheck(windows, shown, symbols);
   if (!own || own.source === 'unknown') return [];
   const { frames } = walkStack(windows, own.processor, own.frame, { symbols });
   const captured = crash.captured.get(own.processor);
   // Where the kernel's exports are missing, only this says that the frame is KeBugCheckEx's.
   const atBugCheck = captured?.atBugCheck && frames[0]?.instructionPointer === captured.view.instructionPointer;
   return atBugCheck ? frames.slice(1) : frames;
+}
+
+/** Where nothing says which processor crashed: the only stack that leads through the bug check. */
+function onlyBugCheck(
+  windows: Windows,
+  shown: readonly ShownContext[],
+  symbols: Symbols | undefined,
+): readonly StackFrame[] {
+  const stacks = shown
+    .filter(({ source }) => source !== 'unknown')
+    .map(({ processor, frame }) => walkStack(windows, processor, frame, { symbols }).frames)
+    .filter(callsBugCheck);
+  return stacks.length === 1 ? stacks[0]! : [];
 }
 
 /** Believed where its instruction pointer is the one that the other parameter names. */

@@ -123,6 +123,9 @@ function belowBugCheck(frames: readonly SignatureFrame[]): readonly SignatureFra
   return frames.slice(frames.findLastIndex(isBugCheck) + 1);
 }
 
+/** Whether a stack surely leads through the bug check. */
+export const callsBugCheck = (stack: readonly SignatureFrame[]): boolean => certainFrames(stack).some(isBugCheck);
+
 /** In KeBugCheck or KeBugCheckEx, which kernels export: an export is certain where it begins the function. */
 function isBugCheck(frame: SignatureFrame): boolean {
   if (moduleName(frame) !== 'nt') return false;

@@ -44,11 +44,25 @@ const IMAGES = [
 /** For `describe.skipIf(!compilerAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
 export const compilerAvailable = (): boolean => programsAvailable({ clang: 'clang', 'lld-link': 'lld' });
 
+/** How the images differ from the usual ones. */
+export interface CompiledVariant {
+  /** The driver's function that the kernel calls. */
+  dispatch?: 'DemoDispatch' | 'DemoFault' | 'DemoFaultToo';
+  /** The processor on which that function reads address 10h, which ends in a bug check. */
+  crashing?: number;
+  /** Bytes that the kernel and the driver lie higher. */
+  slide?: bigint;
+  /** The driver is another build, whose functions lie elsewhere. */
+  rebuilt?: boolean;
+}
+
 /** @param symbols directory for the images' PDBs; without it they have none */
-export function compileImages(symbols?: string): CompiledImages {
+export function compileImages(symbols?: string, variant: CompiledVariant = {}): CompiledImages {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-compiled-'));
   try {
-    const [kernel, driver, ntdll, app] = IMAGES.map((image) => compileImage(dir, image, symbols));
+    const [kernel, driver, ntdll, app] = IMAGES.map((image) =>
+      compileImage(dir, { ...image, ...changesOf(image, variant) }, symbols),
+    );
     if (!kernel || !driver || !ntdll || !app) throw new Error('an image is missing');
     resolveImports(driver, kernel);
     resolveImports(app, ntdll);
@@ -57,7 +71,11 @@ export function compileImages(symbols?: string): CompiledImages {
       if (address === undefined) throw new Error(`${image.name} has no ${name}`);
       return address;
     };
-    kernel.bytes.writeBigUInt64LE(at(driver, 'DemoDispatch'), Number(at(kernel, 'KiDispatchTable') - kernel.base));
+    const { dispatch = 'DemoDispatch', crashing } = variant;
+    if (crashing !== undefined) {
+      driver.bytes.writeBigUInt64LE(BigInt(crashing), Number(at(driver, 'DemoCrashing') - driver.base));
+    }
+    kernel.bytes.writeBigUInt64LE(at(driver, dispatch), Number(at(kernel, 'KiDispatchTable') - kernel.base));
     // cli; hlt
     const halted = at(kernel, 'HalHaltProcessor') + 2n;
     const spinning = at(app, 'AppSpin');
@@ -84,9 +102,18 @@ export function compileImages(symbols?: string): CompiledImages {
   }
 }
 
+function changesOf({ name, base }: (typeof IMAGES)[number], { slide = 0n, rebuilt = false }: CompiledVariant) {
+  const rebuild = rebuilt && name === 'demo.sys';
+  return {
+    base: base >> 63n === 0n ? base : base + slide,
+    defines: rebuild ? ['-DREBUILT'] : [],
+    timestamp: rebuild ? 1577836899 : 1577836800,
+  };
+}
+
 function compileImage(
   dir: string,
-  { name, base, sources, imports }: (typeof IMAGES)[number],
+  { name, base, sources, imports, defines, timestamp }: (typeof IMAGES)[number] & ReturnType<typeof changesOf>,
   symbols: string | undefined,
 ): CompiledImage {
   const objects = sources.map((source) => {
@@ -94,6 +121,7 @@ function compileImage(
     const object = join(dir, `${source}.obj`);
     // One frame per call: no tail calls.
     const options = ['-O1', '-ffreestanding', '-fno-optimize-sibling-calls', '-fasynchronous-unwind-tables'];
+    options.push(...defines);
     if (symbols !== undefined) options.push('-g', '-gcodeview');
     execFileSync('clang', ['-target', TARGET, ...(source.endsWith('.c') ? options : []), '-c', from, '-o', object]);
     return object;
@@ -106,7 +134,7 @@ function compileImage(
     )
     .flatMap((line) => /^\s*\.globl (\w+)/.exec(line)?.[1] ?? []);
   execFileSync('lld-link', [
-    ...['/nologo', '/dll', '/noentry', '/nodefaultlib', '/subsystem:native', '/timestamp:1577836800'],
+    ...['/nologo', '/dll', '/noentry', '/nodefaultlib', '/subsystem:native', `/timestamp:${timestamp}`],
     ...[`/base:0x${base.toString(16)}`, `/out:${file}`, `/implib:${file}.lib`],
     ...exported.map((each) => `/export:${each}`),
     ...(symbols === undefined

@@ -11,6 +11,7 @@ import { renderReportPage } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
+import { symbolPath } from '../symbol-path.ts';
 import { ProgressLine, progressForBatch } from '../text/progress.ts';
 import { renderReport, renderSpooling, writeDiagnostics } from '../text/render.ts';
 import { writeFindings } from '../text/render-verify.ts';
@@ -52,6 +53,7 @@ async function runConversion(
     };
     const common = {
       signal,
+      symbols: symbolPath(args.symbols),
       onProgress: progressForBatch() ?? ((progress: Progress) => line.update(progress)),
     };
     const { report } =

@@ -14,7 +14,7 @@ EXPORT char KiBuilderData[0x60000];
 EXPORT void HalHaltProcessor(u64 why);
 EXPORT void KiChainedWait(u64 depth);
 EXPORT u64 KiSwitchStack(char *top, u64 (*function)(u64), u64 argument);
-EXPORT void KeBugCheckEx(u64 code) { HalHaltProcessor(code); }
+EXPORT NOINLINE void KeBugCheckEx(u64 code) { HalHaltProcessor(code); }
 
 // An array whose size only the caller knows: a frame pointer.
 EXPORT NOINLINE u64 KeDelayExecutionThread(u64 bytes, u64 processor) {
@@ -69,7 +69,19 @@ EXPORT NOINLINE void KdTrap(u64 frame) {
   copy[0] = KdReadMissing((const volatile u64 *)0xffffb00000001008, copy[1]) + 1;
 }
 
-EXPORT NOINLINE void MmAccessFault(u64 frame) { KiChainedWait(frame & 7); }
+EXPORT NOINLINE void KiBugCheckDispatch(u64 code) {
+  u64 copy[32];
+  USED(copy);
+  KeBugCheckEx(code + (copy[0] & 0));
+}
+
+// Near address 0 nothing is ever paged in.
+EXPORT NOINLINE void MmAccessFault(u64 frame) {
+  u64 address;
+  __asm__ volatile("mov %%cr2, %0" : "=r"(address));
+  if (address < 0x10000) KiBugCheckDispatch(0xd1);
+  KiChainedWait(frame & 7);
+}
 
 EXPORT NOINLINE u64 NtDelayExecution(u64 frame, u64 number) {
   if (number != 0x34) KeBugCheckEx(number);
