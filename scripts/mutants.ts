@@ -148,6 +148,20 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/operations/convert.test.ts',
   },
   {
+    what: 'the first of several systems in memory wins',
+    file: 'locate/place.ts',
+    find: '.sort((a, b) => Number(time(b) - time(a)))',
+    replace: '',
+    tests: 'test/locate/rivals.test.ts',
+  },
+  {
+    what: "a Linux kernel's text outweighs what is Windows' own",
+    file: 'locate/failures.ts',
+    find: 'other.certain || processors + kdbgs === 0',
+    replace: 'true',
+    tests: 'test/locate/rivals.test.ts',
+  },
+  {
     what: "zstd's checksum not compared",
     file: 'source/zstd.ts',
     find: '!== checksum.readUInt32LE()',

@@ -778,6 +778,10 @@ export const DIAGNOSTICS = {
     means: 'In raw memory, two layouts fit what Windows says of its RAM equally well.',
     todo: 'If you know the layout, give it with `--runs`.',
   },
+  'rival-windows': {
+    severity: 'warning',
+    means: 'Memory holds what an earlier boot of Windows left. The one with the newest time was taken.',
+  },
   'vmcoreinfo-disagrees': {
     severity: 'warning',
     means: "The guest's VMCOREINFO note and its memory disagree; memory was used.",

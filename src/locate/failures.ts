@@ -5,6 +5,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import { KDBG_STEP } from './kdbg.ts';
 import { KERNEL_STEP } from './kernel.ts';
+import type { SearchResult } from './memory-search.ts';
 import { recogniseOtherSystem } from './other-systems.ts';
 import { ROOT_STEP } from './roots.ts';
 
@@ -43,7 +44,10 @@ export function failure(
 }
 
 /** The error where no page tables, or no kernel, were found: also when the guest is another system. */
-export function notFound(image: MemoryImage, root: number | undefined, evidence: Evidence): Elf2dmpError {
+export function notFound(
+  image: MemoryImage,
+  { root, found, evidence }: { root: number | undefined; found: SearchResult | undefined; evidence: Evidence },
+): Elf2dmpError {
   if (root !== undefined) {
     return failure(image, evidence, KERNEL_STEP, {
       code: 'kernel-not-found',
@@ -51,7 +55,10 @@ export function notFound(image: MemoryImage, root: number | undefined, evidence:
     });
   }
   const other = recogniseOtherSystem(image);
-  if (other) {
+  const processors = found?.kpcrs.length ?? 0;
+  const kdbgs = found?.kdbgs.length ?? 0;
+  // A Linux may run inside Windows (WSL2): what is Windows' own outweighs a text in memory.
+  if (other && (other.certain || processors + kdbgs === 0)) {
     return new Elf2dmpError({
       code: other.code,
       kind: 'unsupported',
@@ -61,11 +68,16 @@ export function notFound(image: MemoryImage, root: number | undefined, evidence:
       attempts: evidence.failures(ROOT_STEP),
     });
   }
+  const traces =
+    processors + kdbgs > 0
+      ? `, though there are traces of one: pages that look like a KPCR: ${processors}, like a KDBG: ${kdbgs}${other ? `; text in memory says ${other.system}, which may run inside it (WSL2)` : ''}`
+      : '';
   return failure(image, evidence, ROOT_STEP, {
     code: 'windows-not-found',
-    message:
+    message: `${
       image.format === 'raw'
         ? 'taken as raw memory (it has no header that elf2dmp knows), it shows no Windows: no page tables lead to SharedUserData'
-        : 'no Windows was found in this dump: no page tables lead to SharedUserData',
+        : 'no Windows was found in this dump: no page tables lead to SharedUserData'
+    }${traces}`,
   });
 }

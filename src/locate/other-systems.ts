@@ -11,16 +11,27 @@ const BANNER = Buffer.from('Linux version ');
 /** `Linux version 6.1.0-18-amd64 (` */
 const BANNER_PATTERN = /Linux version \d+\.\d+[\w.+~-]* \(/;
 
-/** The system that the guest runs instead of Windows; undefined where it is not recognised. */
-export function recogniseOtherSystem(
-  image: MemoryImage,
-): { code: ErrorCodeOf<'unsupported'>; what: string; hint: string } | undefined {
+/** The system that the guest seems to run instead of Windows. */
+interface OtherSystem {
+  code: ErrorCodeOf<'unsupported'>;
+  /** `Linux 6.1.0` */
+  system: string;
+  what: string;
+  hint: string;
+  /** The guest itself says so in a note; else a text in memory does. */
+  certain: boolean;
+}
+
+/** undefined where it is not recognised. */
+export function recogniseOtherSystem(image: MemoryImage): OtherSystem | undefined {
   const vmcoreinfo = image.notes.find((note) => note.name === 'VMCOREINFO');
   const release = vmcoreinfo?.head.toString('latin1').match(/OSRELEASE=([\w.+~-]{1,64})/)?.[1];
   const banner = release ? `Linux ${release}` : findBanner(image);
   if (!banner) return undefined;
   return {
     code: 'linux-guest',
+    system: banner,
+    certain: release !== undefined,
     what: `the guest runs ${banner}, not Windows`,
     hint: 'open the ELF file itself with crash or drgn',
   };

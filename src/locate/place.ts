@@ -56,6 +56,9 @@ export interface PlaceQuestion {
 /** Roots that lead to SharedUserData but to no kernel, looked at further: processes of one system share its kernel. */
 const MAX_ROOTS = 8;
 
+/** Systems in one memory: the running one, and what earlier boots left. */
+const MAX_SYSTEMS = 8;
+
 /** The place, by what the CPUs' registers say; where that fails, by a search of all memory. Throws `Elf2dmpError`. */
 export const findPlace = (question: PlaceQuestion): Promise<Place> => new PlaceSearch(question).run();
 
@@ -72,6 +75,8 @@ class PlaceSearch {
   /** Roots through which SharedUserData does not say which Windows it is. */
   readonly #unset = new Map<string, Rooted>();
 
+  #searchedFor: SearchResult | undefined;
+
   constructor(question: PlaceQuestion) {
     this.#question = question;
   }
@@ -87,7 +92,7 @@ class PlaceSearch {
     const found = dtb === undefined || kernelBase === undefined ? await this.#searched(near) : undefined;
     if (found) return found;
     const [first] = this.#roots.values();
-    throw notFound(image, first?.space.root, evidence);
+    throw notFound(image, { root: first?.space.root, found: this.#searchedFor, evidence });
   }
 
   /** By a search. Its first root that verifies ends it; everything is searched only if that leads to no kernel. */
@@ -106,14 +111,16 @@ class PlaceSearch {
     if (dtb === undefined && this.#roots.size === 0) {
       const result = await search(({ root }) => leadsToWindows(image, root));
       this.#tell(result);
-      const found = this.#firstKernel(this.#rooted(foundRoots(image, result.roots)), both(result));
+      const found = this.#firstKernel(this.#newestFirst(this.#rooted(foundRoots(image, result.roots))), both(result));
       if (found) return found;
       part = { bytes: result.bytes, roots: result.roots.length };
     }
-    const known = kernelBase === undefined ? [...this.#roots.values()] : [];
+    const known = kernelBase === undefined ? [...this.#newestFirst(this.#roots.values())] : [];
     const result = await search();
     if (result.bytes > part.bytes) this.#tell(result);
-    const rest = this.#rooted(dtb === undefined ? foundRoots(image, result.roots.slice(part.roots)) : []);
+    const rest = this.#newestFirst(
+      this.#rooted(dtb === undefined ? foundRoots(image, result.roots.slice(part.roots)) : []),
+    );
     if (part.bytes === 0)
       return this.#firstPlace(known, far(result)) ?? this.#firstPlace(rest, both(result)) ?? this.#early(both(result));
     return (
@@ -124,7 +131,9 @@ class PlaceSearch {
     );
   }
 
-  #tell({ bytes: searched, roots, kpcrs }: SearchResult): void {
+  #tell(result: SearchResult): void {
+    this.#searchedFor = result;
+    const { bytes: searched, roots, kpcrs } = result;
     this.#question.evidence.reject(
       ROOT_STEP,
       'search of memory',
@@ -147,10 +156,12 @@ class PlaceSearch {
   /** The candidates through which SharedUserData is found, until there are enough that lead no further. */
   *#rooted(candidates: Iterable<RootCandidate>): Generator<Rooted> {
     const { image, evidence } = this.#question;
+    const systems = new Map<number | undefined, number>();
     for (const { tables, method } of candidates) {
       const key = `${tables.root} ${tables.mode.name}`;
       if (this.#roots.has(key)) continue;
       const space = new AddressSpace(image, pa(tables.root), tables.mode);
+      if ((systems.get(space.translate(image.machine.sharedUserData)) ?? 0) >= MAX_ROOTS) continue;
       const label = `${method}, ${hex(tables.root)}`;
       const shared = readSharedUserData(space);
       if (shared instanceof Reason) {
@@ -167,8 +178,34 @@ class PlaceSearch {
       );
       this.#roots.set(key, { space, shared });
       yield { space, shared };
-      if (this.#roots.size >= MAX_ROOTS) return;
+      const page = space.translate(image.machine.sharedUserData);
+      systems.set(page, (systems.get(page) ?? 0) + 1);
+      if (systems.size > MAX_SYSTEMS) return;
     }
+  }
+
+  /**
+   * The roots, those of the system with the newest time first: beside the running Windows, memory may hold what an
+   * earlier boot left. Systems are told apart by their SharedUserData page.
+   */
+  *#newestFirst(roots: Iterable<Rooted>): Generator<Rooted> {
+    const { image } = this.#question;
+    const systems = new Map<number | undefined, Rooted[]>();
+    for (const root of roots) {
+      const page = root.space.translate(image.machine.sharedUserData);
+      systems.set(page, [...(systems.get(page) ?? []), root]);
+    }
+    const time = ([root]: Rooted[]) => root!.shared.systemTime ?? 0n;
+    const [newest, ...others] = [...systems.values()].sort((a, b) => Number(time(b) - time(a)));
+    if (newest && others.length > 0) {
+      const pages = others.map(([root]) => hex(root!.space.translate(image.machine.sharedUserData) ?? 0));
+      image.diagnostics.add(
+        'warning',
+        'rival-windows',
+        `memory holds more than one Windows: that with the newest time is tried first, others have their SharedUserData at physical ${pages.join(', ')}: an earlier boot's`,
+      );
+    }
+    for (const system of [newest ?? [], ...others]) yield* system;
   }
 
   /** The first root that leads to a kernel, with its header or, where none has one, without. */

@@ -92,6 +92,15 @@ withCase('09-verify-of-kinds-it-does-not-read', [...KINDS, 'vm.elf'], (file, pat
   });
 });
 
+withCase('10-windows-with-wsl2-called-linux', ['vm.elf'], (file, path) => {
+  it(`${file} is not called Linux`, async () => {
+    await expect(convert({ input: path, output: output(), force: true })).rejects.toMatchObject({
+      code: 'windows-not-found',
+      message: expect.stringMatching(/KPCR: 2, like a KDBG: 1; .*WSL2/),
+    });
+  });
+});
+
 withCase('12-proxmox-vma', ['vzdump-qemu-100.vma', 'VBox.sav', 'mem.E01', 'mem.avml', 'mem.hpak'], (file, path) => {
   it(`${file} is named`, async () => {
     const error = { kind: 'unsupported', code: expect.stringMatching(/^(proxmox|virtualbox|ewf|avml|hpak)/) };
