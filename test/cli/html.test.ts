@@ -43,6 +43,9 @@ describe('the report for people', () => {
       'demo.sys',
       'ntkrnlmp.pdb/',
       'IRQL at that time: DISPATCH_LEVEL',
+      'address of the instruction: demo.sys!DemoDispatch+0x4 (.text)',
+      '<strong>Likely culprit: demo.sys</strong>',
+      '<code>0xd1_0 ',
       'ntoskrnl.exe!KeBugCheckEx+',
       'CONTEXT of processor 2',
     ]) {

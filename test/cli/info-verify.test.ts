@@ -27,6 +27,11 @@ describe('elf2dmp info', () => {
     expect(stdout).toMatch(/^Bug check: +0xd1 DRIVER_IRQL_NOT_LESS_OR_EQUAL$/m);
     expect(stdout).toMatch(/^ {2}parameter 2: 0x0000000000000002 {2}IRQL at that time: DISPATCH_LEVEL$/m);
     expect(stdout).toMatch(
+      /^ {2}parameter 4: 0xfffff8042c460004 {2}address of the instruction: demo\.sys!DemoDispatch\+0x4 \(\.text\)$/m,
+    );
+    expect(stdout).toMatch(/^Likely culprit: demo\.sys \(demo\.sys!DemoDispatch\+0x4\): parameter 4 has the address/m);
+    expect(stdout).toMatch(/^Signature: +[0-9a-f]{12} 0xd1_0 .* \(by RVA\)$/m);
+    expect(stdout).toMatch(
       /^Processor 0: +CPU \d, kernel mode, at 0xfffff8041a2c7485 \(ntoskrnl\.exe\+0x10485, PoIdle\+0x5\)/m,
     );
     expect(stdout).toMatch(/demo\.sys 1\.2\.65535\.4, stamp 0x5e0f1a2c, demo\.pdb\/[0-9A-F]{32}2\/demo\.pdb$/m);
