@@ -60,19 +60,20 @@ const exchanged = <G extends Guest>(guest: G): G => {
 
 describe("processors that show others' registers", () => {
   it.each([
-    ['all', (guest: Guest) => guest],
+    ['all', (guest: Guest) => guest, /the KPCR of processor 1,/],
     // A writer that saves no GS bases, as Windows itself.
     [
       'those without GS bases',
       (guest: Guest) => ({ ...guest, cpus: guest.cpus.map((cpu) => ({ ...cpu, gsBase: 0n, kernelGsBase: 0n })) }),
+      /descriptor tables are those of processor 1$/,
     ],
-  ])('are a finding each: %s', async (_, change) => {
+  ])('are a finding each: %s', async (_, change, message) => {
     const guest = change(buildTrueGuest({ kdbg: 'plain', processors: 3 }));
     expect(await verified(writeWinDump(guest))).toEqual({ outcome: 'sound', found: [] });
     const { outcome, found } = await verified(writeWinDump(exchanged(guest)));
     expect(outcome).toBe('unsound');
     expect(found.map((f) => f.code)).toEqual(Array(3).fill('processor-exchanged'));
-    expect(found[0]?.message).toMatch(/^processor 0 shows another one's registers: .* of processor 1/);
+    expect(found[0]?.message).toMatch(message);
   });
 
   it('are a finding where only the frames are exchanged: the stacks show it', async () => {
