@@ -166,8 +166,8 @@ export const ERRORS = {
   },
   'already-dmp': {
     kind: 'unsupported',
-    means: 'The file is a 64-bit Windows crash dump already.',
-    todo: 'Open it in WinDbg.',
+    means: 'The file is a 64-bit Windows crash dump already, and is not asked for here (`--in-place`, `openGuest`).',
+    todo: 'Open it in WinDbg, or name an OUTPUT for another type of dump.',
   },
   'already-dmp-32': {
     kind: 'unsupported',
@@ -392,7 +392,7 @@ export const ERRORS = {
     todo: 'Convert it. `elf2dmp info FILE` says what it is.',
   },
   'dmp-runs': { kind: 'corrupt', means: "The list of memory runs in the dump's header is damaged." },
-  'dmp-bitmap': { kind: 'corrupt', means: 'The page bitmap of the dump is damaged.' },
+  'dmp-bitmap': { kind: 'corrupt', means: 'What says which pages the dump has (page map, ranges) is damaged.' },
   'dmp-triage': {
     kind: 'corrupt',
     means: 'The parts that a triage dump lists are not in the file, or not complete.',
@@ -886,6 +886,11 @@ export const DIAGNOSTICS = {
     means: 'Memory that a debugger needs changed could not be changed in the dump.',
   },
   'patch-left-out': { severity: 'loss', means: 'A change is in a page that the dump leaves out.' },
+  'input-is-smaller-dump': {
+    severity: 'loss',
+    means: 'A kernel dump, or one of active memory, was converted to a type that should hold more than it has.',
+    todo: 'Leave out `--type`: the dump then is of the same kind as the input.',
+  },
   'ram-left-out': { severity: 'note', means: 'Memory that Windows does not count as RAM was left out.' },
   'ram-missing': {
     severity: 'loss',

@@ -2,6 +2,7 @@
 import type { Field, StructOf } from '../core/struct.ts';
 import { PAGE_SIZE, pfnOf } from '../core/units.ts';
 import {
+  DUMP_ATTRIBUTE_FILTERED,
   DUMP_FILL,
   DUMP_HEADER64_SIZE,
   DUMP_SIGNATURE,
@@ -18,7 +19,13 @@ import {
 export type DumpHeader = Omit<
   StructOf<typeof DumpHeader64>,
   'BugCheckPadding' | 'RunsPadding' | 'DumpTypePadding' | 'Unused1' | 'Unused2'
->;
+> & {
+  /** The header as it is in the file. */
+  bytes: Buffer;
+};
+
+/** A field of a header. */
+export type HeaderField = Exclude<keyof DumpHeader, 'bytes'>;
 
 /** A part of a header's declaration. */
 export interface HeaderLayout {
@@ -38,18 +45,33 @@ export interface DumpHeaderForm {
   readonly size: number;
   /** Runs that it can list: a full dump has no more. */
   readonly maxRuns: number;
-  readonly layout: HeaderLayout & { offsetOf(field: keyof DumpHeader): number };
+  readonly layout: HeaderLayout & { offsetOf(field: HeaderField): number };
   /** Fields of `layout` that are structures themselves. */
   readonly nested: Readonly<Record<string, HeaderLayout>>;
   encode(values: HeaderValues): Buffer;
+  /** Another dump's header, made that of a dump with these pages, with some fields changed. */
+  revise(header: DumpHeader, layout: HeaderPages, changes: Partial<DumpHeader>): Buffer;
   /** @param bytes at least `size` */
   decode(bytes: Buffer): DumpHeader;
   /** Run `index` of those that the header lists, in pages. */
   runAt(header: DumpHeader, index: number): { basePage: bigint; pageCount: bigint };
 }
 
+/** What the header says of the file. */
+export interface HeaderPages {
+  dumpType: (typeof DumpType)[keyof typeof DumpType];
+  /** undefined: left unset, as Windows leaves it where it has nothing to say. */
+  attributes: number | undefined;
+  /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
+  extents: readonly { start: number; size: number }[];
+  /** Pages in the file. */
+  pages: number;
+  /** Bytes of the whole file. */
+  requiredSpace: number;
+}
+
 /** What the header says; every value is the guest's unless said otherwise. */
-export interface HeaderValues {
+export interface HeaderValues extends HeaderPages {
   majorVersion: number;
   build: number;
   directoryTableBase: number;
@@ -63,9 +85,6 @@ export interface HeaderValues {
   /** The context of the processor that the debugger shows first, or undefined if unknown. */
   context: Buffer | undefined;
   exceptionAddress: bigint;
-  dumpType: (typeof DumpType)[keyof typeof DumpType];
-  /** undefined: left unset, as Windows leaves it where it has nothing to say. */
-  attributes: number | undefined;
   /** FILETIME; 0 if unknown. */
   systemTime: bigint;
   /** Units of 100 ns; 0 if unknown. */
@@ -79,18 +98,11 @@ export interface HeaderValues {
   pagingLevels: number | undefined;
   bootId: number | undefined;
   comment: string;
-  /** Full dumps list their runs here; bitmap dumps list as many as fit and are read by their bitmap. */
-  extents: readonly { start: number; size: number }[];
-  /** Pages in the file. */
-  pages: number;
-  /** Bytes of the whole file. */
-  requiredSpace: number;
 }
 
 function encode64(v: HeaderValues): Buffer {
   // Windows fills the page first and sets fields then: those that it leaves, VersionUser too, read "PAGE".
   const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
-  const runs = v.extents.slice(0, MAX_HEADER_RUNS);
   const comment = Buffer.alloc(128);
   comment.write(v.comment, 0, 127, 'latin1');
   DumpHeader64.write(header, 0, {
@@ -106,10 +118,6 @@ function encode64(v: HeaderValues): Buffer {
     BugCheckCode: v.bugCheck.code,
     BugCheckParameters: v.bugCheck.parameters,
     KdDebuggerDataBlock: v.kdDebuggerDataBlock,
-    NumberOfRuns: runs.length,
-    NumberOfPages: BigInt(v.pages),
-    DumpType: v.dumpType,
-    RequiredDumpSpace: BigInt(v.requiredSpace),
     SystemTime: v.systemTime,
     Comment: comment,
     SystemUpTime: v.systemUpTime,
@@ -121,18 +129,44 @@ function encode64(v: HeaderValues): Buffer {
     KdSecondaryVersion: v.kdSecondaryVersion,
   });
   DumpHeader64.write(header, 0, {
-    ...(v.attributes !== undefined && { Attributes: v.attributes }),
     ...(v.pagingLevels !== undefined && { PagingLevels: v.pagingLevels }),
     ...(v.bootId !== undefined && { BootId: v.bootId }),
   });
   ExceptionRecord64.write(header, DumpHeader64.offsetOf('Exception'), exceptionRecord(v));
+  writePages64(header, v);
+  v.context?.copy(header, DumpHeader64.offsetOf('ContextRecord'));
+  return header;
+}
+
+/** Sets the fields that describe the file. Those that stay unset have to read "PAGE" already. */
+function writePages64(header: Buffer, v: HeaderPages): void {
+  const runs = v.extents.slice(0, MAX_HEADER_RUNS);
+  DumpHeader64.write(header, 0, {
+    NumberOfRuns: runs.length,
+    NumberOfPages: BigInt(v.pages),
+    DumpType: v.dumpType,
+    RequiredDumpSpace: BigInt(v.requiredSpace),
+  });
+  if (v.attributes !== undefined) DumpHeader64.write(header, 0, { Attributes: v.attributes });
   runs.forEach((extent, i) => {
     PhysicalMemoryRun64.write(header, DumpHeader64.offsetOf('Runs') + i * PhysicalMemoryRun64.size, {
       BasePage: BigInt(pfnOf(extent.start)),
       PageCount: BigInt(extent.size / PAGE_SIZE),
     });
   });
-  v.context?.copy(header, DumpHeader64.offsetOf('ContextRecord'));
+}
+
+function revise64({ bytes, Attributes }: DumpHeader, pages: HeaderPages, changes: Partial<DumpHeader>): Buffer {
+  const header = Buffer.from(bytes);
+  for (const field of ['Runs', 'Attributes'] as const) {
+    const { offset, size } = DumpHeader64.fields[field];
+    header.fill(DUMP_FILL, offset, offset + size);
+  }
+  // What else there is says how the memory was taken.
+  const others = Attributes === DUMP_FILL.readUInt32LE(0) ? 0 : Attributes & ~DUMP_ATTRIBUTE_FILTERED;
+  const attributes = others === 0 ? pages.attributes : (others | (pages.attributes ?? 0)) >>> 0;
+  writePages64(header, { ...pages, attributes });
+  DumpHeader64.write(header, 0, changes);
   return header;
 }
 
@@ -157,7 +191,8 @@ export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
   layout: DumpHeader64,
   nested: { Exception: ExceptionRecord64 },
   encode: encode64,
-  decode: (bytes) => DumpHeader64.read(bytes),
+  revise: revise64,
+  decode: (bytes) => ({ ...DumpHeader64.read(bytes), bytes: bytes.subarray(0, DUMP_HEADER64_SIZE) }),
   runAt: ({ Runs }, index) => {
     const { BasePage, PageCount } = PhysicalMemoryRun64.read(Runs, index * PhysicalMemoryRun64.size);
     return { basePage: BasePage, pageCount: PageCount };

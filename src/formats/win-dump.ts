@@ -24,6 +24,12 @@ export const DumpType = {
   triage: 4,
   bitmapFull: 5,
   bitmapKernel: 6,
+  /** By WinDbg's `.dump /k`. */
+  rangesKernel: 8,
+  /** By `.dump /ka`. */
+  rangesActive: 9,
+  /** By `.dump /f`. */
+  rangesFull: 10,
 } as const;
 
 /**
@@ -156,3 +162,62 @@ export const BITMAP_SIGNATURE_KERNEL = Buffer.from('SDMP', 'latin1');
 
 /** BITMAP_DUMP.ValidDump. */
 export const BITMAP_VALID = Buffer.from('DUMP', 'latin1');
+
+/**
+ * Header of a kernel summary dump (type 2), at DUMP_HEADER64_SIZE; the bitmap follows it at once, as in bitmap dumps.
+ * `.dumpdebug` names the fields, and the engine reads memory by them (docs/debugger.md).
+ */
+export const SummaryDumpHeader = struct({
+  name: 'SUMMARY_DUMP64',
+  size: 0x28,
+  fields: {
+    Signature: raw(0, 4),
+    ValidDump: raw(4, 4),
+    DumpOptions: u32(8),
+    /** File offset of the first page. */
+    HeaderSize: u32(0xc),
+    /** Bits in the map. */
+    BitmapSize: u32(0x10),
+    /** Set bits. */
+    Pages: u32(0x14),
+    /** Again: the start of an RTL_BITMAP. */
+    SizeOfBitMap: u32(0x18),
+  },
+});
+
+/** SUMMARY_DUMP64.Signature. */
+export const SUMMARY_SIGNATURE = Buffer.from('SDMP', 'latin1');
+
+/**
+ * Header of the dumps that WinDbg writes (types 8, 9 and 10), at DUMP_HEADER64_SIZE; ranges follow it at once, and
+ * their pages lie in the ranges' order from FirstPage on. Layout: kdmp-parser, and files by the engine's own `.dump`.
+ */
+export const RangeDumpHeader = struct({
+  name: 'RDMP_HEADER64',
+  size: 0x30,
+  fields: {
+    /** RANGE_MARKER: where the ranges' part of the header begins. */
+    Marker: u32(0),
+    Signature: raw(4, 4),
+    ValidDump: raw(8, 4),
+    /** Bytes from NumberOfRanges to the end of the ranges. */
+    MetadataSize: u64(0x10),
+    /** File offset; need not be page aligned. */
+    FirstPage: u64(0x18),
+    NumberOfRanges: u64(0x20),
+    TotalPages: u64(0x28),
+  },
+});
+
+/** RDMP_HEADER64.Marker. */
+export const RANGE_MARKER = 0x40;
+
+/** RDMP_HEADER64.Signature. */
+export const RANGE_SIGNATURE = Buffer.from('RDMP', 'latin1');
+
+/** A range of a dump by WinDbg. */
+export const DumpRange = struct({
+  name: 'RDMP_RANGE',
+  size: 16,
+  fields: { BasePage: u64(0), PageCount: u64(8) },
+});

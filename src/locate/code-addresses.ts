@@ -16,8 +16,11 @@ const STACK_BYTES = 0x800;
 export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Generator<CodeAddress> {
   const { machine, cpus, dumpHeader } = space.image;
   if (dumpHeader) {
-    yield { address: va(dumpHeader.KdDebuggerDataBlock), why: "the KDBG's address in the dump's header" };
-    yield { address: va(dumpHeader.PsLoadedModuleList), why: "the module list's address in the dump's header" };
+    const named = [
+      { address: va(dumpHeader.KdDebuggerDataBlock), why: "the KDBG's address in the dump's header" },
+      { address: va(dumpHeader.PsLoadedModuleList), why: "the module list's address in the dump's header" },
+    ];
+    yield* named.filter(({ address }) => isKernelAddress(address));
   }
   const { pointerSize } = machine;
   const running = cpus.flatMap((cpu) => (cpu.registers ? [{ cpu, registers: cpu.registers }] : []));

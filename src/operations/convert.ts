@@ -4,11 +4,11 @@ import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
-import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
-import { selectPages } from '../plan/select-pages.ts';
+import { chooseSelection } from '../plan/dump-type.ts';
+import { type DumpPlan, dumpTypeOf } from '../plan/plan.ts';
 import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { checkInput } from '../readers/input.ts';
@@ -75,6 +75,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
   const targets = await checkTargets(options, wanted);
   onProgress?.({ phase: 'open' });
   const opening = {
+    crashDumps: true,
     // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
     spoolDirectory: dirname(targets.dump),
     ...withProgress(options),
@@ -82,7 +83,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
   const convertGuest = (guest: Guest, naming: Naming) =>
     publishTogether(signal, async (together) => {
       const { windows } = guest;
-      refuseCrashDump(guest);
+      refuseTriage(guest);
       signal?.throwIfAborted();
       const conversion = await makeDump(windows, options, { target: targets.dump, together });
       if (targets.patches !== undefined) {
@@ -155,7 +156,7 @@ export function reportConversion(
     outcome: diagnostics.outcome,
     input: reportInput(image),
     windows: described,
-    dump: reportDump(path, conversion, windows.crash?.bugCheck.code ?? LIVE_SYSTEM_DUMP),
+    dump: reportDump(path, conversion),
     verification: null,
     sha256: null,
     effort,
@@ -180,24 +181,15 @@ export async function describeConverted(
   };
 }
 
-/** A crash dump can be opened as a guest, but it is what a conversion makes. */
-function refuseCrashDump({ image }: Guest): void {
-  if (!image.dumpHeader) return;
-  if (image.triage) {
-    throw new Elf2dmpError({
-      code: 'triage-input',
-      kind: 'unsupported',
-      message: 'a triage dump holds no physical memory: no other type can be made of it',
-      file: image.file,
-      hint: 'open it in WinDbg as it is, or convert the dump that it was made from',
-    });
-  }
+/** A triage dump is a crash dump without physical memory. */
+function refuseTriage({ image }: Guest): void {
+  if (!image.triage) return;
   throw new Elf2dmpError({
-    code: 'already-dmp',
+    code: 'triage-input',
     kind: 'unsupported',
-    message: 'a Windows 64-bit crash dump already',
+    message: 'a triage dump holds no physical memory: no other type can be made of it',
     file: image.file,
-    hint: 'open it in WinDbg as it is',
+    hint: 'open it in WinDbg as it is, or convert the dump that it was made from',
   });
 }
 
@@ -276,7 +268,7 @@ async function copy(windows: Windows, options: ConvertOptions, { target, togethe
 
 async function planCopy(windows: Windows, options: ConvertOptions): Promise<PlannedConversion> {
   const { type, ram = 'all', patch, context, triageCpus: cpus, triageUserStacks: userStacks } = options;
-  const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
+  const selection = type && chooseSelection(windows, type, ram);
   const choices = { type, ram, patch, context, selection, triage: { cpus, userStacks } };
   const all = planConversion(windows, choices);
   if (!options.dropZeroPages) return all;
@@ -302,12 +294,19 @@ async function share(
   if (choices) return choices;
   const pages = sharedPages(image);
   if (pages instanceof Reason) return pages;
-  const planned = planConversion(windows, { ...options, type: 'bitmap', firstPage: sharedFirstPage(pages) });
+  const planned = planConversion(windows, {
+    ...options,
+    type: image.dumpHeader ? sharedType(dumpTypeOf(image.dumpHeader)) : 'bitmap',
+    firstPage: sharedFirstPage(pages),
+  });
   if (options.strict) refuseLosses(image, planned);
   const { force, signal } = options;
   const obstacle = await emitReflink(planned.plan, pages, target, { force, signal, together });
   return obstacle ?? { ...planned, written: { how: 'shared' } };
 }
+
+/** A dump that shares a full dump's pages has them behind a page map. */
+const sharedType = (type: DumpPlan['type']): DumpPlan['type'] => (type === 'full' ? 'bitmap' : type);
 
 /** Why the dump that the options ask for cannot have the input's pages as they are. */
 function unsharable({ type, ram, dropZeroPages }: ConvertOptions): Reason | undefined {

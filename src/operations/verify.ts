@@ -50,7 +50,7 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
   const own: VerifyDumpOptions = { signal, onProgress, onSearch };
   if (against === undefined) return verifyDump(dump, undefined, { ...options, ...own });
   if (patches === undefined) {
-    return withGuest(against, options, async ({ windows }) => {
+    return withGuest(against, { ...options, crashDumps: true }, async ({ windows }) => {
       const report = await verifyDump(dump, await planAgain(windows, dump, signal), own);
       await windows.image.checkUnchanged();
       return report;
@@ -65,7 +65,7 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
       : { ...report, outcome: 'differs', findings: [...findings, ...report.findings] };
   };
   if (typeof against !== 'string') return check(against);
-  const image = await openInput(against, options);
+  const image = await openInput(against, { ...options, crashDumps: true });
   try {
     // Only Windows shows which layout of raw memory is right.
     return await check(image.alternatives.length === 0 ? { image } : await Guest.locate(against, image, options));

@@ -395,7 +395,7 @@ export const OPTIONS = {
     calls: READING_CALLS,
     toml: 'options',
   },
-  /** Open Windows crash dumps too. Default false: they are refused, because a conversion makes them. */
+  /** Open Windows crash dumps too. Default false: they are refused. Conversions by path take them. */
   'crash-dumps': {
     kind: 'flag',
     default: false,

@@ -2,6 +2,7 @@
 
 import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
+import type { DumpHeader } from '../formats/dump-header.ts';
 import type { Extent } from '../memory/runs.ts';
 import type { Compression, ContextChoice, DumpTypeChoice, RamChoice } from '../options/choices.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
@@ -9,6 +10,8 @@ import type { SharedData } from '../windows/shared-user-data.ts';
 import type { Windows } from '../windows/windows.ts';
 import { checkPlan } from './check-plan.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
+import { chooseType } from './dump-type.ts';
+import { type HeaderFault, headerFaults } from './header-faults.ts';
 import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
@@ -20,14 +23,26 @@ export interface PlannedConversion {
   plan: DumpPlan;
   /** The header's context and exception record are those of `opened`. */
   contexts: Contexts;
-  /** The address in the header's exception record; 0 if no registers are known. */
-  exceptionAddress: bigint;
+  /** What the dump's own header says in the end. */
+  header: DumpHeader;
+  /** What was wrong in a dump that is converted and is right in the new one. */
+  repairs: readonly Repair[];
   /** In a kernel dump or one of active memory: what was kept and why. */
   selection: PageSelection | undefined;
   /** Pages of zeros that were left out because the caller asked for that. */
   zeroPagesDropped: number;
   /** What the dump lacks, or shows other than asked for. What the input lacks is among the image's diagnostics. */
   diagnostics: readonly Diagnostic[];
+}
+
+/** Something that memory shows to be wrong in a dump, set right in the new one. */
+export interface Repair {
+  /** `header BugCheckCode`, `KDBG`. */
+  what: string;
+  before: string;
+  after: string;
+  /** What shows it. */
+  evidence: string;
 }
 
 /** How the dump got to disk. */
@@ -74,19 +89,33 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
   const contexts = chooseContexts(windows, choices.context ?? 'auto');
   diagnostics.addAll(contexts.diagnostics);
   const patches = new PatchSet(space, diagnostics);
-  if (choices.patch ?? true) {
-    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
-    for (const context of contexts.shown) patchProcessor(windows, context, patches);
+  const patch = choices.patch ?? true;
+  const { dumpHeader } = image;
+  const repairs: Repair[] = [];
+  if (patch && kdbg.encoded && patches.add('KDBG', kdbg.address, kdbg.block) && dumpHeader) {
+    const evidence = 'decoded with the keys in the kernel, it fits the kernel';
+    repairs.push({ what: 'KDBG', before: 'encoded', after: 'decoded', evidence });
   }
-  diagnostics.addAll(lossesOfHeader(windows.shared));
+  // The registers in a dump are those that its writer chose.
+  if (patch && !dumpHeader) for (const context of contexts.shown) patchProcessor(windows, context, patches);
+  const faults = patch && dumpHeader ? headerFaults(windows, dumpHeader) : [];
+  repairs.push(...faults.map(repairOf));
+  if (!dumpHeader) diagnostics.addAll(lossesOfHeader(windows.shared));
   const { opened } = contexts;
   const values = headerValues(windows, opened?.frame);
-  const { type = 'auto' } = choices;
+  const { type, losses } = chooseType(image, choices.type ?? 'auto');
+  diagnostics.addAll(losses);
   const plan =
     type === 'triage'
       ? planTriage(windows, { values, patches: patches.list, contexts }, choices.triage ?? {})
       : planDump(image, {
-          values,
+          values: dumpHeader
+            ? {
+                header: dumpHeader,
+                changes: Object.assign({}, ...faults.map(({ change }) => change)),
+                secureKernel: values.secureKernel,
+              }
+            : values,
           patches: patches.list,
           type,
           firstPage: choices.firstPage,
@@ -98,12 +127,20 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
   return {
     plan,
     contexts,
-    exceptionAddress: opened ? image.machine.viewContext(opened.frame).instructionPointer : 0n,
+    header: image.machine.dumpHeader.decode(plan.prefix),
+    repairs,
     selection,
     zeroPagesDropped: 0,
     diagnostics: diagnostics.list,
   };
 }
+
+const repairOf = ({ field, found, expected, evidence }: HeaderFault): Repair => ({
+  what: `header ${field}`,
+  before: found,
+  after: expected,
+  evidence,
+});
 
 /** Fields of the header whose values are unknown. */
 function* lossesOfHeader(shared: SharedData): Generator<Diagnostic> {

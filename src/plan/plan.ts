@@ -2,7 +2,7 @@
 import { alignUp } from '../core/bits.ts';
 import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { bytes, hex, MIB, PAGE_SIZE } from '../core/units.ts';
-import type { HeaderValues } from '../formats/dump-header.ts';
+import type { DumpHeader, HeaderPages, HeaderValues } from '../formats/dump-header.ts';
 import { DUMP_ATTRIBUTE_FILTERED, DUMP_ATTRIBUTE_SECURE_KERNEL, DumpType, isFiltered } from '../formats/win-dump.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, intersect, sum } from '../memory/runs.ts';
@@ -56,8 +56,7 @@ export interface DumpPlan extends DumpContents {
   diagnostics: readonly Diagnostic[];
 }
 
-export interface PlanValues
-  extends Omit<HeaderValues, 'extents' | 'pages' | 'requiredSpace' | 'dumpType' | 'attributes'> {
+export interface PlanValues extends Omit<HeaderValues, keyof HeaderPages> {
   /** Windows runs beside a secure kernel. */
   secureKernel: boolean;
 }
@@ -70,8 +69,17 @@ const DUMP_TYPES = {
   active: DumpType.bitmapFull,
 } as const;
 
+/** A dump's header, and what of it is to be changed. */
+export interface RevisedHeader {
+  header: DumpHeader;
+  changes: Partial<DumpHeader>;
+  /** Windows runs beside a secure kernel. */
+  secureKernel: boolean;
+}
+
 export interface PlanOptions {
-  values: PlanValues;
+  /** What the header says of Windows; of a dump that is converted, its own header. */
+  values: PlanValues | RevisedHeader;
   patches: readonly Patch[];
   /** `auto`: full where the header can list all runs. */
   type: 'auto' | PageDumpType;
@@ -83,12 +91,24 @@ export interface PlanOptions {
   firstPage?: ((prefix: number) => number) | undefined;
 }
 
-/** The type that `planDump` gave a header like this. */
+/** The type that `planDump` gave a header like this, or that comes nearest to what another writer gave it. */
 export function dumpTypeOf(header: { DumpType: number; Attributes: number }): DumpPlan['type'] {
-  if (header.DumpType === DumpType.full) return 'full';
-  if (header.DumpType === DumpType.triage) return 'triage';
-  if (header.DumpType === DumpType.bitmapKernel) return 'kernel';
-  return isFiltered(header) ? 'active' : 'bitmap';
+  switch (header.DumpType) {
+    case DumpType.full:
+      return 'full';
+    case DumpType.triage:
+      return 'triage';
+    case DumpType.bitmapKernel:
+    case DumpType.kernelSummary:
+    case DumpType.rangesKernel:
+      return 'kernel';
+    case DumpType.rangesActive:
+      return 'active';
+    case DumpType.rangesFull:
+      return 'bitmap';
+    default:
+      return isFiltered(header) ? 'active' : 'bitmap';
+  }
 }
 
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
@@ -124,16 +144,19 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
     );
   }
   const prefix = Buffer.alloc(prefixSize);
-  form
-    .encode({
-      ...options.values,
-      extents,
-      pages,
-      dumpType: DUMP_TYPES[type],
-      attributes: attributesOf(type, options.values.secureKernel),
-      requiredSpace: size,
-    })
-    .copy(prefix);
+  const { values } = options;
+  const described: HeaderPages = {
+    extents,
+    pages,
+    dumpType: DUMP_TYPES[type],
+    attributes: attributesOf(type, values.secureKernel),
+    requiredSpace: size,
+  };
+  const header =
+    'header' in values
+      ? form.revise(values.header, described, values.changes)
+      : form.encode({ ...values, ...described });
+  header.copy(prefix);
   if (type !== 'full') encodeBitmap(extents, pages, firstPage).copy(prefix, form.size);
   const patches = keepPatches(options.patches, extents, diagnostics);
   const segments: Segment[] = [

@@ -1,41 +1,20 @@
-/** Windows crash dumps that hold pages of all memory: full ones and bitmap ones. */
-import { type Fail as FailOf, failIn } from '../core/errors.ts';
-import type { StructOf } from '../core/struct.ts';
-import { bytes, hex, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
-import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
-import {
-  BITMAP_SIGNATURE_FULL,
-  BITMAP_SIGNATURE_KERNEL,
-  BITMAP_VALID,
-  BitmapDumpHeader,
-  DumpType,
-} from '../formats/win-dump.ts';
+/** Windows crash dumps that hold pages of memory: those by Windows, and those by WinDbg's `.dump`. */
+import { failIn } from '../core/errors.ts';
+import { bytes, hex, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
+import type { DumpHeader } from '../formats/dump-header.ts';
+import { DumpType } from '../formats/win-dump.ts';
 import { dumpHeaderFormOf, MACHINES, machineOf, marksOf } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
 import { MemoryImage } from '../memory/image.ts';
 import { InputDiagnostics } from '../memory/input-diagnostics.ts';
-import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
+import { type FileRun, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
+import { at, bitmapRuns, type Fail, type Header, headerRuns, rangeRuns, summaryRuns } from './dump-runs.ts';
 import type { Estimate, Reader } from './reader.ts';
 import { openTriage } from './triage.ts';
 
-/** 8 TiB of pages of 4 KiB. */
-const MAX_BITMAP_BYTES = 256 * MIB;
-
-/** A run costs about 100 bytes. */
-const MAX_RUNS = 1 << 20;
-const MAX_PAGES = PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE;
-
-/** A header and its form. */
-interface Header {
-  form: DumpHeaderForm;
-  values: DumpHeader;
-}
-
 /** Of every form. */
 const SIGNATURE_BYTES = 8;
-
-type Fail = FailOf<'unsupported' | 'corrupt'>;
 
 /** The reader of Windows crash dumps. */
 export const winDump: Reader = {
@@ -75,9 +54,8 @@ function open(source: ByteSource): MemoryImage {
   if (header.values.DumpType === DumpType.triage) {
     return openTriage({ source, form: header.form, header: header.values, machine, fail });
   }
-  checkKind(header, fail);
-  const full = header.values.DumpType === DumpType.full;
-  const listed = full ? headerRuns(header, fail) : bitmapRuns(source, header.form.size, fail);
+  const { format, runsOf } = kindOf(header, fail);
+  const listed = runsOf(header, source, fail);
   const runs = listed.flatMap((run) => {
     const size = Math.min(run.size, source.size - run.fileOffset);
     return size > 0 ? [{ ...run, size }] : [];
@@ -96,7 +74,7 @@ function open(source: ByteSource): MemoryImage {
   }
   return new MemoryImage({
     file: source.name,
-    format: full ? 'windows-full-dump' : 'windows-bitmap-dump',
+    format,
     machine,
     contents: { kind: 'stored', runs, source },
     cpus: [],
@@ -107,18 +85,39 @@ function open(source: ByteSource): MemoryImage {
   });
 }
 
-/** Every kind of dump, by DumpType, and whether its pages are read. What is not here is damage, not a kind. */
-const DUMP_KINDS: Readonly<Record<number, { what: string; read: boolean }>> = {
-  [DumpType.full]: { what: 'a full dump', read: true },
-  2: { what: 'a kernel memory (summary) dump', read: false },
-  3: { what: 'a dump of the header alone', read: false },
-  [DumpType.triage]: { what: 'a small memory (triage) dump', read: true },
-  [DumpType.bitmapFull]: { what: 'a bitmap dump', read: true },
-  [DumpType.bitmapKernel]: { what: 'a bitmap dump of the kernel', read: true },
-  7: { what: 'an automatic memory dump', read: false },
-  8: { what: 'a kernel memory dump of the newer kind', read: false },
-  9: { what: 'a kernel and user memory dump', read: false },
-  10: { what: 'a complete memory dump of the newer kind', read: false },
+/** A kind of dump whose pages are read. */
+interface ReadKind {
+  format: string;
+  /** Sorted; throws `Elf2dmpError` where what lists them cannot be right. */
+  runsOf(header: Header, source: ByteSource, fail: Fail): FileRun[];
+}
+
+const FULL: ReadKind = { format: 'windows-full-dump', runsOf: headerRuns };
+const BITMAP: ReadKind = {
+  format: 'windows-bitmap-dump',
+  runsOf: bitmapRuns,
+};
+const SUMMARY: ReadKind = {
+  format: 'windows-summary-dump',
+  runsOf: summaryRuns,
+};
+const RANGES: ReadKind = {
+  format: 'windows-range-dump',
+  runsOf: rangeRuns,
+};
+
+/** Every kind of dump, by DumpType, and how its pages are read, if they are. What is not here is damage, not a kind. */
+const DUMP_KINDS: Readonly<Record<number, { what: string; read?: ReadKind }>> = {
+  [DumpType.full]: { what: 'a full dump', read: FULL },
+  [DumpType.kernelSummary]: { what: 'a kernel memory (summary) dump', read: SUMMARY },
+  3: { what: 'a dump of the header alone' },
+  [DumpType.triage]: { what: 'a small memory (triage) dump' },
+  [DumpType.bitmapFull]: { what: 'a bitmap dump', read: BITMAP },
+  [DumpType.bitmapKernel]: { what: 'a bitmap dump of the kernel', read: BITMAP },
+  7: { what: 'an automatic memory dump' },
+  [DumpType.rangesKernel]: { what: "a kernel dump by WinDbg's .dump", read: RANGES },
+  [DumpType.rangesActive]: { what: "a kernel and user memory dump by WinDbg's .dump", read: RANGES },
+  [DumpType.rangesFull]: { what: "a full dump by WinDbg's .dump", read: RANGES },
 };
 
 /** Machines that Windows ran on, by IMAGE_FILE_MACHINE_*, for those that are not converted. */
@@ -129,12 +128,6 @@ const WINDOWS_MACHINES: Readonly<Record<number, string>> = {
   34404: 'x64',
   43620: 'ARM64',
 };
-
-const at = ({ layout }: DumpHeaderForm, field: keyof DumpHeader) => ({
-  structure: layout.name,
-  field,
-  offset: layout.offsetOf(field),
-});
 
 function readHeader(source: ByteSource, fail: Fail): Header {
   const named = dumpHeaderFormOf(readUpTo(source, 0, SIGNATURE_BYTES));
@@ -176,157 +169,17 @@ function dumpMachine({ form, values }: Header, fail: Fail): Machine {
   });
 }
 
-function checkKind({ form, values }: Header, fail: Fail): void {
+function kindOf({ form, values }: Header, fail: Fail): ReadKind {
   const kind = DUMP_KINDS[values.DumpType];
-  if (kind?.read) return;
-  const read = Object.keys(DUMP_KINDS).filter((type) => DUMP_KINDS[Number(type)]?.read);
+  if (kind?.read) return kind.read;
+  const read = Object.keys(DUMP_KINDS).filter(
+    (type) => DUMP_KINDS[Number(type)]?.read || Number(type) === DumpType.triage,
+  );
   throw fail(kind ? 'unsupported' : 'corrupt', {
     code: 'dmp-type',
-    message: `${kind?.what ?? 'a crash dump of a kind that does not exist'}: only full, bitmap and triage dumps are read`,
+    message: `${kind?.what ?? 'a crash dump of a kind that does not exist'}: only dumps of pages of memory and triage dumps are read`,
     ...at(form, 'DumpType'),
     expected: read.join(', '),
     actual: `${values.DumpType}`,
   });
-}
-
-/** The runs of a full dump: their pages follow each other right behind the header. */
-function headerRuns({ form, values }: Header, fail: Fail): FileRun[] {
-  const bad = (field: 'NumberOfRuns' | 'Runs' | 'NumberOfPages', message: string, expected: string, actual: string) =>
-    fail('corrupt', {
-      code: 'dmp-runs',
-      message,
-      ...at(form, field),
-      expected,
-      actual,
-    });
-  const { NumberOfRuns: count } = values;
-  if (count === 0 || count > form.maxRuns) {
-    throw bad('NumberOfRuns', 'an impossible number of runs', `1 to ${form.maxRuns}`, `${count}`);
-  }
-  const runs: FileRun[] = [];
-  let pages = 0n;
-  for (let i = 0; i < count; i++) {
-    const { basePage, pageCount } = form.runAt(values, i);
-    if (basePage + pageCount > BigInt(MAX_PAGES)) {
-      throw bad(
-        'Runs',
-        `run ${i} lies beyond what a machine can address`,
-        `pages below ${hex(MAX_PAGES)}`,
-        `${hex(pageCount)} pages from ${hex(basePage)} on`,
-      );
-    }
-    const fileOffset = form.size + Number(pages) * PAGE_SIZE;
-    if (pageCount > 0n) {
-      runs.push({ start: pa(Number(basePage) * PAGE_SIZE), size: Number(pageCount) * PAGE_SIZE, fileOffset });
-    }
-    pages += pageCount;
-  }
-  if (pages !== values.NumberOfPages) {
-    throw bad(
-      'NumberOfPages',
-      'the number of pages is not that of the runs',
-      `${pages} pages`,
-      `${values.NumberOfPages}`,
-    );
-  }
-  runs.sort((a, b) => a.start - b.start);
-  const overlap = firstOverlap(runs);
-  if (overlap) {
-    const { before, range } = overlap;
-    throw bad('Runs', 'runs overlap', `none below ${hex(endOf(before))}`, hex(range.start));
-  }
-  return runs;
-}
-
-/** The runs of set bits; their pages follow each other from FirstPage on. */
-function bitmapRuns(source: ByteSource, headerSize: number, fail: Fail): FileRun[] {
-  const head = readUpTo(source, headerSize, BitmapDumpHeader.size);
-  const bad = (
-    field: keyof StructOf<typeof BitmapDumpHeader>,
-    message: string,
-    expected: string,
-    actual: string | bigint,
-  ) =>
-    fail('corrupt', {
-      code: 'dmp-bitmap',
-      message,
-      structure: BitmapDumpHeader.name,
-      field,
-      offset: headerSize + BitmapDumpHeader.offsetOf(field),
-      expected,
-      actual: typeof actual === 'bigint' ? hex(actual) : actual,
-    });
-  if (head.length < BitmapDumpHeader.size) {
-    throw bad(
-      'Signature',
-      'the file ends within the bitmap header',
-      `${BitmapDumpHeader.size} bytes`,
-      `${head.length}`,
-    );
-  }
-  const bitmap = BitmapDumpHeader.read(head);
-  if (!bitmap.Signature.equals(BITMAP_SIGNATURE_FULL) && !bitmap.Signature.equals(BITMAP_SIGNATURE_KERNEL)) {
-    throw bad('Signature', 'no bitmap header', '"FDMP" or "SDMP"', bitmap.Signature.toString('hex'));
-  }
-  if (!bitmap.ValidDump.equals(BITMAP_VALID)) {
-    throw bad('ValidDump', 'the bitmap was not completed', '"DUMP"', bitmap.ValidDump.toString('hex'));
-  }
-  const mapAt = headerSize + BitmapDumpHeader.size;
-  const limit = Math.min(MAX_BITMAP_BYTES, source.size - mapAt) * 8;
-  if (bitmap.Pages === 0n || bitmap.Pages > BigInt(Math.min(limit, MAX_PAGES))) {
-    throw bad(
-      'Pages',
-      'the bitmap does not fit the file',
-      `1 to ${hex(Math.min(limit, MAX_PAGES))} bits`,
-      bitmap.Pages,
-    );
-  }
-  const bits = Number(bitmap.Pages);
-  const mapEnd = mapAt + Math.ceil(bits / 8);
-  if (bitmap.FirstPage < BigInt(mapEnd) || bitmap.FirstPage > BigInt(source.size)) {
-    throw bad(
-      'FirstPage',
-      'the pages do not begin behind the bitmap in the file',
-      `${hex(mapEnd)} to ${hex(source.size)}`,
-      bitmap.FirstPage,
-    );
-  }
-  const map = readUpTo(source, mapAt, mapEnd - mapAt);
-  const runs: FileRun[] = [];
-  let fileOffset = Number(bitmap.FirstPage);
-  let pages = 0;
-  for (const { from, to } of setBits(map, bits)) {
-    if (runs.length === MAX_RUNS) {
-      throw bad('Pages', 'the bitmap has more runs than any machine', `at most ${MAX_RUNS}`, 'more');
-    }
-    const size = (to - from) * PAGE_SIZE;
-    runs.push({ start: pa(from * PAGE_SIZE), size, fileOffset });
-    fileOffset += size;
-    pages += to - from;
-  }
-  if (bitmap.TotalPresentPages !== BigInt(pages)) {
-    throw bad('TotalPresentPages', "the number of pages is not the bitmap's", hex(pages), bitmap.TotalPresentPages);
-  }
-  return runs;
-}
-
-/** Runs of set bits [from, to), least significant first. */
-function* setBits(map: Buffer, bits: number): Generator<{ from: number; to: number }> {
-  let from = -1;
-  for (let bit = 0; bit < bits; ) {
-    const byte = map[bit >>> 3]!;
-    // Whole bytes that change nothing, which are nearly all.
-    if (bit % 8 === 0 && byte === (from < 0 ? 0 : 0xff) && bit + 8 <= bits) {
-      bit += 8;
-      continue;
-    }
-    const set = ((byte >>> (bit & 7)) & 1) === 1;
-    if (set && from < 0) from = bit;
-    if (!set && from >= 0) {
-      yield { from, to: bit };
-      from = -1;
-    }
-    bit++;
-  }
-  if (from >= 0) yield { from, to: bits };
 }

@@ -1,8 +1,7 @@
 /** What a conversion found and did, as plain data: `--json` prints it. Addresses are hex strings. */
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
-import { STATUS_BREAKPOINT } from '../formats/win-dump.ts';
-import type { Conversion } from '../plan/conversion.ts';
+import type { Conversion, Repair } from '../plan/conversion.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import type { PageSelection } from '../plan/select-pages.ts';
 import type { TOOL } from '../version.ts';
@@ -35,6 +34,8 @@ export interface DumpReport {
   /** The header's exception record, and its origin; null where no registers are known. */
   exception: { code: string; address: string; from: string } | null;
   patches: PatchReport[];
+  /** What was wrong in a crash dump that was converted, and is right in the new one. */
+  repairs: readonly Repair[];
 }
 
 export interface ConversionReport {
@@ -73,11 +74,8 @@ export interface UndoReport {
   patchesUndone: number;
 }
 
-export function reportDump(
-  path: string,
-  { plan, contexts: { opened }, exceptionAddress, selection, zeroPagesDropped, written }: Conversion,
-  bugCheckCode: number,
-): DumpReport {
+export function reportDump(path: string, conversion: Conversion): DumpReport {
+  const { plan, header, repairs, selection, zeroPagesDropped, written } = conversion;
   return {
     path,
     type: plan.type,
@@ -89,16 +87,23 @@ export function reportDump(
     compression: written.how === 'compressed' ? { format: written.format, bytes: written.bytes } : null,
     sharesInput: written.how === 'shared',
     undoJournal: written.how === 'in place' ? written.journal : null,
-    bugCheckCode: hex(bugCheckCode),
-    exception: opened
-      ? {
-          code: hex(STATUS_BREAKPOINT),
-          address: hex64(exceptionAddress),
-          from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} instruction pointer of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
-        }
-      : null,
+    bugCheckCode: hex(header.BugCheckCode),
+    exception: reportException(conversion),
     patches: plan.patches.map(reportPatch),
+    repairs,
   };
+}
+
+function reportException({ header, contexts: { opened } }: Conversion): DumpReport['exception'] {
+  const { ExceptionCode: code, ExceptionAddress: address } = header.Exception;
+  if (opened?.source === 'dump') return { code: hex(code), address: hex64(address), from: "the input's header" };
+  return opened
+    ? {
+        code: hex(code),
+        address: hex64(address),
+        from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} instruction pointer of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
+      }
+    : null;
 }
 
 const selectionReport = ({ type: _, extents: __, diagnostics: ___, ...rest }: PageSelection) => rest;

@@ -1,19 +1,41 @@
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
-import { BitmapDumpHeader } from '../formats/win-dump.ts';
-import { rootIn } from '../machines/paging-mode.ts';
+import { DumpType } from '../formats/win-dump.ts';
 import { chooseContexts, ownerOf } from '../plan/contexts.ts';
+import { headerFaults } from '../plan/header-faults.ts';
 import { COMMENT_START, headerValues } from '../plan/header-values.ts';
 import { dumpTypeOf, planDump } from '../plan/plan.ts';
 import { type Findings, inFile } from '../report/findings.ts';
-import { baseBuild } from '../windows/releases.ts';
 import type { Windows } from '../windows/windows.ts';
-import { compareHeader, type OtherForms } from './compare-header.ts';
+import { compareHeader } from './compare-header.ts';
 
-/** Compares the header with the one that elf2dmp would write for this memory. */
-export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, findings: Findings): void {
+/**
+ * Checks the header against the dump's memory: of our own dumps, every byte is known; of others, what memory decides.
+ *
+ * @param firstPage file offset of the first page
+ */
+export function checkHeader(
+  windows: Windows,
+  { prefix, firstPage }: { prefix: Buffer; firstPage: number },
+  patched: boolean,
+  findings: Findings,
+): void {
   const { image } = windows;
   const form = image.machine.dumpHeader;
-  const foreign = !isOurs(form, prefix);
+  const header = form.decode(prefix);
+  const type = dumpTypeOf(header);
+  if (!isOurs(form, prefix) || type === 'triage' || !WRITTEN_TYPES.has(header.DumpType)) {
+    for (const { field, severity, found, expected, evidence } of headerFaults(windows, header)) {
+      findings.add({
+        severity,
+        code: 'header-field',
+        message: `${form.layout.name}.${field} does not agree with the dump's memory (${evidence})`,
+        where: inFile(form.layout.offsetOf(field), form.layout.name, field),
+        expected,
+        found,
+      });
+    }
+    return;
+  }
   const at = form.layout.offsetOf('ContextRecord');
   const inHeader = prefix.subarray(at, at + image.machine.contextSize);
   const { shown, intended } = chooseContexts(windows, 'auto');
@@ -22,7 +44,7 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
   const context = patched ? (owner ?? intended)?.frame : inHeader;
   const crashed = shown.find(({ processor }) => processor === windows.crash?.processor);
   const isMisplaced = owner && crashed && crashed.source !== 'unknown' && !crashed.frame.equals(owner.frame);
-  if (!foreign && patched && isMisplaced) {
+  if (patched && isMisplaced) {
     findings.add({
       severity: 'error',
       code: 'header-context',
@@ -30,36 +52,19 @@ export function checkHeader(windows: Windows, prefix: Buffer, patched: boolean, 
       where: inFile(at, form.layout.name, 'ContextRecord'),
     });
   }
-  const type = dumpTypeOf(form.decode(prefix));
-  if (type === 'triage') return;
   // Losses of this plan would concern a conversion of the dump, which nobody asked for.
   const plan = planDump(image, {
     values: headerValues(windows, context),
     patches: [],
     type,
-    firstPage: () => firstPageOf(form, prefix),
+    firstPage: () => firstPage,
   });
   const bytes = withComment(form, plan.prefix, prefix);
-  compareHeader(
-    prefix,
-    { form, bytes, foreign: foreign ? otherForms(windows) : undefined, difference: false },
-    findings,
-  );
+  compareHeader(prefix, { form, bytes, difference: false }, findings);
 }
 
-/** Forms in which Windows and other writers have what memory says. */
-const otherForms = ({ space: { mode }, crash }: Windows): OtherForms => {
-  // A dump of a running system has a code that its memory need not have; one that memory has is the crash's.
-  const isOfRunning = () => crash === undefined;
-  return new Map<string, (expected: bigint, found: bigint) => boolean>([
-    // Windows writes the base build or the edition's.
-    ['MinorVersion', (expected, found) => baseBuild(Number(expected)) === baseBuild(Number(found))],
-    // CR3 as it is has flags and a PCID; debuggers mask them.
-    ['DirectoryTableBase', (expected, found) => rootIn(mode, expected) === rootIn(mode, found)],
-    ['BugCheckCode', isOfRunning],
-    ['BugCheckParameters', isOfRunning],
-  ]);
-};
+/** Those of our own dumps. WinDbg's keep the comment of the dump that they are made from. */
+const WRITTEN_TYPES: ReadonlySet<number> = new Set([DumpType.full, DumpType.bitmapFull, DumpType.bitmapKernel]);
 
 /** The comment names the version that wrote the dump, which need not be this one. */
 export function withComment({ layout }: DumpHeaderForm, expected: Buffer, actual: Buffer): Buffer {
@@ -82,7 +87,3 @@ export function isOurs({ layout }: DumpHeaderForm, header: Buffer): boolean {
   for (let i = 0; i < COMMENT_START.length; i++) if (header[at + i] === COMMENT_START.charCodeAt(i)) same++;
   return same >= COMMENT_START.length - 4;
 }
-
-/** File offset of the first page. */
-export const firstPageOf = ({ size }: DumpHeaderForm, prefix: Buffer): number =>
-  prefix.length === size ? size : Number(BitmapDumpHeader.read(prefix, size).FirstPage);

@@ -1,7 +1,7 @@
 /** Checks a triage dump: its lists against its memory, and all of it against what the input makes. */
 import { Reason } from '../core/reason.ts';
 import { hex, hex64 } from '../core/units.ts';
-import type { DumpHeader } from '../formats/dump-header.ts';
+import type { DumpHeader, HeaderField } from '../formats/dump-header.ts';
 import { type Contexts, chooseContexts } from '../plan/contexts.ts';
 import { type Findings, inFile } from '../report/findings.ts';
 import { readPeImage } from '../windows/pe-image.ts';
@@ -50,7 +50,7 @@ function checkModules({ space, modules, image }: Windows, findings: Findings): v
 
 function checkHeaderFields({ kdbg, space, image }: Windows, header: DumpHeader, findings: Findings): void {
   const { layout } = image.machine.dumpHeader;
-  const compare = (field: keyof DumpHeader, expected: bigint | undefined, found: bigint) => {
+  const compare = (field: HeaderField, expected: bigint | undefined, found: bigint) => {
     if (expected === undefined || expected === found) return;
     findings.add({
       severity: 'error',

@@ -31,38 +31,18 @@ function* fieldsOf(layout: HeaderLayout, base: number, nested: DumpHeaderForm['n
   if (end < layout.size) yield unused(end, layout.size);
 }
 
-/** Fields that follow from the dump's memory, whoever wrote the dump. The reader has checked the layout. */
-const TOLD_BY_MEMORY: ReadonlySet<string> = new Set([
-  'MinorVersion',
-  'DirectoryTableBase',
-  'PsLoadedModuleList',
-  'PsActiveProcessHead',
-  'NumberProcessors',
-  'KdDebuggerDataBlock',
-  'BugCheckCode',
-  'BugCheckParameters',
-]);
-
-/** By field: whether a value is another form of the one that is expected. */
-export type OtherForms = ReadonlyMap<string, (expected: bigint, found: bigint) => boolean>;
-
 /** What a dump's header should be. */
 export interface HeaderExpectation {
   form: DumpHeaderForm;
   /** Header, and the bitmap with its header if there is one. */
   bytes: Buffer;
-  /**
-   * Another tool wrote the dump: fields that writers may fill as they like are not compared, and those of which
-   * writers use several forms are right in each.
-   */
-  foreign: OtherForms | undefined;
   /** Against the input, not the dump's own memory. */
   difference: boolean;
 }
 
 export function compareHeader(
   actual: Buffer,
-  { form, bytes: expected, foreign, difference }: HeaderExpectation,
+  { form, bytes: expected, difference }: HeaderExpectation,
   findings: Findings,
 ): void {
   const bitmap = expected.length > form.size;
@@ -73,10 +53,8 @@ export function compareHeader(
     ...(bitmap ? [{ structure: 'bitmap', field: 'map', offset: mapAt, size: expected.length - mapAt }] : []),
   ];
   for (const { structure, field, offset, size } of places) {
-    if (foreign && !TOLD_BY_MEMORY.has(field)) continue;
     const [wanted, found] = [expected.subarray(offset, offset + size), actual.subarray(offset, offset + size)];
     if (wanted.equals(found)) continue;
-    if (foreign?.get(field)?.(numberOf(wanted), numberOf(found))) continue;
     let at = 0;
     while (wanted[at] === found[at]) at++;
     const finding: NewFinding = {

@@ -5,9 +5,9 @@ import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, sum, without } from '../memory/runs.ts';
 import type { ContextChoice, RamChoice } from '../options/choices.ts';
 import { type PlannedConversion, planConversion } from '../plan/conversion.ts';
+import { chooseSelection } from '../plan/dump-type.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
-import { selectPages } from '../plan/select-pages.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { complete, type Finding, inMemory } from '../report/findings.ts';
@@ -77,7 +77,7 @@ export async function planAgain(windows: Windows, path: string, signal?: AbortSi
         firstPage: at === undefined ? undefined : () => at,
       });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
-    const selection = type === 'kernel' || type === 'active' ? selectPages(windows, type, ram) : undefined;
+    const selection = chooseSelection(windows, type, ram);
     const plans = WAYS.map((way) => ({ way, conversion: plan(way, ram) }));
     const places = plans.flatMap(({ conversion }) => conversion.plan.patches);
     const ranked = plans.map((p) => ({

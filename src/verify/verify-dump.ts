@@ -16,7 +16,7 @@ import { identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { readUpTo } from '../source/source.ts';
 import type { Windows } from '../windows/windows.ts';
-import { checkHeader, firstPageOf, withComment } from './check-header.ts';
+import { checkHeader, withComment } from './check-header.ts';
 import { checkMemory } from './check-memory.ts';
 import { checkTriage, compareTriage } from './check-triage.ts';
 import { compareHeader } from './compare-header.ts';
@@ -49,15 +49,18 @@ export async function verifyDump(
         compareTriage(windows, readUpTo(source, 0, Math.min(source.size, MAX_TRIAGE)), expectation.prefix, findings);
       }
     } else if (image && prefix) {
-      checkSize(image, source.size, prefix, findings);
+      checkSize(image, source.size, findings);
       windows = await locateForFindings(image, options, findings);
       if (windows) checkMemory(windows, expectation, findings);
       const wanted = expectation?.prefix;
       if (wanted) {
         const form = image.machine.dumpHeader;
         const bytes = withComment(form, wanted, prefix);
-        compareHeader(prefix, { form, bytes, foreign: undefined, difference: true }, findings);
-      } else if (windows) checkHeader(windows, prefix, expectation?.patched ?? true, findings);
+        compareHeader(prefix, { form, bytes, difference: true }, findings);
+      } else if (windows) {
+        const firstPage = firstPageOf(image);
+        checkHeader(windows, { prefix, firstPage }, expectation?.patched ?? true, findings);
+      }
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }
     return {
@@ -131,10 +134,15 @@ function refuseCompressed(source: FileSource): void {
   });
 }
 
-/** Bytes of header and bitmap of a dump that the reader accepts. */
+/** File offset of the first page that the file has. */
+const firstPageOf = ({ stored }: MemoryImage): number =>
+  (stored?.runs ?? []).reduce((first, { fileOffset }) => Math.min(first, fileOffset), Number.MAX_SAFE_INTEGER);
+
+/** Bytes of header and bitmap of a dump that the reader accepts; of dumps that elf2dmp doesn't write, of the header. */
 function prefixSize(source: FileSource, form: DumpHeaderForm): number {
   const head = readUpTo(source, 0, form.size + BitmapDumpHeader.size);
-  if (form.decode(head).DumpType === DumpType.full) return form.size;
+  const { DumpType: type } = form.decode(head);
+  if (type !== DumpType.bitmapFull && type !== DumpType.bitmapKernel) return form.size;
   const { Pages } = BitmapDumpHeader.read(head, form.size);
   return head.length + Math.ceil(Number(Pages) / 8);
 }
@@ -142,14 +150,13 @@ function prefixSize(source: FileSource, form: DumpHeaderForm): number {
 /** Larger ones were not made by elf2dmp, and none that it makes is their like. */
 const MAX_TRIAGE = 4 * MIB;
 
-function checkSize(image: MemoryImage, size: number, prefix: Buffer, findings: Findings): void {
+function checkSize(image: MemoryImage, size: number, findings: Findings): void {
   const truncated = image.missing.find(({ what }) => what === 'memory');
-  const form = image.machine.dumpHeader;
-  const end = firstPageOf(form, prefix) + image.size;
+  const end = firstPageOf(image) + image.size;
   if (!truncated && size === end) return;
   findings.add({
     // A file converted in place keeps the ELF file's last bytes.
-    severity: truncated || prefix.length === form.size ? 'error' : 'warning',
+    severity: truncated || image.format === 'windows-full-dump' ? 'error' : 'warning',
     code: 'file-size',
     message: truncated?.text ?? 'the file continues after the last page that it lists',
     where: inFile(truncated ? size : end),

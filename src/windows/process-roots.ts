@@ -1,8 +1,8 @@
 /** The page-table roots that lead to everything that Windows maps: the kernel's, the CPUs' and the processes'. */
 import { Reason } from '../core/reason.ts';
-import { pa } from '../core/units.ts';
+import { type PhysicalAddress, pa } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import { readProcesses } from './processes.ts';
+import { readProcesses, SYSTEM_PID } from './processes.ts';
 import type { Windows } from './windows.ts';
 
 /** Page-table roots that were believed. */
@@ -17,24 +17,36 @@ export interface ProcessRoots {
   doubt: string | undefined;
 }
 
+/** What processes are looked for in. */
+export type ProcessScene = Pick<Windows, 'space' | 'kernel' | 'kdbg' | 'processors'>;
+
+/** Whether a root maps the kernel and SharedUserData to where they are. */
+export function mapsKernel({ space, kernel }: Pick<ProcessScene, 'space' | 'kernel'>, root: number): boolean {
+  if (root === space.root) return true;
+  const other = new AddressSpace(space.image, pa(root), space.mode);
+  return [kernel.base, space.image.machine.sharedUserData].every(
+    (virtual) => other.translate(virtual) === space.translate(virtual),
+  );
+}
+
+/** The page-table root of System, which outlives all other processes; undefined where it is not known for certain. */
+export function findSystemRoot(scene: ProcessScene): PhysicalAddress | undefined {
+  const list = readProcesses(scene.space, scene.kdbg.fields, scene.processors);
+  if (list instanceof Reason) return undefined;
+  const system = list.processes.filter(({ pid, name }) => pid === SYSTEM_PID && name === 'System');
+  const [root, ...others] = system.flatMap(({ directoryTableBase }) => directoryTableBase ?? []);
+  return root !== undefined && others.length === 0 && mapsKernel(scene, root) ? root : undefined;
+}
+
 /** A root is believed when it maps the kernel and SharedUserData to where they are. */
-export function findProcessRoots({
-  space,
-  kernel,
-  kdbg,
-  image,
-  processors,
-}: Pick<Windows, 'space' | 'kernel' | 'kdbg' | 'image' | 'processors'>): ProcessRoots {
-  const places = [kernel.base, image.machine.sharedUserData].map((virtual) => ({
-    virtual,
-    physical: space.translate(virtual),
-  }));
+export function findProcessRoots(scene: ProcessScene): ProcessRoots {
+  const { space, kdbg, processors } = scene;
+  const { image } = space;
   const roots = new Set<number>([space.root]);
   /** Whether it is one. */
   const add = (root: number): boolean => {
     if (roots.has(root)) return true;
-    const other = new AddressSpace(image, pa(root), space.mode);
-    const leads = places.every(({ virtual, physical }) => other.translate(virtual) === physical);
+    const leads = mapsKernel(scene, root);
     if (leads) roots.add(root);
     return leads;
   };

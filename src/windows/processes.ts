@@ -56,7 +56,8 @@ const MAX_EPROCESS = 0x2000;
 const NAME_BYTES = 16;
 const MAX_NAME = 15;
 const SYSTEM_NAME = Buffer.from('System\0', 'latin1');
-const SYSTEM_PID = 4;
+/** Process ID of System. */
+export const SYSTEM_PID = 4;
 
 /** Places that fit the first process and are tried on all: real data has a few. */
 const MAX_CANDIDATES = 16;

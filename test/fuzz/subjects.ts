@@ -83,17 +83,21 @@ export function subjects(): Subject[] {
   for (const [type, name] of [
     [1, 'full crash dump'],
     [5, 'bitmap crash dump'],
+    [2, 'summary crash dump'],
+    [10, "crash dump by WinDbg's .dump"],
   ] as const) {
     const dumped = buildGuest({ seed: 6, kdbg: 'plain' });
     const file = writeWinDump(dumped, type);
-    const pages = type === 1 ? 0x2000 : 0x5000;
+    const pages = { 1: 0x2000, 2: 0x5000, 5: 0x5000, 10: 0x2050 }[type];
     made.push({
       name,
       file,
       guest: dumped,
       places: [
         { what: 'dump header', offset: 0, length: 0x1060, truth: true },
-        ...(type === 5 ? [{ what: 'bitmap', offset: 0x2000, length: 0x238, truth: true }] : []),
+        ...(type === 1
+          ? []
+          : [{ what: 'list of pages', offset: 0x2000, length: Math.min(0x238, pages - 0x2000), truth: true }]),
         ...memoryPlaces(dumped, (physical) => {
           if (physical >= 0x1000 && physical < 0xa0000) return pages + physical - 0x1000;
           return physical >= 0x100000 ? pages + physical - 0x61000 : undefined;

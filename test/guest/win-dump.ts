@@ -124,10 +124,13 @@ export function writeTriage(guest: Guest): { file: Buffer; places: TriagePlaces 
   };
 }
 
+/** Those whose pages are of all memory: by Windows, and by WinDbg's `.dump` (8, 9, 10). */
+export type WinDumpType = 1 | 2 | 5 | 6 | 8 | 9 | 10;
+
 /**
- * A full (type 1) or bitmap (type 5) dump. The guest's KDBG has to be plain; its CPUs' registers are put into the PRCBs.
+ * A dump of any type, each with all memory. The guest's KDBG has to be plain; its CPUs' registers are put into the PRCBs.
  */
-export function writeWinDump(guest: Guest, type: 1 | 5 = 1): Buffer {
+export function writeWinDump(guest: Guest, type: WinDumpType = 1): Buffer {
   const { truth, kernel, build } = guest;
   for (const p of truth.processors) {
     const cpu = guest.cpus[p.cpu]!;
@@ -173,18 +176,49 @@ export function writeWinDump(guest: Guest, type: 1 | 5 = 1): Buffer {
     u64(0xfa0, 0x2000 + pages * 0x1000);
     return Buffer.concat([header, ...memory]);
   }
+  if (type >= 8) return Buffer.concat([...ranged(header, runs), ...memory]);
   const bits = guest.ramBytes / 0x1000;
   // Windows begins the pages at a page of the file, some way behind the map.
   const map = Buffer.alloc(0x3000);
-  map.write('FDMPDUMP', 0, 'latin1');
-  map.writeBigUInt64LE(0x5000n, 0x20);
-  map.writeBigUInt64LE(BigInt(pages), 0x28);
-  map.writeBigUInt64LE(BigInt(bits), 0x30);
+  let mapAt = 0x38;
+  if (type === 2) {
+    map.write('SDMPDUMP', 0, 'latin1');
+    map.writeUInt32LE(0x5000, 0xc);
+    map.writeUInt32LE(bits, 0x10);
+    map.writeUInt32LE(pages, 0x14);
+    map.writeUInt32LE(bits, 0x18);
+    mapAt = 0x28;
+  } else {
+    map.write(type === 5 ? 'FDMPDUMP' : 'SDMPDUMP', 0, 'latin1');
+    map.writeBigUInt64LE(0x5000n, 0x20);
+    map.writeBigUInt64LE(BigInt(pages), 0x28);
+    map.writeBigUInt64LE(BigInt(bits), 0x30);
+  }
   for (const [from, to] of runs) {
-    for (let pfn = from / 0x1000; pfn < to / 0x1000; pfn++) map[0x38 + (pfn >> 3)]! |= 1 << (pfn & 7);
+    for (let pfn = from / 0x1000; pfn < to / 0x1000; pfn++) map[mapAt + (pfn >> 3)]! |= 1 << (pfn & 7);
   }
   u64(0xfa0, 0x5000 + pages * 0x1000);
   return Buffer.concat([header, map, ...memory]);
+}
+
+/** Header and ranges as the engine's own `.dump` writes them: it leaves the header's runs unset. */
+function ranged(header: Buffer, runs: readonly (readonly [from: number, to: number])[]): Buffer[] {
+  header.fill('PAGE', 0x88, 0x98 + 16 * runs.length);
+  const second = Buffer.alloc(0x30 + 16 * runs.length);
+  second.writeUInt32LE(0x40, 0);
+  second.write('RDMPDUMP', 4, 'latin1');
+  second.writeBigUInt64LE(BigInt(0x10 + 16 * runs.length), 0x10);
+  second.writeBigUInt64LE(BigInt(0x2000 + second.length), 0x18);
+  second.writeUInt32LE(runs.length, 0x20);
+  let pages = 0;
+  runs.forEach(([from, to], i) => {
+    second.writeBigUInt64LE(BigInt(from / 0x1000), 0x30 + 16 * i);
+    second.writeBigUInt64LE(BigInt((to - from) / 0x1000), 0x38 + 16 * i);
+    pages += (to - from) / 0x1000;
+  });
+  second.writeBigUInt64LE(BigInt(pages), 0x28);
+  header.writeBigUInt64LE(BigInt(0x2000 + second.length + pages * 0x1000 - 0x2000), 0xfa0);
+  return [header, second];
 }
 
 function context({ regs, cs, ss, ds, es, fs, gs }: GuestCpu): Buffer {

@@ -122,9 +122,41 @@ describe('crash dumps as input', () => {
       expect(windows.space.read(virtual, bytes.length)).toEqual(bytes);
   });
 
-  it('is no input of a conversion', async () => {
-    await expect(convert({ input: join(dir, 'full.dmp'), output: join(dir, 'again.dmp') })).rejects.toMatchObject({
-      code: 'already-dmp',
-    });
+  it.each([
+    ['summary signature', 2, 0x2000, 0],
+    ['unfinished summary', 2, 0x2004, 0],
+    ['summary: pages within the map', 2, 0x200c, 0x2080],
+    ['summary: no bits', 2, 0x2010, 0],
+    ['summary: more bits than the file has', 2, 0x2010, 0xffff_ffff],
+    ['summary: other number of set bits', 2, 0x2014, 7],
+    ['ranges: marker', 8, 0x2000, 0],
+    ['ranges: signature', 8, 0x2004, 0],
+    ['unfinished ranges', 8, 0x2008, 0],
+    ['ranges: metadata of another size', 9, 0x2010, 0x31],
+    ['ranges: pages elsewhere', 9, 0x2018, 0x2040],
+    ['ranges: pages behind the end', 10, 0x201c, 1],
+    ['ranges: none', 10, 0x2020, 0],
+    ['ranges: more than there is room for', 10, 0x2020, 3],
+    ['ranges: far too many', 10, 0x2024, 0xffff_ffff],
+    ['ranges: other number of pages', 10, 0x2028, 1],
+    ['ranges that overlap', 10, 0x2040, 0x9f],
+    ['a range beyond all addresses', 10, 0x2034, 0x1000_0000],
+    ['an empty range', 10, 0x2038, 0],
+  ] as const)('refuses what lists the pages of other kinds where it is wrong: %s', (_, type, at, value) => {
+    const bytes = writeWinDump(buildGuest({ kdbg: 'plain', seed: 9, ramMiB: 4 }), type);
+    bytes.writeUInt32LE(value, at);
+    expect(() => open(bytes)).toThrow(expect.objectContaining({ code: 'dmp-bitmap', kind: 'corrupt' }));
   });
+
+  it.each([2, 8, 9, 10] as const)(
+    'ends with a typed error, or a loss, wherever a dump of type %i is cut off',
+    (type) => {
+      const bytes = writeWinDump(buildGuest({ kdbg: 'plain', seed: 9, ramMiB: 4 }), type);
+      for (const size of [0x1fff, 0x2000, 0x2010, 0x2027, 0x202f, 0x2030, 0x204f, 0x2050]) {
+        expect(() => open(bytes.subarray(0, size))).toThrow(expect.objectContaining({ name: 'Elf2dmpError' }));
+      }
+      const image = open(bytes.subarray(0, bytes.length - 0x1800));
+      expect(image.diagnostics.losses.map((d) => d.code)).toEqual(['input-truncated']);
+    },
+  );
 });

@@ -41,6 +41,9 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
       `${dump.path} (${dump.type}, ${bytes(dump.bytes)}, ${plural(dump.runCount, 'run')}, ${plural(dump.patches.length, 'patch', 'patches')}${dump.sharesInput ? ", shares the input's blocks" : ''}${dump.compression ? `, ${dump.compression.format}: ${bytes(dump.compression.bytes)}` : ''}) in ${report.seconds} s`,
     ],
   ];
+  rows.push(
+    ...dump.repairs.map((r): [string, string] => ['Repaired', `${r.what}: ${r.before} → ${r.after} (${r.evidence})`]),
+  );
   if (dump.undoJournal) {
     rows.push(['Undo', `elf2dmp --undo ${dump.path} (restores the ELF file from ${dump.undoJournal})`]);
   }

@@ -1,0 +1,42 @@
+/** Which type a dump gets, by what was asked for and what the input holds. */
+import type { Diagnostic } from '../core/errors.ts';
+import type { MemoryImage } from '../memory/image.ts';
+import type { DumpTypeChoice, RamChoice } from '../options/choices.ts';
+import type { Windows } from '../windows/windows.ts';
+import { dumpTypeOf } from './plan.ts';
+import { type PageSelection, selectPages } from './select-pages.ts';
+
+/** What a dump that is converted was made to hold; undefined where the input is meant to hold all memory. */
+function heldBy({ dumpHeader }: MemoryImage): 'kernel' | 'active' | undefined {
+  const type = dumpHeader && dumpTypeOf(dumpHeader);
+  return type === 'kernel' || type === 'active' ? type : undefined;
+}
+
+/** The pages for a kernel dump or one of active memory; undefined where all pages of the input go into the dump. */
+export function chooseSelection(windows: Windows, type: DumpTypeChoice, ram: RamChoice): PageSelection | undefined {
+  if (type !== 'kernel' && type !== 'active') return undefined;
+  // Its writer has chosen them already.
+  return heldBy(windows.image) === type ? undefined : selectPages(windows, type, ram);
+}
+
+/** The type, with what a dump of that type should have and the input was made without. */
+export function chooseType(
+  image: MemoryImage,
+  choice: DumpTypeChoice,
+): { type: DumpTypeChoice; losses: readonly Diagnostic[] } {
+  const held = heldBy(image);
+  if (held === undefined || choice === held || choice === 'kernel') return { type: choice, losses: [] };
+  if (choice === 'auto') return { type: held, losses: [] };
+  const what = held === 'kernel' ? 'a kernel dump' : 'a dump of active memory';
+  const lacks = held === 'kernel' ? 'memory of processes' : 'memory that was not in use';
+  return {
+    type: choice,
+    losses: [
+      {
+        severity: 'loss',
+        code: 'input-is-smaller-dump',
+        message: `the input is ${what}: ${lacks} is not in it, so the dump lacks what one of type ${choice} should have`,
+      },
+    ],
+  };
+}
