@@ -9,7 +9,7 @@ import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
-import { type WinDumpType, writeWinDump } from '../guest/win-dump.ts';
+import { type WinDumpType, writeTriage, writeWinDump } from '../guest/win-dump.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { held } from '../support/schemas.ts';
 
@@ -207,10 +207,8 @@ describe('a dump whose header or memory is wrong', () => {
     same('encoded.dmp', 'untouched.dmp');
   });
 
-  it('refuses a triage dump, and an input in place', async () => {
-    const triage = Buffer.from(good);
-    triage.writeUInt32LE(4, 0xf98);
-    writeFileSync(at('triage.dmp'), triage);
-    await expect(made('triage.dmp', 'no.dmp')).rejects.toMatchObject({ code: 'dmp-type', kind: 'unsupported' });
+  it('refuses a triage dump, which has no physical memory', async () => {
+    writeFileSync(at('triage.dmp'), writeTriage(guest).file);
+    await expect(made('triage.dmp', 'no.dmp')).rejects.toMatchObject({ code: 'triage-input', kind: 'unsupported' });
   });
 });

@@ -78,7 +78,7 @@ describe('crash dumps as input', () => {
 
   it.each([
     ['machine', 'full', 0x30, 0x14c, 'dmp-machine'],
-    ['kind', 'full', 0xf98, 4, 'dmp-type'],
+    ['kind', 'full', 0xf98, 7, 'dmp-type'],
     ['no runs', 'full', 0x88, 0, 'dmp-runs'],
     ['more runs than the header has room for', 'full', 0x88, 43, 'dmp-runs'],
     ['other number of pages', 'full', 0x90, 7, 'dmp-runs'],

@@ -284,7 +284,13 @@ describe('verify', () => {
   });
 
   it.each([
-    ['a triage dump', 0xf98, '04000000', 'dmp-type', /^.*: cannot be verified: a small memory \(triage\) dump/],
+    [
+      'a dump of the header alone',
+      0xf98,
+      '03000000',
+      'dmp-type',
+      /^.*: cannot be verified: a dump of the header alone/,
+    ],
     ['an automatic memory dump', 0xf98, '07000000', 'dmp-type', /automatic/],
     ['an ARM64 dump', 0x30, '64aa0000', 'dmp-machine', /an ARM64 machine/],
     ['a user-mode minidump', 0, '4d444d50', 'minidump', /user-mode/],
