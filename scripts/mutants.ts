@@ -162,6 +162,13 @@ const MUTANTS: readonly Mutant[] = [
     tests: 'test/locate/rivals.test.ts',
   },
   {
+    what: 'i386 in the header of a 64-bit guest is believed',
+    file: 'readers/elf-core.ts',
+    find: 'doubtful ? EM_X86_64 : elfMachine',
+    replace: 'elfMachine',
+    tests: 'test/locate/rivals.test.ts',
+  },
+  {
     what: "zstd's checksum not compared",
     file: 'source/zstd.ts',
     find: '!== checksum.readUInt32LE()',

@@ -680,6 +680,10 @@ export const DIAGNOSTICS = {
     means: 'With `--live-input`: the memory changed, or could have changed, while it was read.',
     todo: 'Stop the guest, or dump it with QEMU.',
   },
+  'machine-doubtful': {
+    severity: 'note',
+    means: 'The header says i386, which QEMU also writes for a 64-bit guest whose CPU 0 is not in 64-bit mode.',
+  },
   'input-truncated': {
     severity: 'loss',
     means: 'The file ends before the memory that it lists: pages are missing.',

@@ -50,6 +50,9 @@ export const PN_XNUM = 0xffff;
 /** e_machine of 32-bit x86. */
 export const EM_386 = 3;
 
+/** e_machine of 64-bit x86. */
+export const EM_X86_64 = 62;
+
 /** Names of e_machine values, for messages. */
 export const ELF_MACHINES: Record<number, string> = {
   2: 'SPARC',

@@ -14,6 +14,7 @@ import {
   Elf64ProgramHeader,
   Elf64SectionHeader,
   EM_386,
+  EM_X86_64,
   ET_CORE,
   NT_PRPSINFO,
   PN_XNUM,
@@ -81,6 +82,13 @@ function open(source: ByteSource): MemoryImage {
 
   const header = readHeader(source, fail);
   const count = programHeaderCount(source, header, fail);
+  if (header.doubtful) {
+    diagnostics.add(
+      'note',
+      'machine-doubtful',
+      'the header says i386, which QEMU also writes for a 64-bit guest whose CPU 0 is in reset or SMM: its contents decide',
+    );
+  }
   const segments: Segment[] = [];
   const noteSegments: Segment[] = [];
   for (const segment of programHeaders(source, header.phoff, count, fail)) {
@@ -251,7 +259,9 @@ function readHeader(source: ByteSource, fail: Fail) {
       hint: "make one with `virsh dump --memory-only DOMAIN FILE` or QEMU's `dump-guest-memory FILE`",
     });
   }
-  const machine = machineOf({ elfMachine });
+  // QEMU writes i386 for a 64-bit guest too when CPU 0 is not in 64-bit mode: in reset, SMM or a triple fault.
+  const doubtful = elfMachine === EM_386 && machineOf({ elfMachine }) === undefined;
+  const machine = machineOf({ elfMachine: doubtful ? EM_X86_64 : elfMachine });
   if (!machine) {
     throw fail('unsupported', {
       code: 'elf-machine',
@@ -261,13 +271,9 @@ function readHeader(source: ByteSource, fail: Fail) {
       offset: Elf64Header.offsetOf('e_machine'),
       expected: marksOf(({ elfMachine: own }) => `${own} (${elfMachineName(own)})`),
       actual: `${elfMachine} (${machineName})`,
-      hint:
-        elfMachine === EM_386
-          ? 'QEMU writes i386 when CPU 0 was not in 64-bit mode: a 32-bit guest, or a 64-bit one still in its boot loader'
-          : undefined,
     });
   }
-  return { ...header, machine, phoff: Number(header.e_phoff) };
+  return { ...header, machine, doubtful, phoff: Number(header.e_phoff) };
 }
 
 function programHeaderCount(source: ByteSource, header: ReturnType<typeof readHeader>, fail: Fail): number {

@@ -61,3 +61,16 @@ describe("a Linux kernel's text in memory", () => {
     });
   });
 });
+
+describe('a file whose header says i386', () => {
+  it('has the 64-bit Windows that its contents show, with all registers', async () => {
+    const guest = buildGuest({ ramMiB: 16, seed: 97 });
+    const file = writeElf(guest);
+    file.writeUInt16LE(3, 0x12);
+    const image = openSource(new BufferSource(file, 'guest.elf'));
+    const { kernel, processors, diagnostics } = await locateWindows(image);
+    expect(kernel.base).toBe(guest.truth.kernelBase);
+    expect(processors.every((p) => p.cpu?.registers !== undefined)).toBe(true);
+    expect(diagnostics.list.map((d) => d.code)).toEqual(['machine-doubtful']);
+  });
+});

@@ -1,7 +1,7 @@
 /** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
 import { type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
-import { NT_PRSTATUS } from '../../formats/elf.ts';
+import { EM_X86_64, NT_PRSTATUS } from '../../formats/elf.ts';
 import {
   FLATTENED_HEADER_SIZE,
   FlattenedRecord,
@@ -196,8 +196,11 @@ function readNotes(source: ByteSource, at: number, size: number, diagnostics: In
 function machineOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, fail: Fail): Machine {
   const prstatus = notes.filter((n) => n.name === 'CORE' && n.type === NT_PRSTATUS);
   const [first] = prstatus;
-  const named = first && machineOf({ prstatusSize: first.desc.length });
-  const other = prstatus.find((n) => n.desc.length !== named?.prstatusSize);
+  // i386 is written for a 64-bit guest too when CPU 0 is not in 64-bit mode.
+  const doubtful =
+    prstatus.every((n) => PRSTATUS_SIZES[n.desc.length] === 'i386') && notes.some((n) => n.name === 'QEMU');
+  const named = first && machineOf(doubtful ? { elfMachine: EM_X86_64 } : { prstatusSize: first.desc.length });
+  const other = doubtful ? undefined : prstatus.find((n) => n.desc.length !== named?.prstatusSize);
   if (other) {
     const machine = PRSTATUS_SIZES[other.desc.length] ?? 'unknown';
     throw fail('unsupported', {
