@@ -167,7 +167,9 @@ describe('info', () => {
     expect(windows?.bugCheck).toMatchObject({ name: 'DRIVER_IRQL_NOT_LESS_OR_EQUAL', processor: 0 });
     expect(windows?.bugCheck?.parameters[1]).toEqual({
       value: '0x0000000000000002',
-      meaning: 'IRQL at that time: DISPATCH_LEVEL',
+      meaning: 'IRQL at that time',
+      decoded: 'DISPATCH_LEVEL',
+      place: null,
     });
   });
 
