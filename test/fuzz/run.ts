@@ -2,6 +2,7 @@
 
 import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { chooseContexts } from '../../src/plan/contexts.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { describeWindows } from '../../src/report/windows.ts';
@@ -34,10 +35,13 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
     });
     try {
       const windows = await locateWindows(image);
-      const planned = planConversion(windows);
-      const { plan, contexts } = planned;
+      // Nothing can be made of a triage dump.
+      const planned = windows.image.triage ? undefined : planConversion(windows);
+      const contexts = planned?.contexts ?? chooseContexts(windows, 'auto');
       const { shown } = contexts;
-      for (const { start, size } of plan.extents) {
+      const large = planned && triageProblem(windows);
+      if (large !== undefined) return { problem: large };
+      for (const { start, size } of planned?.plan.extents ?? []) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
       }
       for (const { processor, source, frame } of shown) {
@@ -48,6 +52,10 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
         if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
       }
       JSON.stringify(describeWindows(windows, contexts));
+      if (!planned) {
+        const { list, outcome } = Diagnostics.join(windows.image.diagnostics.list, contexts.diagnostics);
+        return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
+      }
       const wrong = recipe.oracle
         ? (disagreement(subject, windows, planned) ??
           (recipe.contradiction ? unsaid(subject, windows, planned) : undefined))
@@ -70,6 +78,17 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
     const took = performance.now() - started;
     // biome-ignore lint/correctness/noUnsafeFinally: a hang matters more than what came of it.
     if (took > TOO_LONG) return { problem: `it took ${Math.round(took)} ms` };
+  }
+}
+
+/** Whatever memory says, a triage dump is small, and only what is known to be impossible is refused. */
+function triageProblem(windows: Windows): string | undefined {
+  try {
+    const { plan } = planConversion(windows, { type: 'triage', triage: { cpus: 'all', userStacks: true } });
+    return plan.size > 0x20_0000 ? `a triage dump of ${plan.size} bytes` : undefined;
+  } catch (error) {
+    if (error instanceof Elf2dmpError && error.code === 'triage-no-processor') return undefined;
+    throw error;
   }
 }
 

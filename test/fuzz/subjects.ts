@@ -4,7 +4,7 @@ import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
 import { writeStream } from '../guest/qevm.ts';
-import { writeWinDump } from '../guest/win-dump.ts';
+import { writeTriage, writeWinDump } from '../guest/win-dump.ts';
 
 /** Bytes of a file that mean something: mutations go here, now and then elsewhere. */
 export interface Place {
@@ -105,6 +105,25 @@ export function subjects(): Subject[] {
       ],
     });
   }
+  const minidumped = buildGuest({ seed: 8, kdbg: 'plain', processors: 3, user: [2] });
+  const mini = writeTriage(minidumped);
+  const listed = (what: string, offset: number, length: number): Place => ({ what, offset, length, truth: true });
+  made.push({
+    name: 'triage dump',
+    file: mini.file,
+    guest: minidumped,
+    places: [
+      listed('dump header', 0, 0x1060),
+      listed('triage header', 0x2000, 0x80),
+      listed('data blocks', mini.places.blocks, 16 * mini.places.blockCount),
+      listed('drivers', mini.places.drivers, 0x90 * 3),
+      listed('names', mini.places.strings, 0x80),
+      listed('unloaded drivers', mini.places.unloaded, 8 + 0x38 * 50),
+      listed('PRCB', mini.places.prcb, 0x200),
+      listed('KDBG', mini.places.kdbg, 0x380),
+      listed('blocks', 0x2080, mini.places.prcb - 0x2080),
+    ],
+  });
   for (const pages of ['plain', 'xbzrle'] as const) {
     const migrated = buildGuest({ seed: 7, processors: 2 });
     const file = writeStream(migrated, { pages });
