@@ -21,6 +21,62 @@ const CONVERT = 'test/operations';
 
 const MUTANTS: readonly Mutant[] = [
   {
+    what: 'user memory in a triage dump',
+    file: 'plan/virtual-blocks.ts',
+    find: 'if (!this.#limits.user) return false;',
+    replace: '',
+    tests: 'test/plan/triage.test.ts',
+  },
+  {
+    what: 'a triage dump of any size',
+    file: 'plan/triage.ts',
+    find: 'return room >= 0;',
+    replace: 'return true;',
+    tests: 'test/plan/triage.test.ts',
+  },
+  {
+    what: 'a triage dump shows registers without the conversion',
+    file: 'plan/virtual-blocks.ts',
+    find: 'if (from < to) changed.copy(',
+    replace: 'if (from > to) changed.copy(',
+    tests: 'test/operations/triage.test.ts',
+  },
+  {
+    what: 'blocks that overlap count twice',
+    file: 'memory/triage-contents.ts',
+    find: 'const covered = end > address ? Number(end - address) : 0;',
+    replace: 'const covered = 0;',
+    tests: 'test/readers/triage.test.ts',
+  },
+  {
+    what: 'blocks outside a triage dump are believed',
+    file: 'readers/triage.ts',
+    find: 'if (!parts.has(fileOffset, size) ||',
+    replace: 'if (',
+    tests: 'test/readers/triage.test.ts',
+  },
+  {
+    what: 'a PRCB of another number is believed',
+    file: 'windows/processors.ts',
+    find: 'if (checkNumber(space, fields, prcb, i) === undefined)',
+    replace: 'if (space)',
+    tests: 'test/readers/triage.test.ts',
+  },
+  {
+    what: 'a triage dump opens on the processor of its header',
+    file: 'plan/contexts.ts',
+    find: 'processor.number === windows.image.triage?.current',
+    replace: 'processor.number === undefined',
+    tests: 'test/readers/triage.test.ts',
+  },
+  {
+    what: "verify leaves a triage dump's modules unchecked",
+    file: 'verify/check-triage.ts',
+    find: 'if (differing.length === 0) continue;',
+    replace: 'if (differing.length < 4) continue;',
+    tests: 'test/operations/triage.test.ts',
+  },
+  {
     what: "a migration stream's first version of a page counts",
     file: 'readers/qevm/ram.ts',
     find: "store.set(page, 'raw', cursor.at - PAGE_SIZE);",
