@@ -71,8 +71,12 @@ function describe(d: ErrorDetails): string {
   ]
     .filter(Boolean)
     .join(' ');
-  const found = [d.expected && `expected ${d.expected}`, d.actual && `found ${d.actual}`].filter(Boolean).join(', ');
-  let text = d.file ? `${printable(d.file)}: ${d.message}` : d.message;
+  const found = [d.expected && `expected ${d.expected}`, d.actual && `found ${printable(d.actual)}`]
+    .filter(Boolean)
+    .join(', ');
+  // JSON's escapes leave DEL as it is.
+  const message = printable(d.message);
+  let text = d.file ? `${printable(d.file)}: ${message}` : message;
   if (place || found) text += ` (${[place, found].filter(Boolean).join(': ')})`;
   return text;
 }

@@ -99,7 +99,7 @@ export function sectionAt(space: AddressSpace, { base }: PeImage, rva: number): 
 
 /** Bytes at an RVA; undefined outside the image and where memory is missing. */
 export function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
-  if (rva === 0 || length < 0 || rva + length > image.size) return undefined;
+  if (rva <= 0 || length < 0 || rva + length > image.size) return undefined;
   return space.read(image.base + BigInt(rva), length);
 }
 
