@@ -106,7 +106,7 @@ describe('a kernel dump', () => {
     guest.kernel.u64(head + 0x800n, head + 0x800n);
     guest.kernel.u64(head + 0x808n, head + 0x800n);
     const { report, pages } = await converted(guest, { type: 'kernel' });
-    expect(codes(report, 'loss')).toEqual(['kdbg-field-damaged', 'processes-unknown']);
+    expect(codes(report, 'loss')).toEqual(['kdbg-field-damaged', 'processes-unknown', 'structures-damaged']);
     expect(pages.has(added.session)).toBe(false);
   });
 });
