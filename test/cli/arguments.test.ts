@@ -3,7 +3,7 @@ import { COMMAND_NAMES } from '../../src/cli/command-table.ts';
 import { withDefaults } from '../../src/cli/job.ts';
 import { parseWords } from '../../src/cli/parse.ts';
 import type { OptionRow } from '../../src/options/row.ts';
-import { rowsOf } from '../../src/options/table.ts';
+import { OPTIONS, rowsOf } from '../../src/options/table.ts';
 
 /** A value as it is written, and what it becomes. */
 const SAMPLES: Record<Exclude<OptionRow['kind'], 'flag' | 'choice'>, [text: string, value: unknown]> = {
@@ -22,6 +22,13 @@ const SAMPLES: Record<Exclude<OptionRow['kind'], 'flag' | 'choice'>, [text: stri
   count: ['7', 7],
 };
 
+/** The option that a row needs, with a value that it takes. */
+function neededBy({ needs }: OptionRow): string[] {
+  if (needs === undefined) return [];
+  const row: OptionRow = OPTIONS[needs as keyof typeof OPTIONS];
+  return [`--${needs}=${row.kind === 'choice' ? row.choices.at(-1) : 'y'}`];
+}
+
 describe('the command line', () => {
   it('means without the parser what it means with it', () => {
     expect(parseWords(['a', 'b', '--'])).toEqual({
@@ -38,7 +45,8 @@ describe('the command line', () => {
     for (const command of COMMAND_NAMES) {
       const words = command === 'convert' ? [] : [command];
       for (const [name, row] of rowsOf(command)) {
-        const needed = row.needs && command === 'verify' ? [`--${row.needs}=y`] : [];
+        const has = rowsOf(command).some(([other]) => other === row.needs);
+        const needed = has ? neededBy(row) : [];
         const parse = (...given: string[]) =>
           withDefaults(command, parseWords([...words, ...needed, ...given]).values) as Record<string, unknown>;
         if (row.kind === 'flag') {

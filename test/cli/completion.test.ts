@@ -53,7 +53,7 @@ describe('completion', () => {
     expect(bash('sta')).toEqual(['stack']);
     expect(bash('vm')).toEqual(['vm.elf']);
     expect(bash('--type', 'b')).toEqual(['bitmap']);
-    expect(bash('--type', '=')).toEqual(['auto', 'full', 'bitmap', 'kernel', 'active']);
+    expect(bash('--type', '=')).toEqual(['auto', 'full', 'bitmap', 'kernel', 'active', 'triage']);
     expect(bash('--type', '=', 'f')).toEqual(['full']);
     expect(bash('--compress', '=', 'z')).toEqual(['zstd']);
     expect(bash('--report', 'v')).toEqual(['vm.elf']);

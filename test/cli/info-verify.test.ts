@@ -124,6 +124,6 @@ describe('elf2dmp verify', () => {
     expect(run('verify', 'one.dmp', '--patches', 'one.json').status).toBe(2);
     expect(run('verify', 'one.dmp', '--against', 'vm.elf', '--patches', 'vm.elf').status).toBe(5);
     expect(run('verify', 'one.dmp', '--against', 'empty.elf').status).toBe(4);
-    expect(run('one.dmp', 'again.dmp').stderr).toContain('a Windows 64-bit crash dump already');
+    expect(run('one.dmp', 'again.dmp').status).toBe(0);
   });
 });

@@ -83,9 +83,8 @@ withCase('08-core-of-the-qemu-process', ['core'], (file, path) => {
   });
 });
 
-const KINDS = ['arm64', 'type10', 'type2', 'type4', 'type7', 'type8', 'type9', 'user', 'x86'].map(
-  (name) => `${name}.dmp`,
-);
+// The others of that case are headers without pages, of kinds that are read by now: unsound is right.
+const KINDS = ['arm64', 'type7', 'user', 'x86'].map((name) => `${name}.dmp`);
 withCase('09-verify-of-kinds-it-does-not-read', [...KINDS, 'vm.elf'], (file, path) => {
   it(`${file} is not called unsound`, async () => {
     await expect(verify({ dump: unpacked(path) })).rejects.toMatchObject({ kind: 'unsupported' });

@@ -449,7 +449,6 @@ describe('other writers', () => {
 
 describe('neighbours', () => {
   it.each([
-    ['PAGEDU64', 0, 'already-dmp'],
     ['KDMV', 0, 'disk-image'],
     ['vhdxfile', 0, 'disk-image'],
     ['EFI PART', 0x200, 'disk-image'],
