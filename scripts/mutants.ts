@@ -617,7 +617,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: "images are read in the kernel's address space only",
     file: 'windows/image-spaces.ts',
-    find: 'if (own || space.translate(base) !== undefined) return own;',
+    find: 'if (own || space.image.triage || space.translate(base) !== undefined) return own;',
     replace: 'return own;',
     tests: 'test/windows/image-spaces.test.ts',
   },
@@ -701,8 +701,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'zero pages kept, others dropped',
     file: 'plan/zero-pages.ts',
-    find: 'zero && !patched.has(address)',
-    replace: '!zero && !patched.has(address)',
+    find: 'zero && !needed.has(address)',
+    replace: '!zero && !needed.has(address)',
     tests: 'test/operations/smaller-dumps.test.ts',
   },
   {
@@ -784,7 +784,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'the first offset that fits a process taken',
     file: 'windows/processes.ts',
-    find: 'links.every((link) => isProcess(link - BigInt(offset)))',
+    find: 'isMost(links.filter((link) => isProcess(link - BigInt(offset))).length, links)',
     replace: 'isProcess(links[0]! - BigInt(offset))',
     tests: 'test/operations/info.test.ts',
   },

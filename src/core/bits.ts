@@ -40,3 +40,10 @@ const alignDown = (value: number, alignment: number): number => value - (value %
 
 /** The next multiple of `alignment`, or `value` if it is one. */
 export const alignUp = (value: number, alignment: number): number => alignDown(value + alignment - 1, alignment);
+
+/** Bits that are set in the low 32 bits of `word`. */
+export const popcount = (word: number): number => {
+  let v = word - ((word >>> 1) & 0x55555555);
+  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+  return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+};

@@ -29,11 +29,13 @@ export class ImageSpaces {
     // Mapped for all, so that no process has another page there.
     if (own || space.image.triage || space.translate(base) !== undefined) return own;
     const others = this.#processSpaces();
-    const at = others.findIndex((other) => imageIn(other, base) !== undefined);
-    const found = others[at];
-    if (!found) return undefined;
-    others.unshift(...others.splice(at, 1));
-    return imageIn(found, base);
+    for (const [at, other] of others.entries()) {
+      const found = imageIn(other, base);
+      if (!found) continue;
+      others.unshift(...others.splice(at, 1));
+      return found;
+    }
+    return undefined;
   }
 
   #processSpaces(): AddressSpace[] {

@@ -1,4 +1,5 @@
 /** Which pages a file holds, and the number of each one's descriptor. */
+import { popcount } from '../../core/bits.ts';
 import { PageDescriptor } from '../../formats/kdump.ts';
 
 /** Finds a page's descriptor: how many pages come before it, from counts every 16 words (1/16 of the bitmap). */
@@ -44,10 +45,3 @@ export class PageIndex {
     }
   }
 }
-
-/** Bits that are set in 32. */
-const popcount = (word: number): number => {
-  let v = word - ((word >>> 1) & 0x55555555);
-  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
-  return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
-};

@@ -2,6 +2,7 @@
  * Where in a stream each page of a RAM block is. Two MiB of memory share a chunk: pages that follow each other in the
  * stream, as in its first pass, take 72 bytes a chunk; others, as in a live guest's later passes, 3 KiB.
  */
+import { popcount } from '../../core/bits.ts';
 import { PAGE_SIZE } from '../../core/units.ts';
 
 /** How a page is kept: what to do with the bytes at its offset. */
@@ -129,12 +130,6 @@ function recordAt({ base, raw }: Sequence, i: number): number {
   for (let word = 0; word < i >>> 5; word++) before += popcount(raw[word]!);
   before += popcount(raw[i >>> 5]! & ((1 << (i & 31)) - 1));
   return base + before * RAW_RECORD + (i - before) * FILL_RECORD;
-}
-
-function popcount(word: number): number {
-  let n = word - ((word >>> 1) & 0x5555_5555);
-  n = (n & 0x3333_3333) + ((n >>> 2) & 0x3333_3333);
-  return Math.imul((n + (n >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }
 
 /** The same in less space, where all its pages are zero, or raw or zero and one after another. */

@@ -42,7 +42,7 @@ export function openMigration(source: ByteSource, { format, start, end = source.
     const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
     const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
     if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
-    const parts = { source, format, stream, machine, devices };
+    const parts = { source, format, stream, machine, devices, cpus: readCpus(machine, devices) };
     const [first, ...others] = choices;
     const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
     return makeImage({ ...parts, layout: first!, alternatives });
@@ -123,17 +123,17 @@ interface Parts {
   stream: MigrationStream;
   machine: Machine;
   devices: Devices | undefined;
+  cpus: readonly CpuState[];
   layout: Layout;
   alternatives: readonly MemoryImage[];
 }
 
-function makeImage({ source, format, stream, machine, devices, layout, alternatives }: Parts): MemoryImage {
+function makeImage({ source, format, stream, machine, devices, cpus, layout, alternatives }: Parts): MemoryImage {
   const diagnostics = new Diagnostics();
   const pieces = new Map<PhysicalRun, Piece>();
   for (const piece of [...layout.pieces].sort((a, b) => a.start - b.start)) {
     for (const run of presentRuns(piece)) pieces.set(run, piece);
   }
-  const cpus = readCpus(machine, devices);
   report({ stream, devices, layout, pieces, cpus, diagnostics });
   return new MemoryImage({
     file: source.name,
