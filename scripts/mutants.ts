@@ -602,9 +602,9 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'the scan passes over KPCRs within a page',
-    file: 'machines/x64/page-scan.ts',
-    find: '(BigInt(KDBG_TAG)), compareKpcr)',
-    replace: '(BigInt(KDBG_TAG)))',
+    file: 'machines/page-scan.ts',
+    find: '...kpcr(WORD), ...op.i32Or',
+    replace: '...op.i32(0), ...op.i32Or',
     tests: 'test/locate/memory-search.test.ts',
   },
   {

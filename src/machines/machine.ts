@@ -11,7 +11,7 @@ import type { InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
 import type { Registers } from './registers.ts';
-import type { CodeImage, FrameState, UnwindStep } from './unwinding.ts';
+import type { CodeImage, FrameState, FunctionTable, UnwindStep } from './unwinding.ts';
 
 export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
 export type { KpcrClaim, KpcrLayout } from './kpcr.ts';
@@ -87,8 +87,11 @@ export interface NamedRegister {
   bits: number;
 }
 
-/** Everything that depends on the machine. */
-export interface Machine {
+/**
+ * Everything that depends on the machine. What takes registers is a method, so that a machine of one kind of
+ * registers is a `Machine`: only those that it made are handed to it.
+ */
+export interface MachineOf<R extends Registers> {
   /** For people and reports: `x64`. */
   readonly name: string;
   /** For messages about inputs: `64-bit x86`. */
@@ -115,16 +118,16 @@ export interface Machine {
   /** Its CPUs in migration streams; undefined where QEMU runs no such machine. */
   readonly migration: MigrationForm | undefined;
   /** What a display shows of a CPU: all integer registers, and the control registers that are known. */
-  namedRegisters(registers: Registers): NamedRegister[];
+  namedRegisters(registers: R): NamedRegister[];
   /** The CPU was never started: it runs without the paging that this Windows needs. */
-  neverStarted(registers: Registers): boolean;
+  neverStarted(registers: R): boolean;
   /** What the register with the page-table root holds; undefined where the input doesn't say. */
-  rootRegister(registers: Registers): bigint | undefined;
+  rootRegister(registers: R): bigint | undefined;
   /** undefined where they are unknown, or the CPU was never started. */
-  pageTables(registers: Registers): PageTables | undefined;
+  pageTables(registers: R): PageTables | undefined;
   readonly kpcr: KpcrLayout;
   /** Where the KPCR may be, by the registers that Windows keeps it in and what they lead to. */
-  kpcrCandidates(registers: Registers, read: ReadVirtual): VirtualAddress[];
+  kpcrCandidates(registers: R, read: ReadVirtual): VirtualAddress[];
   /**
    * Why what is at `kpcr` is not a KPCR, as a clause; undefined when it is one.
    *
@@ -132,29 +135,29 @@ export interface Machine {
    */
   kpcrDoubt(read: ReadVirtual, kpcr: VirtualAddress, claim?: KpcrClaim): string | undefined;
   /** Whether a CPU has the tables loaded that a KPCR names as its processor's own; undefined where either is unknown. */
-  runsKpcr(registers: Registers, read: ReadVirtual, kpcr: VirtualAddress): boolean | undefined;
+  runsKpcr(registers: R, read: ReadVirtual, kpcr: VirtualAddress): boolean | undefined;
   /** Where exceptions and interrupts are dispatched from; undefined where the input doesn't say. */
-  interruptTable(registers: Registers): InterruptTable | undefined;
+  interruptTable(registers: R): InterruptTable | undefined;
   /** The segment descriptors that a CPU uses; undefined where the input doesn't say. Only of machines that have some. */
-  descriptorTable?(registers: Registers): InterruptTable | undefined;
+  descriptorTable?(registers: R): InterruptTable | undefined;
   /** Kernel code addresses that an interrupt table leads to. */
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
   pageClues(words: Uint32Array, at: number, physical: number): Iterable<PageClue>;
   /** @param bytes that each of its buffers holds; undefined where this can't be had: then every page has to be looked at */
   createPageScan(bytes: number): PageScan | undefined;
-  isUserMode(registers: Registers): boolean;
+  isUserMode(registers: R): boolean;
   /** The CPU runs this machine's own code, not that of a compatibility mode (WoW64). */
-  runsNativeCode(registers: Registers): boolean;
-  instructionPointer(registers: Registers): VirtualAddress;
-  stackPointer(registers: Registers): VirtualAddress;
+  runsNativeCode(registers: R): boolean;
+  instructionPointer(registers: R): VirtualAddress;
+  stackPointer(registers: R): VirtualAddress;
 
   /** Of its crash dumps. */
   readonly dumpHeader: DumpHeaderForm;
   readonly contextSize: number;
   /** Bytes; Windows aligns CONTEXT frames to it. */
   readonly contextAlignment: number;
-  encodeContext(registers: Registers): Buffer;
+  encodeContext(registers: R): Buffer;
   /** @param frame `contextSize` bytes */
   viewContext(frame: Buffer): ContextView;
   /** ContextFlags of this machine and no others. */
@@ -168,13 +171,13 @@ export interface Machine {
    * @param special at least `specialRegistersSize` bytes
    * @returns undefined where the frame holds no registers
    */
-  decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual): Registers | undefined;
+  decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual): R | undefined;
   /** A frame that claims no register yet keeps the debugger on this machine. */
   encodeUnknownContext(): Buffer;
   /** At least this many bytes of special registers are needed by `patchSpecialRegisters`. */
   readonly specialRegistersSize: number;
-  /** A PRCB's saved state: bytes of the special registers with which it begins, by builds, and its alignment. */
-  readonly processorState: { readonly specialSizes: readonly number[]; readonly alignment: number };
+  /** Whether a PRCB's saved state can have its special registers and its CONTEXT at these offsets. */
+  isProcessorState(special: number, context: number): boolean;
   /**
    * Sets what is known in a copy of a PRCB's special registers. Descriptor tables that the input doesn't
    * tell are those that the KPCR names, without which the debugger can't tell what code it runs; control
@@ -183,13 +186,10 @@ export interface Machine {
    * @param kpcr `kpcr.size` bytes
    * @param saved the guest saved them itself when it crashed: what the input doesn't tell stays
    */
-  patchSpecialRegisters(
-    original: Buffer,
-    registers: Registers | undefined,
-    kpcr: Buffer | undefined,
-    saved: boolean,
-  ): Buffer;
+  patchSpecialRegisters(original: Buffer, registers: R | undefined, kpcr: Buffer | undefined, saved: boolean): Buffer;
 
+  /** Of its images. */
+  readonly functionTable: FunctionTable;
   /** @param frame a CONTEXT with control and integer registers */
   frameState(frame: Buffer): FrameState;
   /** From a function to its caller. @param image that the instruction pointer lies in */
@@ -206,5 +206,8 @@ export interface Machine {
   /** Bytes of the largest kernel stack. */
   readonly kernelStackSize: number;
   /** The TEB of the thread that a CPU runs, in user mode or entered from there; undefined where that is unknown. */
-  teb(registers: Registers): VirtualAddress | undefined;
+  teb(registers: R): VirtualAddress | undefined;
 }
+
+/** A machine, whichever it is. */
+export type Machine = MachineOf<Registers>;

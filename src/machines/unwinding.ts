@@ -17,6 +17,21 @@ export interface FunctionEntry {
   unwindInfo: number;
 }
 
+/** An entry before its end is looked up, which not every form of entry has. */
+export type FunctionBounds = Omit<FunctionEntry, 'end'> & { end: number | undefined };
+
+/** The form of an exception directory: entries sorted by where functions begin. */
+export interface FunctionTable {
+  /** Bytes of an entry. */
+  entrySize: number;
+  /**
+   * @param entry `entrySize` bytes
+   * @param read bytes of the image at an RVA, for what an entry keeps elsewhere
+   * @returns `end` is undefined where that is not in memory
+   */
+  read(entry: Buffer, read: CodeImage['read']): FunctionBounds;
+}
+
 /** An image as unwinding needs it. */
 export interface CodeImage {
   base: bigint;
@@ -27,6 +42,7 @@ export interface CodeImage {
   /** The entry for an RVA; undefined: there is none; `missing`: the directory is not in memory. */
   functionAt(rva: number): FunctionEntry | 'missing' | undefined;
 }
+
 /** What comes of unwinding one frame. */
 export type UnwindStep =
   /** `trap`: through an interrupt, exception or system call. */

@@ -118,11 +118,7 @@ function databaseDoubt(space: AddressSpace, kernel: KernelImage, variable: bigin
 /** A PRCB's saved state: special registers, and the CONTEXT right behind them. */
 function stateDoubts(space: AddressSpace, fields: DebuggerFields): [FieldName, string][] {
   const { OffsetPrcbProcStateSpecialReg: special = 0, OffsetPrcbProcStateContext: context = 0 } = fields;
-  const { processorState } = space.image.machine;
-  const isState =
-    special !== 0 &&
-    special % processorState.alignment === 0 &&
-    processorState.specialSizes.includes(context - special);
+  const isState = special !== 0 && space.image.machine.isProcessorState(special, context);
   if (isState) return [];
   const why = `with ${hex(special)} for the special registers and ${hex(context)} for the CONTEXT no PRCB has its saved state`;
   const doubts: [FieldName, string][] = [['OffsetPrcbProcStateSpecialReg', why]];

@@ -17,7 +17,6 @@ import {
   PE32PLUS,
   PeHeader,
   RSDS,
-  RuntimeFunction,
   SectionHeader,
 } from '../formats/pe.ts';
 import type { FunctionEntry } from '../machines/unwinding.ts';
@@ -259,17 +258,20 @@ const MAX_FUNCTIONS = 0x4_0000;
 export function functionEntry(space: AddressSpace, image: PeImage, rva: number): FunctionEntry | 'missing' | undefined {
   const directory = image.directories[DIRECTORY_EXCEPTION];
   if (!directory) return undefined;
-  const count = Math.min(Math.floor(directory.size / RuntimeFunction.size), MAX_FUNCTIONS);
+  const table = space.image.machine.functionTable;
+  const count = Math.min(Math.floor(directory.size / table.entrySize), MAX_FUNCTIONS);
   let found: FunctionEntry | 'missing' | undefined;
   findIndex(count, (i) => {
-    const bytes = readRva(space, image, directory.rva + i * RuntimeFunction.size, RuntimeFunction.size);
+    const bytes = readRva(space, image, directory.rva + i * table.entrySize, table.entrySize);
     if (!bytes) {
       found = 'missing';
       return undefined;
     }
-    const { BeginAddress: begin, EndAddress: end, UnwindInfo: unwindInfo } = RuntimeFunction.read(bytes);
+    const { begin, end, unwindInfo } = table.read(bytes, (at, length) => readRva(space, image, at, length));
     if (rva < begin) return -1;
-    if (rva >= end) return 1;
+    // The last one that begins before: it may be the function, or end before.
+    found = end === undefined ? 'missing' : undefined;
+    if (end === undefined || rva >= end) return 1;
     found = { begin, end, unwindInfo };
     return 0;
   });

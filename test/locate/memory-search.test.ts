@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { everyPage, MemorySearch, searchMemory } from '../../src/locate/memory-search.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
-import { instantiate } from '../../src/machines/x64/wasm.ts';
+import { instantiate } from '../../src/machines/wasm.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { imageOf } from '../support/images.ts';
 

@@ -4,7 +4,8 @@ import { DUMP_HEADER_FORM_64 } from '../../formats/dump-header.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
-import type { Machine } from '../machine.ts';
+import type { MachineOf } from '../machine.ts';
+import { createPageScan } from '../page-scan.ts';
 import { rootIn } from '../paging-mode.ts';
 import {
   areContextFlags,
@@ -19,13 +20,19 @@ import {
 } from './context.ts';
 import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR, runsKpcr } from './kpcr.ts';
 import { MIGRATION } from './migration.ts';
-import { pageClues } from './page-clues.ts';
-import { createPageScan } from './page-scan.ts';
+import { pageClues, SCAN_PATTERNS } from './page-clues.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
 import { Prstatus, parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
-import { has5Levels, is64BitCode, isLongModePaging, namedRegisters, privilegeLevel } from './registers.ts';
-import { endsWithCall, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
+import {
+  has5Levels,
+  is64BitCode,
+  isLongModePaging,
+  namedRegisters,
+  privilegeLevel,
+  type X64Registers,
+} from './registers.ts';
+import { endsWithCall, FUNCTION_TABLE, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
@@ -36,7 +43,7 @@ const EXCEPTION_VECTORS = 32;
 const GATE_SIZE = 16;
 
 /** 64-bit x86. */
-export const X64: Machine = {
+export const X64: MachineOf<X64Registers> = {
   name: 'x64',
   title: '64-bit x86',
   elfMachine: 62,
@@ -106,7 +113,7 @@ export const X64: Machine = {
   },
 
   pageClues,
-  createPageScan,
+  createPageScan: (bytes) => createPageScan(bytes, SCAN_PATTERNS),
 
   isUserMode: (r) => privilegeLevel(r) === 3,
   runsNativeCode: is64BitCode,
@@ -125,9 +132,10 @@ export const X64: Machine = {
   encodeUnknownContext,
   specialRegistersSize: SpecialRegisters.size,
   // KPROCESSOR_STATE grew with 17134, where Xcr0 and MsrFsBase came.
-  processorState: { specialSizes: [0xe0, 0xf0], alignment: 0x40 },
+  isProcessorState: (special, context) => special % 0x40 === 0 && [0xe0, 0xf0].includes(context - special),
   patchSpecialRegisters,
 
+  functionTable: FUNCTION_TABLE,
   frameState,
   unwind,
   functionBegin,

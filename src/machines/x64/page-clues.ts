@@ -1,11 +1,13 @@
 /** What a page of physical memory shows of Windows on x64, for the search of dumps without useful CPU states. */
 import { isKernelAddress } from '../../core/bits.ts';
 import { MIB, PAGE_SIZE, pa, va } from '../../core/units.ts';
+import { type ScanPatterns, STRIDE } from '../page-scan.ts';
 import type { PageClue } from '../page-search.ts';
+import { op } from '../wasm.ts';
 import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
 
 /** Windows puts the start block of its other processors into the first MiB. */
-export const LOW_MEMORY = MIB;
+const LOW_MEMORY = MIB;
 
 /** Of a page-table entry: present, writable, not large. */
 const TABLE_ENTRY = 0x3;
@@ -39,7 +41,25 @@ const CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
 const IDT_BASE = Kpcr.offsetOf('IdtBase');
 
 /** Most KPCRs begin a page; Windows 7's for the boot processor is a variable of the kernel, in whole cache lines. */
-export const KPCR_ALIGNMENT = 64;
+const KPCR_ALIGNMENT = STRIDE;
+
+/** Pages are at the same addresses here and in the guest, modulo a page. Of both words, the lower halves are compared. */
+const isKpcr = (from: number): readonly number[] => [
+  ...[...op.get(from), ...op.i32Load(CURRENT_PRCB)],
+  ...[...op.get(from), ...op.i32Load(SELF), ...op.i32(PRCB_IN_KPCR), ...op.i32Add, ...op.i32Eq],
+  ...[...op.get(from), ...op.i32Load(SELF), ...op.get(from), ...op.i32Sub],
+  ...[...op.i32(PAGE_SIZE - 1), ...op.i32And, ...op.i32Eqz, ...op.i32And],
+];
+
+/** What the first look at pages goes by. */
+export const SCAN_PATTERNS: ScanPatterns = {
+  // Present, writable, not large; the address of up to 52 bits.
+  selfMap: { mask: 0x000f_ffff_ffff_f083n, bits: 0x3n },
+  kpcr: isKpcr,
+  kpcrAt: 'stride',
+  // The start block is known by more than this looks for.
+  everyPageBelow: LOW_MEMORY,
+};
 
 /** Self is the KPCR's address, and CurrentPrcb that of the PRCB in it. */
 function kpcrIn(words: Uint32Array, page: number): PageClue | undefined {

@@ -4,7 +4,7 @@
  */
 import { RuntimeFunction } from '../../formats/pe.ts';
 import type { ReadVirtual } from '../machine.ts';
-import type { CodeImage, FrameState, FunctionEntry, UnwindStep } from '../unwinding.ts';
+import type { CodeImage, FrameState, FunctionEntry, FunctionTable, UnwindStep } from '../unwinding.ts';
 import { Context } from './context.ts';
 import {
   MachineFrame,
@@ -396,6 +396,9 @@ function entryOf(bytes: Buffer, at: number): FunctionEntry {
   const { BeginAddress: begin, EndAddress: end, UnwindInfo: unwindInfo } = RuntimeFunction.read(bytes, at);
   return { begin, end, unwindInfo };
 }
+
+/** Its entries are RUNTIME_FUNCTIONs. */
+export const FUNCTION_TABLE: FunctionTable = { entrySize: RuntimeFunction.size, read: (entry) => entryOf(entry, 0) };
 
 function parseOperations(slots: Buffer, rva: number): Operation[] {
   const operations: Operation[] = [];

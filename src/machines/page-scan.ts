@@ -4,27 +4,29 @@
  * then look at the few that are left. What this leaves out has none (tested against both).
  */
 
-import { KDBG_TAG } from '../../formats/win-kernel.ts';
-import type { PageScan } from '../page-search.ts';
-import { Kpcr, PRCB_IN_KPCR } from './kpcr.ts';
-import { KPCR_ALIGNMENT, LOW_MEMORY } from './page-clues.ts';
+import { KDBG_TAG } from '../formats/win-kernel.ts';
+import type { PageScan } from './page-search.ts';
 import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
 
 const PAGE = 4096;
 
-/** Bytes that one round of a loop takes: a KPCR begins at a multiple of them. */
-const STRIDE = KPCR_ALIGNMENT;
+/** Bytes that one round of a loop takes. */
+export const STRIDE = 64;
 
-/** Present, writable, not large; the address of up to 52 bits. */
-const SELF_MAP_MASK = 0x000f_ffff_ffff_f083n;
-const SELF_MAP_BITS = 0x3n;
+/** What of a machine's clues can be seen at a glance: all pages that have one, and few others. */
+export interface ScanPatterns {
+  /** An entry of the upper half of a root, masked, is the root's address with these bits. */
+  selfMap: { mask: bigint; bits: bigint };
+  /** WebAssembly that leaves whether a KPCR begins at `from`, a local with an address. */
+  kpcr: (from: number) => readonly number[];
+  /** Where KPCRs begin: at pages, or at any multiple of `STRIDE`. */
+  kpcrAt: 'page' | 'stride';
+  /** Pages below are all looked at: they can have clues that this does not look for. */
+  everyPageBelow: number;
+}
 
 /** A tag is the lower half of an aligned word. */
 const TAG_MASK = 0xffff_ffffn;
-
-/** Of both, the lower halves are compared. */
-const KPCR_SELF = Kpcr.offsetOf('Self');
-const KPCR_CURRENT_PRCB = Kpcr.offsetOf('CurrentPrcb');
 
 const [BASE, END, TAG_END, EXPECTED, OUT] = [0, 1, 2, 3, 4];
 const [AT, WORD, FOUND, WANTED, COUNT, KPCR] = [5, 6, 7, 8, 9, 10];
@@ -46,15 +48,6 @@ const compare = (mask: bigint, wanted: readonly number[]) =>
     ...set(FOUND),
   ]).flat();
 
-/** kpcr |= whether a KPCR's words at `WORD` say so; its page's address is `WORD`'s here and in the guest. */
-const compareKpcr = [
-  ...get(KPCR),
-  ...[...get(WORD), ...op.i32Load(KPCR_CURRENT_PRCB)],
-  ...[...get(WORD), ...op.i32Load(KPCR_SELF), ...op.i32(PRCB_IN_KPCR), ...op.i32Add, ...op.i32Eq],
-  ...[...get(WORD), ...op.i32Load(KPCR_SELF), ...get(WORD), ...op.i32Sub],
-  ...[...op.i32(PAGE - 1), ...op.i32And, ...op.i32Eqz, ...op.i32And, ...op.i32Or, ...set(KPCR)],
-];
-
 /** Through the rest of the page from `WORD` on. */
 const throughPage = (mask: bigint, wanted: readonly number[], more: readonly number[] = []) =>
   op.repeatWhile(compare(mask, wanted), [...more], advance(WORD, STRIDE), [
@@ -65,18 +58,23 @@ const throughPage = (mask: bigint, wanted: readonly number[], more: readonly num
     ...op.i32LessUnsigned,
   ]);
 
-const CODE = [
+const code = ({ selfMap, kpcr, kpcrAt }: ScanPatterns) => [
   ...get(BASE),
   ...set(AT),
   ...op.repeatWhile(
     [...op.v128Pair(0n), ...set(FOUND), ...op.i32(0), ...set(KPCR), ...get(AT), ...set(WORD)],
-    throughPage(TAG_MASK, op.v128Pair(BigInt(KDBG_TAG)), compareKpcr),
+    kpcrAt === 'page' ? [...kpcr(AT), ...set(KPCR)] : [],
+    throughPage(
+      TAG_MASK,
+      op.v128Pair(BigInt(KDBG_TAG)),
+      kpcrAt === 'page' ? [] : [...get(KPCR), ...kpcr(WORD), ...op.i32Or, ...set(KPCR)],
+    ),
     [...get(AT), ...get(END), ...op.i32LessUnsigned],
     op.when(
       // The kernel's half of a table.
       [...get(AT), ...op.i32(PAGE / 2), ...op.i32Add, ...set(WORD)],
       [...get(EXPECTED), ...op.i64x2Splat, ...set(WANTED)],
-      throughPage(SELF_MAP_MASK, get(WANTED)),
+      throughPage(selfMap.mask, get(WANTED)),
       get(KPCR),
       op.when([...op.v128Pair(-1n & 0xffff_ffff_ffff_ffffn), ...set(FOUND)]),
     ),
@@ -95,8 +93,13 @@ const CODE = [
 
 const WASM_PAGE = 65_536;
 
-/** @param bytes that each of two buffers holds; undefined where WebAssembly has no SIMD */
-export function createPageScan(bytes: number): PageScan | undefined {
+/**
+ * See `Machine.createPageScan`.
+ *
+ * @param bytes that each of two buffers holds
+ * @returns undefined where WebAssembly has no SIMD
+ */
+export function createPageScan(bytes: number, patterns: ScanPatterns): PageScan | undefined {
   const perBuffer = Math.ceil(bytes / WASM_PAGE);
   const listPages = Math.ceil(((bytes / PAGE) * 4) / WASM_PAGE);
   const signature = {
@@ -104,7 +107,7 @@ export function createPageScan(bytes: number): PageScan | undefined {
     results: [I32],
     locals: [I32, I32, V128, V128, I32, I32],
   };
-  const instance = instantiate(wasmModule(signature, listPages + 2 * perBuffer, CODE));
+  const instance = instantiate(wasmModule(signature, listPages + 2 * perBuffer, code(patterns)));
   if (!instance) return undefined;
   const { memory: buffer } = instance;
   const run = instance.run as (base: number, end: number, tagEnd: number, expected: bigint, out: number) => number;
@@ -114,10 +117,9 @@ export function createPageScan(bytes: number): PageScan | undefined {
   return {
     buffers: [0, 1].map((which) => Buffer.from(buffer, start(which), bytes)) as [Buffer, Buffer],
     scan: (which, length, extended, physical) => {
-      // The start block is known by more than this looks for.
-      if (physical < LOW_MEMORY) return everyPage.subarray(0, extended / PAGE);
+      if (physical < patterns.everyPageBelow) return everyPage.subarray(0, extended / PAGE);
       const base = start(which);
-      return list.subarray(0, run(base, base + length, base + extended, BigInt(physical) | SELF_MAP_BITS, 0));
+      return list.subarray(0, run(base, base + length, base + extended, BigInt(physical) | patterns.selfMap.bits, 0));
     },
   };
 }

@@ -38,6 +38,7 @@ export const op = {
   i32: (value: number) => [0x41, ...signed(BigInt(value))],
   i64: (value: bigint) => [0x42, ...signed(value)],
   i32Load: (offset: number) => [0x28, 2, ...unsigned(offset)],
+  i64Load: (offset: number) => [0x29, 3, ...unsigned(offset)],
   i32Store: (offset: number) => [0x36, 2, ...unsigned(offset)],
   i32Add: [0x6a],
   i32Sub: [0x6b],
@@ -46,6 +47,7 @@ export const op = {
   i32Eq: [0x46],
   i32Eqz: [0x45],
   i32LessUnsigned: [0x49],
+  i64Equal: [0x51],
   i64Add: [0x7c],
   v128Load: (offset: number) => simd(0x00, 4, ...unsigned(offset)),
   /** The same 64 bits twice. */
