@@ -36,6 +36,10 @@ export const isKernelAddress = (address: bigint): boolean => address >> 63n === 
 export const pointerAt = (bytes: Buffer, at: number, size: 4 | 8): bigint =>
   size === 8 ? bytes.readBigUInt64LE(at) : BigInt.asUintN(64, BigInt(bytes.readInt32LE(at)));
 
+/** A 64-bit field that holds a pointer of the guest: 32-bit ones come sign-extended or not, and leave sign-extended. */
+export const widened = (value: bigint, size: 4 | 8): bigint =>
+  size === 8 ? value : BigInt.asUintN(64, BigInt.asIntN(32, value));
+
 const alignDown = (value: number, alignment: number): number => value - (value % alignment);
 
 /** The next multiple of `alignment`, or `value` if it is one. */

@@ -43,6 +43,22 @@ export const u64 = (offset: number): Field<bigint> => ({
   write: (b, at, v) => void b.writeBigUInt64LE(BigInt.asUintN(64, v), at),
 });
 
+/** A 32-bit little-endian address, sign-extended. Writing takes its lower half. */
+export const address32 = (offset: number): Field<bigint> => ({
+  offset,
+  size: 4,
+  read: (b, at) => BigInt.asUintN(64, BigInt(b.readInt32LE(at))),
+  write: (b, at, v) => void b.writeUInt32LE(Number(BigInt.asUintN(32, v)), at),
+});
+
+/** An unsigned 32-bit little-endian word as a bigint, where wider forms of its structure have 64 bits. */
+export const u32n = (offset: number): Field<bigint> => ({
+  offset,
+  size: 4,
+  read: (b, at) => BigInt(b.readUInt32LE(at)),
+  write: (b, at, v) => void b.writeUInt32LE(Number(v), at),
+});
+
 /** Raw bytes. Shorter values are zero-padded on writing. */
 export const raw = (offset: number, size: number): Field<Buffer> => ({
   offset,

@@ -3,7 +3,7 @@
  * dump headers as kdmp-parser, Volatility 3 and QEMU have them; the fields that `.dumpdebug` prints
  * were compared with the debugger's own reading (docs/debugger.md).
  */
-import { nested, raw, struct, u8, u32, u64, u64s } from '../core/struct.ts';
+import { nested, raw, struct, u8, u32, u32n, u64, u64s } from '../core/struct.ts';
 
 /** Signature and ValidDump of a 64-bit dump. */
 export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
@@ -81,6 +81,13 @@ export const PhysicalMemoryRun64 = struct({
   name: 'PHYSICAL_MEMORY_RUN64',
   size: 16,
   fields: { BasePage: u64(0), PageCount: u64(8) },
+});
+
+/** PHYSICAL_MEMORY_RUN32 */
+export const PhysicalMemoryRun32 = struct({
+  name: 'PHYSICAL_MEMORY_RUN32',
+  size: 8,
+  fields: { BasePage: u32n(0), PageCount: u32n(4) },
 });
 
 /** DUMP_HEADER64: the first two pages of a 64-bit crash dump (types in public symbols; checked in the debugger). */

@@ -3,8 +3,10 @@
  * the types in public symbols; the offsets inside PRCB and KPCR that differ between builds come from
  * the KDBG, never from a table of builds.
  */
-import { nested, raw, struct, u8, u16, u32, u64 } from '../core/struct.ts';
+import { widened } from '../core/bits.ts';
+import { address32, nested, raw, type StructOf, struct, u8, u16, u32, u32n, u64 } from '../core/struct.ts';
 import { va } from '../core/units.ts';
+import { PhysicalMemoryRun32, PhysicalMemoryRun64 } from './win-dump.ts';
 
 /** KSYSTEM_TIME: a 64-bit time, consistent when High1Time == High2Time. */
 export const SystemTimeField = struct({
@@ -108,6 +110,23 @@ export const DebuggerData = struct({
   },
 });
 
+/** The fields of a block; those beyond its size are absent. */
+export type DebuggerFields = Partial<StructOf<typeof DebuggerData>>;
+
+/** A structure of 64-bit fields, which 32-bit systems have as well: its pointers as wide as the guest's. */
+function withPointers<V extends object>(values: V, pointerSize: 4 | 8): V {
+  if (pointerSize === 8) return values;
+  const entries = Object.entries(values).map(([name, value]) => [
+    name,
+    typeof value === 'bigint' ? widened(value, pointerSize) : value,
+  ]);
+  return Object.fromEntries(entries) as V;
+}
+
+/** The fields within the first `available` bytes of a decoded block. */
+export const readDebuggerData = (block: Buffer, available: number, pointerSize: 4 | 8): DebuggerFields =>
+  withPointers(DebuggerData.readPartial(block, available), pointerSize);
+
 /** DBGKD_GET_VERSION64 (windbgkd.h): what KdVersionBlock holds. */
 export const KdVersion = struct({
   name: 'DBGKD_GET_VERSION64',
@@ -127,6 +146,10 @@ export const KdVersion = struct({
   },
 });
 
+/** @param bytes at least `KdVersion.size` */
+export const readKdVersion = (bytes: Buffer, pointerSize: 4 | 8): StructOf<typeof KdVersion> =>
+  withPointers(KdVersion.read(bytes), pointerSize);
+
 /** UNICODE_STRING of a 64-bit system: lengths in bytes. */
 export const UnicodeString64 = struct({
   name: 'UNICODE_STRING',
@@ -135,7 +158,7 @@ export const UnicodeString64 = struct({
 });
 
 /** KLDR_DATA_TABLE_ENTRY of a 64-bit system: an entry of PsLoadedModuleList. */
-export const LoaderEntry64 = struct({
+const LoaderEntry64 = struct({
   name: 'KLDR_DATA_TABLE_ENTRY',
   size: 0xa0,
   fields: {
@@ -152,8 +175,33 @@ export const LoaderEntry64 = struct({
   },
 });
 
+/** UNICODE_STRING of a 32-bit system. */
+const UnicodeString32 = struct({
+  name: 'UNICODE_STRING',
+  size: 8,
+  fields: { Length: u16(0), MaximumLength: u16(2), Buffer: address32(4) },
+});
+
+/** KLDR_DATA_TABLE_ENTRY of a 32-bit system. */
+const LoaderEntry32 = struct({
+  name: 'KLDR_DATA_TABLE_ENTRY',
+  size: 0x5c,
+  fields: {
+    Flink: address32(0),
+    Blink: address32(4),
+    DllBase: address32(0x18),
+    EntryPoint: address32(0x1c),
+    SizeOfImage: u32(0x20),
+    FullDllName: nested(0x24, UnicodeString32),
+    BaseDllName: nested(0x2c, UnicodeString32),
+    Flags: u32(0x34),
+    CheckSum: u32(0x40),
+    TimeDateStamp: u32(0x58),
+  },
+});
+
 /** UNLOADED_DRIVERS of a 64-bit system: an entry of MmUnloadedDrivers (types in public symbols). */
-export const UnloadedDriver64 = struct({
+const UnloadedDriver64 = struct({
   name: 'UNLOADED_DRIVERS',
   size: 0x28,
   fields: {
@@ -165,27 +213,76 @@ export const UnloadedDriver64 = struct({
   },
 });
 
+/** UNLOADED_DRIVERS of a 32-bit system. */
+const UnloadedDriver32 = struct({
+  name: 'UNLOADED_DRIVERS',
+  size: 0x18,
+  fields: {
+    Name: nested(0, UnicodeString32),
+    StartAddress: address32(8),
+    EndAddress: address32(0xc),
+    CurrentTime: u64(0x10),
+  },
+});
+
 /** MI_UNLOADED_DRIVERS: a ring; MmLastUnloadedDriver is the index of the entry that is used next, or this. */
 export const MAX_UNLOADED_DRIVERS = 50;
 
-/** Head of PHYSICAL_MEMORY_DESCRIPTOR of a 64-bit system; runs of {BasePage, PageCount} follow. */
-export const PhysicalMemoryDescriptor64 = struct({
+/** Head of PHYSICAL_MEMORY_DESCRIPTOR of a 64-bit system; runs follow. */
+const PhysicalMemoryDescriptor64 = struct({
   name: 'PHYSICAL_MEMORY_DESCRIPTOR',
   size: 0x10,
   fields: { NumberOfRuns: u32(0), NumberOfPages: u64(8) },
 });
 
+/** The same of a 32-bit system. */
+const PhysicalMemoryDescriptor32 = struct({
+  name: 'PHYSICAL_MEMORY_DESCRIPTOR',
+  size: 8,
+  fields: { NumberOfRuns: u32(0), NumberOfPages: u32n(4) },
+});
+
 /** KiProcessorBlock's length on the largest x64 systems; far more than QEMU's 4096 CPUs never run. */
 export const MAX_PROCESSORS = 4096;
 
-/** The thread's and process's blocks of a 64-bit process (winternl.h, public symbols), up to the list of its modules. */
-export const TEB_PEB = 0x60;
+/** The kernel's structures that differ by the width of a pointer alone, and the way from a thread to its modules. */
+export interface KernelStructures {
+  readonly loaderEntry: typeof LoaderEntry64;
+  readonly unloadedDriver: typeof UnloadedDriver64;
+  readonly physicalMemoryDescriptor: typeof PhysicalMemoryDescriptor64;
+  readonly physicalMemoryRun: typeof PhysicalMemoryRun64;
+  /** TEB.ProcessEnvironmentBlock (winternl.h, public symbols). */
+  readonly tebPeb: number;
+  /** PEB.Ldr: PEB_LDR_DATA's address. */
+  readonly pebLdr: number;
+  /** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */
+  readonly loadOrderList: number;
+}
 
-/** PEB.Ldr of a 64-bit process: PEB_LDR_DATA's address. */
-export const PEB_LDR = 0x18;
+const STRUCTURES: Readonly<Record<4 | 8, KernelStructures>> = {
+  8: {
+    loaderEntry: LoaderEntry64,
+    unloadedDriver: UnloadedDriver64,
+    physicalMemoryDescriptor: PhysicalMemoryDescriptor64,
+    physicalMemoryRun: PhysicalMemoryRun64,
+    tebPeb: 0x60,
+    pebLdr: 0x18,
+    loadOrderList: 0x10,
+  },
+  4: {
+    loaderEntry: LoaderEntry32,
+    unloadedDriver: UnloadedDriver32,
+    physicalMemoryDescriptor: PhysicalMemoryDescriptor32,
+    physicalMemoryRun: PhysicalMemoryRun32,
+    tebPeb: 0x30,
+    pebLdr: 0xc,
+    loadOrderList: 0xc,
+  },
+};
 
-/** PEB_LDR_DATA.InLoadOrderModuleList: LDR_DATA_TABLE_ENTRYs, which begin like the kernel's. */
-export const LDR_LOAD_ORDER_LIST = 0x10;
+/** Those of a system with pointers of `pointerSize` bytes. */
+export const kernelStructures = ({ pointerSize }: { readonly pointerSize: 4 | 8 }): KernelStructures =>
+  STRUCTURES[pointerSize];
 
 /** MMLISTS: MMPFNENTRY.PageLocation of a page of RAM. */
 export const PageLocation = {

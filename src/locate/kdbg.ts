@@ -9,14 +9,22 @@
  * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
 
-import { bswap32, bswap64, isKernelAddress, rol64 } from '../core/bits.ts';
+import { bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
-import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, KdVersion } from '../formats/win-kernel.ts';
+import {
+  KDBG_MAX_SIZE,
+  KDBG_MIN_SIZE,
+  KDBG_TAG,
+  KdVersion,
+  readDebuggerData,
+  readKdVersion,
+} from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
+import { firstModule } from '../windows/modules.ts';
 import { findProcessors, type Processor } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 
@@ -130,7 +138,12 @@ export interface BaselessCandidate extends KdbgCandidate {
  * `reach` below `address`, which gives all of its bits that do not mix with the size. Slower: it tries every
  * rotation on every word.
  */
-export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number): BaselessCandidate[] {
+export function searchWithoutBase(
+  buffer: Buffer,
+  address: bigint,
+  reach: number,
+  pointerSize: 4 | 8,
+): BaselessCandidate[] {
   const found: BaselessCandidate[] = [];
   const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
   const highs = [...new Set([address, address - BigInt(reach)].map((a) => Number(a >> 32n)))];
@@ -143,7 +156,8 @@ export function searchWithoutBase(buffer: Buffer, address: bigint, reach: number
   };
   for (let i = 2 * TAG_WORD; i + 3 < words.length; i += 2) {
     if (words[i] === KDBG_TAG) {
-      take(i, words[i + 1]!, (BigInt(words[i + 3]!) << 32n) | BigInt(words[i + 2]!), undefined);
+      const kernBase = (BigInt(words[i + 3]!) << 32n) | BigInt(words[i + 2]!);
+      take(i, words[i + 1]!, widened(kernBase, pointerSize), undefined);
       continue;
     }
     const low = (words[i]! ^ words[i + 2]!) >>> 0;
@@ -211,7 +225,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
         continue;
       }
       const block = candidate.rotation === undefined ? bytes : decodeBlock(bytes, kernel.base, candidate.rotation);
-      const fields = DebuggerData.readPartial(block, candidate.size);
+      const fields = readDebuggerData(block, candidate.size, space.image.machine.pointerSize);
       const kdbg = { address: at, size: candidate.size, encoded: candidate.rotation !== undefined, block, fields };
       const verdict = examine(space, kernel, kdbg);
       if (verdict instanceof Reason) evidence.reject(KDBG_STEP, method, verdict.text);
@@ -335,11 +349,11 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
     return because(`KernBase is ${hex64(fields.KernBase ?? 0n)}, not the kernel's ${hex64(kernel.base)}`);
   const reasons = ['KernBase is right'];
   let score = 1;
-  const modules = firstLinkedEntry(space, fields.PsLoadedModuleList);
-  if (modules !== undefined) {
+  const head = fields.PsLoadedModuleList;
+  if (head !== undefined && firstLinkedEntry(space, head) !== undefined) {
     score += 2;
     reasons.push('PsLoadedModuleList links back');
-    if (space.readU64(modules + 0x30n) === kernel.base) {
+    if (firstModule(space, head)?.base === kernel.base) {
       score += 2;
       reasons.push('its first module is the kernel');
     }
@@ -372,24 +386,25 @@ function* debuggerLists(space: AddressSpace, kernel: KernelImage, processors: re
   for (const { kpcr } of processors) {
     const address = space.readPointer(kpcr + BigInt(space.image.machine.kpcr.kdVersionBlock));
     const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, KdVersion.size) : undefined;
-    const version = bytes && KdVersion.read(bytes);
+    const version = bytes && readKdVersion(bytes, space.image.machine.pointerSize);
     if (version?.KernBase === kernel.base) yield version.DebuggerDataList;
   }
 }
 
 /** Whether a list entry's links, one at least, are `address`. */
 function leadsTo(space: AddressSpace, entry: bigint | undefined, address: bigint): boolean {
-  const links = entry !== undefined && isKernelAddress(entry) ? space.read(entry, 16) : undefined;
-  return links?.readBigUInt64LE(0) === address || links?.readBigUInt64LE(8) === address;
+  if (entry === undefined || !isKernelAddress(entry)) return false;
+  const { pointerSize } = space.image.machine;
+  return [0, pointerSize].some((at) => space.readPointer(entry + BigInt(at)) === address);
 }
 
 /** The first entry of a list whose head and neighbours link to each other. */
 function firstLinkedEntry(space: AddressSpace, head: bigint | undefined): bigint | undefined {
   if (head === undefined || !isKernelAddress(head)) return undefined;
-  const links = space.read(head, 16);
-  if (!links) return undefined;
-  const [flink, blink] = [links.readBigUInt64LE(0), links.readBigUInt64LE(8)];
+  const back = BigInt(space.image.machine.pointerSize);
+  const [flink, blink] = [space.readPointer(head), space.readPointer(head + back)];
+  if (flink === undefined || blink === undefined) return undefined;
   if (flink === head || !isKernelAddress(flink) || !isKernelAddress(blink)) return undefined;
-  if (space.readU64(flink + 8n) !== head || space.readU64(blink) !== head) return undefined;
+  if (space.readPointer(flink + back) !== head || space.readPointer(blink) !== head) return undefined;
   return flink;
 }

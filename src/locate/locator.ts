@@ -204,7 +204,7 @@ function findPhysicalMemory(
   if (!(block instanceof Reason) || !note) return block;
   const pages = [space.image.machine.sharedUserData, kernel.base, kdbg.address, ...processors.map(({ prcb }) => prcb)];
   const used = [space.root, ...pages.flatMap((address) => space.translate(address) ?? [])];
-  const noted = notedRam(note, { used, total: shared.physicalPages });
+  const noted = notedRam(note, { form: space.image.machine.dumpHeader, used, total: shared.physicalPages });
   evidence.reject('physical memory', 'MmPhysicalMemoryBlock', block.text);
   if (noted instanceof Reason) return because(`${block}; ${NOTE_STEP}: ${noted}`);
   evidence.accept('physical memory', NOTE_STEP, `${noted.length} runs`);

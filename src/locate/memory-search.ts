@@ -2,7 +2,7 @@
  * One pass over all physical memory, for dumps whose CPU states are missing or useless. It collects what
  * looks like Windows: page-table roots, KPCRs, plain KDBGs. Nothing that it finds is believed yet.
  */
-import { isKernelAddress } from '../core/bits.ts';
+import { isKernelAddress, widened } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
 import type { KpcrClue, PageScan, RootClue } from '../machines/page-search.ts';
@@ -106,7 +106,7 @@ export class MemorySearch {
       for (const hit of tag.all(buffer.subarray(page, page + PAGE_SIZE))) {
         const begin = page + hit - TAG_OFFSET;
         if (begin >= length) break;
-        const kernBase = taggedKernel(buffer, begin);
+        const kernBase = taggedKernel(buffer, begin, this.#image.machine.pointerSize);
         if (kernBase !== undefined) add(this.#result.kdbgs, { physical: pa(start + begin), kernBase });
       }
     }
@@ -159,10 +159,10 @@ export function everyPage(): PageScan {
 }
 
 /** The kernel base of the block at `at`, if it can be a KDBG. */
-function taggedKernel(block: Buffer, at: number): bigint | undefined {
+function taggedKernel(block: Buffer, at: number, pointerSize: 4 | 8): bigint | undefined {
   if (at < 0 || at % 8 !== 0 || at + 0x20 > block.length) return undefined;
   const size = block.readUInt32LE(at + 0x14);
-  const kernBase = block.readBigUInt64LE(at + 0x18);
+  const kernBase = widened(block.readBigUInt64LE(at + 0x18), pointerSize);
   if (size < KDBG_MIN_SIZE || size > KDBG_MAX_SIZE || size % 8 !== 0) return undefined;
   return isKernelAddress(kernBase) && kernBase % BigInt(PAGE_SIZE) === 0n ? kernBase : undefined;
 }

@@ -3,7 +3,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
-import { DebuggerData } from '../formats/win-kernel.ts';
+import { readDebuggerData } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
@@ -58,15 +58,21 @@ export function recoverKernel(
 function kernelNear(space: AddressSpace, handler: bigint): KernelImage | undefined {
   let found: KernelImage | undefined;
   let tries = 0;
+  const { pointerSize } = space.image.machine;
   const from = handler - (handler % BigInt(PAGE_SIZE)) - BigInt(MAX_KERNEL_SIZE);
   forEachPresentChunk(space, { base: from, size: 2 * MAX_KERNEL_SIZE }, (buffer, address) => {
     if (found) return;
-    for (const { offset, size, rotation, kernBase } of searchWithoutBase(buffer, handler, MAX_KERNEL_SIZE)) {
+    for (const { offset, size, rotation, kernBase } of searchWithoutBase(
+      buffer,
+      handler,
+      MAX_KERNEL_SIZE,
+      pointerSize,
+    )) {
       if (++tries > MAX_TRIES) return;
       const bytes = space.read(address + BigInt(offset), size);
       if (!bytes) continue;
       const block = rotation === undefined ? bytes : decodeBlock(bytes, kernBase, rotation);
-      const head = DebuggerData.readPartial(block, size).PsLoadedModuleList;
+      const head = readDebuggerData(block, size, pointerSize).PsLoadedModuleList;
       if (head === undefined || !isKernelAddress(head)) continue;
       const first = firstModule(space, head);
       if (first?.base !== kernBase || handler >= kernBase + BigInt(first.size)) continue;

@@ -144,10 +144,11 @@ function* rootsInKpcr(
   const method = `KPCR of CPU ${cpu.index} at ${hex64(kpcr)}`;
   const { machine } = space.image;
   const tried = new Set<number>([space.root]);
-  const offsets = [...KNOWN_OFFSETS, ...Array.from({ length: KPCR_REACH / 8 }, (_, i) => 8 * i)];
+  const { pointerSize } = machine;
+  const offsets = [...KNOWN_OFFSETS, ...Array.from({ length: KPCR_REACH / pointerSize }, (_, i) => pointerSize * i)];
   let mapping = 0;
   for (const offset of offsets) {
-    const value = space.readU64(kpcr + BigInt(offset));
+    const value = space.readPointer(kpcr + BigInt(offset));
     if (value === undefined || (value & space.mode.root.reserved) !== 0n) continue;
     const root = rootIn(space.mode, value);
     if (root === 0 || tried.has(root)) continue;

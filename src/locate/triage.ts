@@ -4,7 +4,8 @@ import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, va } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import { LIVE_SYSTEM_DUMP } from '../formats/win-dump.ts';
-import { DebuggerData, KDBG_TAG } from '../formats/win-kernel.ts';
+import { KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
+import type { Machine } from '../machines/machine.ts';
 import type { BlockSpace } from '../memory/block-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { TriageContents } from '../memory/triage-contents.ts';
@@ -27,7 +28,7 @@ export function locateInTriage(image: MemoryImage, contents: TriageContents, hea
   const evidence = new Evidence();
   const { diagnostics } = image;
   const space = triageSpace(image, contents, header.DirectoryTableBase);
-  const kdbg = kdbgOf(contents, header);
+  const kdbg = kdbgOf(contents, header, image.machine);
   if (kdbg instanceof Reason) {
     evidence.reject(KDBG_STEP, "the dump's debugger data", kdbg.text);
     throw failure(image, evidence, KDBG_STEP, {
@@ -88,8 +89,12 @@ export function locateInTriage(image: MemoryImage, contents: TriageContents, hea
   };
 }
 
-function kdbgOf({ kdbg: block }: TriageContents, { KdDebuggerDataBlock: address }: DumpHeader): Kdbg | Reason {
-  const fields = DebuggerData.readPartial(block, block.length);
+function kdbgOf(
+  { kdbg: block }: TriageContents,
+  { KdDebuggerDataBlock: address }: DumpHeader,
+  { pointerSize }: Machine,
+): Kdbg | Reason {
+  const fields = readDebuggerData(block, block.length, pointerSize);
   if (fields.OwnerTag !== KDBG_TAG) return because('its tag is not KDBG');
   if (!isKernelAddress(address))
     return because(`the header has it at ${hex64(address)}, which is not a kernel address`);
@@ -102,7 +107,7 @@ function kdbgOf({ kdbg: block }: TriageContents, { KdDebuggerDataBlock: address 
     size,
     encoded: false,
     block: block.subarray(0, size),
-    fields: DebuggerData.readPartial(block, size),
+    fields: readDebuggerData(block, size, pointerSize),
   };
 }
 

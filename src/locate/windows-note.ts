@@ -7,9 +7,9 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, PHYSICAL_ADDRESS_LIMIT, pa, type VirtualAddress, va } from '../core/units.ts';
-import type { DumpHeader } from '../formats/dump-header.ts';
-import { DUMP_SIGNATURE, MAX_HEADER_RUNS } from '../formats/win-dump.ts';
-import { DebuggerData, KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
+import { DUMP_SIGNATURE } from '../formats/win-dump.ts';
+import { KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
 import { rootIn } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -67,15 +67,16 @@ export function notedKdbg(space: AddressSpace, note: WindowsNote | undefined): K
 
 /** The decoded KDBG at an address, of which nothing but its head is checked. */
 export function plainBlockAt(space: AddressSpace, address: VirtualAddress): Kdbg | Reason {
+  const { pointerSize } = space.image.machine;
   const head = space.read(address, KDBG_MIN_SIZE);
   if (!head) return because(`what should be a KDBG at ${hex64(address)} is not present`);
-  const { OwnerTag, Size } = DebuggerData.readPartial(head, KDBG_MIN_SIZE);
+  const { OwnerTag, Size } = readDebuggerData(head, KDBG_MIN_SIZE, pointerSize);
   if (OwnerTag !== KDBG_TAG || Size === undefined || Size < KDBG_MIN_SIZE || Size > KDBG_MAX_SIZE || Size % 8 !== 0) {
     return because(`no KDBG is at ${hex64(address)}, where one should be`);
   }
   const block = space.read(address, Size);
   if (!block) return because(`the KDBG at ${hex64(address)} is not present as a whole`);
-  return { address, size: Size, encoded: false, block, fields: DebuggerData.readPartial(block, Size) };
+  return { address, size: Size, encoded: false, block, fields: readDebuggerData(block, Size, pointerSize) };
 }
 
 /** Where that copy says that the kernel begins. */
@@ -88,17 +89,19 @@ export function* addressesFromNote(space: AddressSpace, note: WindowsNote | unde
 /**
  * What Windows counted as RAM when the driver started, or the reason why it can't be had or believed.
  *
+ * @param form of the header
  * @param used physical addresses that Windows uses as RAM
  * @param total pages of RAM by SharedUserData; 0 where it does not say
  */
 export function notedRam(
   note: WindowsNote | undefined,
-  { used, total }: { used: readonly number[]; total: number },
+  { form, used, total }: { form: DumpHeaderForm; used: readonly number[]; total: number },
 ): RamRange[] | Reason {
   if (!note) return because(`there is no ${NOTE_STEP} of Windows`);
-  if (note.NumberOfRuns === 0 || note.NumberOfRuns > MAX_HEADER_RUNS)
+  if (note.NumberOfRuns === 0 || note.NumberOfRuns > form.maxRuns)
     return because(`it claims ${note.NumberOfRuns} runs`);
-  const ranges = ramRanges(note.Runs, note.NumberOfRuns, note.NumberOfPages, 'its header');
+  const runs = Array.from({ length: note.NumberOfRuns }, (_, i) => form.runAt(note, i));
+  const ranges = ramRanges(runs, note.NumberOfPages, 'its header');
   if (ranges instanceof Reason) return ranges;
   const outside = used.find((at) => !ranges.some(({ start, size }) => at >= start && at < start + size));
   if (outside !== undefined) return because(`its runs lack physical ${hex(outside)}, which Windows uses`);

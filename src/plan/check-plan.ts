@@ -5,7 +5,7 @@
 import { type Diagnostic, Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, pa } from '../core/units.ts';
-import { DebuggerData, KDBG_MIN_SIZE, KDBG_TAG } from '../formats/win-kernel.ts';
+import { KDBG_MIN_SIZE, KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
 import { rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import { MemoryImage } from '../memory/image.ts';
@@ -125,7 +125,7 @@ function* contradictions(
   if (!mode) return;
   const space = new AddressSpace(image, pa(rootIn(mode, header.DirectoryTableBase)), mode);
   const block = space.read(header.KdDebuggerDataBlock, KDBG_MIN_SIZE);
-  const fields = block && DebuggerData.readPartial(block, KDBG_MIN_SIZE);
+  const fields = block && readDebuggerData(block, KDBG_MIN_SIZE, machine.pointerSize);
   if (!fields) {
     yield `the KDBG at ${hex64(header.KdDebuggerDataBlock)} is not there through the header's root ${hex(header.DirectoryTableBase)}`;
     return;

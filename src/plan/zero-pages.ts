@@ -1,5 +1,5 @@
 /** Pages that hold nothing but zeros. */
-import { isKernelAddress } from '../core/bits.ts';
+import { isKernelAddress, widened } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import { append, type Extent } from '../memory/runs.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -58,7 +58,7 @@ function neededPages({ space, kdbg, processors }: Windows, patches: readonly Pat
   };
   for (const { physical, bytes } of patches) addPhysical(physical, bytes.length);
   for (let at = 0; at + 8 <= kdbg.block.length; at += 8) {
-    const word = kdbg.block.readBigUInt64LE(at);
+    const word = widened(kdbg.block.readBigUInt64LE(at), space.image.machine.pointerSize);
     if (isKernelAddress(word)) addVirtual(word, VARIABLE_BYTES);
   }
   for (const { kpcr } of processors) addVirtual(kpcr, space.image.machine.kpcr.size + (kdbg.fields.SizePrcb ?? 0));

@@ -1,7 +1,7 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
 import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE } from '../core/units.ts';
-import { LoaderEntry64 } from '../formats/win-kernel.ts';
+import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
@@ -48,11 +48,12 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
 /** Kernel structures that a damaged pointer must not lead the writer to. */
 function structures({ space, kdbg, processors, modules }: Surroundings) {
   const { machine } = space.image;
+  const { loaderEntry } = kernelStructures(machine);
   const { KiBugCheckData, KiProcessorBlock, PsLoadedModuleList, PsActiveProcessHead } = kdbg.fields;
   const list = [
     { what: 'the KDBG', from: kdbg.address as bigint, size: kdbg.size },
     { what: 'SharedUserData', from: machine.sharedUserData as bigint, size: PAGE_SIZE },
-    ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: LoaderEntry64.size })),
+    ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: loaderEntry.size })),
     ...processors.flatMap(({ number, cpu }) => {
       const table = cpu?.registers && machine.interruptTable(cpu.registers);
       return table

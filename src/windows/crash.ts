@@ -118,8 +118,9 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
 
 /** The bug check in KiBugCheckData; undefined while the system runs (the code is 0), and where the data cannot be believed. */
 export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | undefined {
+  const { pointerSize } = space.image.machine;
   const address = kdbg.fields.KiBugCheckData;
-  const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 40) : undefined;
+  const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 5 * pointerSize) : undefined;
   if (address === undefined || !bytes) {
     diagnostics.add(
       'loss',
@@ -128,11 +129,11 @@ export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagn
     );
     return undefined;
   }
-  const word = (i: number) => bytes.readBigUInt64LE(8 * i);
-  // Kept as 64 bits, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
+  const word = (i: number) => pointerAt(bytes, pointerSize * i, pointerSize);
+  // Kept as wide as a pointer, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
   const code = bytes.readUInt32LE(0);
   if (code === 0) return undefined;
-  const upper = bytes.readUInt32LE(4);
+  const upper = pointerSize === 8 ? bytes.readUInt32LE(4) : 0;
   const isErased = bytes.every((byte) => byte === 0xff);
   if (isErased || (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000))) {
     diagnostics.add(

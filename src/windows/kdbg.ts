@@ -1,6 +1,7 @@
-import type { StructOf } from '../core/struct.ts';
 import type { VirtualAddress } from '../core/units.ts';
-import type { DebuggerData } from '../formats/win-kernel.ts';
+import type { DebuggerFields } from '../formats/win-kernel.ts';
+
+export type { DebuggerFields } from '../formats/win-kernel.ts';
 
 /** A debugger data block that was found and decoded. */
 export interface Kdbg {
@@ -12,6 +13,3 @@ export interface Kdbg {
   /** Fields within `size`; those beyond it do not exist in this build. */
   fields: DebuggerFields;
 }
-
-/** The fields of a block; those beyond its size are absent. */
-export type DebuggerFields = Partial<StructOf<typeof DebuggerData>>;

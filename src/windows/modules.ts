@@ -2,7 +2,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
-import { LoaderEntry64 } from '../formats/win-kernel.ts';
+import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import { type PeImage, readPeImage } from './pe-image.ts';
 
@@ -33,10 +33,10 @@ export interface ModuleList {
   broken: string | undefined;
 }
 
-/** The links of a list entry: which is followed, and where the other one is that has to lead back. */
+/** The links of a list entry, in pointers: which is followed, and which other one has to lead back. */
 const DIRECTIONS = {
-  forward: { next: 0n, back: 8n },
-  backward: { next: 8n, back: 0n },
+  forward: { next: 0, back: 1 },
+  backward: { next: 1, back: 0 },
 } as const;
 
 /**
@@ -47,12 +47,15 @@ const DIRECTIONS = {
  */
 export function readModules(space: AddressSpace, head: bigint, inRange = isKernelAddress): ModuleList {
   const seen = new Set<bigint>([head]);
+  const { pointerSize } = space.image.machine;
   const walk = (direction: keyof typeof DIRECTIONS): ModuleList => {
-    const { next, back } = DIRECTIONS[direction];
+    const [next, back] = [DIRECTIONS[direction].next, DIRECTIONS[direction].back].map((i) =>
+      BigInt(i * pointerSize),
+    ) as [bigint, bigint];
     const modules: Module[] = [];
     let previous = head;
     for (;;) {
-      const link = space.readU64(previous + next);
+      const link = space.readPointer(previous + next);
       const broken = linkDoubt(space, link, { head, previous, back, seen });
       if (broken !== undefined || link === undefined) return { modules, broken };
       if (link === head) return { modules, broken: undefined };
@@ -78,7 +81,7 @@ function linkDoubt(
   if (link === undefined) return `the list's head at ${hex64(head)} is not present`;
   if (link !== head && seen.has(link)) return `the list turns back to ${hex64(link)} without coming to its head`;
   if (link !== head && seen.size > MAX_MODULES) return `the list has more than ${MAX_MODULES} entries`;
-  const before = space.readU64(link + back);
+  const before = space.readPointer(link + back);
   if (before === undefined) return `the entry at ${hex64(link)} is not present`;
   if (before === previous) return undefined;
   return `${link === head ? 'the head' : 'the entry'} at ${hex64(link)} does not link back to ${hex64(previous)}`;
@@ -90,9 +93,10 @@ function readModule(
   entry: VirtualAddress,
   inRange: (address: bigint) => boolean,
 ): Module | string {
-  const bytes = inRange(entry) ? space.read(entry, LoaderEntry64.size) : undefined;
+  const { loaderEntry } = kernelStructures(space.image.machine);
+  const bytes = inRange(entry) ? space.read(entry, loaderEntry.size) : undefined;
   if (!bytes) return `the entry at ${hex64(entry)} is not present`;
-  const { DllBase, SizeOfImage, BaseDllName, FullDllName, CheckSum, TimeDateStamp } = LoaderEntry64.read(bytes);
+  const { DllBase, SizeOfImage, BaseDllName, FullDllName, CheckSum, TimeDateStamp } = loaderEntry.read(bytes);
   if (!inRange(DllBase) || DllBase % 0x1000n !== 0n) {
     return `the entry at ${hex64(entry)} names ${hex64(DllBase)} as a module's base`;
   }
@@ -133,10 +137,11 @@ export function moduleDoubts(space: AddressSpace, kernel: PeImage, modules: read
 
 /** Base and size of the first entry of a module list, without following the list. */
 export function firstModule(space: AddressSpace, head: bigint): { base: bigint; size: number } | undefined {
-  const entry = space.readU64(head);
-  const bytes = entry !== undefined && isKernelAddress(entry) ? space.read(entry, LoaderEntry64.size) : undefined;
+  const { loaderEntry } = kernelStructures(space.image.machine);
+  const entry = space.readPointer(head);
+  const bytes = entry !== undefined && isKernelAddress(entry) ? space.read(entry, loaderEntry.size) : undefined;
   if (!bytes) return undefined;
-  const { DllBase: base, SizeOfImage: size } = LoaderEntry64.read(bytes);
+  const { DllBase: base, SizeOfImage: size } = loaderEntry.read(bytes);
   return { base, size };
 }
 

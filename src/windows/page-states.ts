@@ -48,7 +48,7 @@ export function readPageStates(
   known: KnownPages,
 ): { state: PageStates; how: string } | Reason {
   if (variable === undefined || !isKernelAddress(variable)) return because('the KDBG names no MmPfnDatabase');
-  const base = space.readU64(variable);
+  const base = space.readPointer(variable);
   if (base === undefined || !isKernelAddress(base) || base % BigInt(PAGE_SIZE) !== 0n) {
     return because(
       `MmPfnDatabase at ${hex64(variable)} holds ${base === undefined ? 'nothing that is present' : hex64(base)}`,

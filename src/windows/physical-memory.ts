@@ -3,8 +3,8 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { bytes, hex, hex64, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, type PhysicalAddress, pa } from '../core/units.ts';
-import { DumpType, holdsAllMemory, PhysicalMemoryRun64 } from '../formats/win-dump.ts';
-import { PhysicalMemoryDescriptor64 } from '../formats/win-kernel.ts';
+import { DumpType, holdsAllMemory } from '../formats/win-dump.ts';
+import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { endOf, intersect, sum, without } from '../memory/runs.ts';
@@ -26,39 +26,49 @@ export interface RamRange {
  */
 export function readPhysicalMemoryBlock(space: AddressSpace, variable: bigint | undefined): RamRange[] | Reason {
   if (variable === undefined || !isKernelAddress(variable)) return because('the KDBG names no MmPhysicalMemoryBlock');
-  const address = space.readU64(variable);
+  const address = space.readPointer(variable);
   if (address === undefined || !isKernelAddress(address)) {
     return because(
       `MmPhysicalMemoryBlock at ${hex64(variable)} holds ${address === undefined ? 'nothing that is present' : hex64(address)}`,
     );
   }
-  const head = space.read(address, PhysicalMemoryDescriptor64.size);
+  const { physicalMemoryDescriptor: descriptor, physicalMemoryRun: run } = kernelStructures(space.image.machine);
+  const head = space.read(address, descriptor.size);
   if (!head) return because(`the descriptor at ${hex64(address)} is not present`);
-  const { NumberOfRuns: count, NumberOfPages: total } = PhysicalMemoryDescriptor64.read(head);
+  const { NumberOfRuns: count, NumberOfPages: total } = descriptor.read(head);
   if (count === 0 || count > MAX_RUNS) return because(`the descriptor at ${hex64(address)} claims ${count} runs`);
-  const table = space.read(address + BigInt(PhysicalMemoryDescriptor64.size), count * PhysicalMemoryRun64.size);
+  const table = space.read(address + BigInt(descriptor.size), count * run.size);
   if (!table) return because(`the ${count} runs after ${hex64(address)} are not all present`);
-  return ramRanges(table, count, total, `the descriptor at ${hex64(address)}`);
+  const runs = Array.from({ length: count }, (_, i) => {
+    const { BasePage, PageCount } = run.read(table, i * run.size);
+    return { basePage: BasePage, pageCount: PageCount };
+  });
+  return ramRanges(runs, total, `the descriptor at ${hex64(address)}`);
+}
+
+/** A run of pages, as a structure of Windows' lists it. */
+export interface PageRun {
+  basePage: bigint;
+  pageCount: bigint;
 }
 
 /**
- * PHYSICAL_MEMORY_RUN64s as ranges, or the reason why they can't be Windows' RAM.
+ * Runs as ranges, or the reason why they can't be Windows' RAM.
  *
  * @param total pages that they have to have
  * @param owner for the reason
  */
-export function ramRanges(table: Buffer, count: number, total: bigint, owner: string): RamRange[] | Reason {
+export function ramRanges(runs: readonly PageRun[], total: bigint, owner: string): RamRange[] | Reason {
   const ranges: RamRange[] = [];
   let pages = 0n;
   let end = 0n;
-  for (let i = 0; i < count; i++) {
-    const { BasePage, PageCount } = PhysicalMemoryRun64.read(table, i * PhysicalMemoryRun64.size);
-    if (BasePage < end || PageCount === 0n || BasePage + PageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
-      return because(`run ${i} of ${owner} is impossible (page ${hex(BasePage)}, ${hex(PageCount)} pages)`);
+  for (const [i, { basePage, pageCount }] of runs.entries()) {
+    if (basePage < end || pageCount === 0n || basePage + pageCount > BigInt(PHYSICAL_ADDRESS_LIMIT / PAGE_SIZE)) {
+      return because(`run ${i} of ${owner} is impossible (page ${hex(basePage)}, ${hex(pageCount)} pages)`);
     }
-    end = BasePage + PageCount;
-    pages += PageCount;
-    ranges.push({ start: pa(Number(BasePage) * PAGE_SIZE), size: Number(PageCount) * PAGE_SIZE });
+    end = basePage + pageCount;
+    pages += pageCount;
+    ranges.push({ start: pa(Number(basePage) * PAGE_SIZE), size: Number(pageCount) * PAGE_SIZE });
   }
   if (pages !== total) return because(`the runs of ${owner} have ${pages} pages, not the ${total} that it claims`);
   return ranges;

@@ -92,7 +92,7 @@ export function readProcesses(
     const ids = readPids(space, links);
     if (ids instanceof Reason) doubts.push(ids.text);
     else {
-      layout.pid = -8;
+      layout.pid = -space.image.machine.pointerSize;
       pids = ids;
     }
     const name = inferName(space, size, links);
@@ -137,19 +137,20 @@ function walk(space: AddressSpace, head: bigint): { links: VirtualAddress[]; bro
   const links: VirtualAddress[] = [];
   const seen = new Set<bigint>([head]);
   let previous = head;
-  for (let link = space.readU64(head); ; ) {
+  const back = BigInt(space.image.machine.pointerSize);
+  for (let link = space.readPointer(head); ; ) {
     if (link === undefined) return { links, broken: `the entry at ${hex64(previous)} is not present` };
     if (link === head) return { links, broken: undefined };
     if (seen.has(link)) return { links, broken: `the list turns back to ${hex64(link)}` };
     if (seen.size > MAX_PROCESSES) return { links, broken: `the list has more than ${MAX_PROCESSES} entries` };
     if (!isKernelAddress(link)) return { links, broken: `the entry at ${hex64(previous)} links to ${hex64(link)}` };
-    if (space.readU64(link + 8n) !== previous) {
+    if (space.readPointer(link + back) !== previous) {
       return { links, broken: `the entry at ${hex64(link)} does not link back to ${hex64(previous)}` };
     }
     seen.add(link);
     links.push(va(link));
     previous = link;
-    link = space.readU64(link);
+    link = space.readPointer(link);
   }
 }
 
@@ -197,11 +198,17 @@ const MAX_SAMPLES = 4;
 /** Offset of the link in EPROCESS, or why it is not known. */
 function inferLink(links: readonly bigint[], { space, fields, processors, tables }: LinkClues): number | Reason {
   const { SizeEProcess: size = 0, OffsetEprocessDirectoryTableBase: rootAt = 0 } = fields;
+  const { pointerSize } = space.image.machine;
   const isProcess = (base: bigint): boolean => {
     const type = space.read(base, 1)?.readUInt8();
-    const root = space.readU64(base + BigInt(rootAt));
-    // Process objects are allocated from pool, at multiples of 16.
-    return type === PROCESS_OBJECT && base % 16n === 0n && root !== undefined && tables(root) === 'present';
+    const root = space.readPointer(base + BigInt(rootAt));
+    // Process objects are allocated from pool, at multiples of two pointers.
+    return (
+      type === PROCESS_OBJECT &&
+      base % BigInt(2 * pointerSize) === 0n &&
+      root !== undefined &&
+      tables(root) === 'present'
+    );
   };
   const offsets = new Set<number>();
   // The processes that CPUs run are known by their address.
@@ -210,7 +217,7 @@ function inferLink(links: readonly bigint[], { space, fields, processors, tables
     if (link !== undefined) offsets.add(Number(link - base));
   }
   for (const link of offsets.size === 0 ? links.slice(0, MAX_SAMPLES) : []) {
-    for (let at = MIN_LINK; at < size; at += 8) if (isProcess(link - BigInt(at))) offsets.add(at);
+    for (let at = MIN_LINK; at < size; at += pointerSize) if (isProcess(link - BigInt(at))) offsets.add(at);
   }
   if (offsets.size > MAX_CANDIDATES)
     return because('too many offsets of the links in EPROCESS fit the first processes');
@@ -233,18 +240,19 @@ function* currentProcesses(
   const { OffsetPrcbCurrentThread: threadAt, OffsetKThreadApcProcess: processAt } = fields;
   if (!threadAt || !processAt) return;
   for (const { prcb } of processors) {
-    const thread = space.readU64(prcb + BigInt(threadAt));
+    const thread = space.readPointer(prcb + BigInt(threadAt));
     const process =
-      thread !== undefined && isKernelAddress(thread) ? space.readU64(thread + BigInt(processAt)) : undefined;
+      thread !== undefined && isKernelAddress(thread) ? space.readPointer(thread + BigInt(processAt)) : undefined;
     if (process !== undefined && isKernelAddress(process)) yield process;
   }
 }
 
-/** UniqueProcessId, right before ActiveProcessLinks in every 64-bit build: System's is 4, and no two are the same. */
+/** UniqueProcessId, right before ActiveProcessLinks in every build: System's is 4, and no two are the same. */
 function readPids(space: AddressSpace, links: readonly bigint[]): (number | undefined)[] | Reason {
+  const { pointerSize } = space.image.machine;
   const seen = new Set<bigint>();
   const pids = links.map((link) => {
-    const pid = space.readU64(link - 8n);
+    const pid = space.readPointer(link - BigInt(pointerSize));
     if (pid === undefined || pid % 4n !== 0n || pid >= 2n ** 32n || seen.has(pid)) return undefined;
     seen.add(pid);
     return Number(pid);
@@ -292,7 +300,7 @@ function describe(
 ): Process {
   const address = linkAt === undefined ? undefined : va(link - BigInt(linkAt));
   const word = (offset: number | undefined) =>
-    address === undefined || !offset ? undefined : space.readU64(address + BigInt(offset));
+    address === undefined || !offset ? undefined : space.readPointer(address + BigInt(offset));
   const parent = word(fields.OffsetEprocessParentCID);
   const root = word(fields.OffsetEprocessDirectoryTableBase);
   const peb = word(fields.OffsetEprocessPeb);

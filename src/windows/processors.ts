@@ -59,9 +59,10 @@ export function findProcessors(
       cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers, space.reader) : [],
     ),
   );
+  const { pointerSize } = space.image.machine;
   let last = -1;
   for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
-    const entry = space.readU64(table + BigInt(8 * i));
+    const entry = space.readPointer(table + BigInt(pointerSize * i));
     if (entry === undefined) break;
     if (entry === 0n || known.has(entry)) continue;
     const kpcr = entry - prcbOffset(space, fields);
@@ -96,7 +97,7 @@ export function listedProcessors(space: AddressSpace, fields: DebuggerFields, co
   if (table === undefined || !isKernelAddress(table)) return [];
   const processors: Processor[] = [];
   for (let i = 0; i < Math.min(count, MAX_PROCESSORS); i++) {
-    const prcb = space.readU64(table + BigInt(8 * i));
+    const prcb = space.readPointer(table + BigInt(space.image.machine.pointerSize * i));
     if (prcb === undefined || !isKernelAddress(prcb) || !space.read(prcb, 1)) continue;
     if (checkNumber(space, fields, prcb, i) === undefined)
       processors.push(describeProcessor(space, fields, i, va(prcb)));
@@ -136,7 +137,7 @@ function contextOf(space: AddressSpace, fields: DebuggerFields, prcb: VirtualAdd
     return because(`the KDBG has ${hex(pointerAt)} for where its PRCB points to its CONTEXT frame`);
   }
   if (pointerAt !== undefined) {
-    const pointer = space.readU64(prcb + BigInt(pointerAt));
+    const pointer = space.readPointer(prcb + BigInt(pointerAt));
     return pointer !== undefined && isKernelAddress(pointer) ? va(pointer) : undefined;
   }
   // A KDBG without OffsetPrcbContext (before Windows 7): the frame is in the PRCB itself.

@@ -3,10 +3,10 @@
  * the kernel into user mode. Where unwinding stops, the stack is searched for return addresses; such frames are marked as guesses.
  */
 
-import { isCanonical, isKernelAddress } from '../core/bits.ts';
+import { isCanonical, isKernelAddress, pointerAt } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64, MIB, pa, type VirtualAddress, va } from '../core/units.ts';
-import { LDR_LOAD_ORDER_LIST, PEB_LDR, TEB_PEB } from '../formats/win-kernel.ts';
+import { kernelStructures } from '../formats/win-kernel.ts';
 import type { CodeImage, FrameState, UnwindStep } from '../machines/unwinding.ts';
 import { AddressSpace, WatchedSpace } from '../memory/address-space.ts';
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
@@ -158,6 +158,12 @@ class Walk {
     return undefined;
   }
 
+  #readPointer(address: bigint): bigint | undefined {
+    const { pointerSize } = this.#windows.image.machine;
+    const bytes = this.#read(address, pointerSize);
+    return bytes && pointerAt(bytes, 0, pointerSize);
+  }
+
   run(context: Buffer): Stack {
     const { machine } = this.#windows.image;
     const frames: StackFrame[] = [];
@@ -264,15 +270,21 @@ class Walk {
   #guess(from: bigint): FrameState | undefined {
     // What follows a stack's base is another's.
     const bounds = this.#bounds && isOnStack(this.#bounds, from) ? this.#bounds : undefined;
-    for (let at = (from + 7n) & ~7n; this.#guessBytes >= 8; at += 8n, this.#guessBytes -= 8) {
-      if (bounds && at + 8n > bounds.base) return undefined;
-      const word = this.#read(at, 8)?.readBigUInt64LE();
+    const { pointerSize } = this.#windows.image.machine;
+    const size = BigInt(pointerSize);
+    for (
+      let at = (from + size - 1n) & ~(size - 1n);
+      this.#guessBytes >= pointerSize;
+      at += size, this.#guessBytes -= pointerSize
+    ) {
+      if (bounds && at + size > bounds.base) return undefined;
+      const word = this.#readPointer(at);
       if (word === undefined) return undefined;
       if (isKernelAddress(word) !== isKernelAddress(from)) continue;
       // Only listed modules: a search for images below each word would take too long.
       const module = moduleOf(this.#modules(word), word);
       if (!module || !this.#isReturnAddress(word, this.#codeOf(module))) continue;
-      return { instructionPointer: word, stackPointer: at + 8n, integers: [], native: true };
+      return { instructionPointer: word, stackPointer: at + size, integers: [], native: true };
     }
     return undefined;
   }
@@ -333,13 +345,14 @@ class Walk {
   #readUserModules(): CodeModule[] {
     const registers = this.#processor.cpu?.registers;
     const teb = registers && this.#windows.image.machine.teb(registers);
+    const { tebPeb, pebLdr, loadOrderList } = kernelStructures(this.#windows.image.machine);
     const pointer = (at: bigint | undefined, offset: number) => {
-      const value = at === undefined ? undefined : this.#read(at + BigInt(offset), 8)?.readBigUInt64LE();
+      const value = at === undefined ? undefined : this.#readPointer(at + BigInt(offset));
       return value !== undefined && isUserAddress(value) ? value : undefined;
     };
-    const loader = pointer(pointer(teb, TEB_PEB), PEB_LDR);
+    const loader = pointer(pointer(teb, tebPeb), pebLdr);
     if (loader === undefined) return [];
-    return readModules(this.#spaces[0]!, loader + BigInt(LDR_LOAD_ORDER_LIST), isUserAddress).modules;
+    return readModules(this.#spaces[0]!, loader + BigInt(loadOrderList), isUserAddress).modules;
   }
 
   /** An image of user mode that no list names. */

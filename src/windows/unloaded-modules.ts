@@ -3,7 +3,7 @@
 import { isKernelAddress } from '../core/bits.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
-import { MAX_UNLOADED_DRIVERS, UnloadedDriver64 } from '../formats/win-kernel.ts';
+import { kernelStructures, MAX_UNLOADED_DRIVERS } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { readString } from './modules.ts';
@@ -25,7 +25,7 @@ export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields)
   if (triage) return triage.unloaded.map(({ name, from, to }) => ({ name, from: va(from), to: va(to), time: 0n }));
   const { MmUnloadedDrivers: table, MmLastUnloadedDriver: last } = fields;
   if (!table || !last || !isKernelAddress(table) || !isKernelAddress(last)) return because('the KDBG names no list');
-  const ring = space.readU64(table);
+  const ring = space.readPointer(table);
   const count = space.read(last, 4)?.readUInt32LE();
   if (ring === undefined || count === undefined)
     return because(`the list's variables at ${hex64(table)} are not present`);
@@ -33,12 +33,13 @@ export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields)
   if (count > MAX_UNLOADED_DRIVERS) return because(`the index of the last one at ${hex64(last)} is ${count}`);
   // Windows makes the ring when the first module is unloaded.
   if (ring === 0n) return [];
-  const bytes = isKernelAddress(ring) ? space.read(ring, MAX_UNLOADED_DRIVERS * UnloadedDriver64.size) : undefined;
+  const { unloadedDriver } = kernelStructures(space.image.machine);
+  const bytes = isKernelAddress(ring) ? space.read(ring, MAX_UNLOADED_DRIVERS * unloadedDriver.size) : undefined;
   if (!bytes) return because(`the list at ${hex64(ring)} is not present`);
   const modules: UnloadedModule[] = [];
   for (let i = 1; i <= MAX_UNLOADED_DRIVERS; i++) {
     const index = (count - i + MAX_UNLOADED_DRIVERS) % MAX_UNLOADED_DRIVERS;
-    const entry = UnloadedDriver64.read(bytes, index * UnloadedDriver64.size);
+    const entry = unloadedDriver.read(bytes, index * unloadedDriver.size);
     if (entry.StartAddress === 0n && entry.EndAddress === 0n) continue;
     if (!isKernelAddress(entry.StartAddress) || entry.EndAddress <= entry.StartAddress) {
       return because(`entry ${index} of the list at ${hex64(ring)} has impossible addresses`);

@@ -1,7 +1,7 @@
 /** Which Windows: from KdVersionBlock, NtBuildNumber and SharedUserData, whichever exist, compared. */
 import { isKernelAddress } from '../core/bits.ts';
 import { hex64, type VirtualAddress, va } from '../core/units.ts';
-import { KdVersion } from '../formats/win-kernel.ts';
+import { KdVersion, readKdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
 import type { Kdbg } from './kdbg.ts';
@@ -93,10 +93,10 @@ function findKdVersionBlock({ space, kernel, kdbg, processors }: VersionSources,
   const { machine } = space.image;
   // Set on the first processor only.
   for (const processor of processors) {
-    const address = space.readU64(processor.kpcr + BigInt(machine.kpcr.kdVersionBlock));
+    const address = space.readPointer(processor.kpcr + BigInt(machine.kpcr.kdVersionBlock));
     if (address === undefined || !isKernelAddress(address)) continue;
     const bytes = space.read(address, KdVersion.size);
-    const fields = bytes && KdVersion.read(bytes);
+    const fields = bytes && readKdVersion(bytes, machine.pointerSize);
     const matches =
       fields?.KernBase === kernel.base &&
       fields.MachineType === machine.imageFileMachine &&

@@ -84,7 +84,7 @@ describe('search for encoded KDBGs', () => {
           const plain = block(size, kernBase);
           const stored = plainly ? plain : encodeBlock(plain, w, a, kernBase + 0x5678n);
           const image = Buffer.concat([randomBytes(0x800), stored, randomBytes(0x800)]);
-          const hits = searchWithoutBase(image, kernBase + BigInt(above), reach);
+          const hits = searchWithoutBase(image, kernBase + BigInt(above), reach, 8);
           const rotation = plainly ? undefined : Number(w & 63n);
           expect(hits).toContainEqual({ offset: 0x800, size, rotation, kernBase });
         },

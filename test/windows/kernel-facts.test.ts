@@ -43,9 +43,11 @@ describe('MmPhysicalMemoryBlock', () => {
     ['runs beyond the physical addresses', [2n ** 40n, 1n], 1n],
     ['a total that is not the sum', [1n, 8n], 9n],
   ])('is refused with %s', (_, words, total) => {
-    const table = Buffer.alloc(8 * words.length);
-    words.forEach((word, i) => void table.writeBigUInt64LE(word, 8 * i));
-    expect(ramRanges(table, words.length / 2, total, 'test')).toBeInstanceOf(Reason);
+    const runs = Array.from({ length: words.length / 2 }, (_, i) => ({
+      basePage: words[2 * i]!,
+      pageCount: words[2 * i + 1]!,
+    }));
+    expect(ramRanges(runs, total, 'test')).toBeInstanceOf(Reason);
   });
 });
 
