@@ -3,8 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { va } from '../../src/core/units.ts';
 import { NT_PRSTATUS } from '../../src/formats/elf.ts';
 import { convertedMachines, MACHINES, machineOf } from '../../src/machines/index.ts';
-import type { ReadVirtual, Registers } from '../../src/machines/machine.ts';
+import type { ReadVirtual } from '../../src/machines/machine.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
+import type { X64Registers } from '../../src/machines/x64/registers.ts';
+import { x64 } from '../support/registers.ts';
 
 const KPCR = va(0xfffff804_12340000n);
 const PRCB = va(KPCR + 0x180n);
@@ -69,12 +71,12 @@ describe('a KPCR of x64', () => {
 });
 
 describe('registers of x64', () => {
-  const prstatus = (cs: bigint): Registers => {
+  const prstatus = (cs: bigint): X64Registers => {
     const desc = Buffer.alloc(336);
     desc.writeBigUInt64LE(0xfffff804_00001234n, 0xf0);
     desc.writeBigUInt64LE(cs, 0xf8);
     desc.writeBigUInt64LE(0x77n, 0xc0);
-    return X64.cpuNotes.find(({ label }) => label === 'NT_PRSTATUS')!.parse(desc, [])!.registers;
+    return x64(X64.cpuNotes.find(({ label }) => label === 'NT_PRSTATUS')!.parse(desc, [])!.registers);
   };
 
   it('are shown by their names, without those that are not known', () => {
@@ -103,8 +105,8 @@ describe('what only some inputs have of an x64 CPU', () => {
   const desc = Buffer.alloc(336);
   desc.writeBigUInt64LE(0xfffff804_00001234n, 0xf0);
   desc.writeBigUInt64LE(0x10n, 0xf8);
-  const general = X64.cpuNotes.find(({ label }) => label === 'NT_PRSTATUS')!.parse(desc, [])!.registers;
-  const whole: Registers = {
+  const general = x64(X64.cpuNotes.find(({ label }) => label === 'NT_PRSTATUS')!.parse(desc, [])!.registers);
+  const whole: X64Registers = {
     ...general,
     floatingPoint: {
       controlWord: 0x27f,

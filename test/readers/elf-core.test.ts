@@ -5,6 +5,7 @@ import { Elf2dmpError } from '../../src/core/errors.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { elfNote } from '../guest/elf.ts';
+import { x64 } from '../support/registers.ts';
 
 interface Load {
   paddr: number | bigint;
@@ -161,10 +162,10 @@ describe('ELF core files', () => {
       cpuNote(512, { rip: 4n, version: 2 }),
     ]);
     const { cpus } = open(elf({ notes, noteLast: true }));
-    expect(cpus.map((c) => c.registers?.rip)).toEqual([1n, 2n, 3n, 4n]);
-    expect(cpus.map((c) => c.registers?.kernelGsBase)).toEqual([undefined, 0xfffff80000001000n, 5n, 0n]);
+    expect(cpus.map((c) => x64(c.registers)?.rip)).toEqual([1n, 2n, 3n, 4n]);
+    expect(cpus.map((c) => x64(c.registers)?.kernelGsBase)).toEqual([undefined, 0xfffff80000001000n, 5n, 0n]);
     expect(cpus.map((c) => c.crashed)).toEqual([undefined, undefined, true, false]);
-    expect(cpus[0]!.registers?.control?.cr3).toBe(0x1000n);
+    expect(x64(cpus[0]!.registers)?.control?.cr3).toBe(0x1000n);
   });
 
   it('reports a CPU note that is too short and keeps the others', () => {
@@ -174,7 +175,7 @@ describe('ELF core files', () => {
       cpuNote(440, { rip: 3n }),
     ]);
     const image = open(elf({ notes }));
-    expect(image.cpus.map((c) => c.registers?.rip)).toEqual([1n, undefined, 3n]);
+    expect(image.cpus.map((c) => x64(c.registers)?.rip)).toEqual([1n, undefined, 3n]);
     expect(codes(image)).toEqual(['cpu-note-short']);
   });
 

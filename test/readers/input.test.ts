@@ -27,6 +27,7 @@ import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { programsAvailable } from '../support/programs.ts';
+import { x64 } from '../support/registers.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
 let dir: string;
@@ -396,15 +397,15 @@ describe('other writers', () => {
     const of = buildGuest({ seed: 72, processors: 1, user: [0] });
     const image = open(writeElf(of, { prstatusOnly: null }));
     const windows = await locateWindows(image);
-    expect(windows.processors[0]!.cpu?.registers?.rip).toBe(of.cpus[0]!.regs.rip);
-    expect(windows.processors[0]!.cpu?.registers?.control).toBeUndefined();
+    expect(x64(windows.processors[0]!.cpu?.registers)?.rip).toBe(of.cpus[0]!.regs.rip);
+    expect(x64(windows.processors[0]!.cpu?.registers)?.control).toBeUndefined();
     image.close();
   });
 
   it('has the general registers of a CPU whose own note is too short', () => {
     const image = open(writeElf(guest, { prstatusOnly: [1] }));
-    expect(image.cpus.map((c) => c.registers?.control !== undefined)).toEqual([true, false]);
-    expect(image.cpus[1]!.registers?.rsp).toBe(guest.cpus[1]!.regs.rsp);
+    expect(image.cpus.map((c) => x64(c.registers)?.control !== undefined)).toEqual([true, false]);
+    expect(x64(image.cpus[1]!.registers)?.rsp).toBe(guest.cpus[1]!.regs.rsp);
     expect(image.diagnostics.losses.map((d) => d.code)).toEqual(['cpu-note-short']);
     image.close();
   });
@@ -414,7 +415,7 @@ describe('other writers', () => {
     const windows = await locateWindows(image);
     expect(image.diagnostics.losses).toEqual([]);
     guest.cpus.forEach((cpu, i) => {
-      const { registers } = image.cpus[i]!;
+      const registers = x64(image.cpus[i]!.registers);
       expect(registers).toMatchObject({ ...cpu.regs, kernelGsBase: cpu.kernelGsBase });
       expect(registers?.control).toMatchObject({ cr0: cpu.cr0, cr3: cpu.cr3, cr4: cpu.cr4 });
       expect(registers?.tables?.gdt).toMatchObject(cpu.gdt);
@@ -429,7 +430,7 @@ describe('other writers', () => {
     expect(image.format).toBe('xen-core');
     const windows = await locateWindows(image);
     expect(windows.root).toBe(guest.truth.root);
-    expect(windows.processors.map((p) => p.cpu?.registers?.rip)).toEqual(
+    expect(windows.processors.map((p) => x64(p.cpu?.registers)?.rip)).toEqual(
       guest.truth.processors.map((p) => guest.cpus[p.cpu]!.regs.rip),
     );
     for (const [address, page] of guest.memory.pages) expect(image.page(address as never)?.equals(page)).toBe(true);

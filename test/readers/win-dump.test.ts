@@ -10,6 +10,7 @@ import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { writeWinDump } from '../guest/win-dump.ts';
 import { pagesOf } from '../support/dumps.ts';
+import { x64 } from '../support/registers.ts';
 
 let dir: string;
 let guest: Guest;
@@ -64,7 +65,7 @@ describe('crash dumps as input', () => {
           rax: regs.rax,
           control: { cr3 },
         });
-        expect([registers.cs.selector, registers.cs.flags]).toEqual([cs, cs === 0x10 ? 0x209b00 : 0x20fb00]);
+        expect([x64(registers).cs.selector, x64(registers).cs.flags]).toEqual([cs, cs === 0x10 ? 0x209b00 : 0x20fb00]);
       }
     }
   });
@@ -113,7 +114,7 @@ describe('crash dumps as input', () => {
     const windows = await locateWindows(open(writeWinDump(made, type)));
     expect(windows.kernel.base).toBe(made.truth.kernelBase);
     expect(windows.crash?.processor?.number).toBe(type === 5 ? 0 : undefined);
-    expect(windows.processors.map((p) => p.cpu?.registers?.rip)).toEqual(
+    expect(windows.processors.map((p) => x64(p.cpu?.registers)?.rip)).toEqual(
       made.truth.processors.map((p) =>
         made.truth.captured?.processor === p.number ? made.truth.captured.rip : made.cpus[p.cpu]!.regs.rip,
       ),

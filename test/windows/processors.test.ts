@@ -10,6 +10,7 @@ import { matchProcessors } from '../../src/windows/cpu-matching.ts';
 import type { Processor } from '../../src/windows/processors.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
 import { imageOf } from '../support/images.ts';
+import { x64 } from '../support/registers.ts';
 
 const KPCRS = [0xfffff800_00001000n, 0xfffff800_00003000n, 0xfffff800_00005000n] as const;
 const CURRENT_THREAD = 8;
@@ -90,7 +91,7 @@ describe('matching CPUs and processors', () => {
 /** What a QEMU note says besides: the kernel's GS base, control registers, descriptor tables. */
 function noteOf(cpu: CpuState, more: { kernelGsBase: bigint; cr3?: number; tables?: bigint; rsp?: bigint }): CpuState {
   const form = X64.cpuNotes.find(({ name }) => name === 'QEMU')!;
-  const old = cpu.registers!;
+  const old = x64(cpu.registers!);
   const desc = Buffer.alloc(440);
   desc.writeUInt32LE(1, 0);
   desc.writeUInt32LE(440, 4);

@@ -15,6 +15,7 @@ import { askDebugger, complaints, debuggerAvailable, registers, text } from '../
 import { buildGuest } from '../../guest/guest.ts';
 import { pagesOf } from '../../support/dumps.ts';
 import { dumpWithQemu, qemuAvailable } from '../../support/qemu.ts';
+import { x64 } from '../../support/registers.ts';
 
 let dir: string;
 beforeAll(() => {
@@ -40,7 +41,7 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       b.cpus.forEach(({ registers }, i) => {
         expect(registers).toMatchObject(definite(a.cpus[i]!.registers!));
         // What test/guest/stub.asm set on this CPU.
-        const { floatingPoint: fp, debug, cr8 } = registers!;
+        const { floatingPoint: fp, debug, cr8 } = x64(registers!);
         expect([fp!.controlWord, fp!.statusWord, fp!.tagWord, fp!.mxcsr]).toEqual([0x37f, 0x3000, 0xc0, 0x1fc0]);
         expect(fp!.st[0]!.toString('hex')).toBe('35c26821a2da0fc90040');
         expect(fp!.st[1]!.toString('hex')).toBe('0000000000000080ff3f');

@@ -13,6 +13,7 @@ import { openSource } from '../../../src/readers/registry.ts';
 import { BufferSource } from '../../../src/source/buffer.ts';
 import { buildGuest, type Guest } from '../../guest/guest.ts';
 import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
+import { x64 } from '../../support/registers.ts';
 
 let dir: string;
 let guest: Guest;
@@ -64,7 +65,7 @@ describe('migration streams', () => {
     expectGuest(image, guest);
     expect(image.cpus.length).toBe(guest.cpus.length);
     guest.cpus.forEach((cpu, i) => {
-      const registers = image.cpus[i]!.registers!;
+      const registers = x64(image.cpus[i]!.registers!);
       const { cr0, cr3, cr4 } = cpu;
       expect(registers).toMatchObject(cpu.regs);
       expect(registers).toMatchObject({ control: { cr0, cr3, cr4 }, kernelGsBase: cpu.kernelGsBase });

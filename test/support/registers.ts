@@ -1,0 +1,10 @@
+/** Registers as those of the machine that a test's guest is of. */
+import type { Registers } from '../../src/machines/registers.ts';
+import type { X64Registers } from '../../src/machines/x64/registers.ts';
+
+export function x64(registers: Registers): X64Registers;
+export function x64(registers: Registers | undefined): X64Registers | undefined;
+export function x64(registers: Registers | undefined): X64Registers | undefined {
+  if (registers && !('rip' in registers)) throw new TypeError('registers of another machine');
+  return registers;
+}
