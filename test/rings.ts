@@ -30,6 +30,7 @@ export const RING_FILES = {
     'test/operations/triage-debugger.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
+    'test/readers/qevm/libvirt.test.ts',
     'test/readers/qevm/qemu.test.ts',
     'test/reliability/*.test.ts',
     'test/symbols/compiled.test.ts',

@@ -159,11 +159,6 @@ export const ERRORS = {
     means: 'A libvirt save file that libvirt did not finish.',
     todo: 'Save the guest again.',
   },
-  'libvirt-save-format': {
-    kind: 'unsupported',
-    means: 'A libvirt save file in a form that elf2dmp does not read by itself.',
-    todo: 'The message has the pipe that feeds it to elf2dmp.',
-  },
   'already-dmp': {
     kind: 'unsupported',
     means: 'The file is a 64-bit Windows crash dump already, and is not asked for here (`--in-place`, `openGuest`).',
@@ -273,10 +268,10 @@ export const ERRORS = {
   'compressed-zstd': { kind: 'unsupported', means: 'A zstd file inside a compressed file.', todo: TWICE },
   'compressed-xz': { kind: 'unsupported', means: 'An xz file inside a compressed file.', todo: TWICE },
   'compressed-lz4': { kind: 'unsupported', means: 'An lz4 file.', todo: PIPE },
-  'compressed-bzip2': { kind: 'unsupported', means: 'A bzip2 file.', todo: PIPE },
+  'compressed-bzip2': { kind: 'unsupported', means: 'A bzip2 file inside a compressed file.', todo: TWICE },
   'compressed-7z': { kind: 'unsupported', means: 'A 7-Zip archive.', todo: '`7z x -so FILE | elf2dmp - OUTPUT`.' },
   'compressed-zip': { kind: 'unsupported', means: 'A zip archive.', todo: '`unzip -p FILE | elf2dmp - OUTPUT`.' },
-  'compressed-lzop': { kind: 'unsupported', means: 'An lzop file.', todo: PIPE },
+  'compressed-lzop': { kind: 'unsupported', means: 'An lzop file inside a compressed file.', todo: TWICE },
   tar: { kind: 'unsupported', means: 'A tar archive.', todo: '`tar -xOf FILE NAME | elf2dmp - OUTPUT`.' },
   'zstd-window': {
     kind: 'unsupported',

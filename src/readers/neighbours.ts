@@ -198,7 +198,7 @@ const SIGNATURES: readonly Signature[] = [
     magic: 'BZh',
     code: 'compressed-bzip2',
     what: 'a bzip2-compressed file',
-    hint: 'pipe it in: `bzip2 -dc FILE | elf2dmp - OUTPUT`',
+    hint: 'it seems to be compressed twice: decompress it once by hand',
   },
   {
     magic: '7z\xbc\xaf\x27\x1c',
@@ -223,7 +223,7 @@ const SIGNATURES: readonly Signature[] = [
     magic: '\x89LZO\0\r\n\x1a\n',
     code: 'compressed-lzop',
     what: 'an lzop-compressed file',
-    hint: 'pipe it in: `lzop -dc FILE | elf2dmp - OUTPUT`',
+    hint: 'it seems to be compressed twice: decompress it once by hand',
   },
   {
     magic: 'ustar',

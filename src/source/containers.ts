@@ -1,7 +1,9 @@
 /** Compressed files around a dump: what they are, and their contents as a stream. */
 import { Readable } from 'node:stream';
+import { BZIP2_MAGIC, bunzip2 } from './bzip2.ts';
 import { ContainerDamage } from './chunks.ts';
 import { GZIP_MAGIC, gunzip } from './gzip.ts';
+import { LZOP_MAGIC, unlzop } from './lzop.ts';
 
 /** A file that holds another: a compression or an archive. */
 export interface Container {
@@ -27,6 +29,8 @@ const CONTAINERS: readonly Container[] = [
     },
   },
   { name: 'xz', magic: Buffer.from('fd377a585a00', 'hex'), unpack: unxz },
+  { name: 'bzip2', magic: BZIP2_MAGIC, unpack: (compressed) => bunzip2(compressed) },
+  { name: 'lzop', magic: LZOP_MAGIC, unpack: (compressed) => unlzop(compressed) },
 ];
 
 /** The container that a file's first bytes show. */

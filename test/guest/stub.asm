@@ -9,7 +9,8 @@ org 0xf0000
 %define SEGMENT 0xf000
 
 %define ROOT 0xf0000
-; 0xf1000: the table under ROOT's entry 0 with 5 levels; 0xf2000: the identity map's 1 GiB pages.
+; 0xf1000: the table under ROOT's entry 0 with 5 levels; 0xf2000: the identity map, with the tables at 0xfa000 and
+; 0xfb000 below it.
 %define RECORDS 0xf3000
 %define RECORD_SHIFT 8
 %define LOCAL_APIC 0xfee00000
@@ -126,6 +127,10 @@ enter64:
     mov eax, ecx
     shl eax, 24
     mov [rdi + 0x310], eax
+    cmp dword [rel under_kvm], 0
+    je .start
+    mov dword [rdi + 0x300], 0x4500     ; INIT
+.start:
     mov dword [rdi + 0x300], 0x46ff     ; SIPI to page 0xff
     jmp .next
 
@@ -133,16 +138,19 @@ enter64:
     ; What only a migration stream has, different on each CPU (test/readers/qevm).
     test dword [rbx + CR4_], 1 << 9     ; OSFXSR
     jz .plain
+    mov rax, 0x1122334455667700
+    or rax, rbp
+    mov dr0, rax
+    cmp dword [rel under_kvm], 0
+    jne .debug
     fninit
     fld1
     fldpi
     ldmxcsr [rel mxcsr_value]
-    mov rax, 0x1122334455667700
-    or rax, rbp
     movq xmm0, rax
     movq xmm15, rax
     pshufd xmm15, xmm15, 0x1b
-    mov dr0, rax
+.debug:
     mov rax, 0x401
     mov dr7, rax
     lea rax, [rbp + 3]
@@ -244,7 +252,8 @@ note_info:
 note_size:
     dd 0
     dq 0
-dd 0
+under_kvm:                    ; 1: CPUs wait for an INIT, and where KVM emulates instructions it has no x87's and SSE's
+    dd 0
 cpus:
     dd 0
 

@@ -124,7 +124,9 @@ describe('gzip', () => {
   });
 });
 
-describe.skipIf(!programsAvailable({ zstd: 'zstd', xz: 'xz-utils' }))('zstd and xz', () => {
+const COMPRESSORS = { zstd: 'zstd', xz: 'xz-utils', bzip2: 'bzip2', lzop: 'lzop' };
+
+describe.skipIf(!programsAvailable(COMPRESSORS))('zstd, xz, bzip2 and lzop', () => {
   it.each([
     ['zstd', []],
     ['zstd', ['-19', '--long=27']],
@@ -133,6 +135,12 @@ describe.skipIf(!programsAvailable({ zstd: 'zstd', xz: 'xz-utils' }))('zstd and 
     ['xz', []],
     ['xz', ['-T2', '--block-size=1MiB']],
     ['xz', ['--check=none']],
+    ['bzip2', ['-1']],
+    ['bzip2', ['-9']],
+    ['lzop', []],
+    ['lzop', ['-9']],
+    ['lzop', ['-F']],
+    ['lzop', ['--crc32']],
   ])('%s %j', async (program, args) => {
     const { losses, dump } = await converted(pack(program, ...args));
     expect(losses).toEqual([]);
@@ -146,11 +154,13 @@ describe.skipIf(!programsAvailable({ zstd: 'zstd', xz: 'xz-utils' }))('zstd and 
     const skippable = Buffer.from('502a4d180400000061626364', 'hex');
     const zstd = packed('zstd');
     expect((await converted(Buffer.concat([zstd[0]!, skippable, zstd[1]!]))).dump?.equals(plain)).toBe(true);
-    expect((await converted(Buffer.concat(packed('xz')))).dump?.equals(plain)).toBe(true);
+    for (const program of ['xz', 'bzip2', 'lzop']) {
+      expect((await converted(Buffer.concat(packed(program)))).dump?.equals(plain), program).toBe(true);
+    }
   });
 
   it('keeps what came out of a cut one, and says so', async () => {
-    for (const program of ['zstd', 'xz']) {
+    for (const program of Object.keys(COMPRESSORS)) {
       const packed = pack(program);
       const { losses } = await converted(packed.subarray(0, packed.length - 2));
       expect(losses).toContain('container-truncated');
@@ -158,13 +168,53 @@ describe.skipIf(!programsAvailable({ zstd: 'zstd', xz: 'xz-utils' }))('zstd and 
   });
 
   it('tells every flipped byte, or its result is right', async () => {
-    for (const program of ['zstd', 'xz']) {
+    for (const program of Object.keys(COMPRESSORS)) {
       const packed = pack(program);
       for (let i = 1; i < 8; i++) {
         const where = Math.floor((packed.length * i) / 8);
         const { losses = [], error, dump } = await converted(flipped(packed, where));
         const told = error !== undefined || losses.some((code) => code.startsWith('container-'));
         expect(told || dump?.equals(plain), `${program}, byte ${where}`).toBe(true);
+      }
+    }
+  });
+
+  it.each(['bzip2', 'lzop'])(
+    '%s: bytes of every kind come out as they went in, in whatever pieces they come',
+    async (program) => {
+      const kinds = [
+        Buffer.alloc(0),
+        Buffer.from('a'),
+        Buffer.alloc(3e6),
+        randomBytes(1_300_000),
+        // Runs of each length about those that have codes of their own.
+        Buffer.concat(Array.from({ length: 600 }, (_, i) => Buffer.alloc(i, i & 0xff))),
+        Buffer.concat(Array.from({ length: 300 }, () => Buffer.from([7, 7, 7, 7, 9]))),
+        Buffer.from(Array.from({ length: 400_000 }, (_, i) => (i * i) >> 7)),
+      ];
+      for (const bytes of kinds) {
+        const packed = spawnSync(program, ['-c'], { input: bytes, maxBuffer: 2 ** 28 }).stdout;
+        const pieces = async function* () {
+          for (let from = 0, size = 1; from < packed.length; from += size, size = (size * 7) % 50_021) {
+            yield packed.subarray(from, from + size);
+          }
+        };
+        const unpacked = await collect(identifyContainer(packed)!.unpack(pieces()));
+        expect(unpacked.equals(bytes), `${bytes.length} bytes`).toBe(true);
+      }
+    },
+  );
+
+  it.each(['bzip2', 'lzop'])('%s: damage is told, whatever it is', async (program) => {
+    const bytes = Buffer.concat([randomBytes(2000), Buffer.alloc(5000, 3), elf.subarray(0, 40_000)]);
+    const packed = spawnSync(program, ['-c'], { input: bytes, maxBuffer: 2 ** 28 }).stdout;
+    for (let at = 9; at < packed.length; at += 1 + Math.floor(packed.length / 300)) {
+      for (const damaged of [flipped(packed, at), packed.subarray(0, at)]) {
+        try {
+          expect((await collect(identifyContainer(packed)!.unpack(once(damaged)))).equals(bytes)).toBe(true);
+        } catch (error) {
+          expect(error).toBeInstanceOf(ContainerDamage);
+        }
       }
     }
   });

@@ -9,11 +9,11 @@ import { Elf2dmpError } from '../../src/core/errors.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { FlattenedSource } from '../../src/readers/kdump/flattened.ts';
-import { decodeLzo1x } from '../../src/readers/kdump/lzo.ts';
 import { BATCH_PAGES, PageDecoder, type PageJob } from '../../src/readers/kdump/page-decoder.ts';
 import { decodeSnappy } from '../../src/readers/kdump/snappy.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import { decodeLzo1x } from '../../src/source/lzo.ts';
 import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import {

@@ -26,3 +26,10 @@ function onPath(program: string): boolean {
     }
   });
 }
+
+/** Where a newer Debian is, whose QEMU and libvirt are to run instead: scripts/newer-qemu.sh makes it. */
+export const NEWER_ROOT = process.env['ELF2DMP_QEMU_ROOT'];
+
+/** A command line of QEMU's or libvirt's, in the newer Debian where there is one. */
+export const newer = (command: readonly string[]): string[] =>
+  NEWER_ROOT === undefined ? [...command] : ['chroot', NEWER_ROOT, ...command];

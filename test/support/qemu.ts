@@ -20,13 +20,21 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Guest, GuestCpu } from '../guest/guest.ts';
-import { programsAvailable } from './programs.ts';
+import { newer, programsAvailable } from './programs.ts';
 
 const QEMU = 'qemu-system-x86_64';
+/** Its family and model are of a machine that Windows runs on, whatever the version of QEMU has. */
+export const GUEST_CPU = 'max,family=15,model=107,stepping=1';
+/** What QEMU 7.2 can't set in every KVM is left out. */
+const KVM_CPU = 'max,arch-capabilities=off';
 const WATCHDOG_MS = 600_000;
 
 export interface QemuOptions {
-  machineType?: 'pc' | 'q35';
+  machineType?: string;
+  /** By KVM instead of TCG. */
+  kvm?: boolean;
+  /** Instead of one block: QEMU's arguments for memory that begins with the file's contents. */
+  memory?: (ram: RamFile) => string[];
   /** Paging mode (-p): program headers for what the CPUs have mapped. */
   paging?: boolean;
   /** Only this physical range. */
@@ -50,28 +58,43 @@ export const qemuAvailable = (): boolean =>
 
 /** Writes the guest's dump to `path` and returns it. The guest's memory gets the launch code that its CPUs ran. */
 export async function dumpWithQemu(guest: Guest, path: string, options: QemuOptions = {}): Promise<string> {
+  return runInQemu(guest, options, async ({ qemu, ram }) => {
+    if (options.raw !== 'backend') await dump(qemu, guest, path, options);
+    for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);
+    for (const name of options.snapshots?.names ?? []) {
+      const said = await qemu.human(`savevm ${name}`);
+      if (said.trim() !== '') throw new Error(`savevm: ${said}`);
+    }
+    if (options.raw === 'backend') renameSync(ram, path);
+    return path;
+  });
+}
+
+/** Runs the guest in a real QEMU and stops it when every CPU is where it should be; then `use` has it. */
+export async function runInQemu<T>(
+  guest: Guest,
+  options: QemuOptions,
+  use: (running: { qemu: Qemu; ram: string }) => Promise<T>,
+): Promise<T> {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-qemu-'));
   try {
     placeLaunch(guest);
     const [ram, firmware] = [join(dir, 'ram'), join(dir, 'firmware')];
     writeRam(guest, ram);
-    writeFileSync(firmware, buildFirmware(guest));
-    const megabytes = guest.ramBytes / 0x100000;
+    writeFileSync(firmware, buildFirmware(guest, options.kvm));
     const qemu = new Qemu([
       ...[
         '-accel',
-        'tcg,thread=multi',
+        options.kvm ? 'kvm' : 'tcg,thread=multi',
         '-cpu',
-        'max,family=15,model=107,stepping=1',
+        options.kvm ? KVM_CPU : GUEST_CPU,
         '-smp',
         `${guest.cpus.length}`,
-        '-m',
-        `${megabytes}M`,
       ],
-      ...['-machine', `${options.machineType ?? 'pc'},memory-backend=ram`],
+      ...(options.memory ?? backing)({ file: ram, bytes: guest.ramBytes, shared: options.raw === 'backend' }),
       ...[
-        '-object',
-        `memory-backend-file,id=ram,size=${megabytes}M,mem-path=${ram},share=${options.raw === 'backend' ? 'on' : 'off'}`,
+        '-machine',
+        options.memory ? (options.machineType ?? 'pc') : `${options.machineType ?? 'pc'},memory-backend=ram`,
       ],
       ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
       // A triple fault stops the machine and leaves the registers to look at.
@@ -84,22 +107,30 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
       await qemu.command('qmp_capabilities');
       await parked(qemu, guest, options.timeoutMilliseconds ?? 300_000);
       await qemu.command('stop');
-      if (options.raw !== 'backend') await dump(qemu, guest, path, options);
-      for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);
-      for (const name of options.snapshots?.names ?? []) {
-        const said = await qemu.human(`savevm ${name}`);
-        if (said.trim() !== '') throw new Error(`savevm: ${said}`);
-      }
+      const result = await use({ qemu, ram });
       await qemu.quit();
+      return result;
     } finally {
       qemu.kill();
     }
-    if (options.raw === 'backend') renameSync(ram, path);
-    return path;
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
 }
+
+/** The guest's RAM as a file: its path and size, and whether QEMU's writes reach it. */
+export interface RamFile {
+  file: string;
+  bytes: number;
+  shared: boolean;
+}
+
+const backing = ({ file, bytes, shared }: RamFile): string[] => [
+  '-m',
+  `${bytes / 0x100000}M`,
+  '-object',
+  `memory-backend-file,id=ram,size=${bytes / 0x100000}M,mem-path=${file},share=${shared ? 'on' : 'off'}`,
+];
 
 async function dump(
   qemu: Qemu,
@@ -124,23 +155,33 @@ async function dump(
 }
 
 function diskArguments(image: string): string[] {
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '64M']);
+  createImage(image);
   return ['-drive', `file=${image},format=qcow2,if=ide`];
 }
+
+/** An empty qcow2 image. */
+export const createImage = (path: string) => execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path, '64M']);
 
 /** The migration stream of the paused guest, as `virsh save` and `virsh dump` have QEMU write it. */
 async function migrate(qemu: Qemu, path: string): Promise<void> {
   await qemu.command('migrate', { uri: `exec:cat > ${path}` });
+  await migrated(qemu);
+}
+
+/** Waits until the migration is over. */
+export async function migrated(qemu: Qemu): Promise<void> {
   for (;;) {
-    const { status } = (await qemu.command('query-migrate')) as { status: string };
-    if (status === 'completed') return;
-    if (status === 'failed') throw new Error('QEMU could not write its migration stream');
+    const seen = (await qemu.command('query-migrate')) as { status: string; 'error-desc'?: string };
+    if (seen.status === 'completed') return;
+    if (seen.status === 'failed') {
+      throw new Error(`QEMU could not write its migration stream: ${seen['error-desc']}`);
+    }
     await sleep(20);
   }
 }
 
 /** QEMU with its monitor protocol (QMP) on standard input and output. */
-class Qemu {
+export class Qemu implements Monitor {
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
   #over = false;
@@ -148,7 +189,8 @@ class Qemu {
   #waiting: { resolve: (value: unknown) => void; reject: (error: Error) => void }[] = [];
 
   constructor(args: readonly string[]) {
-    const child = spawn(QEMU, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    const [program, ...rest] = newer([QEMU, ...args]);
+    const child = spawn(program!, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     // Whatever hangs, a test must not.
     const watchdog = setTimeout(() => child.kill('SIGKILL'), WATCHDOG_MS).unref();
@@ -195,8 +237,14 @@ class Qemu {
   }
 }
 
+/** QEMU's monitor, its own or through libvirt. */
+export interface Monitor {
+  command(execute: string, args?: object): Promise<unknown>;
+  human(line: string): Promise<string>;
+}
+
 /** Waits until every started CPU is where it should be, in its address space, asleep if it is in the kernel. */
-async function parked(qemu: Qemu, guest: Guest, milliseconds: number): Promise<void> {
+export async function parked(qemu: Monitor, guest: Guest, milliseconds: number): Promise<void> {
   const until = Date.now() + milliseconds;
   for (;;) {
     // Before the registers: a machine that dies in between must not pass for one that runs.
@@ -232,7 +280,7 @@ function isParked(cpu: GuestCpu, registers: string): boolean {
   return (cpu.cs & 3) === 3 || value('HLT') === 1n;
 }
 
-function writeRam(guest: Guest, path: string): void {
+export function writeRam(guest: Guest, path: string): void {
   const file = openSync(path, 'w', 0o600);
   try {
     ftruncateSync(file, guest.ramBytes);
@@ -253,7 +301,7 @@ const LAUNCH_SLOT = 0x100;
  * What each CPU runs last, in the guest's kernel, which every address space maps: it loads CR3, which it gets in RAX,
  * and the general registers, and goes to where the CPU is to be found.
  */
-function placeLaunch(guest: Guest): void {
+export function placeLaunch(guest: Guest): void {
   guest.cpus.forEach((cpu, i) => {
     if (!cpu.started) return;
     const slot = Buffer.alloc(LAUNCH_SLOT, 0xcc);
@@ -310,7 +358,7 @@ function placeLaunch(guest: Guest): void {
 }
 
 /** The stub with the page tables and the CPUs' records that it wants. */
-function buildFirmware(guest: Guest): Buffer {
+export function buildFirmware(guest: Guest, underKvm = false): Buffer {
   const firmware = assembleStub();
   const root = 0;
   const kernelRoot = guest.memory.page(guest.kernel.root);
@@ -318,9 +366,19 @@ function buildFirmware(guest: Guest): Buffer {
   const table = (page: number) => BigInt(0xf0000 + page) | 0x23n;
   firmware.writeBigUInt64LE(table(guest.kernel.levels === 5 ? 0x1000 : 0x2000), root);
   firmware.writeBigUInt64LE(table(0x2000), 0x1000);
-  for (let i = 0; i < 4; i++) firmware.writeBigUInt64LE((BigInt(i) << 30n) | 0xe3n, 0x2000 + 8 * i);
+  // Itself and the local APIC, by pages of 2 MiB: larger ones are not on every CPU.
+  for (const [gigabyte, page] of [
+    [0, 0xa000],
+    [3, 0xb000],
+  ] as const) {
+    firmware.writeBigUInt64LE(table(page), 0x2000 + 8 * gigabyte);
+    for (let i = 0; i < 512; i++) {
+      firmware.writeBigUInt64LE((BigInt(gigabyte) << 30n) | (BigInt(i) << 21n) | 0xe3n, page + 8 * i);
+    }
+  }
 
-  if (0x3000 + 0x100 * guest.cpus.length > 0xc000) throw new Error(`too many CPUs: ${guest.cpus.length}`);
+  if (0x3000 + 0x100 * guest.cpus.length > 0xa000) throw new Error(`too many CPUs: ${guest.cpus.length}`);
+  firmware.writeUInt32LE(underKvm ? 1 : 0, 0xeff8);
   firmware.writeUInt32LE(guest.cpus.length, 0xeffc);
   if (guest.vmcoreinfo) {
     firmware.writeUInt32LE(guest.vmcoreinfo.note.length, 0xefec);

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { inflateSync } from 'node:zlib';
 import { DUMP_DH_COMPRESSED_LZO, DUMP_DH_COMPRESSED_SNAPPY, DUMP_DH_COMPRESSED_ZLIB } from '../../formats/kdump.ts';
-import { decodeLzo1x } from './lzo.ts';
+import { decodeLzo1x } from '../../source/lzo.ts';
 import { decodeSnappy } from './snappy.ts';
 
 /** Fills `target`, of one page's size, from a compressed page. False if it is damaged. */

@@ -2,7 +2,7 @@
  * Decoder for raw snappy blocks, by google/snappy's format_description.txt. Own, because it is short:
  * of npm's packages the pure one (snappyjs) checks no bounds of its output and the others are native or WebAssembly.
  */
-import { copyLiterals, copyMatch } from './blocks.ts';
+import { copyLiterals, copyMatch } from '../../source/blocks.ts';
 
 /** A varint has at most this many bytes. */
 const MAX_VARINT = 5;

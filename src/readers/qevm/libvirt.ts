@@ -54,22 +54,6 @@ const damagedHeader = (file: string, why: string) =>
     structure: '_virQEMUSaveHeader',
   });
 
-/** For those that elf2dmp does not decompress: programs that do. */
-const PROGRAMS: Partial<Record<(typeof LIBVIRT_FORMATS)[number], string>> = { bzip2: 'bzip2 -dc', lzop: 'lzop -dc' };
-
-/** Throws `Elf2dmpError` with the pipe to use where the form needs another program. */
-export function refuseForeignCompression({ format, stream }: LibvirtSave, file: string): void {
-  const program = PROGRAMS[format];
-  if (!program) return;
-  throw new Elf2dmpError({
-    code: 'libvirt-save-format',
-    kind: 'unsupported',
-    message: `a libvirt save file compressed by ${format}`,
-    file,
-    hint: `pipe it in: \`tail -c +${stream + 1} FILE | ${program} | elf2dmp - OUTPUT\``,
-  });
-}
-
 export const libvirtSave: Reader = {
   format: 'libvirt-save',
   probe: (head) =>
@@ -81,7 +65,6 @@ export const libvirtSave: Reader = {
 function openLibvirtSave(source: ByteSource) {
   try {
     const save = readLibvirtHeader(readUpTo(source, 0, LIBVIRT_HEADER_SIZE), source.name)!;
-    refuseForeignCompression(save, source.name);
     const found = readUpTo(source, save.stream, QEVM_MAGIC.length);
     if (!found.equals(QEVM_MAGIC)) {
       throw new Elf2dmpError({
