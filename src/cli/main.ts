@@ -3,17 +3,24 @@
 import { constants } from 'node:os';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
+import { ON_SUDDEN_END } from '../core/sudden-end.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
 import type { Job } from './job.ts';
+import { STATUS_SIGNALS } from './signals.ts';
 import { renderError } from './text/render.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const;
+
+/** A run that takes longer to end says that it does. */
+const SAY_AFTER_MS = 500;
 
 /** Runs the command and sets the process's exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   // EPIPE is not an error: `| head` has read enough.
   let failed = false;
+  // Without a listener SIGUSR1 opens Node's debugger on a port, and SIGUSR2 ends the process.
+  for (const signal of STATUS_SIGNALS) process.on(signal, () => undefined);
   process.stderr.on('error', () => undefined);
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') return;
@@ -40,10 +47,18 @@ async function run(argv: readonly string[]): Promise<number> {
   }
   const abort = new AbortController();
   let signalled: (typeof SIGNALS)[number] | undefined;
+  let waiting: NodeJS.Timeout | undefined;
   const onSignal = (signal: (typeof SIGNALS)[number]) => {
-    // The second one ends the process at once.
-    for (const s of SIGNALS) process.removeListener(s, onSignal);
+    // The second one ends the process at once, by the system if nothing is to be done first.
+    if (signalled || ON_SUDDEN_END.size === 0) for (const s of SIGNALS) process.removeListener(s, onSignal);
+    if (signalled) {
+      for (const act of ON_SUDDEN_END) act();
+      process.kill(process.pid, signal);
+      return;
+    }
     signalled = signal;
+    waiting = setTimeout(() => process.stderr.write(`elf2dmp: ${signal}: stopping\n`), SAY_AFTER_MS);
+    waiting.unref();
     abort.abort(
       new Elf2dmpError({
         code: 'aborted',
@@ -63,6 +78,7 @@ async function run(argv: readonly string[]): Promise<number> {
   } catch (error) {
     return await reportFailure(error, job.json, job.verbose, signalled && 128 + constants.signals[signalled]);
   } finally {
+    clearTimeout(waiting);
     for (const s of SIGNALS) process.removeListener(s, onSignal);
     process.removeListener('disconnect', onDisconnect);
   }

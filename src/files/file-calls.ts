@@ -3,9 +3,9 @@
  * them fail, and end the process at each.
  */
 import { type BigIntStats, close, fchmod, fstat, fsync, ftruncate, open, read, rename, unlink, write } from 'node:fs';
-import { getSystemErrorMap, promisify } from 'node:util';
+import { promisify } from 'node:util';
 import { Elf2dmpError } from '../core/errors.ts';
-import { loadLibc } from './libc.ts';
+import { lastError, loadLibc } from './libc.ts';
 
 /** File descriptors; errors are Node's (`code: 'ENOSPC'`). */
 export interface FileCalls {
@@ -137,7 +137,7 @@ async function functions(): Promise<Functions> {
       hint: 'name an OUTPUT: the dump then is a separate file',
     });
   }
-  const { library, errno } = libc;
+  const { library } = libc;
   loaded = {
     call: {
       fallocate: library.func('int fallocate(int fd, int mode, int64 offset, int64 length)'),
@@ -145,11 +145,7 @@ async function functions(): Promise<Functions> {
       futimens: library.func('int futimens(int fd, const void *times)'),
       fcntl: library.func('int fcntl(int fd, int command, ...)'),
     },
-    fail() {
-      const number = errno();
-      const [code, message] = getSystemErrorMap().get(-number) ?? [`E${number}`, `error ${number}`];
-      return Object.assign(new Error(`${code}: ${message}, in place`), { code, errno: -number });
-    },
+    fail: () => lastError(libc, 'in place'),
   };
   return loaded;
 }

@@ -1,9 +1,16 @@
 /** Calls of the C library that Node does not have, through koffi. */
 
+import { getSystemErrorMap } from 'node:util';
+
+// biome-ignore lint/suspicious/noExplicitAny: what a C function takes is in its declaration.
+type CFunction = ((...args: any[]) => number) & {
+  // biome-ignore lint/suspicious/noExplicitAny: as above; the last argument is called with the result.
+  async(...args: any[]): void;
+};
+
 /** A koffi library; declared here because koffi is an optional dependency. */
 interface Library {
-  // biome-ignore lint/suspicious/noExplicitAny: what a C function takes is in its declaration.
-  func(declaration: string): (...args: any[]) => number;
+  func(declaration: string): CFunction;
 }
 
 /** The C library, and errno of its last call. */
@@ -11,6 +18,13 @@ export interface Libc {
   library: Library;
   /** The last call's error number. */
   errno(): number;
+}
+
+/** The error of the last call, as Node would throw it. */
+export function lastError({ errno }: Libc, action: string): NodeJS.ErrnoException {
+  const number = errno();
+  const [code, message] = getSystemErrorMap().get(-number) ?? [`E${number}`, `error ${number}`];
+  return Object.assign(new Error(`${code}: ${message}, ${action}`), { code, errno: -number });
 }
 
 let libc: Libc | undefined;

@@ -1,10 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs, unlink } from 'node:fs/promises';
+import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes, KIB } from '../core/units.ts';
 import { memoryDumpKind } from './memory-dump.ts';
+import { formerOf, NO_HARD_LINKS, outputExists, removeFile, TemporaryFile } from './temporary.ts';
 
 /**
  * Safe publishing: a file gets its name when it is complete and on disk, and a crash, a kill or a full disk leaves
@@ -17,6 +17,8 @@ export interface PublishOptions {
   /** Replace an existing file. Default: refuse that. */
   force?: boolean | undefined;
   signal?: AbortSignal | undefined;
+  /** Called when all is written and only the disk is waited for. */
+  onSync?: (() => void) | undefined;
   /** Called when everything is on disk, before it gets the output's name; may throw to refuse it. */
   beforePublish?: (() => void) | undefined;
   /** The file's mode, which the umask reduces. Default 0600: memory holds secrets. */
@@ -164,21 +166,7 @@ export async function readHead(path: string): Promise<Buffer> {
 
 const HEAD = 64 * KIB;
 
-/** The error for an output that must not be replaced. */
-export const outputExists = (output: string) =>
-  new Elf2dmpError({
-    code: 'output-exists',
-    kind: 'io-permanent',
-    message: 'the output exists already and was left as it is',
-    file: output,
-    hint: 'give --force to replace it, or name another file',
-  });
-const temporaryFor = (output: string): string => `${output}.${randomBytes(6).toString('hex')}.part`;
-
-/** The output whose temporary file has this name, which a killed process can leave; undefined for other names. */
-export const outputOfTemporary = (name: string): string | undefined => /^(.+)\.[0-9a-f]{12}\.part$/.exec(name)?.[1];
-
-/** Runs `write` on a new temporary file beside the output, which gets the output's name when it is on disk. */
+/** Runs `write` on a new temporary file, which gets the output's name when it is on disk. */
 export async function writeThenPublish(
   output: string,
   options: PublishOptions,
@@ -209,49 +197,43 @@ export async function publishTogether<T>(
 }
 
 interface Staged {
-  temporary: string;
+  file: TemporaryFile;
   output: string;
   force: boolean;
 }
 
-/** Files that are complete and on disk under temporary names, and get their own names together. */
+/** Files that are complete and on disk, and get their names together. */
 export class Publication {
   readonly #staged: Staged[] = [];
 
   /** Writes a file of the publication. Throws `Elf2dmpError`. */
   async write(
     output: string,
-    { force = false, mode = 0o600, signal, beforePublish }: PublishOptions,
+    { force = false, mode = 0o600, signal, onSync, beforePublish }: PublishOptions,
     write: (file: FileHandle, name: string) => Promise<void>,
   ): Promise<void> {
-    const temporary = temporaryFor(output);
-    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-    const file = await open(temporary, flags, mode).catch((cause) => {
-      throw ioError('create', temporary, cause);
-    });
-    const staged = { temporary, output, force };
+    const file = await TemporaryFile.create(output, mode);
+    const staged = { file, output, force };
     this.#staged.push(staged);
     try {
-      try {
-        await write(file, temporary);
-        await file.sync().catch((cause) => {
-          throw ioError('write to disk', temporary, cause);
-        });
-      } finally {
-        await file.close();
-      }
+      await write(file.handle, output);
+      signal?.throwIfAborted();
+      onSync?.();
+      await file.handle.sync().catch((cause) => {
+        throw ioError('write to disk', output, cause);
+      });
       signal?.throwIfAborted();
       beforePublish?.();
     } catch (error) {
       this.#staged.splice(this.#staged.indexOf(staged), 1);
-      await remove(temporary);
+      await file.discard();
       throw error;
     }
   }
 
   /** Where an output's bytes are until it is published. */
   fileOf(output: string): string {
-    return this.#staged.find((staged) => staged.output === output)?.temporary ?? output;
+    return this.#staged.find((staged) => staged.output === output)?.file.path ?? output;
   }
 
   /** Gives all files their names, or none. Throws `Elf2dmpError`. */
@@ -260,33 +242,32 @@ export class Publication {
     const former: string[] = [];
     const files = this.#staged.toReversed();
     try {
-      for (const [i, { temporary, output, force }] of files.entries()) {
+      for (const [i, { file, output, force }] of files.entries()) {
         // Nothing can fail after the last.
         const kept = force && i < files.length - 1 ? await keepFormer(output) : undefined;
         if (kept !== undefined) former.push(kept);
-        await publish(temporary, output, force);
-        back.push(() => (kept === undefined ? remove(output) : rename(kept, output).catch(() => undefined)));
+        await file.giveName(output, force);
+        await syncDirectory(output);
+        back.push(() => (kept === undefined ? removeFile(output) : rename(kept, output).catch(() => undefined)));
       }
     } catch (error) {
       for (const undo of back.reverse()) await undo();
       throw error;
     } finally {
-      for (const file of former) await remove(file);
+      for (const file of former) await removeFile(file);
     }
-    this.#staged.length = 0;
+    for (const { file } of this.#staged.splice(0)) await file.close();
   }
 
   /** Removes what was not published. */
   async discard(): Promise<void> {
-    for (const { temporary } of this.#staged.splice(0)) await remove(temporary);
+    for (const { file } of this.#staged.splice(0)) await file.discard();
   }
 }
 
-const remove = (path: string): Promise<void> => unlink(path).catch(() => undefined);
-
 /** A second name for the file that is about to be replaced; undefined if there is none. */
 async function keepFormer(output: string): Promise<string | undefined> {
-  const kept = temporaryFor(output);
+  const kept = formerOf(output);
   try {
     await link(output, kept);
   } catch (error) {
@@ -357,33 +338,9 @@ export async function checkSpace(output: string, size: number): Promise<void> {
   });
 }
 
-/** Gives the complete file its name. Without `force`, never over a file that appeared meanwhile. */
-async function publish(temporary: string, output: string, force: boolean): Promise<void> {
-  try {
-    if (force) await rename(temporary, output);
-    else await renameUnlessThere(temporary, output);
-  } catch (error) {
-    if (error instanceof Elf2dmpError) throw error;
-    throw ioError('rename the finished file to', output, error);
-  }
-  // The name has to survive a crash too; some file systems can't sync a directory.
+/** A name has to survive a crash too; some file systems can't sync a directory. */
+async function syncDirectory(output: string): Promise<void> {
   const directory = await open(dirname(output), constants.O_RDONLY).catch(() => undefined);
   await directory?.sync().catch(() => undefined);
   await directory?.close();
-}
-
-/** How file systems without hard links (FAT, some network ones) refuse them. */
-const NO_HARD_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
-
-async function renameUnlessThere(temporary: string, output: string): Promise<void> {
-  try {
-    await link(temporary, output);
-    await unlink(temporary);
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') throw outputExists(output);
-    if (!NO_HARD_LINKS.has(code)) throw error;
-    if (await lstat(output).catch(() => undefined)) throw outputExists(output);
-    await rename(temporary, output);
-  }
 }

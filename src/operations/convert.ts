@@ -4,6 +4,7 @@ import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
+import { removeLeftovers } from '../files/temporary.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
@@ -38,7 +39,8 @@ export interface ConvertOptions extends CallOptions<'convert'>, Omit<ReadingOpti
 }
 
 export type Progress =
-  | { phase: 'open' | 'locate' }
+  /** `sync`: all is written, and the disk is waited for. */
+  | { phase: 'open' | 'locate' | 'sync' }
   /**
    * Writing the input to a temporary file (a total of 0 is unknown), searching all memory, writing the dump, or
    * comparing it: bytes.
@@ -73,6 +75,8 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
   if (options.compress !== undefined) checkCompression(options.compress);
   if (typeof input === 'string') checkInput(input);
   const targets = await checkTargets(options, wanted);
+  // A batch did it for all of its outputs.
+  if (!wanted.approve) await removeLeftovers([targets.dump]);
   onProgress?.({ phase: 'open' });
   const opening = {
     crashDumps: true,
@@ -256,6 +260,7 @@ async function copy(windows: Windows, options: ConvertOptions, { target, togethe
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
     beforePublish: () => options.strict && refuseLosses(image, planned),
+    onSync: onProgress && (() => onProgress({ phase: 'sync' })),
     onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
   };
   if (compress === undefined) {

@@ -497,6 +497,18 @@ export const OPTIONS = {
     commands: ['convert', 'in-place', 'undo', 'info', 'verify', 'stack'],
     calls: [],
   },
+  progress: {
+    kind: 'choice',
+    choices: ['line', 'json'],
+    default: 'line',
+    help: 'json: print progress to standard error as JSON, one object a line, for programs; line: for people, on terminals only',
+    helpFor: {
+      batch: 'json: print progress to standard error as JSON, one object a line, for programs; line: for people',
+    },
+    group: 'Messages',
+    commands: ['convert', 'in-place', 'batch', 'info', 'verify', 'stack'],
+    calls: [],
+  },
   quiet: {
     kind: 'flag',
     default: false,

@@ -5,6 +5,7 @@ import * as zlib from 'node:zlib';
 import { Elf2dmpError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
 import { writeAll, writeThenPublish } from '../files/publish.ts';
+import { WriteBack } from '../files/write-back.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Compression } from '../options/choices.ts';
 import type { DumpContents } from '../plan/plan.ts';
@@ -46,6 +47,7 @@ export async function emitCompressed(
 ): Promise<number> {
   let written = 0;
   await writeThenPublish(output, options, async (file, name) => {
+    const writeBack = await WriteBack.of(file, name);
     await pipeline(
       Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
       compressor(options.compression),
@@ -53,9 +55,11 @@ export async function emitCompressed(
         for await (const bytes of compressed) {
           await writeAll(file, name, bytes, written);
           written += bytes.length;
+          await writeBack.wrote(bytes.length);
         }
       },
     );
+    await writeBack.end();
   });
   return written;
 }

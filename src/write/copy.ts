@@ -4,6 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { ioError } from '../core/errors.ts';
 import { HoleMap } from '../files/holes.ts';
 import { checkSpace, writeAll, writeThenPublish } from '../files/publish.ts';
+import { WriteBack } from '../files/write-back.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { sum } from '../memory/runs.ts';
 import type { SparseChoice } from '../options/choices.ts';
@@ -61,6 +62,7 @@ async function copyAll(
   const { sparse = 'auto' } = options;
   const holes = sparse === 'never' || !image.stored ? undefined : await HoleMap.open(image.stored.fd);
   const batches = allBatches(plan);
+  const writeBack = await WriteBack.of(file, name);
   const lane = async () => {
     const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);
     const source = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
@@ -88,6 +90,7 @@ async function copyAll(
       }
       done += size;
       onProgress?.(done, plan.size);
+      await writeBack.wrote(size);
     }
   };
   // The lanes share one iterator; when one fails the others stop at their next chunk.
@@ -95,6 +98,7 @@ async function copyAll(
   const results = await Promise.allSettled(lanes);
   const failed = results.find((r): r is PromiseRejectedResult => r.status === 'rejected');
   if (failed) throw failed.reason;
+  await writeBack.end();
   // The file may end with a hole.
   await file.truncate(plan.size).catch((cause) => {
     throw ioError('write', name, cause);

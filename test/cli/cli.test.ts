@@ -6,6 +6,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
@@ -236,6 +237,27 @@ describe('elf2dmp', () => {
     rmSync(file);
   });
 
+  it('prints progress as JSON for programs, one object a line', () => {
+    clean();
+    const { status, stderr } = run('--progress=json', '--quiet', '--verify', input, output);
+    const lines = stderr
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line).progress);
+    expect(status).toBe(0);
+    const phases = [...new Set(lines.map(({ phase }) => phase))];
+    expect(phases).toEqual(expect.arrayContaining(['open', 'locate', 'write', 'sync', 'verify']));
+    for (const { done, total } of lines.filter(({ phase }) => phase === 'write'))
+      expect(done).toBeLessThanOrEqual(total);
+    clean();
+    const batch = run('batch', input, '--out', dir, '--progress=json', '-q');
+    expect(JSON.parse(batch.stderr)).toEqual({
+      job: { input, output: join(dir, 'vm.dmp'), status: 'ran', outcome: 'good', exitCode: 0 },
+    });
+    for (const name of ['vm.dmp', 'vm.dmp.json']) rmSync(join(dir, name));
+    expect(run('--progress', input, output).status).toBe(2);
+  });
+
   it('prints progress at SIGUSR1 and SIGUSR2; ends at SIGQUIT with 131 and leaves nothing behind', async () => {
     clean();
     // Much memory behind the guest's own, so that there is time.
@@ -262,10 +284,10 @@ describe('elf2dmp', () => {
       said += data;
     });
     const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
-    const deadline = Date.now() + 20_000;
-    while (!readdirSync(dir).some((name) => name.endsWith('.part')) && Date.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+    // Whether the output is being written, under whatever name.
+    const fds = `/proc/${child.pid}/fd`;
+    const isOutput = (fd: string) => /\.part$|\(deleted\)$/.test(readlinkSync(join(fds, fd)));
+    await vi.waitFor(() => expect(readdirSync(fds).some(isOutput)).toBe(true), { timeout: 60_000 });
     // Progress on a signal, and no debugger on a port.
     for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
       said = '';

@@ -92,7 +92,17 @@ describe('every option is in', () => {
 
   it("a batch's configuration, if a batch has it and the command line is not the only place for it", () => {
     const onlyCommandLine: OptionName[] = [
-      ...(['fail-fast', 'recheck', 'retry-failed', 'shard', 'dry-run', 'space-check', 'quiet', 'verbose'] as const),
+      ...([
+        'fail-fast',
+        'recheck',
+        'retry-failed',
+        'shard',
+        'dry-run',
+        'space-check',
+        'progress',
+        'quiet',
+        'verbose',
+      ] as const),
     ];
     const wanted = rowsOf('batch')
       .map(([name]) => name)

@@ -77,7 +77,10 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   let groups: CrashGroup[];
   try {
     const report = settings.report === undefined ? undefined : await openReport(settings.report, shard);
-    const progress = new BatchProgress(process.stderr, standings, args.quiet);
+    const progress = new BatchProgress(process.stderr, standings, {
+      quiet: args.quiet,
+      json: args.progress === 'json',
+    });
     progress.start();
     try {
       results = await runBatch(jobs, { ...settings.run, signal, onEvent: (event) => progress.on(event) }, (record) =>

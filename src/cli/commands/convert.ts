@@ -44,7 +44,7 @@ async function runConversion(
   signal: AbortSignal,
 ): Promise<number> {
   const { json, quiet, verbose, force } = args;
-  const line = new ProgressLine(process.stderr, quiet);
+  const line = new ProgressLine(process.stderr, { quiet, json: args.progress === 'json' });
   try {
     const path = args.report;
     const wanted: Wanted = {

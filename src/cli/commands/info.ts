@@ -32,7 +32,7 @@ export function infoJob({ names: [file], values }: Given): Job {
     json,
     verbose,
     run: async (signal) => {
-      const line = new ProgressLine(process.stderr, false);
+      const line = new ProgressLine(process.stderr, { quiet: false, json: args.progress === 'json' });
       try {
         const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
         const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(

@@ -9,25 +9,39 @@ import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
 import { inlinedCalls, isNamed, legendOf, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
+import { ProgressLine } from '../text/progress.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
 /** The job that a command line for `stack` asks for. */
 export function stackJob({ names: [file], values }: Given): Job {
-  const { json, quiet, verbose, symbols } = withDefaults('stack', values);
+  const { json, quiet, verbose, symbols, progress } = withDefaults('stack', values);
   return {
     json,
     verbose,
     run: async (signal) => {
-      const report = await (await import('../../operations/stacks.ts')).stacks({
-        ...optionsFor('stacks', values),
-        symbols: symbolPath(symbols),
-        input: file!,
-        signal,
-        onSpool: quiet ? undefined : (spooling) => process.stderr.write(renderSpooling(spooling)),
-      });
-      writeDiagnostics(report.diagnostics, { quiet, verbose });
-      process.stdout.write(json ? `${toJson(report, 2)}\n` : renderStacks(report, verbose));
-      return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+      const line = new ProgressLine(process.stderr, { quiet, json: progress === 'json' });
+      try {
+        const report = await (await import('../../operations/stacks.ts')).stacks({
+          ...optionsFor('stacks', values),
+          symbols: symbolPath(symbols),
+          input: file!,
+          signal,
+          onSpool: quiet
+            ? undefined
+            : (spooling) => {
+                line.clear();
+                process.stderr.write(renderSpooling(spooling));
+              },
+          onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
+          onSearch: (done, total) => line.update({ phase: 'search', done, total }),
+        });
+        line.clear();
+        writeDiagnostics(report.diagnostics, { quiet, verbose });
+        process.stdout.write(json ? `${toJson(report, 2)}\n` : renderStacks(report, verbose));
+        return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+      } finally {
+        line.end();
+      }
     },
   };
 }

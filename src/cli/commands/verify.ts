@@ -13,14 +13,14 @@ import { usage } from '../usage.ts';
 
 /** The job that a command line for `verify` asks for. Throws `Elf2dmpError` (kind `usage`). */
 export function verifyJob({ names: [dump], values }: Given): Job {
-  const { json, quiet } = withDefaults('verify', values);
+  const { json, quiet, progress } = withDefaults('verify', values);
   if (dump === STANDARD_INPUT) throw usage('verify needs a file: it reads the dump more than once', 'verify');
   const verification: VerifyOptions = { dump: dump!, ...optionsFor('verify', values) };
   return {
     json,
     verbose: false,
     run: async (signal) => {
-      const line = new ProgressLine(process.stderr, quiet);
+      const line = new ProgressLine(process.stderr, { quiet, json: progress === 'json' });
       try {
         const report = await (await import('../../operations/verify.ts')).verify({
           ...verification,

@@ -1,12 +1,16 @@
-/** A batch's progress: redrawn lines on a terminal, otherwise one line every 30 seconds. */
+/** A batch's progress: redrawn lines on a terminal, otherwise one line every 30 seconds; or JSON. */
 import type { BatchJob } from '../../batch/plan.ts';
 import type { BatchEvent, JobResult, Standing } from '../../batch/run.ts';
 import { printable } from '../../core/errors.ts';
+import { toJson } from '../../core/json.ts';
 import { bytes } from '../../core/units.ts';
 import type { Progress } from '../../operations/convert.ts';
+import { STATUS_SIGNALS } from '../signals.ts';
+import type { ProgressForm } from './progress.ts';
 
 const REDRAW_MS = 200;
 const LINE_EVERY_MS = 30_000;
+const JSON_EVERY_MS = 1000;
 
 const PHASES = {
   open: 'reading headers',
@@ -15,6 +19,7 @@ const PHASES = {
   spool: 'reading',
   write: 'writing',
   verify: 'verifying',
+  sync: 'waiting for the disk',
 } as const;
 
 interface Running {
@@ -29,7 +34,7 @@ export class BatchProgress {
   readonly #weights: ReadonlyMap<BatchJob, number>;
   readonly #totalWeight: number;
   readonly #running = new Map<BatchJob, Running>();
-  readonly #quiet: boolean;
+  readonly #form: ProgressForm;
   readonly #started = performance.now();
   readonly #ended: JobResult[] = [];
   #weightDone = 0;
@@ -38,28 +43,27 @@ export class BatchProgress {
   #timer: NodeJS.Timeout | undefined;
   readonly #onSignal = () => this.#writeTotal();
 
-  constructor(stream: NodeJS.WriteStream, standings: readonly Standing[], quiet: boolean) {
+  constructor(stream: NodeJS.WriteStream, standings: readonly Standing[], form: ProgressForm) {
     this.#stream = stream;
     // A job's time grows with its input; starting it takes some too.
     this.#weights = new Map(standings.map(({ job, inputBytes }) => [job, inputBytes + 2 ** 20]));
     this.#totalWeight = [...this.#weights.values()].reduce((sum, weight) => sum + weight, 0);
-    this.#quiet = quiet;
+    this.#form = form;
   }
 
   start(): void {
-    process.on('SIGUSR2', this.#onSignal);
-    if (this.#quiet) return;
-    const terminal = this.#stream.isTTY;
-    this.#timer = setInterval(
-      () => (terminal ? this.#draw() : this.#writeTotal()),
-      terminal ? REDRAW_MS : LINE_EVERY_MS,
-    );
+    for (const signal of STATUS_SIGNALS) process.on(signal, this.#onSignal);
+    const { quiet, json } = this.#form;
+    if (json) this.#timer = setInterval(() => this.#writeTotal(), JSON_EVERY_MS);
+    else if (quiet) return;
+    else if (this.#stream.isTTY) this.#timer = setInterval(() => this.#draw(), REDRAW_MS);
+    else this.#timer = setInterval(() => this.#writeTotal(), LINE_EVERY_MS);
     this.#timer.unref();
   }
 
   stop(): void {
     clearInterval(this.#timer);
-    process.removeListener('SIGUSR2', this.#onSignal);
+    for (const signal of STATUS_SIGNALS) process.removeListener(signal, this.#onSignal);
     this.#clear();
   }
 
@@ -82,6 +86,11 @@ export class BatchProgress {
 
   /** Reports failures and losses at once. */
   #say({ job, status, record }: JobResult): void {
+    if (this.#form.json) {
+      const { outcome, exitCode } = record ?? { outcome: 'stopped', exitCode: null };
+      this.#writeJson({ job: { input: job.input, output: job.output, status, outcome, exitCode } });
+      return;
+    }
     if (status !== 'ran' || !record || record.outcome === 'good') return;
     const what = record.error
       ? `failed (${record.exitCode}): ${record.error.text}`
@@ -94,23 +103,40 @@ export class BatchProgress {
     }
   }
 
-  #total(): string {
-    const ended = this.#ended.length;
-    const failed = this.#ended.filter(({ record }) => record?.outcome === 'failed').length;
-    const skipped = this.#ended.filter(({ status }) => status === 'skipped').length;
+  #counts() {
     const seconds = (performance.now() - this.#started) / 1000;
     const left = this.#weightRan > 0 ? (seconds * (this.#totalWeight - this.#weightDone)) / this.#weightRan : undefined;
+    return {
+      done: this.#ended.length,
+      total: this.#weights.size,
+      skipped: this.#ended.filter(({ status }) => status === 'skipped').length,
+      failed: this.#ended.filter(({ record }) => record?.outcome === 'failed').length,
+      running: this.#running.size,
+      secondsLeft: left === undefined ? null : Math.ceil(left),
+    };
+  }
+
+  #total(): string {
+    const { done, total, skipped, failed, running, secondsLeft } = this.#counts();
     const parts = [
-      `${ended} of ${this.#weights.size} done`,
+      `${done} of ${total} done`,
       skipped > 0 ? `${skipped} skipped` : undefined,
       failed > 0 ? `${failed} failed` : undefined,
-      `${this.#running.size} running`,
-      left === undefined ? undefined : `about ${duration(left)} left`,
+      `${running} running`,
+      secondsLeft === null ? undefined : `about ${duration(secondsLeft)} left`,
     ];
     return parts.filter(Boolean).join(', ');
   }
 
+  #writeJson(value: object): void {
+    this.#stream.write(`${toJson(value)}\n`);
+  }
+
   #writeTotal(): void {
+    if (this.#form.json) {
+      this.#writeJson({ progress: { phase: 'batch', ...this.#counts() } });
+      return;
+    }
     this.#clear();
     this.#stream.write(`${this.#total()}\n`);
   }

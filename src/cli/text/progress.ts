@@ -1,28 +1,41 @@
-/** One line on a terminal: the current phase, its speed and the time left. */
+/** The current phase, its speed and the time left. */
 
 import { bytes } from '../../core/units.ts';
 import type { Progress } from '../../operations/convert.ts';
+import { STATUS_SIGNALS } from '../signals.ts';
 
 const INTERVAL_MS = 100;
-const VERBS = { spool: 'reading', search: 'searching memory:', write: 'writing', verify: 'verifying' } as const;
+const PHASES = {
+  open: 'reading headers',
+  locate: 'locating Windows',
+  sync: 'waiting for the disk',
+  spool: 'reading',
+  search: 'searching memory:',
+  write: 'writing',
+  verify: 'verifying',
+} as const satisfies Record<Progress['phase'], string>;
 
-/** As dd and qemu-img users expect: these print how far a run is, and never end it. */
-const STATUS_SIGNALS = ['SIGUSR1', 'SIGUSR2'] as const;
+/** How progress is shown. */
+export interface ProgressForm {
+  /** Only on a signal; JSON is printed nevertheless. */
+  quiet: boolean;
+  /** One object a line, for programs. */
+  json: boolean;
+}
 
-/** A line that each update replaces on a terminal, and that SIGUSR1 and SIGUSR2 print anywhere. */
+/** How far a run is: on a terminal one line that each update replaces. SIGUSR1 and SIGUSR2 print it anywhere. */
 export class ProgressLine {
   readonly #stream: NodeJS.WriteStream;
-  readonly #drawn: boolean;
-  #text = 'starting';
-  #phase = '';
-  #started = 0;
+  readonly #form: 'drawn' | 'json' | 'none';
+  #state: ProgressState = { phase: 'open' };
+  #started = performance.now();
   #lastShown = 0;
   #shown = false;
 
-  /** @param quiet the line is printed on a signal only */
-  constructor(stream: NodeJS.WriteStream, quiet: boolean) {
+  constructor(stream: NodeJS.WriteStream, { quiet, json }: ProgressForm) {
     this.#stream = stream;
-    this.#drawn = stream.isTTY && !quiet;
+    const drawn = stream.isTTY && !quiet ? 'drawn' : 'none';
+    this.#form = json ? 'json' : drawn;
     for (const signal of STATUS_SIGNALS) process.on(signal, this.#onSignal);
   }
 
@@ -34,32 +47,18 @@ export class ProgressLine {
 
   readonly #onSignal = () => {
     this.clear();
-    this.#stream.write(`elf2dmp: ${this.#text}\n`);
+    this.#stream.write(this.#form === 'json' ? jsonLine(this.#state) : `elf2dmp: ${textOf(this.#state)}\n`);
   };
 
   update(progress: Progress): void {
     const now = performance.now();
-    if ('total' in progress) {
-      if (this.#phase !== progress.phase) {
-        this.#phase = progress.phase;
-        this.#started = now;
-      }
-      if (now - this.#lastShown < INTERVAL_MS) return;
-      const seconds = (now - this.#started) / 1000;
-      const rate = seconds > 0.2 ? progress.done / seconds : 0;
-      const left =
-        rate > 0 && progress.total > 0
-          ? `, ${bytes(Math.round(rate))}/s, ${Math.ceil((progress.total - progress.done) / rate)} s left`
-          : '';
-      const share =
-        progress.total > 0
-          ? `${Math.floor((100 * progress.done) / progress.total)}% of ${bytes(progress.total)}`
-          : bytes(progress.done);
-      this.#show(`${VERBS[progress.phase]} ${share}${left}`);
-    } else {
-      this.#show(progress.phase === 'open' ? 'reading headers' : 'locating Windows');
-    }
+    const isNew = this.#state.phase !== progress.phase;
+    if (isNew) this.#started = now;
+    this.#state = withSpeed(progress, (now - this.#started) / 1000);
+    if (!isNew && now - this.#lastShown < INTERVAL_MS) return;
     this.#lastShown = now;
+    if (this.#form === 'json') this.#stream.write(jsonLine(this.#state));
+    else if (this.#form === 'drawn') this.#draw(textOf(this.#state));
   }
 
   /** Removes the line, so that other output starts clean. */
@@ -68,12 +67,36 @@ export class ProgressLine {
     this.#shown = false;
   }
 
-  #show(text: string): void {
-    this.#text = text;
-    if (!this.#drawn) return;
+  #draw(text: string): void {
     this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(20, (this.#stream.columns ?? 80) - 1))}`);
     this.#shown = true;
   }
+}
+
+/** Progress and, once it is known, how fast that is. */
+type ProgressState = Progress & { bytesPerSecond?: number; secondsLeft?: number };
+
+/** Seconds before a speed means anything. */
+const SPEED_AFTER = 0.2;
+
+function withSpeed(progress: Progress, seconds: number): ProgressState {
+  if (!('total' in progress) || progress.total === 0 || progress.done === 0 || seconds <= SPEED_AFTER) return progress;
+  const rate = progress.done / seconds;
+  return {
+    ...progress,
+    bytesPerSecond: Math.round(rate),
+    secondsLeft: Math.ceil((progress.total - progress.done) / rate),
+  };
+}
+
+const jsonLine = (state: ProgressState): string => `${JSON.stringify({ progress: state })}\n`;
+
+function textOf(state: ProgressState): string {
+  if (!('total' in state)) return PHASES[state.phase];
+  const { done, total, bytesPerSecond, secondsLeft } = state;
+  const share = total > 0 ? `${Math.floor((100 * done) / total)}% of ${bytes(total)}` : bytes(done);
+  const left = bytesPerSecond === undefined ? '' : `, ${bytes(bytesPerSecond)}/s, ${secondsLeft} s left`;
+  return `${PHASES[state.phase]} ${share}${left}`;
 }
 
 /** Sends progress to the batch that runs this process; undefined in any other process. */
