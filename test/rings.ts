@@ -17,6 +17,7 @@ export const RING_FILES = {
   outer: [
     'test/debugger/*.test.ts',
     'test/guest/qemu.test.ts',
+    'test/html/*.test.ts',
     'test/matrix/*.test.ts',
     'test/operations/compiled-signatures.test.ts',
     'test/operations/compiled-stack.test.ts',

@@ -99,7 +99,14 @@ const reportOf = (found: Pick<InfoReport, 'input'> & Partial<InfoReport>): InfoR
   ...found,
 });
 
-const NOTHING_FOUND = { windows: null, evidence: [], stacks: [], memory: undefined, conversion: undefined } as const;
+const NOTHING_FOUND = {
+  windows: null,
+  evidence: [],
+  stacks: [],
+  processors: [],
+  memory: undefined,
+  conversion: undefined,
+} as const;
 
 /** undefined for what is compressed or can be read once only. */
 function describeHeaderOnly(path: string): InputReport | undefined {

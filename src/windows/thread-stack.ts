@@ -1,4 +1,4 @@
-/** The kernel stack of the thread that a processor runs. */
+/** The thread that a processor runs: its kernel stack, and whether it is the idle thread. */
 import { isKernelAddress } from '../core/bits.ts';
 import { MIB } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -37,3 +37,20 @@ export function currentThreadStack(
 
 /** Whether an address lies on a stack. */
 export const isOnStack = ({ limit, base }: StackBounds, address: bigint): boolean => address >= limit && address < base;
+
+/**
+ * Whether a processor's current thread is its idle thread. PRCB.IdleThread is the second pointer after CurrentThread on
+ * every machine (ntos types in public symbols; so in real dumps of x64 and ARM64). An interrupt or DPC may run on top
+ * of the idle thread. undefined where the pointers can't be had.
+ */
+export function runsIdleThread(
+  space: AddressSpace,
+  { OffsetPrcbCurrentThread }: DebuggerFields,
+  prcb: bigint,
+): boolean | undefined {
+  if (!OffsetPrcbCurrentThread) return undefined;
+  const currentAt = prcb + BigInt(OffsetPrcbCurrentThread);
+  const current = space.readPointer(currentAt);
+  const idle = space.readPointer(currentAt + BigInt(2 * space.image.machine.pointerSize));
+  return current && idle ? current === idle : undefined;
+}

@@ -62,14 +62,16 @@ describe('elf2dmp batch', () => {
   it('makes a page for each dump, and an index with what needs a look first', async () => {
     await batch('--html');
     const index = readFileSync(join(out, 'elf2dmp-index.html'), 'utf8');
-    const links = [...index.matchAll(/<a href="([^"]+)">/g)].map(([, link]) => decodeURIComponent(link!));
+    const links = [...index.matchAll(/<a href="([^#"]+)">/g)].map(([, link]) => decodeURIComponent(link!));
     const pages = readdirSync(out, { recursive: true }).filter((name) => /dmp\.html$/.test(String(name)));
-    // A crashed guest's is linked from its crash too.
+    // Each is linked by time, by guest, and a crashed guest's from its crash.
     expect([...new Set(links)].map((link) => link.slice(2)).sort()).toEqual(pages.map(String).sort());
-    expect(index).toMatch(/<h2>Crashes \(1\)<\/h2>/);
+    expect(index).toMatch(/<h2>Crashes by signature <span class="count">1<\/span><\/h2>/);
     expect(pages.length).toBeGreaterThan(4);
-    expect(index).toMatch(/<h1>\d+ of 1?\d dumps failed<\/h1>/);
-    expect(index.indexOf('<td>failed')).toBeLessThan(index.indexOf('<td>good'));
+    expect(index).toMatch(/<h1>\d+ guests? crashed, in 1 way<\/h1>\s*<p>\d+ of 1?\d dumps failed\.<\/p>/);
+    const at = ['signatures', 'failed', 'time', 'guests'].map((id) => index.indexOf(`<section id="${id}"`));
+    expect(at).toEqual([...at].sort((a, b) => a - b));
+    expect(at[0]).toBeGreaterThan(0);
     const state = endState(out, report);
     // Run again it makes none anew, and the index is whole.
     await batch('--html');

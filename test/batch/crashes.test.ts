@@ -138,7 +138,19 @@ it('the index page has each crash with its dumps', () => {
     '/out',
     new Map([['/out/one.dmp', '/out/one.dmp.html']]),
   );
-  expect(page).toContain('<h2>Crashes (1)</h2>');
-  expect(page).toMatch(/<code>0xd1_0 &lt;rva&gt;<\/code> <code>a{12}<\/code><\/td><td>new crash<\/td><td>2<\/td>/);
-  expect(page).toMatch(/demo\.sys<\/td><td><a href=".\/one\.dmp\.html">one<\/a> two <\/td>/);
+  const part = (id: string) => page.slice(page.indexOf(`<section id="${id}"`)).split('</section>')[0]!;
+  expect(page).toContain('<h1>2 guests crashed, in 1 way</h1>');
+  expect(part('signatures')).toMatch(
+    /<article class="crash" id="crash-a{12}">\s*<h3>bug check 0xd1 in demo\.sys .*2 dumps.*new crash/,
+  );
+  expect(part('signatures')).toMatch(/<code>a{12}<\/code> <code>0xd1_0 &lt;rva&gt;<\/code>/);
+  expect(part('signatures')).toMatch(/<td>two<\/td>.*<a href=".\/one\.dmp\.html">one<\/a>/s);
+  for (const [id, order] of [
+    ['time', ['three', 'two', 'one']],
+    ['guests', ['one', 'three', 'two']],
+  ] as const) {
+    const names = [...part(id).matchAll(/<tr><td>(?:<a [^>]*>)?(\w+)/g)].map(([, name]) => name);
+    expect(names).toEqual(order);
+  }
+  expect(part('time')).toContain('<a href="#crash-aaaaaaaaaaaa">bug check 0xd1</a>');
 });

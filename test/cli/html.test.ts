@@ -38,20 +38,21 @@ describe('the report for people', () => {
   it('says first what happened, and shows what is known', () => {
     const text = renderPage(page);
     expect(text).toMatch(/<h1>The guest crashed: DRIVER_IRQL_NOT_LESS_OR_EQUAL \(0xd1\) on processor 1<\/h1>/);
-    expect(text).toContain('The crash dump is complete: nothing was lost.');
+    expect(text).toContain('Complete: nothing was lost.');
     for (const known of [
       'demo.sys',
       'ntkrnlmp.pdb/',
       'IRQL at that time: DISPATCH_LEVEL',
       'address of the instruction: demo.sys!DemoDispatch+0x4 (.text)',
-      '<strong>Likely culprit: demo.sys</strong>',
+      'Likely culprit: <strong>demo.sys</strong>',
       '<code>0xd1_0 ',
       'ntoskrnl.exe!KeBugCheckEx+',
       'CONTEXT of processor 2',
     ]) {
       expect(text).toContain(known);
     }
-    for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero']) expect(text).toContain(`<rect class="${kind}"`);
+    for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero'])
+      expect(text).toContain(`<i class="${kind}"></i>`);
   });
 
   it('says of a smaller dump what it holds, and draws what was left out', async () => {
@@ -59,14 +60,74 @@ describe('the report for people', () => {
     expect(text).toMatch(
       /it holds only the kernel&#39;s memory: \d+ pages, and \d{4} pages of the input were left out/,
     );
-    expect(text).toContain('<rect class="left"');
+    expect(text).toContain('<i class="left"></i>');
     expect(renderPage(page)).not.toContain('class="left"');
+  });
+
+  it('has the processor that crashed first, marked and open, and the others in a line each', () => {
+    const text = renderPage(page);
+    const section = text.slice(text.indexOf('<section id="processors"'), text.indexOf('<section id="guest"'));
+    expect(section).toMatch(
+      /^<section[^>]*>\s*<h2>Processors <span class="count">3<\/span><\/h2>\s*<article class="crashing">\s*<h3>Processor 1 /,
+    );
+    expect(section.match(/<details class="cpu">/g)).toHaveLength(2);
+    expect(section).toContain('<details class="registers"><summary>Registers</summary>');
+    expect(section).toMatch(/<code>rax=[0-9a-f]{16}<\/code>/);
+  });
+
+  it('has one line for all processors that run the same code, and marks those on their idle threads', async () => {
+    writeFileSync(at('many.elf'), writeElf(buildGuest({ ...GUEST, processors: 8, user: [2] })));
+    const many = await pageOfConversion({ input: at('many.elf'), output: at('many.dmp') });
+    const lines = [...renderPage(many).matchAll(/<details class="cpu">\s*<summary>(.*?)<\/summary>/gs)].map(
+      ([, line]) => line!.replace(/<[^>]+>/g, ''),
+    );
+    expect(lines).toEqual(['Processor 2 user 0x00007ff612340001', '6 processors idle thread ntoskrnl.exe!PoIdle+0x5']);
+    const busy = {
+      ...many,
+      processors: many.processors.map((one) => ({ ...one, idle: one.number === 4 ? false : one.idle })),
+    };
+    expect(renderPage(busy)).toMatch(/<strong>Processor 4<\/strong> <span class="badge plain">kernel</);
+    const unknown = { ...many, processors: [] };
+    expect(renderPage(unknown)).not.toContain('idle thread');
+  });
+
+  it('says how to go on, with numbers only in what is to be pasted', () => {
+    const text = renderPage(page);
+    const commands = [...text.matchAll(/<dt><code>(.*?)<\/code><\/dt>/g)].map(([, command]) => command);
+    expect(commands).toEqual([
+      'windbg -z out.dmp',
+      '.sympath srv*C:\\Symbols*https://msdl.microsoft.com/download/symbols',
+      '.reload; !analyze -v',
+      'ub 0xfffff8042c460004 L8; u 0xfffff8042c460004 L2',
+      '!pte 0x10',
+      'lmv a 0xfffff8042c450000',
+    ]);
+  });
+
+  it('leads to each section from its contents', () => {
+    const text = renderPage(page);
+    const [, nav] = /<nav [^>]*>(.*?)<\/nav>/s.exec(text)!;
+    const links = [...nav!.matchAll(/href="#([a-z-]+)"/g)].map(([, id]) => id);
+    expect(links).toEqual([...text.matchAll(/<section id="([a-z-]+)"/g)].map(([, id]) => id));
+    expect(links.length).toBeGreaterThan(7);
+  });
+
+  it('counts what its map shows', () => {
+    const text = renderPage(page);
+    for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero'] as const) {
+      const drawn = page.memory!.ranges.flatMap(({ cells }) => cells).filter((cell) => cell === kind).length;
+      expect(text).toMatch(new RegExp(`<i class="${kind}"></i> [^<]+ <span class="count">${drawn}</span>`));
+    }
+    expect(text.match(/class="hole"/g)).toHaveLength(page.memory!.ranges.length - 1);
   });
 
   it('needs nothing else, and runs nothing', () => {
     const text = renderPage(page);
-    expect(text).not.toMatch(/<script|<link|<img|<iframe|<object|<form|\son[a-z]+=|(?:src|href)=|url\(/i);
+    expect(text).not.toMatch(
+      /<script|<link|<img|<iframe|<object|<form|\son[a-z]+=|\ssrc=|\sstyle=|\shref="(?!#[a-z-]+")|url\(/i,
+    );
     expect(text).toContain("default-src 'none'");
+    expect(text).not.toContain('unsafe-inline');
   });
 
   it.each([
@@ -111,7 +172,7 @@ describe('the report for people', () => {
 
   it('is there for what can only be looked at, also where no Windows is found', async () => {
     const pageOf = async (input: string) => (await inspectAndDescribe({ input }, { page: true })).page!;
-    expect(renderPage(await pageOf(at('out.dmp')))).toContain('The file is complete: nothing was lost.');
+    expect(renderPage(await pageOf(at('out.dmp')))).toContain('Complete: nothing was lost.');
     writeFileSync(at('empty.elf'), writeElf(buildGuest(), { withoutNotes: true, runs: [[0xf00000, 0x1000000]] }));
     expect(renderPage(await pageOf(at('empty.elf')))).toContain('<h1>No Windows: ');
   });

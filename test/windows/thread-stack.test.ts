@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { selfMapAt } from '../../src/windows/self-map.ts';
 import { walkStack } from '../../src/windows/stacks.ts';
-import { currentThreadStack } from '../../src/windows/thread-stack.ts';
+import { currentThreadStack, runsIdleThread } from '../../src/windows/thread-stack.ts';
 import { GENERATIONS } from '../guest/generations.ts';
 import { buildTrueGuest, type TrueGuest } from '../guest/true-guest.ts';
 import { imageOf } from '../support/images.ts';
@@ -80,5 +80,24 @@ describe('PteBase of the KDBG', () => {
     const next = (kdbg.fields.PteBase ?? 0n) + (1n << 39n);
     expect(selfMapAt(space, next)).toMatchObject({ leadsBack: false });
     for (const value of [undefined, 0n, 0x1234n, next + 0x1000n]) expect(selfMapAt(space, value)).toBeUndefined();
+  });
+});
+
+describe('whether a processor runs its idle thread', () => {
+  it('is so where current and idle thread are one, and unknown without either', async () => {
+    const guest = buildTrueGuest();
+    const { space, kdbg } = await locateWindows(imageOfGuest(guest));
+    const { prcb } = guest.truth.processors[0]!;
+    const runs = (fields = kdbg.fields) => runsIdleThread(space, fields, prcb);
+    const current = guest.kernel.read(prcb + 8n, 8).readBigUInt64LE();
+    const { OffsetPrcbCurrentThread: _, ...none } = kdbg.fields;
+    expect(runs(none)).toBeUndefined();
+    const cases = [current, current + 0x1000n, 0n].map(async (idle) => {
+      const other = buildTrueGuest();
+      other.kernel.u64(prcb + 0x18n, idle);
+      const found = await locateWindows(imageOfGuest(other));
+      return runsIdleThread(found.space, found.kdbg.fields, prcb);
+    });
+    expect(await Promise.all(cases)).toEqual([true, false, undefined]);
   });
 });

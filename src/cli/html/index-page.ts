@@ -1,16 +1,21 @@
-/** A batch's dumps on one page, each with a link to its own. */
+/** A batch's dumps on one page: crashes first, then the same dumps by time and by guest. */
 import { relative } from 'node:path';
 import type { CrashGroup } from '../../batch/crashes.ts';
+import { signatureOf } from '../../batch/crashes.ts';
 import { crashKind } from '../../batch/report.ts';
 import type { JobResult } from '../../batch/run.ts';
 import { bytes } from '../../core/units.ts';
 import type { CrashReport } from '../../report/windows.ts';
+import { VERSION } from '../../version.ts';
 import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
-import { document, table } from './page.ts';
+import { type Cell, code, contents, document, renderSections, type Section, table } from './parts.ts';
 
-/** Failures come first. */
-const ORDER = ['failed', 'losses', 'not run', 'good'] as const;
+/** Longer lists of dumps are folded. */
+const FOLDED_FROM = 13;
+
+/** A dump by its name, as a link where it has a page. */
+type LinkTo = (result: JobResult) => Html | string;
 
 /**
  * @param directory that the page lies in
@@ -21,63 +26,133 @@ export function renderIndex(
   directory: string,
   pages: ReadonlyMap<string, string>,
 ): string {
-  const outcomeOf = ({ record }: JobResult) => record?.outcome ?? 'not run';
-  const sorted = ORDER.flatMap((outcome) => results.filter((result) => outcomeOf(result) === outcome));
-  const count = (outcome: (typeof ORDER)[number]) => results.filter((result) => outcomeOf(result) === outcome).length;
-  const failed = count('failed');
-  const lossy = count('losses');
-  const crashed = results.filter(({ record }) => record?.windows?.bugCheck).length;
-  const [tone, verdict] = verdictOf(plural(results.length, 'dump'), failed, lossy);
-  const linkTo = ({ job }: JobResult): Html | string => {
+  const linkTo: LinkTo = ({ job }) => {
     const page = pages.get(job.output);
     return page === undefined ? job.relative : link(relative(directory, page), job.relative);
   };
+  const failed = results.filter(({ record }) => record?.outcome === 'failed');
+  const lossy = results.filter(({ record }) => record?.outcome === 'losses').length;
+  const crashed = results.filter(({ record }) => record?.windows?.bugCheck).length;
+  const [tone, verdict] = verdictOf(plural(results.length, 'dump'), failed.length, lossy);
+  const sections = sectionsOf({ results, groups, failed }, linkTo);
   return document(
     'Batch',
     html`
-<header class="${tone}">
-  <h1>${verdict}</h1>
-  <p>${plural(crashed, 'guest')} had crashed.</p>
+<header class="${crashed > 0 ? 'crashed' : tone}">
+  <h1>${crashed > 0 ? `${plural(crashed, 'guest')} crashed, in ${plural(groups.length, 'way')}` : 'No guest had crashed'}</h1>
+  <p>${verdict}.</p>
 </header>
+${contents(sections)}
 <main>
-${groups.length > 0 && html`<h2>Crashes (${groups.length})</h2>${crashes(groups, linkTo)}<h2>Dumps</h2>`}
-${table(
-  ['Input', 'Outcome', 'Windows', 'Bug check', 'Dump', 'What is wrong'],
-  sorted.map((result) => {
-    const { record } = result;
-    return [
-      linkTo(result),
-      outcomeOf(result),
-      record?.windows ? (record.windows.name ?? `build ${record.windows.build}`) : null,
-      bugCheckOf(record?.windows?.bugCheck),
-      record?.bytes ? bytes(record.bytes) : null,
-      record?.error?.text ?? record?.losses.join('; ') ?? null,
-    ];
-  }),
-)}
-</main>`,
+${renderSections(sections)}
+</main>
+<footer><p>elf2dmp ${VERSION}</p></footer>`,
   );
 }
 
-/** Links that a crash shows. */
-const SHOWN_DUMPS = 50;
+interface Listed {
+  results: readonly JobResult[];
+  groups: readonly CrashGroup[];
+  failed: readonly JobResult[];
+}
 
-const crashes = (groups: readonly CrashGroup[], linkTo: (result: JobResult) => Html | string): Html =>
+function sectionsOf({ results, groups, failed }: Listed, linkTo: LinkTo): Section[] {
+  const sections: Section[] = [];
+  if (groups.length > 0) {
+    const content = html`${groups.map((group) => crash(group, linkTo))}`;
+    sections.push({ id: 'signatures', title: 'Crashes by signature', content, count: groups.length });
+  }
+  if (failed.length > 0) {
+    const rows = failed.map((result): Cell[] => [
+      linkTo(result),
+      result.record?.error?.text ?? null,
+      result.record?.error?.code ?? null,
+    ]);
+    const content = table('Dumps that failed', ['Guest', 'What is wrong', 'Error'], rows);
+    sections.push({ id: 'failed', title: 'Not converted', content, count: failed.length, tone: 'bad' });
+  }
+  const view = (id: string, title: string, sorted: readonly JobResult[]) =>
+    sections.push({ id, title, content: dumps(title, sorted, linkTo), count: sorted.length });
+  view('time', 'By time', sortedBy(results, (result) => timeOf(result) ?? '').reverse());
+  view(
+    'guests',
+    'By guest',
+    sortedBy(results, ({ job }) => job.relative),
+  );
+  return sections;
+}
+
+/** One crash: its name, culprit and times, then each dump that shows it. */
+function crash({ signature, results, firstSeen, lastSeen, known }: CrashGroup, linkTo: LinkTo): Html {
+  const { bugCheck = null, culprit = null } = results[0]?.record?.windows ?? {};
+  const suspect = culprit ?? results.find(({ record }) => record?.windows?.culprit)?.record?.windows?.culprit;
+  const when = firstSeen === lastSeen ? second(firstSeen) : `${second(firstSeen)} to ${second(lastSeen)}`;
+  const all = table(
+    `Dumps of ${signature.hash}`,
+    ['Guest', 'Time (UTC)', 'Windows', 'Processor'],
+    sortedBy(results, (result) => timeOf(result) ?? '')
+      .reverse()
+      .map((result) => [
+        linkTo(result),
+        second(timeOf(result)),
+        windowsOf(result),
+        result.record?.windows?.bugCheck?.processor ?? null,
+      ]),
+  );
+  return html`
+<article class="crash" id="${anchorOf(signature.hash)}">
+<h3>${bugCheckOf(bugCheck)}${suspect && html` in ${suspect.module}`} <span class="count">${plural(results.length, 'dump')}</span>${known !== null && html` <span class="badge ${known ? 'plain' : ''}">${crashKind(known)}</span>`}</h3>
+<p class="note">${when ?? 'at unknown times'} · ${code(signature.hash)} ${code(signature.text)}</p>
+${results.length < FOLDED_FROM ? all : html`<details><summary>Show ${results.length} dumps</summary>${all}</details>`}
+</article>`;
+}
+
+const dumps = (title: string, sorted: readonly JobResult[], linkTo: LinkTo): Html =>
   table(
-    ['Signature', '', 'Dumps', 'First seen', 'Last seen', 'Likely culprit', 'In'],
-    groups.map(({ signature, results, firstSeen, lastSeen, known }) => [
-      html`<code>${signature.text}</code> <code>${signature.hash}</code>`,
-      crashKind(known),
-      results.length,
-      firstSeen,
-      lastSeen,
-      results.find(({ record }) => record?.windows?.culprit)?.record?.windows?.culprit?.module ?? null,
-      html`${results.slice(0, SHOWN_DUMPS).map((result) => html`${linkTo(result)} `)}${results.length > SHOWN_DUMPS && html`… ${results.length - SHOWN_DUMPS} more`}`,
-    ]),
+    title,
+    ['Guest', 'Bug check', 'Likely culprit', 'Time (UTC)', 'Windows', 'Dump', 'Losses'],
+    sorted.map((result) => {
+      const { record } = result;
+      const check = record?.windows?.bugCheck;
+      return [
+        linkTo(result),
+        check ? html`<a href="#${anchorOf(signatureOf(record)?.hash)}">${bugCheckOf(check)}</a>` : outcomeOf(result),
+        record?.windows?.culprit?.module ?? null,
+        second(timeOf(result)),
+        windowsOf(result),
+        record?.bytes ? bytes(record.bytes) : null,
+        record?.lossCount || null,
+      ];
+    }),
   );
 
-const bugCheckOf = (check: CrashReport | null | undefined): string | null =>
-  check ? `${check.code}${check.name ? ` ${check.name}` : ''}` : null;
+/** A signature's hash is hex digits; anything else is no anchor. */
+const anchorOf = (hash: string | undefined): string =>
+  /^[0-9a-f]+$/.test(hash ?? '') ? `crash-${hash}` : 'signatures';
+
+/** `2026-11-26 08:15:02` */
+const second = (time: string | null): string | null => time?.slice(0, 19).replace('T', ' ') ?? null;
+
+const timeOf = ({ record }: JobResult): string | null => record?.windows?.systemTime ?? null;
+
+const windowsOf = ({ record }: JobResult): string | null =>
+  record?.windows ? (record.windows.name ?? `build ${record.windows.build}`) : null;
+
+/** In place of a bug check. */
+function outcomeOf({ record }: JobResult): string {
+  if (!record) return 'not run';
+  return record.outcome === 'failed' ? 'failed' : 'was running';
+}
+
+function sortedBy(results: readonly JobResult[], key: (result: JobResult) => string): JobResult[] {
+  const keyed = results.map((result) => [key(result), result] as const);
+  return keyed.sort(([a], [b]) => compare(a, b)).map(([, result]) => result);
+}
+
+const compare = (a: string, b: string): number => (a < b ? -1 : Number(a > b));
+
+/** The name alone, where there is one. */
+const bugCheckOf = (check: CrashReport | null): string => check?.name ?? `bug check ${check?.code ?? 'unknown'}`;
 
 /** A link below the page's directory; encoded parts cannot become a scheme or another host. */
 const link = (path: string, text: string): Html =>

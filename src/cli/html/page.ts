@@ -1,73 +1,68 @@
-/** One dump as a self-contained HTML page, for any screen or paper. */
+/** One dump as a self-contained HTML page, for any screen or paper: what happened first, what is seldom wanted folded. */
 
-import { bytes, hex } from '../../core/units.ts';
-import { CELL_KINDS, type CellKind, type MemoryPicture } from '../../report/memory-picture.ts';
+import { bytes } from '../../core/units.ts';
 import type { PageData } from '../../report/page.ts';
-import { PAGE_MARK } from '../../report/page-mark.ts';
-import type { ProcessorReport } from '../../report/processors.ts';
-import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
 import type { CrashReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
-import {
-  describeCulprit,
-  describeParameter,
-  inlinedCalls,
-  isNamed,
-  legendOf,
-  siteOf,
-  WHOSE,
-} from '../text/processors.ts';
+import { describeCulprit, describeParameter } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
-import { Html, html } from './html.ts';
-import { STYLE } from './style.ts';
+import { type Html, html } from './html.ts';
+import { memoryMap } from './memory-map.ts';
+import { nextSteps } from './next-steps.ts';
+import { code, contents, document, list, renderSections, type Section, table, values } from './parts.ts';
+import { processors } from './processors.ts';
 
+/** Longer lists are folded. */
+const FOLDED_FROM = 13;
+
+/** The page's text. */
 export function renderPage(data: PageData): string {
-  const { input, windows: w, conversion } = data;
-  const losses = data.diagnostics.filter((d) => d.severity === 'loss');
-  const warnings = data.diagnostics.filter((d) => d.severity === 'warning');
+  const { input, windows: w } = data;
+  const losses = data.diagnostics.filter((d) => d.severity === 'loss').length;
   const name = input.path.split('/').at(-1) ?? input.path;
+  const sections = sectionsOf(data);
   const body = html`
-<header class="${verdictClass(data, losses.length)}">
+<header class="${verdictClass(data, losses)}">
   <p class="file">${name}</p>
   <h1>${verdict(data)}</h1>
-  <p>${completeness(data, losses.length)}</p>
+  ${w?.culprit && html`<p class="culprit">Likely culprit: <strong>${w.culprit.module}</strong></p>`}
+  ${w && html`<p>${w.name ?? 'Windows'}, build ${w.build}, dumped ${dumped(w)}</p>`}
+  <p>${completeness(data, losses)}</p>
 </header>
+${contents(sections)}
 <main>
-${w?.bugCheck && section('Bug check', bugCheck(w.bugCheck, w))}
-${losses.length > 0 && section('What is missing', list(losses.map((d) => d.message)), 'losses')}
-${warnings.length > 0 && section('Warnings', list(warnings.map((d) => d.message)), 'warnings')}
-${section('Summary', summary(data))}
-${data.stacks.length > 0 && section('Processors and their stacks', processors(data))}
-${data.memory && section('Physical memory', memory(data.memory, conversion !== undefined))}
-${w && section(`Modules (${w.modules.length})`, modules(w.modules))}
-${w && w.unloadedModules.length > 0 && section(`Unloaded modules (${w.unloadedModules.length})`, unloaded(w.unloadedModules))}
-${w && w.processes.length > 0 && section(`Processes (${w.processes.length})`, processes(w.processes))}
-${conversion && conversion.dump.patches.length > 0 && section(`Changed in memory (${conversion.dump.patches.length})`, patches(conversion.dump.patches))}
-${data.evidence.length > 0 && section('How it was found', evidence(data.evidence))}
+${renderSections(sections)}
 </main>
-<footer>elf2dmp ${VERSION}. Everything here was read from ${input.path}; nothing was looked up elsewhere.</footer>`;
+<footer><p>elf2dmp ${VERSION}. Everything here was read from ${input.path}; nothing was looked up elsewhere.</p></footer>`;
   return document(name, body);
 }
 
-const MARK = new Html(PAGE_MARK);
-
-/** The page's frame. Its policy allows no scripts, even if a guest's text broke out of the markup. */
-export function document(title: string, body: Html): string {
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-${MARK}
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${title} – elf2dmp</title>
-${STYLE}
-</head>
-<body>${body}
-</body>
-</html>
-`.markup;
+function sectionsOf(data: PageData): Section[] {
+  const { windows: w, conversion, diagnostics, evidence } = data;
+  const messages = (severity: string) => diagnostics.filter((d) => d.severity === severity).map((d) => d.message);
+  const [losses, warnings] = [messages('loss'), messages('warning')];
+  const sections: Section[] = [];
+  const add = (id: string, title: string, content: Html, more: Partial<Section> = {}) =>
+    sections.push({ id, title, content, ...more });
+  const addTable = (id: string, title: string, rows: readonly unknown[], content: Html, folded = false) => {
+    if (rows.length > 0) add(id, title, content, { count: rows.length, folded: folded || rows.length >= FOLDED_FROM });
+  };
+  if (w?.bugCheck) add('bug-check', 'Bug check', bugCheck(w.bugCheck, w));
+  if (losses.length > 0) add('missing', 'What is missing', list(losses), { tone: 'bad', count: losses.length });
+  if (warnings.length > 0) add('warnings', 'Warnings', list(warnings), { tone: 'lossy', count: warnings.length });
+  const next = nextSteps(data);
+  if (next) add('next', 'Next', next);
+  if (data.stacks.length > 0) add('processors', 'Processors', processors(data), { count: data.stacks.length });
+  add('guest', w ? 'Guest' : 'Input', guest(data));
+  if (data.memory) add('memory', 'Physical memory', memoryMap(data.memory, conversion !== undefined));
+  if (w) {
+    addTable('modules', 'Modules', w.modules, modules(w.modules));
+    addTable('unloaded', 'Unloaded modules', w.unloadedModules, unloaded(w.unloadedModules), true);
+    addTable('processes', 'Processes', w.processes, processes(w.processes));
+  }
+  if (conversion) addTable('changed', 'Changed in memory', conversion.dump.patches, patches(conversion.dump.patches));
+  addTable('evidence', 'How it was found', evidence, found(evidence), true);
+  return sections;
 }
 
 function verdictClass({ windows, problem }: PageData, losses: number): string {
@@ -79,57 +74,48 @@ function verdictClass({ windows, problem }: PageData, losses: number): string {
 function verdict({ windows: w, problem }: PageData): string {
   if (!w) return `No Windows: ${problem?.message ?? 'none was found'}`;
   if (!w.bugCheck) return 'The guest was running when it was dumped';
-  const { code, name, processor } = w.bugCheck;
+  const { code: number, name, processor } = w.bugCheck;
   const where = processor === null ? '' : ` on processor ${processor}`;
-  return `The guest crashed: ${name ? `${name} (${code})` : code}${where}`;
+  return `The guest crashed: ${name ? `${name} (${number})` : number}${where}`;
 }
 
-function completeness({ windows, conversion }: PageData, losses: number): string {
+function completeness({ windows, conversion }: PageData, losses: number): Html {
+  if (!windows) return html`Nothing more is known.`;
   const what = conversion ? 'The crash dump' : 'The file';
-  if (!windows) return 'Nothing more is known.';
   const lacks =
-    losses === 0 ? `${what} is complete: nothing was lost.` : `${what} lacks ${plural(losses, 'thing')}: see below.`;
+    losses === 0
+      ? html`Complete: nothing was lost.`
+      : html`${what} lacks <a href="#missing">${plural(losses, 'thing')}</a>.`;
   const selection = conversion?.dump.selection;
   if (!selection) return lacks;
   const [kept, left] = [selection.kept, selection.leftOut].map((counts) =>
     Object.values(counts).reduce((sum, pages) => sum + pages, 0),
   ) as [number, number];
   const of = conversion.dump.type === 'kernel' ? "the kernel's memory" : 'the memory in use';
-  return `${lacks} By its type it holds only ${of}: ${plural(kept, 'page')}, and ${plural(left, 'page')} of the input were left out.`;
+  return html`${lacks} By its type it holds only ${of}: ${plural(kept, 'page')}, and ${plural(left, 'page')} of the input were left out.`;
 }
-
-const section = (title: string, content: Html, kind = ''): Html =>
-  html`<section class="${kind}"><h2>${title}</h2>${content}</section>\n`;
-
-const list = (items: readonly string[]): Html => html`<ul>${items.map((item) => html`<li>${item}</li>`)}</ul>`;
-
-export const table = (
-  head: readonly string[],
-  rows: readonly (readonly (Html | string | number | null)[])[],
-): Html => html`
-<div class="scroll"><table>
-<thead><tr>${head.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
-<tbody>${rows.map((row) => html`<tr>${row.map((cell) => html`<td>${cell ?? '–'}</td>`)}</tr>\n`)}</tbody>
-</table></div>`;
-
-const code = (text: string | null): Html => html`<code>${text ?? '–'}</code>`;
 
 function bugCheck({ code: number, name, parameters, processor }: CrashReport, { culprit, signatures }: Found): Html {
   const { symbols, rva } = signatures;
   return html`
-<p><strong>${name ?? 'A bug check that elf2dmp has no name for'}</strong>, ${code(number)}${processor === null ? ', on an unknown processor' : `, on processor ${processor}`}</p>
+${name === null && html`<p>elf2dmp has no name for ${code(number)}.</p>`}${processor === null && html`<p>Which processor crashed is not known.</p>`}
 ${table(
-  ['Parameter', 'Value', 'Meaning'],
-  parameters.map((p, i) => [i + 1, code(p.value), describeParameter(p) || null]),
+  'Parameters of the bug check',
+  ['#', 'Meaning', 'Value'],
+  parameters.map((p, i) => [i + 1, describeParameter(p) || null, code(p.value)]),
 )}
-${culprit && html`<p><strong>Likely culprit: ${culprit.module}</strong> (${describeCulprit(culprit)})</p>`}
+${culprit && html`<p>Likely culprit: ${describeCulprit(culprit)}.</p>`}
 <p class="note">Signature${symbols && html` by symbols: ${code(symbols.text)}, ${code(symbols.hash)};`} by RVA: ${code(rva.text)}, ${code(rva.hash)}.</p>`;
 }
 
-function summary({ input, windows: w, conversion }: PageData): Html {
+function guest({ input, windows: w, conversion }: PageData): Html {
   const rows: [string, Html | string][] = [
     ['Input', html`${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')})`],
   ];
+  if (conversion) {
+    const { dump, seconds } = conversion;
+    rows.push(['Crash dump', html`${dump.path} (${dump.type}, ${bytes(dump.bytes)}) in ${seconds} s`]);
+  }
   if (w) {
     const edition = [
       w.name ?? 'Windows',
@@ -141,133 +127,53 @@ function summary({ input, windows: w, conversion }: PageData): Html {
     ];
     rows.push(
       ['Windows', edition.filter(Boolean).join(', ')],
-      [
-        'Dumped',
-        `${w.systemTime ?? 'at an unknown time'}, up ${w.uptimeSeconds === null ? 'for an unknown time' : uptime(w.uptimeSeconds)}`,
-      ],
-      ['Kernel', html`${code(w.kernel.base)}, ${bytes(w.kernel.size)}`],
-      ['Symbols', code(w.kernel.pdb?.symbolPath ?? null)],
-      ['Page tables', html`${code(w.directoryTableBase)}, ${w.pagingMode}`],
-      ['KDBG', html`${code(w.kdbg.address)}${w.kdbg.encoded ? ', encoded' : ''}`],
+      ['Dumped', dumped(w)],
       ["Windows' RAM", w.ram ? bytes(w.ram.reduce((sum, r) => sum + r.size, 0)) : 'unknown'],
+      ['Kernel', html`${bytes(w.kernel.size)} at ${code(w.kernel.base)}`],
+      ["Kernel's PDB", code(w.kernel.pdb?.symbolPath ?? null)],
+      ['Page tables', html`${w.pagingMode}, ${code(w.directoryTableBase)}`],
+      ['KDBG', html`${w.kdbg.encoded ? 'encoded, ' : ''}${code(w.kdbg.address)}`],
     );
   }
-  if (conversion) {
-    const { dump, seconds } = conversion;
-    rows.push(['Crash dump', html`${dump.path} (${dump.type}, ${bytes(dump.bytes)}) in ${seconds} s`]);
-  }
-  return html`<dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>\n`)}</dl>`;
+  return values(rows);
 }
-
-function processors({ stacks, windows }: PageData): Html {
-  const named = isNamed(stacks);
-  return html`
-<p class="note">${legendOf(named)} Frames marked ? are guesses or follow from one.</p>
-${stacks.map((stack) => {
-  const p = windows?.processors.find(({ number }) => number === stack.processor);
-  return html`
-<article>
-<h3>Processor ${stack.processor}</h3>
-<p>${about(p, windows?.currentProcessor === stack.processor)}</p>
-${frames(stack, named)}
-</article>`;
-})}`;
-}
-
-function about(p: ProcessorReport | undefined, isCurrent: boolean): Html {
-  if (!p) return html`registers: unknown`;
-  const state =
-    p.instructionPointer !== null &&
-    html`; at ${code(p.instructionPointer)}, stack ${code(p.stackPointer)}, page tables ${code(p.pageTableRoot)}`;
-  return html`${p.cpu === null ? '' : `CPU ${p.cpu}, `}${p.mode ? `${p.mode} mode` : 'mode unknown'}; registers: ${WHOSE[p.registers]}${state}${isCurrent && '; the debugger opens here'}`;
-}
-
-function frames(stack: ProcessorStackReport, named: boolean): Html {
-  if (stack.frames.length === 0) return html`<p>No stack: ${stack.end}.</p>`;
-  return html`
-${table(
-  ['', 'Child-SP', 'Return address', 'Call site'],
-  stack.frames.map((frame, i) => [
-    html`${frame.certain ? '' : '? '}${i}`,
-    code(frame.stackPointer),
-    code(frame.returnAddress),
-    place(frame, named),
-  ]),
-)}
-<p class="note">End: ${stack.end}.</p>
-${stack.doubts.length > 0 && html`<p class="note">Guessed: ${stack.doubts.join('; ')}.</p>`}`;
-}
-
-const place = ({ at, instructionPointer, how }: FrameReport, named: boolean): Html => {
-  if (!at) return code(instructionPointer);
-  const inlined = inlinedCalls(at).map((call) => html`${code(call)} inlined in `);
-  return html`${inlined}${code(siteOf(at, named))}${how === 'trap' ? ' (interrupted)' : ''}`;
-};
 
 type Found = NonNullable<PageData['windows']>;
 
+const dumped = ({ systemTime, uptimeSeconds }: Found): string =>
+  `${systemTime ?? 'at an unknown time'}, up ${uptimeSeconds === null ? 'for an unknown time' : uptime(uptimeSeconds)}`;
+
 const modules = (all: Found['modules']): Html =>
   table(
-    ['Name', 'Base', 'Size', 'Version', 'Symbols'],
-    all.map((m) => [m.name, code(m.base), bytes(m.size), m.fileVersion, code(m.pdb?.symbolPath ?? null)]),
+    'Modules',
+    ['Name', 'Version', 'Size', 'PDB', 'Base'],
+    all.map((m) => [m.name, m.fileVersion, bytes(m.size), code(m.pdb?.symbolPath ?? null), code(m.base)]),
   );
 
 const unloaded = (all: Found['unloadedModules']): Html =>
   table(
-    ['Name', 'From', 'To', 'Unloaded'],
-    all.map((m) => [m.name, code(m.from), code(m.to), m.time]),
+    'Unloaded modules',
+    ['Name', 'Unloaded', 'From', 'To'],
+    all.map((m) => [m.name, m.time, code(m.from), code(m.to)]),
   );
 
 const processes = (all: Found['processes']): Html =>
   table(
-    ['Process ID', 'Parent', 'Name', 'EPROCESS', 'Page tables'],
-    all.map((p) => [p.pid, p.parentPid, p.name, code(p.address), code(p.directoryTableBase)]),
+    'Processes',
+    ['Name', 'ID', 'Parent', 'EPROCESS', 'Page tables'],
+    all.map((p) => [p.name, p.pid, p.parentPid, code(p.address), code(p.directoryTableBase)]),
   );
 
 const patches = (all: NonNullable<PageData['conversion']>['dump']['patches']): Html =>
   table(
-    ['What', 'Address', 'Physical', 'Bytes', 'SHA-256 of what was there'],
-    all.map((p) => [p.what, code(p.virtual), code(p.physical), p.length, code(p.originalSha256)]),
+    'Changed in memory',
+    ['What', 'Bytes', 'Address', 'Physical', 'SHA-256 of what was there'],
+    all.map((p) => [p.what, p.length, code(p.virtual), code(p.physical), code(p.originalSha256)]),
   );
 
-const evidence = (all: PageData['evidence']): Html => html`
-<details><summary>${plural(all.length, 'attempt')}</summary>
-${table(
-  ['', 'Step', 'Tried', 'Found'],
-  all.map((a) => [a.accepted ? 'yes' : 'no', a.step, a.method, a.detail]),
-)}
-</details>`;
-
-const PER_ROW = 64;
-const CELL = 10;
-const SHOWN_RANGES = 48;
-const LEGEND: Record<CellKind, string> = {
-  patched: 'changed by the conversion',
-  kernel: 'kernel image',
-  tables: "the kernel's page tables",
-  data: 'other contents',
-  zero: 'zeros (by samples)',
-  left: 'left out of the dump',
-};
-
-function memory({ cellBytes, ranges }: MemoryPicture, converted: boolean): Html {
-  const drawn = new Set(ranges.flatMap(({ cells }) => cells));
-  const kinds = CELL_KINDS.filter((kind) => (kind === 'left' ? drawn.has(kind) : converted || kind !== 'patched'));
-  return html`
-<p>Each square is ${bytes(cellBytes)}; holes are not in the input.</p>
-<p class="legend">${kinds.map((kind) => html`<span><i class="${kind}"></i> ${LEGEND[kind]}</span>\n`)}</p>
-${ranges.slice(0, SHOWN_RANGES).map(({ start, size, cells }, i) => {
-  const end = i === 0 ? 0 : ranges[i - 1]!.start + ranges[i - 1]!.size;
-  const rows = Math.ceil(cells.length / PER_ROW);
-  const width = Math.min(cells.length, PER_ROW) * CELL;
-  return html`
-${start > end && html`<p class="note">hole: <code>${hex(end)}</code> to <code>${hex(start)}</code>, ${bytes(start - end)}</p>`}
-<figure>
-<figcaption><code>${hex(start)}</code> to <code>${hex(start + size)}</code>, ${bytes(size)}</figcaption>
-<svg viewBox="0 0 ${width} ${rows * CELL}" style="width: ${width / 16}rem" role="img" aria-label="${bytes(size)} from ${hex(start)}">
-${cells.map((kind, n) => html`<rect class="${kind}" x="${(n % PER_ROW) * CELL}" y="${Math.floor(n / PER_ROW) * CELL}" width="9" height="9"/>`)}
-</svg>
-</figure>`;
-})}
-${ranges.length > SHOWN_RANGES && html`<p>… and ${plural(ranges.length - SHOWN_RANGES, 'range')} more.</p>`}`;
-}
+const found = (all: PageData['evidence']): Html =>
+  table(
+    'Attempts',
+    ['Accepted', 'Step', 'Tried', 'Found'],
+    all.map((a) => [a.accepted ? 'yes' : 'no', a.step, a.method, a.detail]),
+  );
