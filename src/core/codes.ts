@@ -861,6 +861,12 @@ export const DIAGNOSTICS = {
     severity: 'warning',
     means: "The registers that Windows captured at the bug check are implausible; the CPU's own are shown.",
   },
+  'processor-exchanged': {
+    severity: 'loss',
+    means:
+      "A processor of a crash dump shows the registers of another one, by its KPCR, its descriptor tables or its thread's stack.",
+    todo: 'Convert the dump: registers go to their processors where memory proves whose they are.',
+  },
   'no-context-frame': {
     severity: 'loss',
     means: "There is no place for a processor's registers: the debugger does not show them.",
@@ -977,10 +983,6 @@ export const FINDINGS = {
   },
   'processes-broken': { severity: ['error', 'warning'], means: 'The list of processes is damaged.' },
   'special-registers': { severity: ['error', 'warning'], means: "A processor's page-table root is not in the dump." },
-  'processor-exchanged': {
-    severity: ['error', 'warning'],
-    means: "A processor shows the registers of another one, by its KPCR, its descriptor tables or its thread's stack.",
-  },
   'interrupt-table': { severity: ['error', 'warning'], means: "A processor's interrupt table is not usable." },
   'pages-missing': { severity: 'error', means: 'Pages of the input are not in the dump.' },
   'pages-added': { severity: 'error', means: 'The dump has pages that it should not have.' },

@@ -150,6 +150,11 @@ export const KdVersion = struct({
 export const readKdVersion = (bytes: Buffer, pointerSize: 4 | 8): StructOf<typeof KdVersion> =>
   withPointers(KdVersion.read(bytes), pointerSize);
 
+/**
+ * NT_TIB, with which a TEB begins, in pointers (winnt.h).
+ */
+export const THREAD_INFORMATION = { stackBase: 1, stackLimit: 2 } as const;
+
 /** UNICODE_STRING of a 64-bit system: lengths in bytes. */
 export const UnicodeString64 = struct({
   name: 'UNICODE_STRING',

@@ -102,7 +102,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
       const described = reportConversion(guest, conversion, { path: output, naming });
       const report = { ...described, seconds: secondsSince(started), ...checked };
       const { page, pageFile } = wanted;
-      const data = page || pageFile ? await describeConverted(windows, conversion, { report, naming }) : undefined;
+      const data = page || pageFile ? await describeConverted(conversion, { report, naming }) : undefined;
       if (pageFile && data && targets.page !== undefined) {
         const content = Buffer.from(await pageFile.render(data));
         await writeNewFile(targets.page, content, { force: pageFile.force, together });
@@ -151,7 +151,8 @@ export function reportConversion(
   conversion: Conversion,
   { path, naming }: { path: string; naming: Naming },
 ): ConversionReport {
-  const { windows, image, effort } = guest;
+  const { image, effort } = guest;
+  const { windows } = conversion;
   const described = reportWindows(windows, conversion.contexts, new Images(windows, naming.symbols));
   const diagnostics = Diagnostics.join(image.diagnostics.list, conversion.diagnostics, naming.diagnostics());
   return {
@@ -172,14 +173,13 @@ export function reportConversion(
 
 /** What a report for people shows of a conversion. Reads the guest's memory too. */
 export async function describeConverted(
-  windows: Windows,
   conversion: PlannedConversion,
   { report, naming: { symbols } }: { report: ConversionReport; naming: Naming },
 ): Promise<PageData> {
   // Loaded when it is wanted, which is rare.
   const { describePage } = await import('../report/page.ts');
   return {
-    ...(await describePage(windows, conversion.contexts, { plan: conversion.plan, symbols })),
+    ...(await describePage(conversion.windows, conversion.contexts, { plan: conversion.plan, symbols })),
     diagnostics: report.diagnostics,
     conversion: report,
   };

@@ -97,8 +97,7 @@ async function convertInPlaceNaming(
       if (options.strict) refuseLosses(guest.image, conversion);
       // Afterwards the guest's memory is elsewhere in the file, and partly changed.
       const report = reportConversion(guest, conversion, { path: options.file, naming });
-      const page =
-        wanted.page || pageFile ? await describeConverted(guest.windows, conversion, { report, naming }) : undefined;
+      const page = wanted.page || pageFile ? await describeConverted(conversion, { report, naming }) : undefined;
       const work = () => file.convert(conversion.plan, pages, options.signal);
       if (!pageFile || !page || pageTarget === undefined) await work();
       else {

@@ -8,12 +8,11 @@ import { hex, hex64, pa } from '../core/units.ts';
 import { KDBG_MIN_SIZE, KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
 import { rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
-import { MemoryImage } from '../memory/image.ts';
-import type { PhysicalRun } from '../memory/runs.ts';
+import type { MemoryImage } from '../memory/image.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Contexts } from './contexts.ts';
-import { applyPatches } from './patches.ts';
+import { patchedImage } from './patched-image.ts';
 import type { DumpPlan } from './plan.ts';
 
 /** Something in memory that a debugger follows, and that is not as it should be. */
@@ -73,7 +72,8 @@ export interface CheckedPlan {
 export function checkPlan(windows: Windows, { plan, contexts, patched }: CheckedPlan): Diagnostic[] {
   // A minidump has copies of structures, not memory to follow.
   if (plan.type === 'triage') return [];
-  const image = plannedMemory(windows, plan);
+  const { extents: runs, patches } = plan;
+  const image = patchedImage(windows.image, { patches, runs, diagnostics: new Diagnostics() });
   const found = new Diagnostics();
   for (const { message, virtual } of structureProblems(windows, image)) {
     found.add('loss', 'structures-damaged', message, virtual === undefined ? undefined : { virtual: hex64(virtual) });
@@ -82,37 +82,6 @@ export function checkPlan(windows: Windows, { plan, contexts, patched }: Checked
     found.add('loss', 'header-contradicted', message);
   }
   return [...found.list];
-}
-
-/** The memory that the dump will have. */
-function plannedMemory({ image }: Windows, { extents, patches }: DumpPlan): MemoryImage {
-  const patch = ({ start }: PhysicalRun, offset: number, target: Buffer) =>
-    applyPatches(patches, start + offset, target);
-  return new MemoryImage({
-    file: image.file,
-    format: 'planned-dump',
-    machine: image.machine,
-    contents: {
-      kind: 'decoded',
-      runs: extents,
-      reader: {
-        readSync: (run, offset, target) => {
-          const sound = image.readSync(run.start + offset, target);
-          if (sound) patch(run, offset, target);
-          return sound;
-        },
-        read: async (run, offset, target) => {
-          await image.read(run.start + offset, target);
-          patch(run, offset, target);
-        },
-      },
-      close: () => undefined,
-    },
-    cpus: [],
-    notes: [],
-    // What can't be read has been reported by the image itself.
-    diagnostics: new Diagnostics(),
-  });
 }
 
 function* contradictions(

@@ -7,6 +7,7 @@ import type { Diagnostic } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
 import type { ContextChoice } from '../options/choices.ts';
+import { exchangedProcessors } from '../windows/exchanged-processors.ts';
 import { type Processor, readContextFrame } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';
@@ -53,7 +54,8 @@ export function chooseContexts(windows: Windows, choice: ContextChoice): Context
 }
 
 /** Registers that are missing, now that it is known which are shown. */
-function* lossesOf({ image, processors }: Windows, shown: readonly ShownContext[]): Generator<Diagnostic> {
+function* lossesOf(windows: Windows, shown: readonly ShownContext[]): Generator<Diagnostic> {
+  const { image, processors } = windows;
   const states = image.dumpHeader ? processors.filter(({ cpu }) => cpu) : image.cpus;
   const code = 'no-cpu-states';
   if (states.length === 0 && shown.length > 0 && shown.every(isKnown)) {
@@ -62,12 +64,27 @@ function* lossesOf({ image, processors }: Windows, shown: readonly ShownContext[
   } else if (states.length === 0) {
     yield { severity: 'loss', code, message: 'the input holds no CPU states' };
   }
+  yield* exchangesIn(windows);
   for (const { processor, source } of shown) {
     if (source !== 'unknown') continue;
     yield {
       severity: 'loss',
       code: 'processor-without-state',
       message: `no CPU state belongs to processor ${processor.number} (KPCR ${hex64(processor.kpcr)}): its registers are unknown`,
+      where: { prcb: hex64(processor.prcb) },
+    };
+  }
+}
+
+/** In a crash dump; a triage dump has no KPCRs and stacks to tell by. */
+function* exchangesIn(windows: Windows): Generator<Diagnostic> {
+  const { dumpHeader, triage } = windows.image;
+  if (!dumpHeader || triage) return;
+  for (const { processor, why } of exchangedProcessors(windows)) {
+    yield {
+      severity: 'loss',
+      code: 'processor-exchanged',
+      message: `processor ${processor.number} shows another one's registers: ${why}`,
       where: { prcb: hex64(processor.prcb) },
     };
   }

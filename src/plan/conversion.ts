@@ -11,16 +11,19 @@ import type { Windows } from '../windows/windows.ts';
 import { checkPlan } from './check-plan.ts';
 import { type Contexts, chooseContexts, patchProcessor } from './contexts.ts';
 import { chooseType } from './dump-type.ts';
-import { type HeaderFault, headerFaults } from './header-faults.ts';
+import { headerFaults } from './header-faults.ts';
 import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
+import { type Repair, repairMemory, repairOf } from './repairs.ts';
 import type { PageSelection } from './select-pages.ts';
 import { planTriage, type TriageChoices } from './triage.ts';
 
 /** A dump that is to be written, and what it shows. */
 export interface PlannedConversion {
   plan: DumpPlan;
+  /** As the dump will show it: of a crash dump that is converted, with the repairs. */
+  windows: Windows;
   /** The header's context and exception record are those of `opened`. */
   contexts: Contexts;
   /** What the dump's own header says in the end. */
@@ -33,16 +36,6 @@ export interface PlannedConversion {
   zeroPagesDropped: number;
   /** What the dump lacks, or shows other than asked for. What the input lacks is among the image's diagnostics. */
   diagnostics: readonly Diagnostic[];
-}
-
-/** Something that memory shows to be wrong in a dump, set right in the new one. */
-export interface Repair {
-  /** `header BugCheckCode`, `KDBG`. */
-  what: string;
-  before: string;
-  after: string;
-  /** What shows it. */
-  evidence: string;
 }
 
 /** How the dump got to disk. */
@@ -80,26 +73,26 @@ export interface ConversionChoices {
   firstPage?: PlanOptions['firstPage'];
 }
 
-/** Plans the dump for `windows`. Throws `Elf2dmpError` where no such dump is possible. */
-export function planConversion(windows: Windows, choices: ConversionChoices = {}): PlannedConversion {
-  const { image, space, kdbg } = windows;
+/** Plans the dump for `found`. Throws `Elf2dmpError` where no such dump is possible. */
+export function planConversion(found: Windows, choices: ConversionChoices = {}): PlannedConversion {
+  const { image, kdbg } = found;
   const { selection, kept = selection?.extents } = choices;
   const diagnostics = new Diagnostics();
   if (selection) diagnostics.addAll(selection.diagnostics);
-  const contexts = chooseContexts(windows, choices.context ?? 'auto');
-  diagnostics.addAll(contexts.diagnostics);
-  const patches = new PatchSet(space, diagnostics);
+  const patches = new PatchSet(found.space, diagnostics);
   const patch = choices.patch ?? true;
   const { dumpHeader } = image;
-  const repairs: Repair[] = [];
-  if (patch && kdbg.encoded && patches.add('KDBG', kdbg.address, kdbg.block) && dumpHeader) {
-    const evidence = 'decoded with the keys in the kernel, it fits the kernel';
-    repairs.push({ what: 'KDBG', before: 'encoded', after: 'decoded', evidence });
+  const repaired = patch && dumpHeader ? repairMemory(found, patches) : undefined;
+  const windows = repaired?.windows ?? found;
+  if (repaired) diagnostics.addAll(windows.image.diagnostics.list);
+  const contexts = chooseContexts(windows, choices.context ?? 'auto');
+  diagnostics.addAll(contexts.diagnostics);
+  if (patch && !dumpHeader) {
+    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
+    for (const context of contexts.shown) patchProcessor(windows, context, patches);
   }
-  // The registers in a dump are those that its writer chose.
-  if (patch && !dumpHeader) for (const context of contexts.shown) patchProcessor(windows, context, patches);
   const faults = patch && dumpHeader ? headerFaults(windows, dumpHeader) : [];
-  repairs.push(...faults.map(repairOf));
+  const repairs = [...(repaired?.repairs ?? []), ...faults.map(repairOf)];
   if (!dumpHeader) diagnostics.addAll(lossesOfHeader(windows.shared));
   const { opened } = contexts;
   const values = headerValues(windows, opened?.frame);
@@ -110,11 +103,7 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
       ? planTriage(windows, { values, patches: patches.list, contexts }, choices.triage ?? {})
       : planDump(image, {
           values: dumpHeader
-            ? {
-                header: dumpHeader,
-                changes: Object.assign({}, ...faults.map(({ change }) => change)),
-                secureKernel: values.secureKernel,
-              }
+            ? { header: dumpHeader, changes: Object.assign({}, ...faults.map(({ change }) => change)) }
             : values,
           patches: patches.list,
           type,
@@ -123,9 +112,10 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
           ranges: choices.ram === 'windows' ? windowsRam(windows) : undefined,
         });
   diagnostics.addAll(plan.diagnostics);
-  diagnostics.addAll(checkPlan(windows, { plan, contexts, patched: choices.patch ?? true }));
+  diagnostics.addAll(checkPlan(windows, { plan, contexts, patched: patch }));
   return {
     plan,
+    windows,
     contexts,
     header: image.machine.dumpHeader.decode(plan.prefix),
     repairs,
@@ -134,13 +124,6 @@ export function planConversion(windows: Windows, choices: ConversionChoices = {}
     diagnostics: diagnostics.list,
   };
 }
-
-const repairOf = ({ field, found, expected, evidence }: HeaderFault): Repair => ({
-  what: `header ${field}`,
-  before: found,
-  after: expected,
-  evidence,
-});
 
 /** Fields of the header whose values are unknown. */
 function* lossesOfHeader(shared: SharedData): Generator<Diagnostic> {

@@ -16,6 +16,14 @@ export interface Patch {
   original: Buffer;
 }
 
+/** Bytes to put at a virtual address. */
+export interface Replacement {
+  /** As `Patch.what`. */
+  what: string;
+  virtual: bigint;
+  bytes: Buffer;
+}
+
 export class PatchSet {
   readonly #space: AddressSpace;
   /** Where what cannot be patched is reported. */
@@ -32,27 +40,34 @@ export class PatchSet {
    * nothing: where a byte is not in the image, or another patch holds it, it becomes a loss.
    */
   add(what: string, virtual: bigint, bytes: Buffer): boolean {
-    const pieces: Patch[] = [];
-    for (const piece of this.#space.pieces(virtual, bytes.length)) {
-      const address = va(virtual + BigInt(piece.offset));
-      const original = Buffer.alloc(piece.length);
-      if (piece.physical === undefined || !this.#space.image.readSync(piece.physical, original)) {
-        return this.#refuse(what, address, `its memory at ${hex64(address)} is not in the dump`);
+    return this.addTogether([{ what, virtual, bytes }]);
+  }
+
+  /** As `add`, of several: where one can't be replaced, none is. */
+  addTogether(replacements: readonly Replacement[]): boolean {
+    const added: Patch[] = [];
+    for (const { what, virtual, bytes } of replacements) {
+      for (const piece of this.#space.pieces(virtual, bytes.length)) {
+        const address = va(virtual + BigInt(piece.offset));
+        const original = Buffer.alloc(piece.length);
+        if (piece.physical === undefined || !this.#space.image.readSync(piece.physical, original)) {
+          return this.#refuse(what, address, `its memory at ${hex64(address)} is not in the dump`);
+        }
+        const { physical } = piece;
+        const other = [...this.#patches, ...added].find(
+          (p) => physical < p.physical + p.bytes.length && p.physical < physical + piece.length,
+        );
+        if (other) return this.#refuse(what, address, `its memory at ${hex64(address)} is also that of ${other.what}`);
+        added.push({
+          what,
+          virtual: address,
+          physical,
+          bytes: bytes.subarray(piece.offset, piece.offset + piece.length),
+          original,
+        });
       }
-      const { physical } = piece;
-      const other = this.#patches.find(
-        (p) => physical < p.physical + p.bytes.length && p.physical < physical + piece.length,
-      );
-      if (other) return this.#refuse(what, address, `its memory at ${hex64(address)} is also that of ${other.what}`);
-      pieces.push({
-        what,
-        virtual: address,
-        physical,
-        bytes: bytes.subarray(piece.offset, piece.offset + piece.length),
-        original,
-      });
     }
-    this.#patches.push(...pieces);
+    this.#patches.push(...added);
     return true;
   }
 

@@ -73,8 +73,6 @@ const DUMP_TYPES = {
 export interface RevisedHeader {
   header: DumpHeader;
   changes: Partial<DumpHeader>;
-  /** Windows runs beside a secure kernel. */
-  secureKernel: boolean;
 }
 
 export interface PlanOptions {
@@ -149,7 +147,8 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
     extents,
     pages,
     dumpType: DUMP_TYPES[type],
-    attributes: attributesOf(type, values.secureKernel),
+    // What the header of a dump says beside its type stays: `revise` sees to it.
+    attributes: attributesOf(type, 'header' in values ? false : values.secureKernel),
     requiredSpace: size,
   };
   const header =

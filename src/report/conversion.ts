@@ -1,8 +1,9 @@
 /** What a conversion found and did, as plain data: `--json` prints it. Addresses are hex strings. */
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
-import type { Conversion, Repair } from '../plan/conversion.ts';
+import type { Conversion } from '../plan/conversion.ts';
 import type { DumpPlan } from '../plan/plan.ts';
+import type { Repair } from '../plan/repairs.ts';
 import type { PageSelection } from '../plan/select-pages.ts';
 import type { TOOL } from '../version.ts';
 import type { Attempt } from '../windows/evidence.ts';

@@ -3,7 +3,6 @@ import { structureProblems } from '../plan/check-plan.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import type { Windows } from '../windows/windows.ts';
-import { exchangedProcessors } from './exchanged-processors.ts';
 import type { Expectation } from './expectation.ts';
 
 /** Page tables, KDBG, lists and registers: what a debugger needs. */
@@ -41,13 +40,6 @@ export function problemsOf(windows: Windows): Problem[] {
     });
   // It has neither page tables nor lists.
   if (windows.image.triage) return problems;
-  for (const { processor, why } of exchangedProcessors(windows)) {
-    problems.push({
-      code: 'processor-exchanged',
-      message: `processor ${processor.number} shows another one's registers: ${why}`,
-      where: inMemory({ virtual: processor.prcb }),
-    });
-  }
   for (const { code, message, virtual, found } of structureProblems(windows)) {
     const where = virtual === undefined ? {} : { where: inMemory({ virtual }) };
     problems.push({ code, message, ...where, ...(found === undefined ? {} : { found }) });
@@ -59,6 +51,7 @@ export function problemsOf(windows: Windows): Problem[] {
 export const MEMORY_LOSSES: ReadonlySet<DiagnosticCode> = new Set([
   'no-cpu-states',
   'processor-without-state',
+  'processor-exchanged',
   'kernel-header-missing',
   'kdbg-field-damaged',
   'modules-broken',

@@ -1,12 +1,10 @@
 /** Which CPU state belongs to which processor. */
-import { isKernelAddress } from '../core/bits.ts';
 import { hex64 } from '../core/units.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
-import { rootIn } from '../machines/paging-mode.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { type Processor, readContextFrame } from './processors.ts';
-import { currentThreadStack } from './thread-stack.ts';
+import { currentRoot, currentThread, currentThreadStack } from './thread-stack.ts';
 
 /**
  * Gives each processor the CPU whose registers name its KPCR; in user mode, where not every input has that
@@ -148,32 +146,11 @@ function witnessesOf(space: AddressSpace, fields: DebuggerFields): Witness[] {
     {
       what: "the current process's page tables",
       speaksFor: ({ registers, processor }) => {
-        const root = currentRoot(space, fields, processor);
+        const root = currentRoot(space, fields, processor.prcb);
         return root !== undefined && root === machine.pageTables(registers)?.root;
       },
     },
   ];
-}
-
-/** PRCB.CurrentThread. */
-function currentThread(
-  space: AddressSpace,
-  { OffsetPrcbCurrentThread: threadAt }: DebuggerFields,
-  { prcb }: Processor,
-): bigint | undefined {
-  const thread = threadAt ? space.readPointer(prcb + BigInt(threadAt)) : undefined;
-  return thread !== undefined && isKernelAddress(thread) ? thread : undefined;
-}
-
-/** The page-table root of the process that a processor's thread is attached to. */
-function currentRoot(space: AddressSpace, fields: DebuggerFields, processor: Processor): number | undefined {
-  const { OffsetKThreadApcProcess: processAt, OffsetEprocessDirectoryTableBase: rootAt } = fields;
-  const thread = currentThread(space, fields, processor);
-  if (thread === undefined || !processAt || !rootAt) return undefined;
-  const process = space.readPointer(thread + BigInt(processAt));
-  const root =
-    process !== undefined && isKernelAddress(process) ? space.readPointer(process + BigInt(rootAt)) : undefined;
-  return root === undefined ? undefined : rootIn(space.mode, root);
 }
 
 /** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
@@ -187,7 +164,7 @@ function matchByTeb(
   if (!tebAt) return [...cpus];
   const free = processors.flatMap((processor) => {
     if (processor.cpu) return [];
-    const thread = currentThread(space, fields, processor);
+    const thread = currentThread(space, fields, processor.prcb);
     const teb = thread === undefined ? undefined : space.readPointer(thread + BigInt(tebAt));
     return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
   });

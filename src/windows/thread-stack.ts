@@ -1,7 +1,9 @@
-/** The thread that a processor runs: its kernel stack, and whether it is the idle thread. */
+/** The thread that a processor runs: its process's page tables, its stacks, and whether it is the idle thread. */
 import { isKernelAddress } from '../core/bits.ts';
-import { MIB } from '../core/units.ts';
-import type { AddressSpace } from '../memory/address-space.ts';
+import { GIB, MIB, pa } from '../core/units.ts';
+import { THREAD_INFORMATION } from '../formats/win-kernel.ts';
+import { rootIn } from '../machines/paging-mode.ts';
+import { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 
 /** Addresses from `limit` up to, not including, `base`. */
@@ -13,26 +15,62 @@ export interface StackBounds {
 /** The largest that Windows makes are some 100 KiB. */
 const MAX_STACK = BigInt(MIB);
 
+/** Programs choose their own; no default is near it. */
+const MAX_USER_STACK = BigInt(GIB);
+
+/** PRCB.CurrentThread. */
+export function currentThread(
+  space: AddressSpace,
+  { OffsetPrcbCurrentThread: threadAt }: DebuggerFields,
+  prcb: bigint,
+): bigint | undefined {
+  const thread = threadAt ? space.readPointer(prcb + BigInt(threadAt)) : undefined;
+  return thread !== undefined && isKernelAddress(thread) ? thread : undefined;
+}
+
+/** The page-table root of the process that a processor's thread is attached to. */
+export function currentRoot(space: AddressSpace, fields: DebuggerFields, prcb: bigint): number | undefined {
+  const { OffsetKThreadApcProcess: processAt, OffsetEprocessDirectoryTableBase: rootAt } = fields;
+  const thread = currentThread(space, fields, prcb);
+  if (thread === undefined || !processAt || !rootAt) return undefined;
+  const process = space.readPointer(thread + BigInt(processAt));
+  const root =
+    process !== undefined && isKernelAddress(process) ? space.readPointer(process + BigInt(rootAt)) : undefined;
+  return root === undefined ? undefined : rootIn(space.mode, root);
+}
+
 /**
  * PRCB.CurrentThread → KTHREAD.StackLimit and StackBase, where the KDBG tells their offsets (Windows 8 and later).
  * undefined where they can't be had, or can't be a stack's.
  */
-export function currentThreadStack(
-  space: AddressSpace,
-  { OffsetPrcbCurrentThread, OffsetKThreadStackLimit, OffsetKThreadStackBase }: DebuggerFields,
-  prcb: bigint,
-): StackBounds | undefined {
-  if (!OffsetPrcbCurrentThread || !OffsetKThreadStackLimit || !OffsetKThreadStackBase) return undefined;
+export function currentThreadStack(space: AddressSpace, fields: DebuggerFields, prcb: bigint): StackBounds | undefined {
+  const { OffsetKThreadStackLimit, OffsetKThreadStackBase } = fields;
+  const thread = currentThread(space, fields, prcb);
+  if (thread === undefined || !OffsetKThreadStackLimit || !OffsetKThreadStackBase) return undefined;
   const pointer = (at: bigint) => {
     const value = space.readPointer(at);
     return value !== undefined && isKernelAddress(value) ? value : undefined;
   };
-  const thread = pointer(prcb + BigInt(OffsetPrcbCurrentThread));
-  if (thread === undefined) return undefined;
   const limit = pointer(thread + BigInt(OffsetKThreadStackLimit));
   const base = pointer(thread + BigInt(OffsetKThreadStackBase));
   if (limit === undefined || base === undefined || limit >= base || base - limit > MAX_STACK) return undefined;
   return { limit, base };
+}
+
+/** The thread's stack in user mode, by its TEB in its process's memory; undefined as for the kernel's. */
+export function currentUserStack(space: AddressSpace, fields: DebuggerFields, prcb: bigint): StackBounds | undefined {
+  const thread = currentThread(space, fields, prcb);
+  const root = currentRoot(space, fields, prcb);
+  const teb =
+    thread !== undefined && fields.OffsetKThreadTeb
+      ? space.readPointer(thread + BigInt(fields.OffsetKThreadTeb))
+      : undefined;
+  if (teb === undefined || teb === 0n || isKernelAddress(teb) || root === undefined) return undefined;
+  const own = new AddressSpace(space.image, pa(root), space.mode);
+  const word = (index: number) => own.readPointer(teb + BigInt(index * space.image.machine.pointerSize));
+  const [limit, base] = [word(THREAD_INFORMATION.stackLimit), word(THREAD_INFORMATION.stackBase)];
+  if (limit === undefined || base === undefined || limit === 0n) return undefined;
+  return limit < base && base - limit <= MAX_USER_STACK ? { limit, base } : undefined;
 }
 
 /** Whether an address lies on a stack. */

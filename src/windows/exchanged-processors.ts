@@ -1,0 +1,160 @@
+/** Processors of a crash dump that show the registers of others: some writers go by the number of a CPU. */
+import { hex64 } from '../core/units.ts';
+import type { Registers } from '../machines/machine.ts';
+import type { Processor } from './processors.ts';
+import { currentThreadStack, currentUserStack, isOnStack, type StackBounds } from './thread-stack.ts';
+import type { Windows } from './windows.ts';
+
+/** A processor, and what about its registers belongs to another one. */
+export interface Exchanged {
+  processor: Processor;
+  /** A clause: `its descriptor tables are those of processor 2`. */
+  why: string;
+}
+
+type Running = Processor & { registers: Registers };
+
+const runningOf = ({ processors }: Windows): Running[] =>
+  processors.flatMap((p): Running[] => (p.cpu?.registers ? [{ ...p, registers: p.cpu.registers }] : []));
+
+/**
+ * A processor's registers name its KPCR and its descriptor tables, and lead to its thread's stack. Nothing is said
+ * where they name none: not all writers of dumps save all of them.
+ */
+export function exchangedProcessors(windows: Windows): Exchanged[] {
+  const running = runningOf(windows);
+  return running.flatMap((processor) => {
+    const why = ownerElsewhere(windows, processor, running);
+    return why === undefined ? [] : [{ processor, why }];
+  });
+}
+
+function ownerElsewhere(windows: Windows, processor: Running, running: readonly Running[]): string | undefined {
+  const special = specialOwner(windows, processor, running);
+  if (special && special.owner !== processor) return special.why;
+  const others = running.filter((other) => other !== processor);
+  const byStack = strayed(windows, processor) ? others.find((o) => isOnStackOf(windows, processor, o)) : undefined;
+  // A stack that was just handed over looks the same; then the other one is still on its own.
+  return byStack && strayed(windows, byStack) ? stackOf(byStack) : undefined;
+}
+
+/** Whose the special registers are that a processor shows; undefined where they say nothing. */
+function specialOwner(
+  { image: { machine }, space: { reader } }: Windows,
+  processor: Running,
+  running: readonly Running[],
+): { owner: Running; why: string } | undefined {
+  const others = running.filter((other) => other !== processor);
+  const named = machine.kpcrCandidates(processor.registers, reader);
+  const isNamed = named.includes(processor.kpcr);
+  const byKpcr = isNamed ? undefined : others.find(({ kpcr }) => named.includes(kpcr));
+  if (byKpcr) return { owner: byKpcr, why: `they name the KPCR of processor ${byKpcr.number}, ${hex64(byKpcr.kpcr)}` };
+  const runs = ({ kpcr }: Processor) => machine.runsKpcr(processor.registers, reader, kpcr);
+  const byTables = runs(processor) === false ? others.find((other) => runs(other) === true) : undefined;
+  if (byTables) return { owner: byTables, why: `their descriptor tables are those of processor ${byTables.number}` };
+  return isNamed || runs(processor) === true ? { owner: processor, why: 'they are its own' } : undefined;
+}
+
+const stackOf = ({ number }: Processor): string => `they lead to the stack of processor ${number}`;
+
+/** Its stack pointer is not on the stack of the thread that it runs; programs can have others, if that one is unknown. */
+function strayed(windows: Windows, processor: Running): boolean {
+  const bounds = stackFor(windows, processor.registers, processor);
+  if (!bounds) return !windows.image.machine.isUserMode(processor.registers);
+  return !isOnStack(bounds, windows.image.machine.stackPointer(processor.registers));
+}
+
+/** The stack of the thread that a processor runs, in the mode that some registers are of. */
+function stackFor({ image, space, kdbg }: Windows, registers: Registers, { prcb }: Processor): StackBounds | undefined {
+  const find = image.machine.isUserMode(registers) ? currentUserStack : currentThreadStack;
+  return find(space, kdbg.fields, prcb);
+}
+
+function isOnStackOf(windows: Windows, { registers }: Running, other: Processor): boolean {
+  const bounds = stackFor(windows, registers, other);
+  return bounds !== undefined && isOnStack(bounds, windows.image.machine.stackPointer(registers));
+}
+
+/** Registers that a dump shows for one processor and that memory proves to be another's. */
+export interface RegisterMove {
+  /** Which processor shows them. */
+  from: Processor;
+  /** Whose they are. */
+  to: Processor;
+  /** The special registers go with the frame; false: they are in their place, only frames were exchanged. */
+  whole: boolean;
+  /** A clause: `they lead to the stack of processor 2`. */
+  why: string;
+}
+
+interface Claim {
+  owner: Running;
+  /** undefined: nothing says whether the special registers belong to the frame. */
+  whole: boolean | undefined;
+  why: string;
+}
+
+/**
+ * How the registers in a dump have to be moved so that each processor shows its own. Only whole exchanges count, in
+ * which each set of registers proves its place: none is overwritten, and none is made up.
+ */
+export function provenMoves(windows: Windows): RegisterMove[] {
+  // A frame that is not believed is neither read nor written.
+  const running = runningOf(windows).filter(({ context }) => typeof context === 'bigint');
+  const claims = new Map<Running, Claim>();
+  for (const processor of running) {
+    const claim = claimOf(windows, processor, running);
+    if (claim) claims.set(processor, claim);
+  }
+  const owners = [...claims.values()].map(({ owner }) => owner);
+  for (const [processor, { owner }] of claims) {
+    if (owners.filter((other) => other === owner).length > 1) claims.delete(processor);
+  }
+  addLast(windows, running, claims);
+  return cyclesOf(claims).flatMap((cycle) => {
+    const kinds = new Set(cycle.flatMap(({ claim: { whole } }) => whole ?? []));
+    if (kinds.size > 1) return [];
+    const whole = kinds.has(true);
+    return cycle.map(({ processor: from, claim: { owner: to, why } }) => ({ from, to, whole, why }));
+  });
+}
+
+/** Whose the registers are that a processor shows; undefined where that is unknown, or what is known contradicts itself. */
+function claimOf(windows: Windows, processor: Running, running: readonly Running[]): Claim | undefined {
+  const special = specialOwner(windows, processor, running);
+  const stacks = running.filter((other) => isOnStackOf(windows, processor, other));
+  const stack = stacks.length === 1 ? stacks[0] : undefined;
+  if (special && special.owner !== processor) {
+    const contradicted = stacks.length > 0 && stack !== special.owner;
+    return contradicted ? undefined : { ...special, whole: true };
+  }
+  return stack && { owner: stack, whole: special ? false : undefined, why: stackOf(stack) };
+}
+
+/** The only registers without a claim, in user mode, are those of the only processor that is left without any. */
+function addLast(windows: Windows, running: readonly Running[], claims: Map<Running, Claim>): void {
+  const undecided = running.filter((processor) => !claims.has(processor));
+  const owners = new Set([...claims.values()].map(({ owner }) => owner));
+  const vacant = running.filter((processor) => !owners.has(processor));
+  const [last, owner] = [undecided[0], vacant[0]];
+  if (!last || !owner || undecided.length > 1 || !windows.image.machine.isUserMode(last.registers)) return;
+  // Else they contradict themselves.
+  if ((specialOwner(windows, last, running)?.owner ?? last) !== last) return;
+  claims.set(last, { owner, whole: undefined, why: 'they are the only ones left, in user mode' });
+}
+
+/** Claims that lead around to where they began, of two processors and more. */
+function cyclesOf(claims: ReadonlyMap<Running, Claim>): { processor: Running; claim: Claim }[][] {
+  const seen = new Set<Running>();
+  const cycles: { processor: Running; claim: Claim }[][] = [];
+  for (const start of claims.keys()) {
+    if (seen.has(start)) continue;
+    const path: { processor: Running; claim: Claim }[] = [];
+    for (let at = start, claim = claims.get(at); claim && !seen.has(at); at = claim.owner, claim = claims.get(at)) {
+      seen.add(at);
+      path.push({ processor: at, claim });
+    }
+    if (path.length > 1 && path.at(-1)?.claim.owner === start) cycles.push(path);
+  }
+  return cycles;
+}
