@@ -772,6 +772,12 @@ export const DIAGNOSTICS = {
   // What was found of Windows
   'five-level-root': { severity: 'loss', means: "The dump's header cannot name the root of 5-level page tables." },
   'five-level-paging': { severity: 'loss', means: 'The guest uses 5-level paging, which dump headers cannot express.' },
+  'dump-list-wrong': {
+    severity: 'warning',
+    means:
+      "A number in a crash dump's list of its pages is wrong; the size of the file, or Windows' own list, proves what it should be.",
+    todo: 'Convert the dump: the new one lists its pages right.',
+  },
   'layout-doubtful': {
     severity: 'warning',
     means: 'In raw memory, two layouts fit what Windows says of its RAM equally well.',

@@ -45,6 +45,8 @@ export interface DumpHeaderForm {
   readonly size: number;
   /** Runs that it can list: a full dump has no more. */
   readonly maxRuns: number;
+  /** Runs that there are bytes for up to the exception record: writers that don't count go on over the context. */
+  readonly roomForRuns: number;
   readonly layout: HeaderLayout & { offsetOf(field: HeaderField): number };
   /** Fields of `layout` that are structures themselves. */
   readonly nested: Readonly<Record<string, HeaderLayout>>;
@@ -53,7 +55,7 @@ export interface DumpHeaderForm {
   revise(header: DumpHeader, layout: HeaderPages, changes: Partial<DumpHeader>): Buffer;
   /** @param bytes at least `size` */
   decode(bytes: Buffer): DumpHeader;
-  /** Run `index` of those that the header lists, in pages. */
+  /** Run `index` of those that the header lists, or of `roomForRuns`, in pages. */
   runAt(header: DumpHeader, index: number): { basePage: bigint; pageCount: bigint };
 }
 
@@ -188,13 +190,17 @@ export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
   signature: DUMP_SIGNATURE,
   size: DUMP_HEADER64_SIZE,
   maxRuns: MAX_HEADER_RUNS,
+  roomForRuns: Math.floor(
+    (DumpHeader64.offsetOf('Exception') - DumpHeader64.offsetOf('Runs')) / PhysicalMemoryRun64.size,
+  ),
   layout: DumpHeader64,
   nested: { Exception: ExceptionRecord64 },
   encode: encode64,
   revise: revise64,
   decode: (bytes) => ({ ...DumpHeader64.read(bytes), bytes: bytes.subarray(0, DUMP_HEADER64_SIZE) }),
-  runAt: ({ Runs }, index) => {
-    const { BasePage, PageCount } = PhysicalMemoryRun64.read(Runs, index * PhysicalMemoryRun64.size);
+  runAt: ({ bytes }, index) => {
+    const at = DumpHeader64.offsetOf('Runs') + index * PhysicalMemoryRun64.size;
+    const { BasePage, PageCount } = PhysicalMemoryRun64.read(bytes, at);
     return { basePage: BasePage, pageCount: PageCount };
   },
 };

@@ -8,7 +8,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { bytes, GIB, hex, MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { endOf, type FileRun, intersect, type PhysicalRun, sum } from '../memory/runs.ts';
+import { endOf, type FileRun, intersect, type PhysicalRun, sum, without } from '../memory/runs.ts';
 import type { Attempt } from '../windows/evidence.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import { readProcesses } from '../windows/processes.ts';
@@ -57,6 +57,45 @@ export async function locateInLayouts(image: MemoryImage, locate: Locate): Promi
   }
   throw failure;
 }
+
+/**
+ * Finds Windows in a full crash dump whose list of runs may be wrong. Another one is believed if it is Windows' own, has
+ * just the pages of the file, and leads to more of what Windows lists than the header's. Throws the `Elf2dmpError` of
+ * the dump as it is where there is none.
+ */
+export async function locateInDump(image: MemoryImage, locate: Locate): Promise<Windows> {
+  const { arrange, unlisted } = image;
+  if (!arrange) return locate(image, image);
+  let found: Windows | undefined;
+  let failure: unknown = unlisted;
+  try {
+    if (!unlisted) found = await locate(image, image);
+  } catch (error) {
+    if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
+    failure = error;
+  }
+  const other = found ? otherRuns(found) : [{ start: pa(0), size: image.size, fileOffset: 0 }];
+  if (!other) return found!;
+  try {
+    const layout = arranged(image, other);
+    const windows = found ? await locate(layout, layout) : await new LayoutSearch([layout], locate).run();
+    if (isWindowsOwn(windows) && (!found || contentsOf(windows) > contentsOf(found))) return windows;
+  } catch (error) {
+    if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
+  }
+  if (found) return found;
+  throw failure;
+}
+
+/** Windows' own runs, where they have as many pages as the file and are others than its. */
+function otherRuns({ image, physicalMemory: ram }: Windows): FileRun[] | undefined {
+  if (ram instanceof Reason || sum(ram) !== image.size) return undefined;
+  return without(ram, image.runs).length === 0 ? undefined : oneAfterAnother(ram);
+}
+
+/** The image has just what Windows counts as RAM. */
+const isWindowsOwn = ({ image, physicalMemory: ram }: Windows): boolean =>
+  !(ram instanceof Reason) && sum(ram) === image.size && without(ram, image.runs).length === 0;
 
 /** A layout in which Windows and its list of its RAM were found. */
 interface Found {

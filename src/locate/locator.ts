@@ -22,7 +22,7 @@ import { findVersion } from '../windows/version.ts';
 import type { Windows } from '../windows/windows.ts';
 import { failure } from './failures.ts';
 import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
-import { locateInLayouts } from './layouts.ts';
+import { locateInDump, locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
 import { crashRoot, headerRoot, ROOT_STEP } from './roots.ts';
@@ -51,6 +51,7 @@ export interface LocateOptions extends CallOptions<'locate'> {
  */
 export async function locateWindows(image: MemoryImage, options: LocateOptions = {}): Promise<Windows> {
   if (image.triage && image.dumpHeader) return locateInTriage(image, image.triage, image.dumpHeader);
+  if (image.dumpHeader) return locateInDump(image, (layout) => locateIn(layout, options));
   if (image.alternatives.length === 0 && !image.arrange) return locateIn(image, options);
   // The bytes are the same in each layout. Tables that point to themselves are found where the searched one is right.
   const searches = new Map<MemoryImage, MemorySearch>();

@@ -1,10 +1,11 @@
 /** Guest physical memory: sorted runs over whatever a reader opened, read on demand. */
-import type { Diagnostics } from '../core/errors.ts';
+import type { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ByteSource } from '../source/source.ts';
 import type { MissingPart } from './input-diagnostics.ts';
+import type { ListFault } from './list-fault.ts';
 import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
 import type { TriageContents } from './triage-contents.ts';
 
@@ -58,7 +59,11 @@ export interface MemoryImageSpec {
    * layouts of a machine follow each other. They are closed with this one.
    */
   alternatives?: readonly MemoryImage[] | undefined;
-  /** Makes the image of another layout of the same bytes, where the input says nothing of its layout. */
+  /** Of a crash dump: what is wrong in its list of pages, which was read as it has to be. Default: none. */
+  listFaults?: readonly ListFault[] | undefined;
+  /** Of a crash dump whose list of pages can't be right: only what memory says of itself can save it from this error. */
+  unlisted?: Elf2dmpError | undefined;
+  /** Makes the image of another layout of the same bytes, where the input says nothing of its layout, or may be wrong. */
   arrange?: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
 }
 
@@ -83,6 +88,9 @@ export class MemoryImage {
   /** Parts that the file lists but does not hold. */
   readonly missing: readonly MissingPart[];
   readonly dumpHeader: DumpHeader | undefined;
+  /** As in `MemoryImageSpec`, here and below. */
+  readonly listFaults: readonly ListFault[];
+  readonly unlisted: Elf2dmpError | undefined;
   readonly close: () => void;
   /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
   readonly stored: StoredRuns | undefined;
@@ -112,6 +120,8 @@ export class MemoryImage {
     this.diagnostics = spec.diagnostics;
     this.missing = spec.missing ?? [];
     this.dumpHeader = spec.dumpHeader;
+    this.listFaults = spec.listFaults ?? [];
+    this.unlisted = spec.unlisted;
     this.alternatives = spec.alternatives ?? [];
     this.arrange = spec.arrange;
     this.#contents = contents;

@@ -67,8 +67,9 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
   if (typeof against !== 'string') return check(against);
   const image = await openInput(against, { ...options, crashDumps: true });
   try {
-    // Only Windows shows which layout of raw memory is right.
-    return await check(image.alternatives.length === 0 ? { image } : await Guest.locate(against, image, options));
+    // Only Windows shows which layout of raw memory is right, and of a dump whose list of runs is not.
+    const isKnown = image.alternatives.length === 0 && !image.unlisted;
+    return await check(isKnown ? { image } : await Guest.locate(against, image, options));
   } finally {
     image.close();
   }

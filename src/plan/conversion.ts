@@ -3,6 +3,7 @@
 import { type Diagnostic, Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
+import type { MemoryImage } from '../memory/image.ts';
 import type { Extent } from '../memory/runs.ts';
 import type { Compression, ContextChoice, DumpTypeChoice, RamChoice } from '../options/choices.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
@@ -78,6 +79,8 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
   const { image, kdbg } = found;
   const { selection, kept = selection?.extents } = choices;
   const diagnostics = new Diagnostics();
+  const { type, losses } = chooseType(image, choices.type ?? 'auto');
+  diagnostics.addAll(losses);
   if (selection) diagnostics.addAll(selection.diagnostics);
   const patches = new PatchSet(found.space, diagnostics);
   const patch = choices.patch ?? true;
@@ -92,18 +95,21 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
     for (const context of contexts.shown) patchProcessor(windows, context, patches);
   }
   const faults = patch && dumpHeader ? headerFaults(windows, dumpHeader) : [];
-  const repairs = [...(repaired?.repairs ?? []), ...faults.map(repairOf)];
+  // Its pages are listed anew in any case.
+  const listed = type === 'triage' ? [] : image.listFaults;
+  const repairs = [...(repaired?.repairs ?? []), ...faults.map(repairOf), ...listed.map(repairOf)];
   if (!dumpHeader) diagnostics.addAll(lossesOfHeader(windows.shared));
   const { opened } = contexts;
   const values = headerValues(windows, opened?.frame);
-  const { type, losses } = chooseType(image, choices.type ?? 'auto');
-  diagnostics.addAll(losses);
   const plan =
     type === 'triage'
       ? planTriage(windows, { values, patches: patches.list, contexts }, choices.triage ?? {})
       : planDump(image, {
           values: dumpHeader
-            ? { header: dumpHeader, changes: Object.assign({}, ...faults.map(({ change }) => change)) }
+            ? {
+                header: dumpHeader,
+                changes: Object.assign({}, ...faults.map(({ change }) => change), unspilled(image)),
+              }
             : values,
           patches: patches.list,
           type,
@@ -123,6 +129,12 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
     zeroPagesDropped: 0,
     diagnostics: diagnostics.list,
   };
+}
+
+/** A context that runs were written over says nothing. */
+function unspilled({ dumpHeader, listFaults }: MemoryImage): Partial<DumpHeader> {
+  if (!dumpHeader || !listFaults.some(({ spilled }) => spilled)) return {};
+  return { ContextRecord: Buffer.alloc(dumpHeader.ContextRecord.length) };
 }
 
 /** Fields of the header whose values are unknown. */

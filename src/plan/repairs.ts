@@ -2,6 +2,7 @@
 import { Diagnostics } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
 import { AddressSpace } from '../memory/address-space.ts';
+import type { ListFault } from '../memory/list-fault.ts';
 import { findCrash } from '../windows/crash.ts';
 import { Evidence } from '../windows/evidence.ts';
 import { provenMoves, type RegisterMove } from '../windows/exchanged-processors.ts';
@@ -21,8 +22,8 @@ export interface Repair {
   evidence: string;
 }
 
-/** A field of the header. */
-export const repairOf = ({ field, found, expected, evidence }: HeaderFault): Repair => ({
+/** A field of the header, or of its list of pages. */
+export const repairOf = ({ field, found, expected, evidence }: HeaderFault | ListFault): Repair => ({
   what: `header ${field}`,
   before: found,
   after: expected,

@@ -14,7 +14,8 @@ import {
   SUMMARY_SIGNATURE,
   SummaryDumpHeader,
 } from '../formats/win-dump.ts';
-import { endOf, type FileRun, firstOverlap } from '../memory/runs.ts';
+import type { ListFault } from '../memory/list-fault.ts';
+import { endOf, type FileRun, firstOverlap, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 
 /** 8 TiB of pages of 4 KiB. */
@@ -40,8 +41,12 @@ export const at = ({ layout }: DumpHeaderForm, field: HeaderField) => ({
   offset: layout.offsetOf(field),
 });
 
+/** What a reader of runs does with a list that the file proves to be wrong: refuses it, or notes what is mended here. */
+export type Mended = ListFault[] | undefined;
+
 /** The runs of a full dump (type 1): their pages follow each other right behind the header. */
-export function headerRuns({ form, values }: Header, _source: ByteSource, fail: Fail): FileRun[] {
+export function headerRuns(header: Header, source: ByteSource, fail: Fail, mended?: Mended): FileRun[] {
+  const { form, values } = header;
   const bad = (field: 'NumberOfRuns' | 'Runs' | 'NumberOfPages', message: string, expected: string, actual: string) =>
     fail('corrupt', {
       code: 'dmp-runs',
@@ -51,6 +56,8 @@ export function headerRuns({ form, values }: Header, _source: ByteSource, fail: 
       actual,
     });
   const { NumberOfRuns: count } = values;
+  const known = mended && mendedRuns(header, source, mended);
+  if (known) return known;
   if (count === 0 || count > form.maxRuns) {
     throw bad('NumberOfRuns', 'an impossible number of runs', `1 to ${form.maxRuns}`, `${count}`);
   }
@@ -81,6 +88,45 @@ export function headerRuns({ form, values }: Header, _source: ByteSource, fail: 
     );
   }
   return sortRuns(runs, (expected, actual) => bad('Runs', 'runs overlap', expected, actual));
+}
+
+/**
+ * The runs of a header of which one number is wrong, if they and the size of the file agree on what it should be:
+ * NumberOfPages; or NumberOfRuns, also of a writer that had more runs than the header has room for and wrote on over
+ * the context. undefined where nothing is wrong, or more is.
+ */
+function mendedRuns({ form, values }: Header, source: ByteSource, mended: ListFault[]): FileRun[] | undefined {
+  const inFile = BigInt(source.size - form.size) / BigInt(PAGE_SIZE);
+  if (BigInt(source.size - form.size) % BigInt(PAGE_SIZE) !== 0n) return undefined;
+  const runs: FileRun[] = [];
+  let pages = 0n;
+  while (runs.length < form.roomForRuns && pages < inFile) {
+    const { basePage, pageCount } = form.runAt(values, runs.length);
+    if (pageCount === 0n || pages + pageCount > inFile || basePage + pageCount > BigInt(MAX_PAGES)) return undefined;
+    const fileOffset = form.size + Number(pages) * PAGE_SIZE;
+    runs.push({ start: pa(Number(basePage) * PAGE_SIZE), size: Number(pageCount) * PAGE_SIZE, fileOffset });
+    pages += pageCount;
+  }
+  if (pages !== inFile) return undefined;
+  runs.sort((a, b) => a.start - b.start);
+  if (firstOverlap(runs)) return undefined;
+  const evidence = 'the runs and the size of the file';
+  const { NumberOfRuns, NumberOfPages } = values;
+  if (runs.length > form.maxRuns) {
+    if (NumberOfRuns !== runs.length || NumberOfPages !== pages) return undefined;
+    if (runs.length > form.maxRuns + 1) {
+      const expected = `the first ${form.maxRuns} runs, and a page map`;
+      mended.push({ field: 'Runs', found: `${runs.length} runs, over the context`, expected, evidence, spilled: true });
+    }
+    return runs;
+  }
+  if (NumberOfRuns === runs.length && NumberOfPages !== pages) {
+    mended.push({ field: 'NumberOfPages', found: `${NumberOfPages}`, expected: `${pages}`, evidence });
+    return runs;
+  }
+  if (NumberOfRuns === runs.length || NumberOfPages !== pages) return undefined;
+  mended.push({ field: 'NumberOfRuns', found: `${NumberOfRuns}`, expected: `${runs.length}`, evidence });
+  return runs;
 }
 
 /** Throws what `overlapping` makes of the end of one run and the start of another. */
@@ -133,7 +179,7 @@ interface MapPlace<Field extends string> {
 }
 
 /** The runs of a bitmap dump (types 5 and 6). */
-export function bitmapRuns(header: Header, source: ByteSource, fail: Fail): FileRun[] {
+export function bitmapRuns(header: Header, source: ByteSource, fail: Fail, mended?: Mended): FileRun[] {
   const { head, bad } = secondHeader(BitmapDumpHeader, header, source, { fail, what: 'bitmap header' });
   const bitmap = BitmapDumpHeader.read(head);
   if (!bitmap.Signature.equals(BITMAP_SIGNATURE_FULL) && !bitmap.Signature.equals(BITMAP_SIGNATURE_KERNEL)) {
@@ -148,11 +194,11 @@ export function bitmapRuns(header: Header, source: ByteSource, fail: Fail): File
     firstPage: ['FirstPage', bitmap.FirstPage],
     pages: ['TotalPresentPages', bitmap.TotalPresentPages],
   };
-  return mapRuns(place, source, bad);
+  return mapRuns(place, source, bad, mended);
 }
 
 /** The runs of a kernel summary dump (type 2). */
-export function summaryRuns(header: Header, source: ByteSource, fail: Fail): FileRun[] {
+export function summaryRuns(header: Header, source: ByteSource, fail: Fail, mended?: Mended): FileRun[] {
   const { head, bad } = secondHeader(SummaryDumpHeader, header, source, { fail, what: 'summary header' });
   const summary = SummaryDumpHeader.read(head);
   if (!summary.Signature.equals(SUMMARY_SIGNATURE)) {
@@ -167,7 +213,7 @@ export function summaryRuns(header: Header, source: ByteSource, fail: Fail): Fil
     firstPage: ['HeaderSize', BigInt(summary.HeaderSize)],
     pages: ['Pages', BigInt(summary.Pages)],
   };
-  return mapRuns(place, source, bad);
+  return mapRuns(place, source, bad, mended);
 }
 
 /** The runs of set bits; their pages follow each other from the first page on. */
@@ -175,6 +221,7 @@ function mapRuns<Field extends string>(
   place: MapPlace<Field>,
   source: ByteSource,
   bad: SecondHeader<Field>['bad'],
+  mended: Mended,
 ): FileRun[] {
   const { mapAt } = place;
   const limit = Math.min(MAX_BITMAP_BYTES, source.size - mapAt) * 8;
@@ -208,13 +255,19 @@ function mapRuns<Field extends string>(
   }
   const [pagesField, pagesFound] = place.pages;
   if (pagesFound !== BigInt(pages)) {
+    const evidence = 'the page map and the size of the file';
+    // What the map lists ends where the file does.
+    if (mended && pages > 0 && fileOffset === source.size) {
+      mended.push({ field: pagesField, found: hex(pagesFound), expected: hex(pages), evidence });
+      return runs;
+    }
     throw bad(pagesField, "the number of pages is not the bitmap's", hex(pages), pagesFound);
   }
   return runs;
 }
 
 /** The runs of a dump that WinDbg wrote (types 8, 9 and 10). */
-export function rangeRuns(header: Header, source: ByteSource, fail: Fail): FileRun[] {
+export function rangeRuns(header: Header, source: ByteSource, fail: Fail, mended?: Mended): FileRun[] {
   const { head, bad } = secondHeader(RangeDumpHeader, header, source, { fail, what: 'header of ranges' });
   const ranges = RangeDumpHeader.read(head);
   const { size: headerSize } = header.form;
@@ -260,6 +313,11 @@ export function rangeRuns(header: Header, source: ByteSource, fail: Fail): FileR
     pages += PageCount;
   }
   if (ranges.TotalPages !== pages) {
+    const evidence = 'the ranges and the size of the file';
+    if (mended && sum(runs) === source.size - Number(firstPage)) {
+      mended.push({ field: 'TotalPages', found: `${ranges.TotalPages}`, expected: `${pages}`, evidence });
+      return sortRuns(runs, (expected, actual) => bad('NumberOfRanges', 'ranges overlap', expected, actual));
+    }
     throw bad('TotalPages', 'the number of pages is not that of the ranges', `${pages}`, `${ranges.TotalPages}`);
   }
   return sortRuns(runs, (expected, actual) => bad('NumberOfRanges', 'ranges overlap', expected, actual));

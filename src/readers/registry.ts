@@ -14,20 +14,20 @@ import { isQcow2, openQcow2 } from './qevm/qcow2.ts';
 import { migration } from './qevm/reader.ts';
 import { MIN_RAW_SIZE, openRaw } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
-import { readDumpHeader, winDump } from './win-dump.ts';
+import { mendingWinDump, readDumpHeader, winDump } from './win-dump.ts';
 import { xenCore } from './xen-core.ts';
 
 const READERS: readonly Reader[] = [xenCore, elfCore, kdump, migration, libvirtSave];
 
 const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
-  [...READERS, ...(crashDumps ? [winDump] : [])].find((r) => r.probe(head));
+  [...READERS, ...(crashDumps ? [mendingWinDump] : [])].find((r) => r.probe(head));
 
 /** What the caller knows of an input. */
 export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot'>;
 
 /**
- * Opens a file as a crash dump, unless its signature says that it is something else. Throws `Elf2dmpError`. The image
- * has to be closed.
+ * Opens a file as a crash dump, unless its signature says that it is something else; nothing wrong is mended. Throws
+ * `Elf2dmpError`. The image has to be closed.
  */
 export function openCrashDump(path: string): MemoryImage {
   const source = FileSource.open(path);

@@ -1,15 +1,25 @@
 /** Windows crash dumps that hold pages of memory: those by Windows, and those by WinDbg's `.dump`. */
-import { failIn } from '../core/errors.ts';
-import { bytes, hex, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
+import { Elf2dmpError, failIn } from '../core/errors.ts';
+import { bytes, hex, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import { DumpType } from '../formats/win-dump.ts';
 import { dumpHeaderFormOf, MACHINES, machineOf, marksOf } from '../machines/index.ts';
 import type { Machine } from '../machines/machine.ts';
-import { MemoryImage } from '../memory/image.ts';
+import { MemoryImage, type MemoryImageSpec } from '../memory/image.ts';
 import { InputDiagnostics } from '../memory/input-diagnostics.ts';
+import type { ListFault } from '../memory/list-fault.ts';
 import { type FileRun, sum } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import { at, bitmapRuns, type Fail, type Header, headerRuns, rangeRuns, summaryRuns } from './dump-runs.ts';
+import {
+  at,
+  bitmapRuns,
+  type Fail,
+  type Header,
+  headerRuns,
+  type Mended,
+  rangeRuns,
+  summaryRuns,
+} from './dump-runs.ts';
 import type { Estimate, Reader } from './reader.ts';
 import { openTriage } from './triage.ts';
 
@@ -28,15 +38,24 @@ export const winDump: Reader = {
     if (file > limit || pages * BigInt(PAGE_SIZE) > limit) return undefined;
     return { file: Number(file), memory: Number(pages) * PAGE_SIZE };
   },
-  open(source) {
-    try {
-      return open(source);
-    } catch (error) {
-      source.close();
-      throw error;
-    }
-  },
+  open: (source) => closing(source, () => open(source)),
 };
+
+/**
+ * As `winDump`, for a dump that is to be converted or looked at: where its list of pages is wrong, what the size of the
+ * file proves is read, and reported, and the locator asks Windows' own list.
+ */
+export const mendingWinDump: Reader = { ...winDump, open: (source) => closing(source, () => openMending(source)) };
+
+/** Closes the source where `open` throws. */
+function closing(source: ByteSource, open: () => MemoryImage): MemoryImage {
+  try {
+    return open();
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
 
 /**
  * The header alone, also of kinds of dumps whose memory is not read (triage, kernel memory). Throws
@@ -47,15 +66,92 @@ export function readDumpHeader(source: ByteSource): DumpHeader {
 }
 
 function open(source: ByteSource): MemoryImage {
-  const diagnostics = new InputDiagnostics();
   const fail = failIn(source.name);
-  const header = readHeader(source, fail);
-  const machine = dumpMachine(header, fail);
-  if (header.values.DumpType === DumpType.triage) {
-    return openTriage({ source, form: header.form, header: header.values, machine, fail });
+  const dump = openHeader(source, fail);
+  if (dump.header.values.DumpType === DumpType.triage) return openTriageOf(dump, source, fail);
+  const { format, runsOf } = kindOf(dump.header, fail);
+  return imageOf({ ...dump, source, format }, runsOf(dump.header, source, fail), fail);
+}
+
+function openMending(source: ByteSource): MemoryImage {
+  const fail = failIn(source.name);
+  const dump = openHeader(source, fail);
+  if (dump.header.values.DumpType === DumpType.triage) return openTriageOf(dump, source, fail);
+  const { format, runsOf } = kindOf(dump.header, fail);
+  const opened = { ...dump, source, format };
+  const listFaults: ListFault[] = [];
+  if (runsOf !== headerRuns)
+    return imageOf({ ...opened, listFaults }, runsOf(dump.header, source, fail, listFaults), fail);
+  const arrange = arrangementOf(opened, fail);
+  try {
+    const runs = headerRuns(dump.header, source, fail, listFaults);
+    return imageOf({ ...opened, listFaults, arrange }, runs, fail);
+  } catch (error) {
+    if (!arrange || !(error instanceof Elf2dmpError) || error.code !== 'dmp-runs') throw error;
+    const size = source.size - dump.header.form.size;
+    const runs = [{ start: pa(0), size, fileOffset: dump.header.form.size }];
+    return imageOf({ ...opened, arrange, unlisted: error }, runs, fail);
   }
-  const { format, runsOf } = kindOf(header, fail);
-  const listed = runsOf(header, source, fail);
+}
+
+/** Other runs for a full dump's pages, from 0 on as if there was no header; undefined where it has no whole pages. */
+function arrangementOf(dump: OpenedDump, fail: Fail): MemoryImageSpec['arrange'] {
+  const { form, values } = dump.header;
+  const size = dump.source.size - form.size;
+  if (size <= 0 || size % PAGE_SIZE !== 0) return undefined;
+  const listed = Math.min(values.NumberOfRuns, form.maxRuns);
+  const found = describeRuns(Array.from({ length: listed }, (_, i) => runOf(form.runAt(values, i))));
+  return (runs) => {
+    const placed = runs.map((run) => ({ ...run, fileOffset: run.fileOffset + form.size }));
+    const fault: ListFault = {
+      field: 'Runs',
+      found,
+      expected: describeRuns(runs),
+      evidence: "Windows' own list of its RAM, and the size of the file",
+    };
+    return imageOf({ ...dump, listFaults: [fault], arrange: arrangementOf(dump, fail) }, placed, fail);
+  };
+}
+
+const runOf = ({ basePage, pageCount }: { basePage: bigint; pageCount: bigint }) => ({
+  start: basePage * BigInt(PAGE_SIZE),
+  size: pageCount * BigInt(PAGE_SIZE),
+});
+
+const SHOWN_RUNS = 8;
+
+function describeRuns(runs: readonly { start: number | bigint; size: number | bigint }[]): string {
+  const shown = runs.slice(0, SHOWN_RUNS).map(({ start, size }) => `${hex(start)}+${hex(size)}`);
+  return [...shown, ...(runs.length > SHOWN_RUNS ? [`and ${runs.length - SHOWN_RUNS} more`] : [])].join(', ') || 'none';
+}
+
+function openTriageOf({ header, machine }: OpenedHeader, source: ByteSource, fail: Fail): MemoryImage {
+  return openTriage({ source, form: header.form, header: header.values, machine, fail });
+}
+
+/** A dump's header, of a machine whose dumps are read. */
+interface OpenedHeader {
+  header: Header;
+  machine: Machine;
+}
+
+function openHeader(source: ByteSource, fail: Fail): OpenedHeader {
+  const header = readHeader(source, fail);
+  return { header, machine: dumpMachine(header, fail) };
+}
+
+/** A dump, and how its list of pages is to be taken. */
+interface OpenedDump extends OpenedHeader, Pick<MemoryImageSpec, 'listFaults' | 'arrange' | 'unlisted'> {
+  source: ByteSource;
+  format: string;
+}
+
+function imageOf({ header, source, ...rest }: OpenedDump, listed: readonly FileRun[], fail: Fail): MemoryImage {
+  const diagnostics = new InputDiagnostics();
+  for (const { field, found, expected, evidence } of rest.listFaults ?? []) {
+    const message = `the dump's list of its pages is wrong: ${field} is ${found}, and has to be ${expected} (${evidence})`;
+    diagnostics.add('warning', 'dump-list-wrong', message);
+  }
   const runs = listed.flatMap((run) => {
     const size = Math.min(run.size, source.size - run.fileOffset);
     return size > 0 ? [{ ...run, size }] : [];
@@ -73,9 +169,8 @@ function open(source: ByteSource): MemoryImage {
     });
   }
   return new MemoryImage({
+    ...rest,
     file: source.name,
-    format,
-    machine,
     contents: { kind: 'stored', runs, source },
     cpus: [],
     notes: [],
@@ -89,7 +184,7 @@ function open(source: ByteSource): MemoryImage {
 interface ReadKind {
   format: string;
   /** Sorted; throws `Elf2dmpError` where what lists them cannot be right. */
-  runsOf(header: Header, source: ByteSource, fail: Fail): FileRun[];
+  runsOf(header: Header, source: ByteSource, fail: Fail, mended?: Mended): FileRun[];
 }
 
 const FULL: ReadKind = { format: 'windows-full-dump', runsOf: headerRuns };

@@ -10,6 +10,7 @@ import { inspectAndDescribe } from '../../src/operations/inspect.ts';
 import type { PageData } from '../../src/report/page.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
+import { writeWinDump } from '../guest/win-dump.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
 const GUEST = {
@@ -53,6 +54,22 @@ describe('the report for people', () => {
     }
     for (const kind of ['patched', 'kernel', 'tables', 'data', 'zero'])
       expect(text).toContain(`<i class="${kind}"></i>`);
+  });
+
+  it('lists what was repaired in a crash dump, with before, after and evidence', async () => {
+    const dump = writeWinDump(buildGuest({ ...GUEST, kdbg: 'plain' }));
+    dump.writeUInt32LE(0x161, 0x38);
+    dump.writeBigUInt64LE(7n, 0x90);
+    writeFileSync(at('wrong.dmp'), dump);
+    const text = renderPage(await pageOfConversion({ input: at('wrong.dmp'), output: at('right.dmp') }));
+    expect(text).toMatch(/<h2>Repaired <span class="count">2<\/span><\/h2>/);
+    for (const cells of [
+      ['header BugCheckCode', '<code>0x161</code>', '<code>0xd1</code>', 'KiBugCheckData'],
+      ['header NumberOfPages', '<code>7</code>', '<code>3999</code>', 'the runs and the size of the file'],
+    ]) {
+      expect(text.replaceAll('<td class="text">', '<td>')).toContain(cells.map((cell) => `<td>${cell}</td>`).join(''));
+    }
+    expect(renderPage(page)).not.toContain('Repaired');
   });
 
   it('says of a smaller dump what it holds, and draws what was left out', async () => {

@@ -136,6 +136,134 @@ describe.each(WRITTEN)('a dump of type %i by another writer', (type) => {
   });
 });
 
+/** A full dump with just the runs that Windows has for its RAM: without the page before the legacy hole. */
+function ofWindowsRuns(dump: Buffer): Buffer {
+  const header = Buffer.from(dump.subarray(0, 0x2000));
+  header.writeBigUInt64LE(0x9en, 0xa0);
+  header.writeBigUInt64LE(header.readBigUInt64LE(0x90) - 1n, 0x90);
+  header.writeBigUInt64LE(header.readBigUInt64LE(0xfa0) - 0x1000n, 0xfa0);
+  return Buffer.concat([header, dump.subarray(0x2000, 0x2000 + 0x9e000), dump.subarray(0x2000 + 0x9f000)]);
+}
+
+describe('a dump whose list of pages is wrong', () => {
+  const guest = buildGuest({ processors: 2, kdbg: 'plain', seed: 43, ramMiB: 4, crash: CRASH });
+  const good = ofWindowsRuns(writeWinDump(guest, 1));
+  const changed = (change: (dump: Buffer) => void, from = good): Buffer => {
+    const dump = Buffer.from(from);
+    change(dump);
+    return dump;
+  };
+  const u32 = (offset: number, value: number) => (dump: Buffer) => {
+    dump.writeUInt32LE(value, offset);
+  };
+  const u64 = (offset: number, value: bigint) => (dump: Buffer) => {
+    dump.writeBigUInt64LE(value, offset);
+  };
+  const erase = (dump: Buffer) => {
+    dump.fill('PAGE', 0x88, 0x348);
+  };
+
+  const pages = String((good.length - 0x2000) / 0x1000);
+  const runs = '0x1000+0x9e000, 0x100000+0x300000';
+  const size = 'the runs and the size of the file';
+  const own = "Windows' own list of its RAM, and the size of the file";
+  it.each([
+    ['pages', u64(0x90, 7n), 'NumberOfPages', '7', pages, size],
+    ['no runs', u32(0x88, 0), 'NumberOfRuns', '0', '2', size],
+    ['fewer runs', u32(0x88, 1), 'NumberOfRuns', '1', '2', size],
+    ['more runs', u32(0x88, 0xffff_ffff), 'NumberOfRuns', '4294967295', '2', size],
+    ['a run elsewhere', u64(0xa8, 0x200n), 'Runs', '0x1000+0x9e000, 0x200000+0x300000', runs, own],
+    ['a run of another size', u64(0xa0, 0x9dn), 'Runs', '0x1000+0x9d000, 0x100000+0x300000', runs, own],
+    ['runs that overlap', u64(0xa8, 0x9en), 'Runs', '0x1000+0x9e000, 0x9e000+0x300000', runs, own],
+    ['nothing at all', erase, 'Runs', expect.any(String), runs, own],
+  ] as const)('is read as it must be, and listed right: %s', async (_, change, field, before, after, evidence) => {
+    writeFileSync(at('good.dmp'), good);
+    writeFileSync(at('listed.dmp'), changed(change));
+    const { dump, diagnostics, verification } = await made('listed.dmp', 'mended.dmp', { type: 'full', verify: true });
+    expect(dump.repairs).toEqual([{ what: `header ${field}`, before, after, evidence }]);
+    expect(diagnostics.map((d) => d.code)).toContain('dump-list-wrong');
+    expect(verification?.outcome).toBe('sound');
+    // What is not listed any more, or never was, is left as the writer had it.
+    const ours = bytesOf('mended.dmp');
+    expect(ours.subarray(0x348).equals(good.subarray(0x348))).toBe(true);
+    expect(ours.subarray(0, 0xb8).equals(good.subarray(0, 0xb8))).toBe(true);
+    expect(await verify({ dump: at('listed.dmp') })).toMatchObject({ outcome: 'unsound' });
+    const { windows, diagnostics: said } = held('info', await inspect({ input: at('listed.dmp') }));
+    expect([windows?.kernel.base, said.map((d) => d.code)]).toEqual([
+      `0x${guest.truth.kernelBase.toString(16)}`,
+      ['dump-list-wrong'],
+    ]);
+  });
+
+  it.each([
+    [5, u64(0x2028, 1n), 'TotalPresentPages', '0x1', 'the page map and the size of the file'],
+    [6, u64(0x2028, 1n), 'TotalPresentPages', '0x1', 'the page map and the size of the file'],
+    [2, u32(0x2014, 1), 'Pages', '0x1', 'the page map and the size of the file'],
+    [8, u64(0x2028, 1n), 'TotalPages', '1', 'the ranges and the size of the file'],
+    [10, u64(0x2028, 1n), 'TotalPages', '1', 'the ranges and the size of the file'],
+  ] as const)('is counted again in type %i', async (type, change, field, before, evidence) => {
+    const right = writeWinDump(guest, type);
+    writeFileSync(at('right.dmp'), right);
+    writeFileSync(at('counted.dmp'), changed(change, right));
+    const { dump } = await made('counted.dmp', 'from-wrong.dmp', { type: 'bitmap' });
+    expect(dump.repairs).toEqual([{ what: `header ${field}`, before, after: expect.any(String), evidence }]);
+    await made('right.dmp', 'from-right.dmp', { type: 'bitmap' });
+    same('from-right.dmp', 'from-wrong.dmp');
+  });
+
+  /** As C elf2dmp writes it: it doesn't count how many runs have room. */
+  const spilled = (count: number): Buffer => {
+    const lacking = new Set(Array.from({ length: count - 2 }, (_, i) => 0x3f0 - 2 * i));
+    const present = [...pagesOf(good)].filter(([address]) => !lacking.has(address / 0x1000));
+    const header = Buffer.from(good.subarray(0, 0x2000));
+    header.fill(0, 0x348, 0xf00);
+    const list: { base: number; count: number }[] = [];
+    for (const [address] of present) {
+      const [last, page] = [list.at(-1), address / 0x1000];
+      if (last && last.base + last.count === page) last.count++;
+      else list.push({ base: page, count: 1 });
+    }
+    expect(list).toHaveLength(count);
+    header.writeUInt32LE(count, 0x88);
+    header.writeBigUInt64LE(BigInt(present.length), 0x90);
+    list.forEach(({ base, count: pageCount }, i) => {
+      header.writeBigUInt64LE(BigInt(base), 0x98 + 16 * i);
+      header.writeBigUInt64LE(BigInt(pageCount), 0xa0 + 16 * i);
+    });
+    header.writeBigUInt64LE(BigInt(0x2000 + present.length * 0x1000), 0xfa0);
+    return Buffer.concat([header, ...present.map(([, page]) => page)]);
+  };
+
+  it.each([43, 44, 60, 200])('is read beyond the room in the header: %i runs', async (count) => {
+    const input = spilled(count);
+    writeFileSync(at('spilled.dmp'), input);
+    const { dump } = await made('spilled.dmp', 'kept.dmp', { verify: true });
+    const repaired = {
+      what: 'header Runs',
+      before: `${count} runs, over the context`,
+      after: 'the first 42 runs, and a page map',
+    };
+    expect(dump).toMatchObject({ type: 'bitmap', runCount: count, repairs: count > 43 ? [repaired] : [] });
+    const ours = bytesOf('kept.dmp');
+    expect(ours.subarray(0x348, 0xf00).every((byte) => byte === 0)).toBe(true);
+    expect([...pagesOf(ours).keys()]).toHaveLength(dump.pages);
+  });
+
+  it.each([
+    ['the file is cut off', (d: Buffer) => changed(u64(0x90, 7n), d.subarray(0, d.length - 0x3000))],
+    ['more than one number is wrong', (d: Buffer) => changed(u32(0x88, 9), changed(u64(0x90, 7n), d))],
+  ])('is refused where nothing proves what it should be: %s', async (_, change) => {
+    const lost = changed((d) => {
+      // Windows' own list.
+      const variable = guest.truth.kdbgBlock.readBigUInt64LE(0x270);
+      const physical = guest.kernel.translate(variable)!;
+      d.fill(0, 0x2000 + physical - 0x62000, 0x2000 + physical - 0x62000 + 8);
+    });
+    writeFileSync(at('lost.dmp'), change(lost));
+    await expect(made('lost.dmp', 'no.dmp')).rejects.toMatchObject({ code: 'dmp-runs' });
+  });
+});
+
 describe('a dump whose header or memory is wrong', () => {
   const guest = buildGuest({ processors: 2, kdbg: 'plain', seed: 41, ramMiB: 4, crash: CRASH });
   const good = writeWinDump(guest, 1);

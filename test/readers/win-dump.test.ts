@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { openImage, openSource } from '../../src/readers/registry.ts';
+import { winDump } from '../../src/readers/win-dump.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
@@ -29,6 +30,9 @@ beforeAll(async () => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const open = (bytes: Buffer) => openSource(new BufferSource(bytes, 'test.dmp'), { crashDumps: true });
+
+/** As verify opens it: a wrong list is not mended. */
+const openAsIs = (bytes: Buffer) => winDump.open(new BufferSource(bytes, 'test.dmp'));
 
 describe('crash dumps as input', () => {
   it.each(['full', 'bitmap'] as const)('gives the pages of a %s dump', (kind) => {
@@ -95,7 +99,7 @@ describe('crash dumps as input', () => {
   ] as const)('refuses a header with a wrong field: %s', (_, kind, at, value, code) => {
     const bytes = Buffer.from(kind === 'full' ? full : bitmap);
     bytes.writeUInt32LE(value, at);
-    expect(() => open(bytes)).toThrow(expect.objectContaining({ code }));
+    expect(() => openAsIs(bytes)).toThrow(expect.objectContaining({ code }));
   });
 
   it('refuses a file that ends in its header, and says what a cut one lacks', () => {
@@ -146,7 +150,7 @@ describe('crash dumps as input', () => {
   ] as const)('refuses what lists the pages of other kinds where it is wrong: %s', (_, type, at, value) => {
     const bytes = writeWinDump(buildGuest({ kdbg: 'plain', seed: 9, ramMiB: 4 }), type);
     bytes.writeUInt32LE(value, at);
-    expect(() => open(bytes)).toThrow(expect.objectContaining({ code: 'dmp-bitmap', kind: 'corrupt' }));
+    expect(() => openAsIs(bytes)).toThrow(expect.objectContaining({ code: 'dmp-bitmap', kind: 'corrupt' }));
   });
 
   it.each([2, 8, 9, 10] as const)(

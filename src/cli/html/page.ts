@@ -60,7 +60,11 @@ function sectionsOf(data: PageData): Section[] {
     addTable('unloaded', 'Unloaded modules', w.unloadedModules, unloaded(w.unloadedModules), true);
     addTable('processes', 'Processes', w.processes, processes(w.processes));
   }
-  if (conversion) addTable('changed', 'Changed in memory', conversion.dump.patches, patches(conversion.dump.patches));
+  if (conversion) {
+    const { repairs, patches } = conversion.dump;
+    addTable('repaired', 'Repaired', repairs, repaired(repairs));
+    addTable('changed', 'Changed in memory', patches, changed(patches));
+  }
   addTable('evidence', 'How it was found', evidence, found(evidence), true);
   return sections;
 }
@@ -164,7 +168,15 @@ const processes = (all: Found['processes']): Html =>
     all.map((p) => [p.name, p.pid, p.parentPid, code(p.address), code(p.directoryTableBase)]),
   );
 
-const patches = (all: NonNullable<PageData['conversion']>['dump']['patches']): Html =>
+const repaired = (all: NonNullable<PageData['conversion']>['dump']['repairs']): Html => html`
+<p class="note">What was wrong in the crash dump that was converted, as its own memory and its size show.</p>
+${table(
+  'Repaired',
+  ['What', 'Before', 'After', 'What shows it'],
+  all.map((r) => [r.what, code(r.before), code(r.after), r.evidence]),
+)}`;
+
+const changed = (all: NonNullable<PageData['conversion']>['dump']['patches']): Html =>
   table(
     'Changed in memory',
     ['What', 'Bytes', 'Address', 'Physical', 'SHA-256 of what was there'],
