@@ -20,7 +20,7 @@ const check = (what: string, sound: boolean) => {
 };
 
 const argsOf = (name: string, ...more: string[]) => {
-  const files = ['--out', join(dir, name), '--report', join(dir, `${name}.jsonl`), '--name', '{relative}.dmp'];
+  const files = ['--out', join(dir, name), '--jsonl', join(dir, `${name}.jsonl`), '--name', '{relative}.dmp'];
   return [archive, ...files, '--jobs', '2', ...more];
 };
 const stateOf = (name: string) => endState(join(dir, name), join(dir, `${name}.jsonl`));

@@ -10,7 +10,7 @@ if [ -z "$(ls -A "$dir" 2>/dev/null)" ]; then
   echo "no dumps in $dir"
   exit 0
 fi
-elf2dmp batch "$dir" --out "$out" --report "$out/report.jsonl" --junit "$out/junit.xml"
+elf2dmp batch "$dir" --out "$out" --jsonl "$out/report.jsonl" --junit "$out/junit.xml"
 code=$?
 [ "$code" -eq 3 ] && exit 0
 exit "$code"

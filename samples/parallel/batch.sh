@@ -9,5 +9,5 @@ shards=4
 
 mkdir -p "$out"
 parallel --jobs 2 --joblog "$out/parallel.log" --resume-failed \
-  elf2dmp batch "$archive" --out "$out" --report "$out/report.jsonl" --jobs 1 --quiet --shard "{}/$shards" \
+  elf2dmp batch "$archive" --out "$out" --jsonl "$out/report.jsonl" --jobs 1 --quiet --shard "{}/$shards" \
   ::: $(seq 0 $((shards - 1)))

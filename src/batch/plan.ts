@@ -1,9 +1,11 @@
 /** Plans a batch: finds the inputs, names their outputs, and selects this shard's. */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { PROBE_SIZE } from '../readers/reader.ts';
+import { isForeign } from '../readers/registry.ts';
 import { filesMatching, isGlob, matcher } from './glob.ts';
 
 /** Options of one conversion by their command-line names, without dashes. */
@@ -59,10 +61,22 @@ const isOwn = matcher('**/*.{dmp,dmp.gz,dmp.zst,dmp*.json,jsonl,html,part,elf2dm
 interface Found {
   input: string;
   relative: string;
+  /** It lies in a directory that was named: nobody asked for this file. */
+  inDirectory?: boolean;
 }
 
-/** All jobs in the order of their relative paths. Throws `Elf2dmpError`. */
-export function planBatch(request: PlanRequest): BatchJob[] {
+/** What a batch will do, and what it leaves alone. */
+export interface BatchPlan {
+  /** In the order of their relative paths; at least one. */
+  jobs: BatchJob[];
+  /** Files in directories that are no dumps. */
+  foreign: string[];
+  /** Overrides that match no input. */
+  unused: Override[];
+}
+
+/** Throws `Elf2dmpError`, also where there is nothing to do. */
+export function planBatch(request: PlanRequest): BatchPlan {
   const { base, exclude = [], overrides = [] } = request;
   const out = resolve(base, request.out);
   const found = request.paths.flatMap((path) => find(path, base, out));
@@ -74,15 +88,50 @@ export function planBatch(request: PlanRequest): BatchJob[] {
     if (!excluded(one.relative) && !wanted.has(one.input)) wanted.set(one.input, one);
   }
   const matchers = overrides.map((o) => matcher(o.match, { hidden: true }));
-  const jobs = [...wanted.values()].map((one) => {
-    const matching = overrides.filter((_, i) => matchers[i]!(one.relative));
+  const used = new Set<Override>();
+  const foreign: string[] = [];
+  const jobs: BatchJob[] = [];
+  for (const { input, relative, inDirectory } of wanted.values()) {
+    const matching = overrides.filter((_, i) => matchers[i]!(relative));
+    for (const override of matching) used.add(override);
     const name = matching.reduce((last, o) => o.name ?? last, request.name);
     const options = Object.assign({}, request.options, ...matching.map((o) => o.options ?? {})) as JobOptions;
-    return { ...one, output: outputOf(name, one.relative, out), options };
-  });
+    if (inDirectory && options['format'] === undefined && options['runs'] === undefined && isForeignFile(input)) {
+      foreign.push(input);
+    } else jobs.push({ input, relative, output: outputOf(name, relative, out), options });
+  }
+  if (jobs.length === 0) throw nothingToDo(request, foreign);
   jobs.sort((a, b) => compare(a.relative, b.relative) || compare(a.input, b.input));
   refuseCollisions(jobs);
-  return jobs;
+  return { jobs, foreign, unused: overrides.filter((override) => !used.has(override)) };
+}
+
+function nothingToDo({ paths, manifest }: PlanRequest, foreign: readonly string[]): Elf2dmpError {
+  const places = [...paths, ...(manifest === undefined ? [] : [manifest])].join(', ');
+  const others =
+    foreign.length === 0
+      ? ''
+      : `: ${foreign.length} ${foreign.length === 1 ? 'file is no dump' : 'files are no dumps'}`;
+  return planError(
+    'batch-no-input',
+    `there is no input in ${places}${others}`,
+    'a directory is searched for dumps; what a batch itself writes, hidden files and what is excluded do not count',
+  );
+}
+
+/** A file that can't be read is left to its job, which says why. */
+function isForeignFile(path: string): boolean {
+  const head = Buffer.alloc(PROBE_SIZE);
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, 'r');
+    const read = readSync(fd, head, 0, PROBE_SIZE, 0);
+    return isForeign(head.subarray(0, read), statSync(path).size);
+  } catch {
+    return false;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
 }
 
 /** The jobs of one shard. An input stays in its shard when others are added or removed. */
@@ -98,7 +147,7 @@ function find(path: string, base: string, out: string): Found[] {
   if (stats?.isDirectory()) {
     // Skip the last run's outputs, whatever their names.
     return filesBelow(full)
-      .map((name) => ({ input: join(full, name), relative: name }))
+      .map((name) => ({ input: join(full, name), relative: name, inDirectory: true }))
       .filter(({ input }) => out === full || !input.startsWith(`${out}${sep}`));
   }
   if (stats || !isGlob(path)) return [{ input: full, relative: basename(full) }];

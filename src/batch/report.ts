@@ -142,7 +142,7 @@ function refuseForeign(file: string, content: Buffer): void {
         file,
         structure: `line ${line}`,
         expected: `a line that begins with ${LINE_START}`,
-        hint: 'name another file for --report',
+        hint: 'name another file for --jsonl',
       });
     }
     at = end + 1;

@@ -17,7 +17,7 @@ import type { WindowsSummary } from '../report/windows.ts';
 import { TOOL } from '../version.ts';
 import { type JobOptions, sidecarOf } from './plan.ts';
 
-/** How a job ended: one line of `--report`. */
+/** How a job ended: one line of `--jsonl`. */
 export interface JobRecord {
   /** The line's: a job gets a second line only if a rerun ended differently. */
   id: string;

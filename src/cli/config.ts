@@ -75,7 +75,8 @@ export const CONFIG_KEYS: Readonly<Record<'top' | 'override' | 'options', readon
 export function readConfig(file: string): BatchConfig {
   let source: string;
   try {
-    source = readFileSync(file, 'utf8');
+    // A byte order mark, which Windows' editors write, is no part of the text.
+    source = readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
   } catch (cause) {
     throw ioError('read', file, cause);
   }
@@ -88,11 +89,17 @@ export function readConfig(file: string): BatchConfig {
     throw configError(file, `is not TOML${place}: ${message.split(/ at row| \n|\n/)[0]}`);
   }
   refuseLargeIntegers(file, source);
-  const result = config.safeParse(data);
+  const result = config.safeParse(withPresentNames(data as Record<string, unknown>));
   // The table determines both the schema and the type.
   if (result.success) return result.data as BatchConfig;
   const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data));
   throw configError(file, first, ...more);
+}
+
+/** Keys by the names that earlier versions gave them are understood. */
+function withPresentNames(data: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const present = new Map(ROWS.filter(([, row]) => row.toml === 'batch').map(([name, { former }]) => [former, name]));
+  return Object.fromEntries(Object.entries(data).map(([key, value]) => [present.get(key) ?? key, value]));
 }
 
 /** Strings and comments, whose digits are no numbers. */

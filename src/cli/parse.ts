@@ -42,12 +42,12 @@ export function parseWords(argv: readonly string[]): Given {
   const values: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
-    const row = rowsOf(command).find(([known]) => known === name)?.[1];
+    const [known, row] = rowsOf(command).find(([now, { former }]) => now === name || former === name) ?? [name];
     if (!row) throw unknownOption(command, name, value);
     const written = writtenValue(command, name, row, value);
-    raw[name] = written;
-    values[name] = typeof written === 'boolean' ? written : parseText(row, written);
-    if (values[name] === undefined) {
+    raw[known] = written;
+    values[known] = typeof written === 'boolean' ? written : parseText(row, written);
+    if (values[known] === undefined) {
       throw wrongValue(`--${name}`, expectation(row), JSON.stringify(written), seeHelp(command));
     }
   }
@@ -67,7 +67,9 @@ function commandOf(argv: readonly string[]): { command: CommandName; words: read
 
 function tokens(words: readonly string[], rows: readonly (readonly [string, OptionRow])[], command: CommandName) {
   const flags = rows.filter(([, row]) => row.kind === 'flag').map(([name]) => name);
-  const valued = rows.filter(([, row]) => row.kind !== 'flag').map(([name]) => name);
+  const valued = rows
+    .filter(([, row]) => row.kind !== 'flag')
+    .flatMap(([name, { former }]) => (former === undefined ? [name] : [name, former]));
   const end = words.indexOf('--');
   const [before, after] = end < 0 ? [words, []] : [words.slice(0, end), words.slice(end)];
   const { argv, error: problem } = Parser.detailed(

@@ -26,6 +26,8 @@ interface AnyOption {
   group: Group;
   /** One letter. */
   alias?: string;
+  /** What an earlier version called it, which is still understood. */
+  former?: string;
   /** Empty: only the library has it. */
   commands: readonly Command[];
   /** Library functions that take it. */

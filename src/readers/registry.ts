@@ -4,6 +4,7 @@ import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, failIn } from '../core/errors.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { CallOptions } from '../options/values.ts';
+import { identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { elfCore } from './elf-core.ts';
@@ -115,6 +116,18 @@ function notAnImage(source: ByteSource): Elf2dmpError {
     hint: 'leave out --snapshot',
   });
 }
+
+/**
+ * Whether a file beside dumps is certainly none: without a signature, and text or too small for memory. An empty one
+ * may have become a dump.
+ */
+export const isForeign = (head: Buffer, size: number): boolean =>
+  size > 0 &&
+  !identifyContainer(head) &&
+  !isQcow2(head) &&
+  !readerOf(head, true) &&
+  !identifyNeighbour(head) &&
+  (size < MIN_RAW_SIZE || !head.some((byte) => byte < 9));
 
 /** As far as its first bytes tell: how much a dump holds. */
 export const estimate = (head: Buffer): Estimate | undefined => readerOf(head, true)?.estimate(head);

@@ -41,7 +41,7 @@ let runs = 0;
 
 const outputOf = (name: string) => join(out, `${name}.dmp`);
 const batch = (...more: string[]) =>
-  runBatchCommand([archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2', ...more]);
+  runBatchCommand([archive, '--out', out, '--name', '{relative}.dmp', '--jsonl', report, '--jobs', '2', ...more]);
 const place = () => {
   out = join(dir, `out${runs}`);
   report = join(dir, `report${runs++}.jsonl`);
@@ -136,7 +136,7 @@ describe('elf2dmp batch', () => {
       [900, true],
       [1100, true],
     ] as const) {
-      const args = [archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2'];
+      const args = [archive, '--out', out, '--name', '{relative}.dmp', '--jsonl', report, '--jobs', '2'];
       await runBatchCommand(args, killAfter(milliseconds, jobsToo));
     }
     expect((await batch()).code).toBe(5);
@@ -144,7 +144,7 @@ describe('elf2dmp batch', () => {
   });
 
   it('stops cleanly on SIGTERM, and goes on', async () => {
-    const args = [archive, '--out', out, '--name', '{relative}.dmp', '--report', report, '--jobs', '2'];
+    const args = [archive, '--out', out, '--name', '{relative}.dmp', '--jsonl', report, '--jobs', '2'];
     const { code, stderr } = await runBatchCommand(args, (pid, ended) => {
       const timer = setInterval(() => {
         // As soon as there is something.
@@ -188,9 +188,9 @@ describe('elf2dmp batch', () => {
   it('has a file for each shard in a report directory, and no line twice when the shards change', async () => {
     const texts = join(dir, 'texts');
     mkdirSync(texts);
-    for (const name of ['a', 'b', 'c', 'd']) writeFileSync(join(texts, name), 'no dump');
+    for (const name of ['a', 'b', 'c', 'd']) writeFileSync(join(texts, name), '\x7fELF, and no dump');
     const reports = join(dir, 'reports');
-    const run = (...more: string[]) => runBatchCommand([texts, '--out', out, '--report', `${reports}/`, ...more]);
+    const run = (...more: string[]) => runBatchCommand([texts, '--out', out, '--jsonl', `${reports}/`, ...more]);
     await Promise.all([run('--shard', '0/2'), run('--shard', '1/2')]);
     await run();
     expect(readdirSync(reports).sort()).toEqual(['report-0-of-2.jsonl', 'report-1-of-2.jsonl', 'report.jsonl']);
@@ -202,7 +202,7 @@ describe('elf2dmp batch', () => {
     const live = [...made.keys()].find((name) => name.endsWith('live.elf')) ?? '';
     const inputs = ['a', 'b'].map((name) => join(dir, name));
     for (const name of inputs) copyFileSync(join(archive, live), name);
-    const limit = ['--hash', '--name', '{relative}.dmp', '--report', report, '--out', out];
+    const limit = ['--hash', '--name', '{relative}.dmp', '--jsonl', report, '--out', out];
     const run = (...more: string[]) => runBatchCommand([...inputs, ...limit, ...more]);
     const outputs = ['a', 'b'].map((name) => join(out, `${name}.dmp`));
     expect((await run()).stdout).toMatch(/^good +2 +0 /m);

@@ -18,6 +18,7 @@ import { lockOutputs } from '../../src/batch/lock.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { linesOf, runBatchCommand } from '../support/batches.ts';
+import { held } from '../support/schemas.ts';
 
 let dir: string;
 let input: string;
@@ -45,6 +46,40 @@ const write = (name: string, text: string): string => {
   return join(out, name);
 };
 
+describe('a batch', () => {
+  it('says the same before it runs: what is missing, taken or in the way', async () => {
+    const asked = [join(dir, 'nothing.elf'), input, '--out', out];
+    const dry = await runBatchCommand([...asked, '--dry-run']);
+    expect([dry.code, dry.stdout]).toEqual([6, expect.stringMatching(/^missing .*nothing\.elf/m)]);
+    expect(existsSync(out)).toBe(false);
+    expect((await runBatchCommand(asked)).code).toBe(6);
+    rmSync(out, { recursive: true });
+    write('vm.dmp', 'mine');
+    expect((await batch('--dry-run')).code).toBe(6);
+    expect((await batch('--dry-run', '--force')).code).toBe(0);
+    expect((await batch('--dry-run', '--force', '--junit', write('notes', 'mine'))).code).toBe(0);
+    expect((await batch('--dry-run', '--junit', write('notes', 'mine'))).code).toBe(6);
+    expect((await runBatchCommand([join(dir, '0', 'nothing'), '--out', out, '--dry-run'])).code).toBe(6);
+  });
+
+  it('says what it leaves out, what matches nothing, and what came of it, as JSON too', async () => {
+    const folder = join(input, '..');
+    writeFileSync(join(folder, 'README'), 'About these dumps\n');
+    const file = join(folder, '..', 'batch.toml');
+    writeFileSync(file, `\uFEFFinputs = ["in"]\nout = "out"\nreport = "r.jsonl"\n[[override]]\nmatch = "zzz"\n`);
+    const { code, stdout, stderr } = await runBatchCommand([file, '--json']);
+    expect(stderr).toContain('README: no dump, and is left out');
+    expect(stderr).toContain('the override for "zzz" matches no input');
+    expect(held('batch-summary', JSON.parse(stdout))).toMatchObject({ exitCode: code, inputs: 1, good: 1, failed: 0 });
+    expect(linesOf(join(folder, '..', 'r.jsonl'))).toHaveLength(1);
+    expect((await batch('--report', join(out, 'former.jsonl'))).code).toBe(0);
+    expect(linesOf(join(out, 'former.jsonl'))).toHaveLength(1);
+    const empty = join(folder, '..', 'empty');
+    mkdirSync(empty);
+    expect((await runBatchCommand([empty, '--out', out])).code).toBe(2);
+  });
+});
+
 describe('files of a batch', () => {
   it('refuses a file for JUnit that is not ours, and with --force too an input and a memory dump', async () => {
     const notes = write('notes.txt', 'mine');
@@ -68,12 +103,12 @@ describe('files of a batch', () => {
   it('leaves a file alone that is not a report', async () => {
     for (const text of ['#!/bin/sh\nrm x', '{"id":7,"by":"others"}\n', '{"id":"a","kind":"x"}\n']) {
       const path = write('report.txt', text);
-      const { code } = await batch('--report', path);
+      const { code } = await batch('--jsonl', path);
       expect([code, readFileSync(path, 'utf8')]).toEqual([6, text]);
     }
-    expect((await batch('--report', input)).code).toBe(2);
+    expect((await batch('--jsonl', input)).code).toBe(2);
     expect(readFileSync(input).equals(elf)).toBe(true);
-    expect((await batch('--report', join(out, 'vm.dmp.elf2dmp-undo'))).code).toBe(2);
+    expect((await batch('--jsonl', join(out, 'vm.dmp.elf2dmp-undo'))).code).toBe(2);
     expect(existsSync(dump())).toBe(false);
   });
 
@@ -81,7 +116,7 @@ describe('files of a batch', () => {
     mkdirSync(out);
     symlinkSync(out, join(dir, `${runs}-same`));
     const same = join(dir, `${runs}-same`, 'x');
-    expect((await batch('--report', join(out, 'x'), '--junit', same)).stderr).toContain('name the same file');
+    expect((await batch('--jsonl', join(out, 'x'), '--junit', same)).stderr).toContain('name the same file');
     for (const name of ['vm.dmp', 'vm.dmp.json', 'vm.dmp.html']) {
       expect((await batch('--junit', join(out, name))).code).toBe(2);
     }
@@ -131,7 +166,7 @@ describe('files of a batch', () => {
 
   it('believes no sidecar that is incomplete or contradicts itself', async () => {
     const report = join(out, 'r.jsonl');
-    await batch('--report', report);
+    await batch('--jsonl', report);
     const sidecar = `${dump()}.json`;
     const good = JSON.parse(readFileSync(sidecar, 'utf8'));
     const broken: unknown[] = [

@@ -21,7 +21,7 @@ beforeAll(() => {
   base = mkdtempSync(join(tmpdir(), 'elf2dmp-plan-'));
   for (const name of FILES) {
     mkdirSync(dirname(join(base, name)), { recursive: true });
-    writeFileSync(join(base, name), name);
+    writeFileSync(join(base, name), `\x7fELF ${name}`);
   }
   symlinkSync('..', join(base, 'a', 'loop'));
 });
@@ -30,7 +30,7 @@ afterAll(() => rmSync(base, { recursive: true }));
 const plan = (request: Partial<PlanRequest>) =>
   planBatch({ paths: [], base, out: 'out', name: DEFAULT_NAME, options: {}, ...request });
 const pairs = (request: Partial<PlanRequest>) =>
-  plan(request).map(({ input, output }) => `${input.slice(base.length + 1)} ${output.slice(base.length + 1)}`);
+  plan(request).jobs.map(({ input, output }) => `${input.slice(base.length + 1)} ${output.slice(base.length + 1)}`);
 
 describe('planBatch', () => {
   it('takes all files of a directory but its own and hidden ones, and follows no links', () => {
@@ -60,7 +60,7 @@ describe('planBatch', () => {
       { match: '**/*.core', name: 'cores/{stem}.dmp', options: { strict: true } },
       { match: 'b/**', options: { dtb: '0x1000' } },
     ];
-    const jobs = plan({
+    const { jobs, unused } = plan({
       paths: ['a'],
       name: '{relative}.dmp',
       options: { type: 'full' },
@@ -71,6 +71,35 @@ describe('planBatch', () => {
       ['cores/c.dmp', { type: 'full', strict: true, dtb: '0x1000' }],
       ['b/vm.elf.zst.dmp', { type: 'full', dtb: '0x1000' }],
     ]);
+    expect(unused).toEqual([]);
+    const none = { match: 'nothing/**', name: '{stem}' };
+    expect(plan({ paths: ['a'], overrides: [...overrides, none] }).unused).toEqual([none]);
+  });
+
+  it('leaves out files in directories that are no dumps, but none that was named or may have been one', () => {
+    const folder = join(base, 'mixed');
+    mkdirSync(folder);
+    const files = {
+      README: Buffer.from('About these dumps\n'),
+      'big.log': Buffer.alloc(2 << 20, 'a line\n'),
+      empty: Buffer.alloc(0),
+      'memory.raw': Buffer.alloc(1 << 20),
+      'vm.elf': Buffer.from('\x7fELF'),
+    };
+    for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+    const { jobs, foreign } = plan({ paths: ['mixed'] });
+    expect(jobs.map(({ relative }) => relative)).toEqual(['empty', 'memory.raw', 'vm.elf']);
+    expect(foreign.map((file) => file.slice(folder.length + 1)).sort()).toEqual(['README', 'big.log']);
+    expect(plan({ paths: ['mixed/README'] }).jobs).toHaveLength(1);
+    expect(plan({ paths: ['mixed'], options: { format: 'raw' } }).jobs).toHaveLength(5);
+    rmSync(folder, { recursive: true });
+  });
+
+  it('refuses to do nothing', () => {
+    mkdirSync(join(base, 'none'));
+    writeFileSync(join(base, 'none', 'README'), 'text');
+    expect(() => plan({ paths: ['none'] })).toThrow('there is no input in none: 1 file is no dump');
+    expect(() => plan({ paths: ['a'], exclude: ['**'] })).toThrow('there is no input in a');
   });
 
   it.each([

@@ -100,6 +100,7 @@ describe('every option is in', () => {
         'dry-run',
         'space-check',
         'progress',
+        'json',
         'quiet',
         'verbose',
       ] as const),

@@ -19,12 +19,15 @@ import { crashKind, isOurJunit, mayBeReport, ReportFile, writeJunit } from '../.
 import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
+import { toJson } from '../../core/json.ts';
 import { bytes } from '../../core/units.ts';
 import { checkOutputs, type WantedOutput, writeNewFile } from '../../files/publish.ts';
 import { checkTogether } from '../../options/check.ts';
 import { type OptionName, ROWS } from '../../options/table.ts';
 import type { GivenValues } from '../../options/values.ts';
 import { isOurPage } from '../../report/page-mark.ts';
+import { SCHEMA } from '../../report/schemas.ts';
+import { TOOL } from '../../version.ts';
 import { type BatchConfig, readConfig } from '../config.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { withDefaults } from '../job.ts';
@@ -42,12 +45,14 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   const args = withDefaults('batch', given.values);
   checkTogether(given.values);
   const settings = settingsOf(given);
-  const all = planBatch(settings.plan);
+  const { jobs: all, foreign, unused } = planBatch(settings.plan);
   // Fail before the first job starts, not in each of them.
   for (const { options, relative } of all) checkTogether(options, `these are the options for ${relative}`);
   const shard = shardFrom(args.shard, process.env);
   const jobs = shard ? shardOf(all, shard) : all;
   const say = (text: string) => args.quiet || process.stderr.write(`${printable(text)}\n`);
+  for (const { match } of unused) say(`warning: the override for "${match}" matches no input`);
+  if (foreign.length > 0) say(foreignFiles(foreign));
   if (shard) say(`shard ${shard.index}/${shard.count}: ${jobs.length} of ${all.length} inputs`);
 
   const crashes = {
@@ -60,17 +65,20 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
     standings.push(await standingOf(job, settings.run));
   }
   const needs = await spaceNeeds(standings);
+  const lacking = args['space-check'] ? needs.find((need) => need.needed > need.free) : undefined;
   if (args['dry-run']) {
     process.stdout.write(renderPlan(standings, needs));
-    return EXIT.good;
+    await checkBatchFiles(settings, shard, all);
+    if (lacking) throw noSpace(lacking);
+    // As the jobs would: what is missing can't be opened, and what is taken is not replaced.
+    return standings.some(({ state }) => state === 'missing' || state === 'taken') ? EXIT.ioPermanent : EXIT.good;
   }
-  for (const need of needs) {
-    if (need.unknown > 0) say(renderNeed(need));
-    if (args['space-check'] && need.needed > need.free) throw noSpace(need);
-  }
+  for (const need of needs) if (need.unknown > 0) say(renderNeed(need));
+  if (lacking) throw noSpace(lacking);
 
-  const outputs = await checkBatchFiles(settings, shard, all);
-  await makeDirectory(settings.plan.out);
+  const wanted = await checkBatchFiles(settings, shard, all);
+  for (const path of [settings.plan.out, ...wanted.directories]) await makeDirectory(path);
+  const outputs = wanted.files;
   const lock = await lockOutputs(settings.plan.out, shard);
   const started = performance.now();
   let results: JobResult[];
@@ -96,12 +104,57 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   } finally {
     await lock.release();
   }
-  if (!args.quiet) {
-    process.stdout.write(renderSummary(results, (performance.now() - started) / 1000, args.verbose));
+  const exitCode = exitCodeOf(results.map(({ record }) => (failsAsNew(record, crashes) ? newCrash(record) : record)));
+  const seconds = (performance.now() - started) / 1000;
+  if (args.json) process.stdout.write(`${toJson(summaryOf(results, groups, { seconds, exitCode }), 2)}\n`);
+  else if (!args.quiet) {
+    process.stdout.write(renderSummary(results, seconds, args.verbose));
     process.stdout.write(renderCrashes(groups));
   }
   signal.throwIfAborted();
-  return exitCodeOf(results.map(({ record }) => (failsAsNew(record, crashes) ? newCrash(record) : record)));
+  return exitCode;
+}
+
+/** What `--json` prints: schema/batch-summary.schema.json. */
+function summaryOf(
+  results: readonly JobResult[],
+  groups: readonly CrashGroup[],
+  { seconds, exitCode }: { seconds: number; exitCode: number },
+) {
+  const count = (is: (result: JobResult) => boolean) => results.filter(is).length;
+  return {
+    schema: SCHEMA['batch-summary'],
+    tool: TOOL,
+    exitCode,
+    seconds: Math.round(seconds * 1000) / 1000,
+    inputs: results.length,
+    good: count(({ record }) => record?.outcome === 'good'),
+    losses: count(({ record }) => record?.outcome === 'losses'),
+    failed: count(({ record }) => record?.outcome === 'failed'),
+    notRun: count(({ record }) => !record),
+    doneBefore: count(({ status }) => status === 'skipped'),
+    dumpBytes: results.reduce((sum, { record }) => sum + (record?.bytes ?? 0), 0),
+    failures: results.flatMap(({ job, record }) =>
+      record?.error
+        ? [{ input: job.input, exitCode: record.exitCode, code: record.error.code, text: record.error.text }]
+        : [],
+    ),
+    crashes: groups.map(({ signature, results: dumps, firstSeen, lastSeen, known }) => ({
+      signature,
+      dumps: dumps.map(({ job }) => job.output),
+      ...{ firstSeen, lastSeen, known },
+    })),
+  };
+}
+
+/** Files that a message names. */
+const NAMED_FILES = 3;
+
+function foreignFiles(files: readonly string[]): string {
+  const names = files.slice(0, NAMED_FILES).map((file) => basename(file));
+  const more = files.length > NAMED_FILES ? `, and ${files.length - NAMED_FILES} more` : '';
+  const left = files.length === 1 ? 'no dump, and is left out' : 'no dumps, and are left out';
+  return `${names.join(', ')}${more}: ${left}`;
 }
 
 /** The command line overrides the configuration, whose paths are relative to its own directory. */
@@ -145,7 +198,7 @@ function settingsOf({ names, raw, values }: Given) {
       out,
       exitCodeOf: (error: Elf2dmpError) => EXIT_OF_KIND[error.kind],
     },
-    report: reportPlace(args.report ?? config.report, place(args.report, config.report)),
+    report: reportPlace(args.jsonl ?? config.jsonl, place(args.jsonl, config.jsonl)),
     junit: place(args.junit, config.junit),
     known,
     failOnNew: args['fail-on-new'] ?? config['fail-on-new'] ?? false,
@@ -205,7 +258,7 @@ async function checkBatchFiles(
   { plan, run: { force, html }, report, junit }: ReturnType<typeof settingsOf>,
   shard: Shard | undefined,
   jobs: readonly BatchJob[],
-): Promise<{ junit: string | undefined; index: string | undefined }> {
+): Promise<{ files: { junit: string | undefined; index: string | undefined }; directories: string[] }> {
   const part = shard ? `-${shard.index}-of-${shard.count}` : '';
   const index = html ? join(plan.out, `elf2dmp-index${part}.html`) : undefined;
   const wanted: WantedOutput[] = [];
@@ -213,16 +266,20 @@ async function checkBatchFiles(
   if (index !== undefined) wanted.push({ what: 'the index', path: index, force, ours: isOurPage });
   // Lines are appended to it: force does not replace it.
   if (report !== undefined)
-    wanted.push({ what: '--report', path: reportFile(report, shard), force: false, ours: mayBeReport });
-  for (const { path } of wanted) await makeDirectory(dirname(path));
+    wanted.push({ what: '--jsonl', path: reportFile(report, shard), force: false, ours: mayBeReport });
+  const directories = wanted.map(({ path }) => dirname(path));
   const made = jobs.flatMap(({ output }) => [output, sidecarOf(output), pageOf(output)]);
   const read = [...jobs.map(({ input }) => input), ...plan.read];
-  await checkOutputs(wanted, [...read, ...made]);
+  // In a directory that is not there yet nobody has the name.
+  await checkOutputs(
+    wanted.filter(({ path }) => existsSync(dirname(path))),
+    [...read, ...made],
+  );
   const claimed = new Set(await Promise.all(made.map(realName)));
   for (const { what, path } of wanted) {
     if (claimed.has(await realName(path))) throw usage(`${what} names a file that a job writes: ${path}`);
   }
-  return { junit, index };
+  return { files: { junit, index }, directories };
 }
 
 /** The path with its directory's links resolved as far as it exists. */
@@ -293,8 +350,8 @@ function renderSummary(results: readonly JobResult[], seconds: number, verbose: 
   });
   const line = ([a, b, c, d]: readonly [string, string, string, string]) =>
     `${a.padEnd(8)}${b.padStart(8)}${c.padStart(14)}${d.padStart(12)}`;
-  const lines = [line(['outcome', 'dumps', 'skipped', 'size']), ...rows.map(line)];
-  lines.push(`${results.length} in ${seconds.toFixed(1)} s`);
+  const lines = [line(['outcome', 'inputs', 'done before', 'dumps']), ...rows.map(line)];
+  lines.push(`${results.length} ${results.length === 1 ? 'input' : 'inputs'} in ${seconds.toFixed(1)} s`);
   const listed = results.filter(({ record }) => record && (verbose || record.outcome !== 'good'));
   for (const { job, record } of verbose ? listed : listed.slice(0, LISTED)) {
     const { outcome, exitCode, error, losses, bytes: size } = record!;

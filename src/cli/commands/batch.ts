@@ -4,7 +4,7 @@ import type { Given } from '../parse.ts';
 
 /** The job that a command line for `batch` asks for. */
 export const batchJob = (given: Given): Job => ({
-  json: false,
+  json: withDefaults('batch', given.values).json ?? false,
   verbose: withDefaults('batch', given.values).verbose ?? false,
   run: async (signal) => (await import('./batch-run.ts')).batch(given, signal),
 });

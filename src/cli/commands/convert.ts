@@ -78,7 +78,7 @@ async function runConversion(
           );
     line.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
-    if (report.verification) writeFindings(report.verification, quiet);
+    if (report.verification) writeFindings(report.verification, { quiet, verbose });
     if (json) process.stdout.write(`${toJson(report, 2)}\n`);
     else if (!quiet) process.stdout.write(renderReport(report, verbose));
     if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;

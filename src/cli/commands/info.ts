@@ -18,7 +18,7 @@ import { renderInfo } from '../text/render-info.ts';
 export function infoJob({ names: [file], values }: Given): Job {
   checkTogether(values);
   const args = withDefaults('info', values);
-  const { json, verbose } = args;
+  const { json, quiet, verbose } = args;
   const render = async (report: InfoReport): Promise<string> => {
     if (args['symbols-needed']) return (await import('../text/symbols-needed.ts')).symbolsNeeded(report);
     return json ? `${toJson(report, 2)}\n` : renderInfo(report);
@@ -32,17 +32,19 @@ export function infoJob({ names: [file], values }: Given): Job {
     json,
     verbose,
     run: async (signal) => {
-      const line = new ProgressLine(process.stderr, { quiet: false, json: args.progress === 'json' });
+      const line = new ProgressLine(process.stderr, { quiet, json: args.progress === 'json' });
       try {
         const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
         const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(
           {
             ...inspection,
             signal,
-            onSpool: (spooling) => {
-              line.clear();
-              process.stderr.write(renderSpooling(spooling));
-            },
+            onSpool: quiet
+              ? undefined
+              : (spooling) => {
+                  line.clear();
+                  process.stderr.write(renderSpooling(spooling));
+                },
             onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
             onSearch: (done, total) => line.update({ phase: 'search', done, total }),
           },
@@ -50,7 +52,7 @@ export function infoJob({ names: [file], values }: Given): Job {
         );
         if (page) await writePage?.(page);
         line.clear();
-        writeDiagnostics(report.diagnostics, { quiet: false, verbose });
+        writeDiagnostics(report.diagnostics, { quiet, verbose });
         process.stdout.write(await render(report));
         return report.problem ? EXIT_OF_KIND[report.problem.kind] : EXIT.good;
       } finally {

@@ -13,12 +13,12 @@ import { usage } from '../usage.ts';
 
 /** The job that a command line for `verify` asks for. Throws `Elf2dmpError` (kind `usage`). */
 export function verifyJob({ names: [dump], values }: Given): Job {
-  const { json, quiet, progress } = withDefaults('verify', values);
+  const { json, quiet, verbose, progress } = withDefaults('verify', values);
   if (dump === STANDARD_INPUT) throw usage('verify needs a file: it reads the dump more than once', 'verify');
   const verification: VerifyOptions = { dump: dump!, ...optionsFor('verify', values) };
   return {
     json,
-    verbose: false,
+    verbose,
     run: async (signal) => {
       const line = new ProgressLine(process.stderr, { quiet, json: progress === 'json' });
       try {
@@ -36,14 +36,14 @@ export function verifyJob({ names: [dump], values }: Given): Job {
           onSearch: (done, total) => line.update({ phase: 'search', done, total }),
         });
         line.clear();
-        writeFindings(report, quiet);
+        writeFindings(report, { quiet, verbose });
         if (json) process.stdout.write(`${toJson(report, 2)}\n`);
         else if (!quiet) {
           const { sha256 } = report;
           const hashes = sha256
             ? `SHA-256:       dump   ${sha256.dump}\n${sha256.input ? `               input  ${sha256.input}\n` : ''}`
             : '';
-          process.stdout.write(describeVerification(report) + hashes);
+          process.stdout.write(describeVerification(report, verbose) + hashes);
         }
         return report.outcome === 'sound' ? EXIT.good : EXIT.differs;
       } finally {

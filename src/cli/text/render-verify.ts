@@ -1,9 +1,10 @@
 /** The text of a verification's result. */
 
 import { printable } from '../../core/errors.ts';
+import { bytes } from '../../core/units.ts';
 import type { Finding, FindingPlace, VerificationReport } from '../../report/findings.ts';
 
-/** Findings printed one by one. */
+/** Findings printed one by one without `verbose`. */
 const SHOWN = 50;
 
 function renderFinding(f: Finding): string {
@@ -25,11 +26,16 @@ function placeOf(where: FindingPlace): string[] {
 }
 
 /** Findings go to stderr; `quiet` leaves errors only. */
-export function writeFindings({ findings, findingsLeftOut }: VerificationReport, quiet: boolean): void {
+export function writeFindings(
+  { findings, findingsLeftOut }: VerificationReport,
+  { quiet, verbose }: { quiet: boolean; verbose: boolean },
+): void {
   const wanted = findings.filter((f) => f.severity === 'error' || !quiet);
-  for (const finding of wanted.slice(0, SHOWN)) process.stderr.write(renderFinding(finding));
-  const more = wanted.length - Math.min(wanted.length, SHOWN) + findingsLeftOut;
-  if (more > 0) process.stderr.write(`… ${more} more with --json\n`);
+  const shown = verbose ? wanted : wanted.slice(0, SHOWN);
+  for (const finding of shown) process.stderr.write(renderFinding(finding));
+  const hidden = wanted.length - shown.length;
+  if (hidden > 0) process.stderr.write(`… ${hidden} more with --verbose\n`);
+  if (findingsLeftOut > 0) process.stderr.write(`… ${findingsLeftOut} more that are not kept\n`);
 }
 
 const OUTCOMES = {
@@ -39,8 +45,15 @@ const OUTCOMES = {
 } as const;
 
 /** The result in a line, and what was compared. */
-export function describeVerification({ outcome, dump, against }: VerificationReport): string {
+export function describeVerification(
+  { outcome, dump, windows, against }: VerificationReport,
+  verbose: boolean,
+): string {
   let text = `Verified:      ${printable(dump.path)} ${OUTCOMES[outcome]}\n`;
+  if (verbose) {
+    text += `Dump:          ${dump.type ?? 'a type that is not known'}, ${bytes(dump.bytes)}, ${dump.pages} pages\n`;
+    text += `Windows:       ${windows ? `build ${windows.build}, ${windows.moduleCount} modules, ${windows.processors.length} processors` : 'none was found in it'}\n`;
+  }
   if (!against) return text;
   text += `Compared:      ${against.pagesCompared} pages with ${printable(against.input.path)}: ${against.pagesDifferent} differ, ${against.changes.length} changes by the conversion\n`;
   for (const c of against.changes)

@@ -60,7 +60,7 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
   }
   if (dump.zeroPagesDropped > 0) rows.push(['Dropped', `${plural(dump.zeroPagesDropped, 'page')} of zeros`]);
   let text = rows.map(([name, value]) => `${`${name}:`.padEnd(14)} ${printable(value)}\n`).join('');
-  if (report.verification) text += describeVerification(report.verification);
+  if (report.verification) text += describeVerification(report.verification, false);
   if (report.sha256)
     text += `SHA-256:       input  ${report.sha256.input ?? 'unknown: it can be read only once'}\n               dump   ${report.sha256.dump}\n`;
   if (verbose) {
