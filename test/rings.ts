@@ -34,6 +34,7 @@ export const RING_FILES = {
     'test/readers/qevm/libvirt.test.ts',
     'test/readers/qevm/qemu.test.ts',
     'test/reliability/*.test.ts',
+    'test/symbols/compiled-structures.test.ts',
     'test/symbols/compiled.test.ts',
   ],
 } as const;

@@ -131,7 +131,13 @@ export const CrossScopeExport = struct({
 });
 
 /** Kinds of types and ids. */
+export const LF_MODIFIER = 0x1001;
+export const LF_POINTER = 0x1002;
+export const LF_FIELDLIST = 0x1203;
+export const LF_BITFIELD = 0x1205;
+export const LF_ARRAY = 0x1503;
 export const LF_CLASS = 0x1504;
+export const LF_ENUM = 0x1507;
 export const LF_STRUCTURE = 0x1505;
 export const LF_UNION = 0x1506;
 export const LF_INTERFACE = 0x1519;
@@ -144,17 +150,75 @@ export const FunctionId = struct({ name: 'lfFuncId', size: 12, fields: { Scope: 
 /** A string follows. */
 export const StringId = struct({ name: 'lfStringId', size: 8, fields: { Substrings: u32(4) } });
 /** The size as a numeric leaf, and the name, follow. */
-export const ClassRecord = struct({ name: 'lfClass', size: 20, fields: { Fields: u32(8) } });
-export const UnionRecord = struct({ name: 'lfUnion', size: 12, fields: { Fields: u32(8) } });
+export const ClassRecord = struct({
+  name: 'lfClass',
+  size: 20,
+  fields: { Count: u16(4), Properties: u16(6), Fields: u32(8) },
+});
+export const UnionRecord = struct({
+  name: 'lfUnion',
+  size: 12,
+  fields: { Count: u16(4), Properties: u16(6), Fields: u32(8) },
+});
+/** CV_prop_t: it names a type that another record describes. */
+export const PROPERTY_FORWARD = 0x80;
 
-/** A numeric leaf below this is the value itself; the others name the value's type. */
+export const ModifierRecord = struct({ name: 'lfModifier', size: 10, fields: { Type: u32(4) } });
+/** Attributes: the pointer's bytes in bits 13 to 18. */
+export const PointerRecord = struct({ name: 'lfPointer', size: 12, fields: { Type: u32(4), Attributes: u32(8) } });
+export const BitfieldRecord = struct({
+  name: 'lfBitfield',
+  size: 10,
+  fields: { Type: u32(4), Length: u8(8), Position: u8(9) },
+});
+/** Its bytes as a numeric leaf follow. */
+export const ArrayRecord = struct({ name: 'lfArray', size: 12, fields: { Element: u32(4), Index: u32(8) } });
+export const EnumRecord = struct({ name: 'lfEnum', size: 16, fields: { Underlying: u32(8) } });
+
+/** What LF_FIELDLIST holds, one after another, each padded to 4 bytes with bytes above LF_PAD. */
+export const LF_BCLASS = 0x1400;
+export const LF_VBCLASS = 0x1401;
+export const LF_IVBCLASS = 0x1402;
+export const LF_INDEX = 0x1404;
+export const LF_VFUNCTAB = 0x1409;
+export const LF_ENUMERATE = 0x1502;
+export const LF_MEMBER = 0x150d;
+export const LF_STMEMBER = 0x150e;
+export const LF_METHOD = 0x150f;
+export const LF_NESTTYPE = 0x1510;
+export const LF_ONEMETHOD = 0x1511;
+export const LF_PAD = 0xf0;
+/** How members begin: attributes, then a type; or padding, then a type. Their offset as a numeric leaf and name follow. */
+export const MemberRecord = struct({ name: 'lfMember', size: 8, fields: { Attributes: u16(2), Type: u32(4) } });
+
+/** Types below this have no record: bits 0 to 7 say which one, bits 8 to 11 that it is a pointer, and to what memory. */
+export const FIRST_TYPE = 0x1000;
+/** Bytes of these by bits 0 to 7: T_CHAR, T_SHORT, … of cvinfo.h. */
+export const SIMPLE_TYPE_SIZES: ReadonlyMap<number, number> = new Map([
+  ...[0x10, 0x20, 0x30, 0x68, 0x69, 0x70, 0x7c].map((type) => [type, 1] as const),
+  ...[0x11, 0x21, 0x31, 0x71, 0x72, 0x73, 0x7a].map((type) => [type, 2] as const),
+  ...[0x08, 0x12, 0x22, 0x32, 0x40, 0x74, 0x75, 0x7b].map((type) => [type, 4] as const),
+  ...[0x13, 0x23, 0x33, 0x41, 0x76, 0x77].map((type) => [type, 8] as const),
+  ...[0x14, 0x24, 0x78, 0x79].map((type) => [type, 16] as const),
+]);
+/** Bytes of pointers by bits 8 to 11: T_32P…, T_64P…. */
+export const SIMPLE_POINTER_SIZES: ReadonlyMap<number, number> = new Map([
+  [4, 4],
+  [5, 4],
+  [6, 8],
+]);
+
+/** A numeric leaf below this is the value itself; the others (LF_CHAR, …) name the value's type. */
 export const LF_NUMERIC = 0x8000;
+export const LF_SHORT = 0x8001;
+export const LF_USHORT = 0x8002;
+export const LF_LONG = 0x8003;
 /** Bytes of the values that follow numeric leaves. */
 export const NUMERIC_LEAF_SIZES: ReadonlyMap<number, number> = new Map([
   [0x8000, 1],
-  [0x8001, 2],
-  [0x8002, 2],
-  [0x8003, 4],
+  [LF_SHORT, 2],
+  [LF_USHORT, 2],
+  [LF_LONG, 4],
   [0x8004, 4],
   [0x8009, 8],
   [0x800a, 8],

@@ -2,6 +2,7 @@
 import { Elf2dmpError } from '../core/errors.ts';
 import { type PdbIdentity, symbolPath } from './identity.ts';
 import type { RefusedPdb, SymbolStore } from './store.ts';
+import { findStructures, type Structure, type WantedMembers } from './structures.ts';
 import { type CodeSymbol, type LookUpOptions, Symbolizer } from './symbolizer.ts';
 
 /** A PDB that was found, and is not used. */
@@ -26,17 +27,12 @@ export class Symbols {
 
   /** What is at an RVA of an image; undefined: its PDB was not found, or has nothing there. */
   lookUp(image: PdbIdentity, rva: number, options?: LookUpOptions): CodeSymbol | undefined {
-    const symbolizer = this.#symbolizer(image);
-    try {
-      return symbolizer?.lookUp(rva, options);
-    } catch (error) {
-      if (!(error instanceof Elf2dmpError) || !symbolizer) throw error;
-      // No further name from a file that was found damaged.
-      symbolizer.pdb.close();
-      this.#symbolizers.set(symbolPath(image), undefined);
-      this.#refuse(image, { path: symbolizer.pdb.name, code: 'unusable', reason: error.message });
-      return undefined;
-    }
+    return this.#ask(image, (symbolizer) => symbolizer.lookUp(rva, options));
+  }
+
+  /** Structures by their names, of the image's own types; undefined: its PDB was not found. Stripped PDBs have none. */
+  structures(image: PdbIdentity, wanted: WantedMembers): ReadonlyMap<string, Structure> | undefined {
+    return this.#ask(image, ({ pdb }) => findStructures(pdb, wanted));
   }
 
   /** Whether the PDB of an image was found. */
@@ -52,6 +48,20 @@ export class Symbols {
   close(): void {
     for (const symbolizer of this.#symbolizers.values()) symbolizer?.pdb.close();
     this.#symbolizers.clear();
+  }
+
+  /** undefined without the PDB, and where it is damaged: no further name is taken from it then. */
+  #ask<T>(image: PdbIdentity, question: (symbolizer: Symbolizer) => T): T | undefined {
+    const symbolizer = this.#symbolizer(image);
+    try {
+      return symbolizer && question(symbolizer);
+    } catch (error) {
+      if (!(error instanceof Elf2dmpError) || !symbolizer) throw error;
+      symbolizer.pdb.close();
+      this.#symbolizers.set(symbolPath(image), undefined);
+      this.#refuse(image, { path: symbolizer.pdb.name, code: 'unusable', reason: error.message });
+      return undefined;
+    }
   }
 
   #symbolizer(image: PdbIdentity): Symbolizer | undefined {

@@ -3,9 +3,19 @@ import { describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { PdbFile } from '../../src/symbols/pdb.ts';
+import { findStructures } from '../../src/symbols/structures.ts';
 import { Symbolizer } from '../../src/symbols/symbolizer.ts';
 import { random } from '../guest/memory.ts';
-import { makePdb, type PdbSpec } from './pdb-file.ts';
+import {
+  fieldList,
+  makePdb,
+  memberRecord,
+  numeric,
+  type PdbSpec,
+  structureRecord,
+  typeRecord,
+  u32,
+} from './pdb-file.ts';
 
 const SPEC: PdbSpec = {
   ids: ['First', 'Second'],
@@ -35,6 +45,20 @@ const SPEC: PdbSpec = {
       ],
     })),
   })),
+  structures: [
+    {
+      name: '_KPRCB',
+      size: 0x8800,
+      members: Array.from({ length: 30 }, (_, i) => [`m${i}`, 0x420 * i, 0x23] as const),
+    },
+    { name: '_KDPC', size: 0x40, members: [['DeferredRoutine', 0x18, 0x603]] },
+  ],
+  types: [
+    typeRecord(0x1205, u32(0x75), Buffer.from([5, 27])),
+    typeRecord(0x1503, u32(0x1004, 0x23), numeric(0x1234), Buffer.from([0])),
+    fieldList(memberRecord('a', 0, 0x1004), memberRecord('b', 8, 0x1005)),
+    structureRecord('_KTHREAD', 0x2000, 0x1006),
+  ],
   publics: Array.from({ length: 40 }, (_, i) => [`?p${i}@q@@YAXXZ`, 1, 0x60 * i] as const),
   sections: [[0x1000, 0x2000]],
 };
@@ -107,6 +131,12 @@ function outcomeOf(bytes: Buffer): string {
         const { name, offset, line, inlined } = found;
         if (typeof name !== 'string' || !Number.isSafeInteger(offset)) throw new Error(`${name}+${offset}`);
         if (inlined.length > 256 || (line !== undefined && line > 0xffffff)) throw new Error(JSON.stringify(found));
+      }
+    }
+    const wanted = { _KPRCB: ['m0', 'm7', 'm29'], _KDPC: ['DeferredRoutine'], _KTHREAD: ['a', 'b'] };
+    for (const [name, { size, members }] of findStructures(symbolizer.pdb, wanted)) {
+      for (const { offset, size: bytes = 1 } of members.values()) {
+        if (offset < 0 || offset + bytes > size) throw new Error(`${name}: ${offset}`);
       }
     }
     return named > 0 ? 'names' : 'none';

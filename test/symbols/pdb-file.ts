@@ -35,6 +35,13 @@ export interface PdbModuleSpec {
   exports?: readonly (readonly [local: number, id: number])[];
 }
 
+export interface StructureSpec {
+  name: string;
+  size: number;
+  /** Name, offset and type: those below 0x1000 need no record. */
+  members: readonly (readonly [name: string, offset: number, type: number])[];
+}
+
 export interface PdbSpec {
   pageSize?: number;
   guid?: string;
@@ -46,6 +53,10 @@ export interface PdbSpec {
   publics?: readonly (readonly [name: string, section: number, offset: number])[];
   /** Names of LF_FUNC_IDs from 0x1000 on. */
   ids?: readonly string[];
+  /** Types from 0x1000 on: each has a list of its members, then its own record. */
+  structures?: readonly StructureSpec[];
+  /** Records of types behind those, whole. */
+  types?: readonly Buffer[];
   omap?: {
     toSource: readonly (readonly [from: number, to: number])[];
     fromSource: readonly (readonly [from: number, to: number])[];
@@ -60,10 +71,36 @@ export interface PdbSpec {
 
 export const GUID = '00112233445566778899AABBCCDDEEFF';
 
-const u16 = (...values: number[]) => Buffer.from(Uint16Array.from(values).buffer);
-const u32 = (...values: number[]) => Buffer.from(Uint32Array.from(values.map((v) => v >>> 0)).buffer);
+export const u16 = (...values: number[]) => Buffer.from(Uint16Array.from(values).buffer);
+export const u32 = (...values: number[]) => Buffer.from(Uint32Array.from(values.map((v) => v >>> 0)).buffer);
 const text = (value: string) => Buffer.from(`${value}\0`, 'utf8');
 const padded = (bytes: Buffer, to = 4) => Buffer.concat([bytes, Buffer.alloc((to - (bytes.length % to)) % to)]);
+
+/** A numeric leaf: the value itself, or LF_ULONG. */
+export const numeric = (value: number): Buffer =>
+  value < 0x8000 ? u16(value) : Buffer.concat([u16(0x8004), u32(value)]);
+
+/** Padded with LF_PADs, which say how many bytes follow. */
+function withPads(body: Buffer): Buffer {
+  const pad = (4 - (body.length % 4)) % 4;
+  return Buffer.concat([body, Buffer.from(Array.from({ length: pad }, (_, i) => 0xf0 + pad - i))]);
+}
+
+/** A type: its length counts what follows it. */
+export function typeRecord(kind: number, ...parts: Buffer[]): Buffer {
+  const body = withPads(Buffer.concat([u16(0, kind), ...parts]));
+  body.writeUInt16LE(body.length - 2, 0);
+  return body;
+}
+
+export const memberRecord = (name: string, offset: number, type: number): Buffer =>
+  withPads(Buffer.concat([u16(0x150d, 3), u32(type), numeric(offset), text(name)]));
+
+/** LF_STRUCTURE. @param flags of the type: 0x80 is a name without members */
+export const structureRecord = (name: string, size: number, list: number, flags = 0): Buffer =>
+  typeRecord(0x1505, u16(0, flags), u32(list, 0, 0), numeric(size), text(name));
+
+export const fieldList = (...members: Buffer[]): Buffer => typeRecord(0x1203, ...members);
 
 const record = (kind: number, ...parts: Buffer[]): Buffer => {
   const body = padded(Buffer.concat([u16(kind), ...parts, Buffer.alloc(2)]).subarray(0, -2), 4);
@@ -166,7 +203,11 @@ function makeStreams(spec: PdbSpec): Buffer[] {
     const body = Buffer.concat(records);
     return Buffer.concat([u32(20040203, 56, 0x1000, 0x1000 + records.length, body.length), Buffer.alloc(36), body]);
   };
-  streams[2] = types([]);
+  const structures = (spec.structures ?? []).flatMap(({ name, size, members }, i) => [
+    fieldList(...members.map(([member, offset, type]) => memberRecord(member, offset, type))),
+    structureRecord(name, size, 0x1000 + 2 * i),
+  ]);
+  streams[2] = types([...structures, ...(spec.types ?? [])]);
   streams[4] = types((spec.ids ?? []).map((id) => record(0x1601, u32(0, 0), text(id))));
 
   const symbols = add(
