@@ -93,6 +93,8 @@ export const DebuggerData = struct({
     OffsetEprocessParentCID: u16(0x2ac),
     OffsetEprocessDirectoryTableBase: u16(0x2ae),
     SizePrcb: u16(0x2b0),
+    /** KPRCB.DpcRoutineActive: not 0 while a DPC runs. */
+    OffsetPrcbDpcRoutine: u16(0x2b2),
     OffsetPrcbCurrentThread: u16(0x2b4),
     OffsetPrcbProcStateContext: u16(0x2bc),
     OffsetPrcbNumber: u16(0x2be),
@@ -105,6 +107,11 @@ export const DebuggerData = struct({
     OffsetPrcbContext: u16(0x338),
     OffsetKThreadStackLimit: u32(0x340),
     OffsetKThreadStackBase: u32(0x344),
+    /** Since Windows 8, as the next two. */
+    OffsetPrcbIdleThread: u16(0x350),
+    /** KPRCB.DpcStack and IsrStack: where the stacks begin that DPCs and interrupts run on. */
+    OffsetPrcbDpcStack: u16(0x354),
+    OffsetPrcbIsrStack: u16(0x356),
     /** A value, not a variable's address: where the page tables map themselves. Since 14393. */
     PteBase: u64(0x360),
   },
@@ -249,6 +256,27 @@ const PhysicalMemoryDescriptor32 = struct({
 
 /** KiProcessorBlock's length on the largest x64 systems; far more than QEMU's 4096 CPUs never run. */
 export const MAX_PROCESSORS = 4096;
+
+/**
+ * KSPIN_LOCK_QUEUE (wdm.h): what a processor has to do with a queued spin lock. KPCR.LockArray leads to one for each
+ * number.
+ */
+export const SpinLockQueue64 = struct({
+  name: 'KSPIN_LOCK_QUEUE',
+  size: 16,
+  fields: { Next: u64(0), Lock: u64(8) },
+});
+/** LOCK_QUEUE_WAIT and LOCK_QUEUE_OWNER, in the lock's address. */
+export const LOCK_QUEUE_WAIT = 1n;
+export const LOCK_QUEUE_OWNER = 2n;
+/** KSPIN_LOCK_QUEUE_NUMBER: null is not used, or not the same lock in all versions. */
+export const SPIN_LOCK_NAMES: readonly (string | null)[] = [
+  ...[null, null, null, null, 'VacbLock', 'MasterLock', 'NonPagedPoolLock', 'IoCancelLock', null, 'IoVpbLock'],
+  ...['IoDatabaseLock', 'IoCompletionLock', 'NtfsStructLock', 'AfdWorkQueueLock', 'BcbLock', null, null],
+];
+
+/** KDPC.DeferredRoutine of a 64-bit system (wdm.h): the DPC's function. */
+export const KDPC_ROUTINE = 0x18;
 
 /** The kernel's structures that differ by the width of a pointer alone, and the way from a thread to its modules. */
 export interface KernelStructures {

@@ -14,6 +14,8 @@ export interface KpcrLayout {
   /** Offset of the PRCB, which is a part of the KPCR. */
   prcb: number;
   kdVersionBlock: number;
+  /** A pointer to the processor's queued spin locks, by their numbers; undefined where that is not known. */
+  lockArray: number | undefined;
   /** Bytes before the PRCB. */
   size: number;
   /** Bytes from its beginning in which no CONTEXT frame can lie. */

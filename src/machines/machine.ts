@@ -162,6 +162,12 @@ export interface MachineOf<R extends Registers> {
   viewContext(frame: Buffer): ContextView;
   /** ContextFlags of this machine and no others. */
   areContextFlags(flags: number): boolean;
+  /** Whether the CPU takes interrupts, but for those that can't be masked. @param frame with control registers */
+  interruptsEnabled(frame: Buffer): boolean;
+  /** The IRQL that the CPU itself holds, and in which register; undefined where the input doesn't say. */
+  priority(registers: Registers): { value: number; register: string } | undefined;
+  /** The instruction that loops have which wait for another processor. */
+  readonly spinHint: Buffer;
   /** A frame that Windows has filled, or not used yet. */
   looksLikeContext(frame: Buffer): boolean;
   /**

@@ -3,6 +3,7 @@
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
+import { reportActivity } from '../report/activity.ts';
 import { reportInput } from '../report/input.ts';
 import { Images } from '../report/processors.ts';
 import { SCHEMA } from '../report/schemas.ts';
@@ -41,7 +42,9 @@ async function reportGuest(
       hint: `its processors are ${all.map((s) => s.processor).join(', ')}`,
     });
   }
-  const described = reportWindows(windows, contexts, new Images(windows, symbols));
+  const images = new Images(windows, symbols);
+  const described = reportWindows(windows, contexts, images);
+  const activity = reportActivity(windows, contexts, images);
   await image.checkUnchanged();
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols));
   return {
@@ -51,6 +54,7 @@ async function reportGuest(
     input: reportInput(image),
     windows: described,
     stacks: wanted,
+    activity,
     diagnostics: diagnostics.list,
   };
 }

@@ -2,6 +2,7 @@
 import { hex, hex64 } from '../core/units.ts';
 import { type Contexts, chooseContexts, type ShownContext } from '../plan/contexts.ts';
 import type { Symbols } from '../symbols/symbols.ts';
+import { isIdle } from '../windows/activity.ts';
 import type { Crash } from '../windows/crash.ts';
 import {
   busyFrame,
@@ -147,9 +148,11 @@ function faultContext({ image: { machine }, space }: Windows, crash: Crash): Buf
 
 /** Of a guest that runs: what its processors do in drivers, in an order that does not depend on which does what. */
 function busyFrames(windows: Windows, { shown }: Contexts, symbols: Symbols | undefined): readonly SignatureFrame[] {
-  const frames = shown.flatMap(({ processor, source, frame }) =>
-    source === 'unknown' ? [] : (busyFrame(walkStack(windows, processor, frame, { symbols }).frames) ?? []),
-  );
+  const frames = shown.flatMap(({ processor, source, frame }) => {
+    if (source === 'unknown') return [];
+    const stack = walkStack(windows, processor, frame, { symbols }).frames;
+    return isIdle(windows, { processor, frame }, stack) ? [] : (busyFrame(stack) ?? []);
+  });
   const keyOf = (frame: SignatureFrame) => `${moduleName(frame)} ${frame.functionBegin ?? frame.instructionPointer}`;
   return [...new Map(frames.map((frame) => [keyOf(frame), frame])).entries()]
     .sort(([a], [b]) => (a < b ? -1 : 1))

@@ -6,6 +6,7 @@ import type { Symbols } from '../symbols/symbols.ts';
 import type { TOOL } from '../version.ts';
 import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
+import type { HangReport } from './activity.ts';
 import { reportFramePlace } from './frame-place.ts';
 import type { InputReport } from './input.ts';
 import type { CodePlace } from './processors.ts';
@@ -48,6 +49,8 @@ export interface StackReport {
   input: InputReport;
   windows: WindowsReport;
   stacks: ProcessorStackReport[];
+  /** What all processors do; null in a guest that crashed. */
+  activity: HangReport | null;
   diagnostics: readonly Diagnostic[];
 }
 

@@ -13,6 +13,7 @@ import { ntVersionOf, releaseName, suiteNames } from '../windows/releases.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
+import { type HangReport, reportActivity } from './activity.ts';
 import { type CulpritReport, judge, type SignaturesReport } from './culprit.ts';
 import { type AddressPlace, Places } from './places.ts';
 import { Images, type ProcessorReport, reportProcessors } from './processors.ts';
@@ -62,6 +63,8 @@ export interface WindowsInfo extends WindowsReport {
   processes: ProcessReport[];
   /** What Windows counts as RAM; null where that is not known. */
   ram: { start: string; size: number }[] | null;
+  /** What its processors do; null in a guest that crashed. */
+  activity: HangReport | null;
   /** What could not be determined, and why. */
   doubts: string[];
 }
@@ -185,6 +188,7 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
       physicalMemory instanceof Reason ? null : physicalMemory.map(({ start, size }) => ({ start: hex(start), size })),
+    activity: reportActivity(w, contexts, images),
     doubts,
   };
 }

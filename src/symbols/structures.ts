@@ -204,8 +204,7 @@ class TypeReader {
     }
     const sized = kind === LF_ARRAY ? ArrayRecord : layoutOf(kind);
     if (!sized || !fits(sized.size)) return unknown;
-    const forward =
-      kind !== LF_ARRAY && (window.u16(at + ClassRecord.offsetOf('Properties')) & PROPERTY_FORWARD) !== 0;
+    const forward = kind !== LF_ARRAY && (window.u16(at + ClassRecord.offsetOf('Properties')) & PROPERTY_FORWARD) !== 0;
     return { size: forward ? undefined : numericValue(window, at + sized.size, end), bits: undefined };
   }
 }

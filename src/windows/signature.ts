@@ -102,12 +102,13 @@ export function keptFrames(stack: readonly SignatureFrame[]): readonly Signature
   return collapsed(end < 0 ? rest : rest.slice(0, end));
 }
 
-/** In a guest that runs: the innermost frame of a driver, if the processor does not idle. */
+/** In a guest that runs: the innermost frame of a driver, across at most one interrupt; not of what idle processors run. */
 export function busyFrame(stack: readonly SignatureFrame[]): SignatureFrame | undefined {
   const frames = certainFrames(stack);
-  const trap = frames.findIndex(({ how }) => how === 'trap');
-  const found = (trap < 0 ? frames : frames.slice(0, trap)).find((frame) => !isPlumbing(frame));
-  return found && !IDLE.has(moduleName(found)!) ? found : undefined;
+  const at = frames.findIndex((frame) => !isPlumbing(frame));
+  const found = frames[at];
+  const traps = frames.slice(0, at + 1).filter(({ how }) => how === 'trap').length;
+  return found && traps <= 1 && !IDLE.has(moduleName(found)!) ? found : undefined;
 }
 
 /** Up to the first guess, frame outside all named modules, or frame of user mode. */
@@ -126,12 +127,15 @@ function belowBugCheck(frames: readonly SignatureFrame[]): readonly SignatureFra
 /** Whether a stack surely leads through the bug check. */
 export const callsBugCheck = (stack: readonly SignatureFrame[]): boolean => certainFrames(stack).some(isBugCheck);
 
-/** In KeBugCheck or KeBugCheckEx, which kernels export: an export is certain where it begins the function. */
-function isBugCheck(frame: SignatureFrame): boolean {
+/** In KeBugCheck or KeBugCheckEx, which kernels export; KeBugCheck2 they do not. */
+const isBugCheck = (frame: SignatureFrame): boolean => isKernelFunction(frame, /^KeBugCheck(?:Ex|2)?$/);
+
+/** In a function of the kernel with such a name: by its PDB, or by an export, which is certain where it begins the function. */
+export function isKernelFunction(frame: SignatureFrame, name: RegExp): boolean {
   if (moduleName(frame) !== 'nt') return false;
   const { symbol, nearestExport, functionBegin, module, instructionPointer } = frame;
-  if (symbol?.certain) return /^KeBugCheck(?:Ex|2)?$/.test(symbol.name);
-  if (!nearestExport || !/^KeBugCheck(?:Ex)?$/.test(nearestExport.name)) return false;
+  if (symbol?.certain) return name.test(symbol.name);
+  if (!nearestExport || !name.test(nearestExport.name)) return false;
   return (
     functionBegin === undefined || functionBegin === Number(instructionPointer - module!.base) - nearestExport.offset
   );

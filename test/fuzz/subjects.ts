@@ -35,6 +35,10 @@ const GUESTS: Record<string, GuestOptions> = {
     vmcoreinfo: 'good',
   },
   old: { seed: 4, build: 'server2003', kdbg: 'plain' },
+  hanging: {
+    ...{ seed: 9, processors: 3, doing: { 0: 'spin lock', 1: 'dpc' }, user: [2] },
+    lock: { number: 7, owner: 1, waiter: 0 },
+  },
 };
 
 /** Every subject, made anew each time: tests change them in place. */
@@ -209,6 +213,11 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
     if (p.returns.length > 0) virtual('stack', rsp, 0xc0);
     virtual('PRCB', p.prcb, 0x200);
     virtual('IDT', p.idt, 0x200);
+    if (guest.options.doing) {
+      virtual('spin locks', p.prcb + 0x670n, 17 * 16);
+      virtual('DPC state', p.prcb + 0x3110n, 0x20);
+      virtual('thread', guest.kernel.read(p.prcb + 8n, 8).readBigUInt64LE(), 0x600);
+    }
     if (guest.build.prcbContext !== undefined) virtual('frame pointer', p.prcb + BigInt(guest.build.prcbContext), 8);
   }
   return places;

@@ -9,12 +9,20 @@ import {
   AFTER_CALL,
   AFTER_HLT,
   AT_FAULT,
+  AT_SPIN,
   buildPe,
   callingFunction,
   faultingFunction,
   idleFunction,
   type PeFunction,
+  spinningFunction,
 } from './pe.ts';
+
+/**
+ * What keeps a processor busy: a DPC of demo.sys that does not end, on the DPC stack, over the idle thread or, nested,
+ * over one of System's; a spin lock that demo.sys waits for in a thread of System; demo.sys itself, in such a thread.
+ */
+export type Doing = 'dpc' | 'dpc in idle' | 'spin lock' | 'driver';
 
 export interface GuestOptions {
   build?: BuildName;
@@ -66,6 +74,15 @@ export interface GuestOptions {
    * can dump that.
    */
   compiled?: CompiledImages;
+  /**
+   * What processors do, with what Windows notes of it: threads with their ids, DPC state and stacks, numbered spin
+   * locks. Those that are not named, and not in `user`, idle. Only with the offsets of 19041 and later.
+   */
+  doing?: Readonly<Record<number, Doing>>;
+  /** A queued spin lock by its number: who has it, and who waits. With `doing`. */
+  lock?: { number: number; owner: number; waiter: number };
+  /** Interrupts are off on these processors, and on on all others. With `doing`. */
+  masked?: readonly number[];
 }
 
 export interface GuestSegment {
@@ -104,6 +121,8 @@ export interface GuestCpu {
   started: boolean;
   /** It begins with `regs`, runs, and is dumped when its RIP is here: [from, to). */
   ends?: { from: bigint; to: bigint };
+  /** In the kernel, and not asleep. */
+  spins?: boolean;
   regs: Record<Gpr, bigint>;
   cs: number;
   ss: number;
@@ -211,6 +230,9 @@ export const FAULT_AT = {
   DemoRead: DEMO_BASE + 0x10040n + BigInt(AT_FAULT),
 } as const;
 
+/** The function of demo.sys that does not return, with `doing`. */
+const DEMO_DPC = DEMO_BASE + 0x10040n;
+
 const SHARED_USER_DATA = 0xfffff780_00000000n;
 const POOL = 0xffffa58f_12340000n;
 const IMAGE_SIZE = 0x80000;
@@ -250,7 +272,7 @@ export const encodeWord = (x: bigint, never: bigint, always: bigint, address: bi
   ror(bswap(x ^ always) ^ address, never & 63n) ^ never;
 
 /** @param faults with what leads from a page fault to the bug check */
-function kernelFunctions(faults: boolean): PeFunction[] {
+function kernelFunctions({ faults, spins }: { faults: boolean; spins: boolean }): PeFunction[] {
   const at = (i: number) => 0x10000 + 0x40 * i;
   const names = [
     'HalRequestIpi',
@@ -273,6 +295,7 @@ function kernelFunctions(faults: boolean): PeFunction[] {
     'KeBugCheckEx',
     'PoIdle',
     ...(faults ? ['KiPageFault', 'KiBugCheckDispatch'] : []),
+    ...(spins ? ['KeAcquireSpinLockRaiseToDpc'] : []),
   ];
   const rvaOf = (name: string) => at(names.indexOf(name));
   const idle = new Set(['PoIdle', 'KdPollBreakIn', 'RtlCaptureContext']);
@@ -283,11 +306,22 @@ function kernelFunctions(faults: boolean): PeFunction[] {
     KiPageFault: 'KiBugCheckDispatch',
     KiBugCheckDispatch: 'KeBugCheckEx',
   };
-  return names.map((name) => ({
+  const codeOf = (name: string) => {
+    if (name === 'KeAcquireSpinLockRaiseToDpc') return spinningFunction();
+    return idle.has(name) ? idleFunction() : callingFunction(rvaOf(name), rvaOf(calls[name] ?? 'PoIdle'));
+  };
+  return names.map((name) => ({ name, rva: rvaOf(name), code: codeOf(name), trap: name === 'KiPageFault' }));
+}
+
+function driverFunctions(driver: { name: string; export: string }, { crash, doing }: GuestOptions): PeFunction[] {
+  const plain = { name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) };
+  if (driver.name !== 'demo.sys') return [plain];
+  if (doing) return [plain, { name: 'DemoDpc', rva: Number(DEMO_DPC - DEMO_BASE), code: spinningFunction() }];
+  if (!crash?.fault) return [plain];
+  return Object.entries(FAULT_AT).map(([name, at]) => ({
     name,
-    rva: rvaOf(name),
-    code: idle.has(name) ? idleFunction() : callingFunction(rvaOf(name), rvaOf(calls[name] ?? 'PoIdle')),
-    trap: name === 'KiPageFault',
+    rva: Number(at - DEMO_BASE) - AT_FAULT,
+    code: faultingFunction(),
   }));
 }
 
@@ -339,7 +373,8 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   // Images.
   const guid = Buffer.from('a1b2c3d4e5f60718293a4b5c6d7e8f90', 'hex');
   const { fault } = options.crash ?? {};
-  const functions = kernelFunctions(fault !== undefined);
+  const { doing } = options;
+  const functions = kernelFunctions({ faults: fault !== undefined, spins: doing !== undefined });
   const exportsByName = compiled?.kernel.exports ?? new Map(functions.map((f) => [f.name, k(f.rva)]));
   kernel.write(
     kernelBase,
@@ -385,14 +420,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
           imageBase: driver.base,
           timeDateStamp: 0x5e0f1a2c,
           ...(driver.version ? { version: { file: driver.version, product: [1, 2, 0, 0] } } : {}),
-          functions:
-            fault && driver.name === 'demo.sys'
-              ? Object.entries(FAULT_AT).map(([name, at]) => ({
-                  name,
-                  rva: Number(at - DEMO_BASE) - AT_FAULT,
-                  code: faultingFunction(),
-                }))
-              : [{ name: driver.export, rva: 0x10000, code: callingFunction(0x10000, 0x10000) }],
+          functions: driverFunctions(driver, options),
         }),
     );
   }
@@ -494,6 +522,12 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   kernel.u64(idleProcess + 0x28n, BigInt(kernel.root));
   kernel.write(idleProcess + BigInt(eprocess.name), Buffer.from('Idle\0', 'latin1'));
 
+  const system = processes[0]!;
+  const threads = doing && new Threads(kernel, pool);
+  // Those that wait: not all that a process has run.
+  for (const process of threads ? processes : []) for (let i = 0; i < 3; i++) threads?.add(process);
+  const lockAt = k(0x36400);
+
   // Processors.
   const prcbOffset = 0x180n;
   const kpcrBytes = 0xc000;
@@ -549,16 +583,20 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     kernel.u16(kpcr + 0x62n, 1);
     // Null on x64, but in the oldest kernels.
     if (number === 0 && build.kpcrVersionBlock) kernel.u64(kpcr + 0x108n, k(RVA.KdVersionBlock));
-    const thread = pool(PAGE);
+    const task = doing?.[number];
+    const inUserMode = (options.user?.includes(number) || options.wow64?.includes(number)) ?? false;
+    const busy = inUserMode ? processes[2]! : system;
+    const idleThread = threads?.idle(stack, stackTop) ?? pool(PAGE);
+    const runs = threads !== undefined && (inUserMode || (task !== undefined && task !== 'dpc in idle'));
+    const thread = runs ? threads.add(busy, inUserMode ? TEB : 0n, { stack, stackTop }) : idleThread;
     kernel.u32(prcb, 0x1f80);
     kernel.u8(prcb + 4n, number);
     kernel.u64(prcb + 8n, thread);
-    kernel.u64(prcb + 0x18n, thread);
+    kernel.u64(prcb + 0x18n, idleThread);
     // KTHREAD.ApcState.Process: the debugger takes a CPU's user memory from that process.
-    kernel.u64(
-      thread + 0xb8n,
-      options.user?.includes(number) || options.wow64?.includes(number) ? processes[2]!.address : idleProcess,
-    );
+    const inProcess = inUserMode || runs ? busy.address : idleProcess;
+    kernel.u64(thread + 0xb8n, inProcess);
+    const dpcTop = threads ? placeActivity({ kernel, pool, kpcr, task, number, lock: options.lock, lockAt }) : 0n;
     kernel.u32(prcb + BigInt(build.prcbNumber), number);
     // What an earlier freeze left there.
     kernel.write(prcb + BigInt(build.processorState), Buffer.alloc(0xd8, 0x5a));
@@ -583,14 +621,18 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const inUser = in32 || (options.user?.includes(number) ?? false);
     const crashing = options.crash?.processor === number;
     const faulted = crashing ? fault : undefined;
-    const path = pathOf(crashing, faulted);
+    const path = task ? BUSY_PATHS[task] : pathOf(crashing, faulted);
     const depth = path.length;
     // Between the error code and the interrupted stack lie RIP, CS, RFLAGS, RSP and SS.
     const machineFrame = 0x28n;
-    const rsp = stackTop - BigInt(0x30 * depth) - (faulted ? machineFrame : 0n);
+    const onDpcStack = task === 'dpc';
+    const rsp = (onDpcStack ? dpcTop : stackTop) - BigInt(0x30 * depth) - (faulted ? machineFrame : 0n);
     const returns = compiled
       ? []
-      : path.slice(1).map((name) => (name === FAULT ? FAULT_AT[faulted!] : functionAt(name, AFTER_CALL)));
+      : path.slice(1).map((name) => {
+          if (name === 'DemoDispatch') return DEMO_BASE + 0x10000n + BigInt(AFTER_CALL);
+          return name === FAULT ? FAULT_AT[faulted!] : functionAt(name, AFTER_CALL);
+        });
     returns.forEach((address, i) => {
       const at = rsp + BigInt(0x28 + 0x30 * i);
       const trap = path.indexOf(FAULT) - 1;
@@ -630,11 +672,13 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const regs = Object.fromEntries(GPRS.map((name) => [name, word()])) as Record<Gpr, bigint>;
     const userRip = (in32 ? CODE_32 : USER_CODE) + 1n;
     const userRsp = (in32 ? STACK_32 : USER_STACK) + 0xe00n;
-    const kernelRip = compiled ? 0n : functionAt(path[0]!, AFTER_HLT);
-    regs.rip = inUser ? userRip : kernelRip;
+    const busyAt = path[0] === 'DemoDpc' ? DEMO_DPC : exportsByName.get(path[0]!)!;
+    const kernelRip = task ? busyAt + BigInt(AT_SPIN) : 0n;
+    regs.rip = inUser ? userRip : kernelRip || (compiled ? 0n : functionAt(path[0]!, AFTER_HLT));
     regs.rsp = inUser ? userRsp : rsp;
-    // Kernel CPUs sleep with interrupts off, so that nothing wakes them.
-    regs.rflags = inUser ? 0x246n : 0x46n;
+    // Kernel CPUs sleep with interrupts off, so that nothing wakes them; with `doing` there is nothing that would.
+    const masked = doing ? (options.masked?.includes(number) ?? false) : !inUser;
+    regs.rflags = masked ? 0x46n : 0x246n;
     let ends: GuestCpu['ends'];
     if (compiled) {
       // As if called: a return address of 0 on an aligned stack.
@@ -648,6 +692,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     const cpu: GuestCpu = {
       started: true,
       ...(ends ? { ends } : {}),
+      ...(task ? { spins: true } : {}),
       regs,
       cs: in32 ? 0x23 : nativeCs,
       ss: inUser ? 0x2b : 0x18,
@@ -808,6 +853,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     set16(0x2f4 + 2 * i, selector);
   });
   if (build.prcbContext !== undefined) set16(0x338, build.prcbContext);
+  if (doing) {
+    // As 19041 has them [R].
+    for (const [offset, value] of DOING_OFFSETS) set16(offset, value);
+  }
   set64(0x360, 0xffff0000_00000000n | (BigInt(selfMapSlot) << 39n));
   const encoded = (options.kdbg ?? (build.encoded && !crashed ? 'encoded' : 'plain')) === 'encoded';
   const [never, always] = [word(), word()];
@@ -989,6 +1038,122 @@ function vmcoreinfoNote(v: {
 
 /** In a path: the function of demo.sys at fault. */
 const FAULT = '';
+
+/** Offsets of the KDBG of a real 19041: of KTHREAD's members, ETHREAD's size, the PRCB's members on DPCs. */
+const DOING_OFFSETS: readonly (readonly [offset: number, value: number])[] = [
+  [0x29a, 0xf0],
+  [0x29e, 0x28],
+  [0x2a2, 0x184],
+  [0x2b2, 0x312a],
+  [0x2c0, 0x898],
+  [0x340, 0x30],
+  [0x344, 0x38],
+  [0x350, 0x18],
+  [0x352, 0x312c],
+  [0x354, 0x3110],
+  [0x356, 0x85d8],
+  [0x358, 0x50],
+];
+
+/** Functions on the stack of a processor that is busy, from the innermost. */
+const BUSY_PATHS: Record<Doing, readonly string[]> = {
+  dpc: ['DemoDpc', 'KeInsertQueueDpc', 'KiIdleLoop'],
+  'dpc in idle': ['DemoDpc', 'KeInsertQueueDpc', 'KiIdleLoop'],
+  'spin lock': ['KeAcquireSpinLockRaiseToDpc', 'DemoDispatch', 'IoCallDriver', 'KiSystemServiceExit'],
+  driver: ['DemoDpc', 'DemoDispatch', 'IoCallDriver', 'KiSystemServiceExit'],
+};
+
+/** ETHREADs as 19041 has them [R]: the ids at 0x478, the stack's bounds at 0x30; their lists by public symbols. */
+class Threads {
+  readonly #kernel: PageTables;
+  readonly #pool: (bytes: number) => bigint;
+  readonly #lists = new Map<bigint, bigint[]>();
+  #id = 0x20;
+
+  constructor(kernel: PageTables, pool: (bytes: number) => bigint) {
+    this.#kernel = kernel;
+    this.#pool = pool;
+  }
+
+  /** An idle thread: of process 0, with id 0. */
+  idle(stack: bigint, stackTop: bigint): bigint {
+    return this.#make({ stack, stackTop });
+  }
+
+  add(process: { address: bigint; pid: number }, teb = 0n, bounds?: { stack: bigint; stackTop: bigint }): bigint {
+    const thread = this.#make(bounds);
+    this.#id += 4;
+    this.#kernel.u64(thread + 0xb8n, process.address);
+    this.#kernel.u64(thread + 0xf0n, teb);
+    this.#kernel.u64(thread + 0x220n, process.address);
+    this.#kernel.u64(thread + 0x478n, BigInt(process.pid));
+    this.#kernel.u64(thread + 0x480n, BigInt(this.#id));
+    // Another pair that could be taken for ids, in this thread alone.
+    this.#kernel.u64(thread + 0x5a0n, BigInt(process.pid));
+    this.#kernel.u64(thread + 0x5a8n, 0x11n);
+    const list = [...(this.#lists.get(process.address) ?? []), thread + 0x2f8n];
+    this.#lists.set(process.address, list);
+    linkIn(this.#kernel, process.address + 0x30n, list);
+    return thread;
+  }
+
+  #make(bounds: { stack: bigint; stackTop: bigint } | undefined): bigint {
+    const thread = this.#pool(PAGE) + 0x80n;
+    this.#kernel.u8(thread, 6);
+    if (bounds) {
+      const top = (bounds.stackTop & ~0xfffn) + 0x1000n;
+      this.#kernel.u64(thread + 0x28n, top - 0x10n);
+      this.#kernel.u64(thread + 0x30n, bounds.stack);
+      this.#kernel.u64(thread + 0x38n, top);
+    }
+    return thread;
+  }
+}
+
+/** Ticks in the PRCB's counters, by processor; with a PDB they are found. */
+export const watchdogOf = (number: number) => ({ watchdog: 1000 + number, time: 500 + number });
+
+/** What the PRCB has of DPCs, and the locks by number; the top of the DPC stack. */
+function placeActivity({
+  kernel,
+  pool,
+  kpcr,
+  task,
+  number,
+  lock,
+  lockAt,
+}: {
+  kernel: PageTables;
+  pool: (bytes: number) => bigint;
+  kpcr: bigint;
+  task: Doing | undefined;
+  number: number;
+  lock: GuestOptions['lock'];
+  lockAt: bigint;
+}): bigint {
+  const prcb = kpcr + 0x180n;
+  const inDpc = task === 'dpc' || task === 'dpc in idle';
+  const dpcStack = pool(6 * PAGE) + BigInt(6 * PAGE) - 0x50n;
+  kernel.u64(prcb + 0x3110n, dpcStack);
+  kernel.u64(prcb + 0x85d8n, pool(6 * PAGE) + BigInt(6 * PAGE));
+  kernel.u8(prcb + 0x312an, inDpc ? 1 : 0);
+  // KDPC_DATA.ActiveDpc, and in the KDPC its routine.
+  const dpc = pool(PAGE);
+  kernel.u64(dpc + 0x18n, DEMO_DPC);
+  if (inDpc) kernel.u64(prcb + 0x30c0n + 0x20n, dpc);
+  const { watchdog, time } = watchdogOf(number);
+  [watchdog, 15000, time, 1280].forEach((value, i) => {
+    kernel.u32(prcb + 0x3180n + BigInt(4 * i), inDpc || i % 2 === 1 ? value : 0);
+  });
+  // KSPIN_LOCK_QUEUE[17]: the next that waits, and the lock with what this one is to it.
+  const queue = prcb + 0x670n;
+  kernel.u64(kpcr + 0x28n, queue);
+  for (let i = 0; i < 17; i++) {
+    const bits = lock?.number === i ? Number(lock.waiter === number) | (2 * Number(lock.owner === number)) : 0;
+    kernel.u64(queue + BigInt(16 * i + 8), (lockAt + BigInt(8 * i)) | BigInt(bits));
+  }
+  return dpcStack - 0x30n;
+}
 
 /** Functions on a processor's stack, from the innermost. */
 function pathOf(crashing: boolean, fault: string | undefined): readonly string[] {

@@ -173,3 +173,9 @@ export const AFTER_HLT = 5;
 
 /** `sub rsp,28h; hlt; jmp $-1; add rsp,28h; ret` */
 export const idleFunction = (): Buffer => Buffer.from('4883ec28f4ebfd4883c428c3', 'hex');
+
+/** Offset of RIP in a CPU that runs `spinningFunction`. */
+export const AT_SPIN = 6;
+
+/** `sub rsp,28h; pause; jmp $; add rsp,28h; ret` */
+export const spinningFunction = (): Buffer => Buffer.from('4883ec28f390ebfe4883c428c3', 'hex');

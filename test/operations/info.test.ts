@@ -120,6 +120,8 @@ describe('info', () => {
       // The header names what debuggers walk: four levels.
       directoryTableBase: windows!.headerDirectoryTableBase ?? windows!.directoryTableBase,
       headerDirectoryTableBase: null,
+      // Where a dump lacks registers, it lacks what they show.
+      activity: c.unshown ? null : windows!.activity,
       pagingMode: c.fiveLevel ? '' : windows!.pagingMode,
       processors: windows!.processors
         .filter((p) => !c.unshown?.includes(p.number))

@@ -277,7 +277,7 @@ function isParked(cpu: GuestCpu, registers: string): boolean {
   }
   // In 32-bit code the monitor shows EIP and ESP.
   if (value('[RE]IP') !== cpu.regs.rip || value('CR3') !== cpu.cr3 || value('[RE]SP') !== cpu.regs.rsp) return false;
-  return (cpu.cs & 3) === 3 || value('HLT') === 1n;
+  return (cpu.cs & 3) === 3 || (cpu.spins ?? false) || value('HLT') === 1n;
 }
 
 export function writeRam(guest: Guest, path: string): void {

@@ -8,7 +8,7 @@ import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
-import { inlinedCalls, isNamed, legendOf, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
+import { inlinedCalls, isNamed, legendOf, readingRows, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
 import { ProgressLine } from '../text/progress.ts';
 import { renderSpooling, writeDiagnostics } from '../text/render.ts';
 
@@ -48,14 +48,17 @@ export function stackJob({ names: [file], values }: Given): Job {
 
 const GUESSES = 'Frames marked ? are guesses or follow from one.';
 
-function renderStacks({ stacks: all, windows }: StackReport, verbose: boolean): string {
+function renderStacks({ stacks: all, windows, activity }: StackReport, verbose: boolean): string {
   const named = isNamed(all);
   let text = `${legendOf(named)} ${GUESSES}\n`;
-  for (const [name, value] of verdictRows(windows)) text += `${name}: ${printable(value)}\n`;
+  for (const [name, value] of [...verdictRows(windows), ...readingRows(activity)])
+    text += `${name}: ${printable(value)}\n`;
   for (const stack of all) {
     const cpu = windows.processors.find(({ number }) => number === stack.processor)?.cpu ?? null;
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];
     text += `\nProcessor ${stack.processor}, registers: ${whose}\n`;
+    const does = activity?.processors.find(({ processor }) => processor === stack.processor);
+    if (does) text += `     ${printable(does.reading)}\n`;
     if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
     stack.frames.forEach((frame, i) => {
       for (const call of inlinedCalls(frame.at)) text += `     ${'(inlined)'.padEnd(37)} ${printable(call)}\n`;

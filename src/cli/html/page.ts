@@ -6,6 +6,7 @@ import type { CrashReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
 import { describeCulprit, describeParameter } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
+import { activity } from './activity.ts';
 import { type Html, html } from './html.ts';
 import { memoryMap } from './memory-map.ts';
 import { nextSteps } from './next-steps.ts';
@@ -50,6 +51,7 @@ function sectionsOf(data: PageData): Section[] {
   if (w?.bugCheck) add('bug-check', 'Bug check', bugCheck(w.bugCheck, w));
   if (losses.length > 0) add('missing', 'What is missing', list(losses), { tone: 'bad', count: losses.length });
   if (warnings.length > 0) add('warnings', 'Warnings', list(warnings), { tone: 'lossy', count: warnings.length });
+  if (w?.activity) add('activity', 'What the processors do', activity(w.activity));
   const next = nextSteps(data);
   if (next) add('next', 'Next', next);
   if (data.stacks.length > 0) add('processors', 'Processors', processors(data), { count: data.stacks.length });

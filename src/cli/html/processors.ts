@@ -1,4 +1,5 @@
 /** Processors on a page: the one that crashed first, then a line for each, or for several with one stack. */
+import type { ActivityReport } from '../../report/activity.ts';
 import type { PageData, ProcessorDetails } from '../../report/page.ts';
 import type { ProcessorReport } from '../../report/processors.ts';
 import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
@@ -12,6 +13,8 @@ interface Shown {
   stack: ProcessorStackReport;
   report: ProcessorReport | undefined;
   details: ProcessorDetails | undefined;
+  /** undefined in a guest that crashed. */
+  activity: ActivityReport | undefined;
 }
 
 /** Processors that do the same. */
@@ -28,6 +31,7 @@ export function processors({ stacks, windows, processors: details }: PageData): 
       stack,
       report: windows?.processors.find(({ number }) => number === stack.processor),
       details: details.find(({ number }) => number === stack.processor),
+      activity: windows?.activity?.processors.find(({ processor }) => processor === stack.processor),
     }),
   );
   const crashed = windows?.bugCheck?.processor ?? null;
@@ -74,8 +78,9 @@ function groupsOf(all: readonly Shown[]): Group[] {
 const placeKey = ({ at, instructionPointer, how, certain }: FrameReport): string =>
   `${at ? `${at.base}+${at.offset}` : instructionPointer}/${how}/${certain}`;
 
-/** Its thread is the idle thread, and it is not in user mode, where no idle thread is. */
-const isIdle = ({ details, report }: Shown): boolean => details?.idle === true && report?.mode === 'kernel';
+/** It idles; in a guest that crashed, its thread is the idle thread, and it is not in user mode, where no idle thread is. */
+const isIdle = ({ details, report, activity }: Shown): boolean =>
+  activity ? activity.state.value === 'idle' : details?.idle === true && report?.mode === 'kernel';
 
 function line({ members, idle }: Group, named: boolean): Html {
   const [first] = members as [Shown];
@@ -104,11 +109,12 @@ const row = ({ stack, report, details }: Shown) => [
   code(report?.pageTableRoot ?? null),
 ];
 
-function about({ report, stack, details }: Shown): Html {
+function about({ report, stack, details, activity }: Shown): Html {
   const parts: (string | Html)[] = [];
   if (report?.cpu !== null && report?.cpu !== undefined) parts.push(`CPU ${report.cpu}`);
   parts.push(report?.mode ? `${report.mode} mode` : 'mode unknown');
   if (details?.idle === true && report?.mode === 'kernel') parts.push('on its idle thread');
+  if (activity && activity.state.value !== 'idle') parts.push(activity.reading);
   parts.push(`registers: ${WHOSE[stack.registers]}`);
   if (report?.pageTableRoot) parts.push(html`page tables ${code(report.pageTableRoot)}`);
   return html`${parts.map((part, i) => html`${i > 0 && ', '}${part}`)}`;

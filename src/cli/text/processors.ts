@@ -1,4 +1,6 @@
 /** Processors and code addresses as text. */
+import type { HangReport } from '../../report/activity.ts';
+import { codeName } from '../../report/frame-place.ts';
 import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';
@@ -29,11 +31,7 @@ export function describeProcessor(p: ProcessorReport): string {
 }
 
 /** An address as debuggers print it: `nt!KeBugCheckEx+0x5 [file:line]`, or by its module. */
-export function symbolOf(at: CodePlace): string {
-  const near = at.symbol ?? at.nearestExport;
-  if (!near) return `${nameOf(at)}+${at.offset}`;
-  return `${nameOf(at)}!${near.name}+${near.offset}${at.symbol ? lineOf(at.symbol) : ''}`;
-}
+export const symbolOf = (at: CodePlace): string => `${codeName(at)}${at.symbol ? lineOf(at.symbol) : ''}`;
 
 /** Where an address lies, in a few words. */
 export function describePlace(place: AddressPlace): string {
@@ -71,6 +69,10 @@ export const verdictRows = ({ culprit, signatures: { symbols, rva } }: WindowsSu
   ...(symbols ? [['Signature', `${symbols.hash} ${symbols.text} (by symbols)`] as [string, string]] : []),
   ['Signature', `${rva.hash} ${rva.text} (by RVA)`],
 ];
+
+/** The reading of what the processors of a guest that runs do, as names and values. */
+export const readingRows = (activity: HangReport | null): [string, string][] =>
+  activity ? activity.reading.map((line, i) => [i === 0 ? 'Reading' : 'It may mean', line]) : [];
 
 /** What the names of stacks are: with `named`, some come from PDBs. */
 export const legendOf = (named: boolean): string =>

@@ -4,7 +4,7 @@ import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { InfoReport } from '../../report/input.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
-import { describeParameter, describeProcessor, verdictRows } from './processors.ts';
+import { describeParameter, describeProcessor, readingRows, verdictRows } from './processors.ts';
 import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
@@ -72,7 +72,7 @@ function renderWindows(w: WindowsInfo): string[] {
           `  on ${w.bugCheck.processor === null ? 'an unknown processor' : `processor ${w.bugCheck.processor}`}`,
         ]
       : [row('Bug check', 'none: the guest was running')]),
-    ...verdictRows(w).map(([name, value]) => row(name, value)),
+    ...[...verdictRows(w), ...readingRows(w.activity)].map(([name, value]) => row(name, value)),
     row('Page tables', pageTables(w)),
     row('Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${pdb(w.kernel.pdb)}`),
     row('KDBG', `${w.kdbg.address}, ${hex(w.kdbg.size)} bytes, ${w.kdbg.encoded ? 'encoded' : 'not encoded'}`),
@@ -82,7 +82,10 @@ function renderWindows(w: WindowsInfo): string[] {
           ...w.ram.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
         ]
       : []),
-    ...w.processors.map((p) => row(`Processor ${p.number}`, describeProcessor(p))),
+    ...w.processors.flatMap((p) => {
+      const does = w.activity?.processors.find(({ processor }) => processor === p.number);
+      return [row(`Processor ${p.number}`, describeProcessor(p)), ...(does ? [`  ${printable(does.reading)}`] : [])];
+    }),
     row('Modules', `${w.modules.length}`),
     ...w.modules.map(
       (m) =>

@@ -213,6 +213,12 @@ export function viewContext(frame: Buffer): ContextView {
   };
 }
 
+/** RFLAGS.IF */
+const EFLAGS_INTERRUPTS = 0x200;
+
+/** See `Machine.interruptsEnabled`. */
+export const interruptsEnabled = (frame: Buffer): boolean => (Context.read(frame).EFlags & EFLAGS_INTERRUPTS) !== 0;
+
 /** Of a descriptor's high dword: all but the bits of base and limit. */
 const DESCRIPTOR_FLAGS = 0x00f0_ff00;
 

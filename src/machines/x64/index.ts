@@ -13,6 +13,7 @@ import {
   decodeContext,
   encodeContext,
   encodeUnknownContext,
+  interruptsEnabled,
   looksLikeContext,
   patchSpecialRegisters,
   SpecialRegisters,
@@ -87,6 +88,7 @@ export const X64: MachineOf<X64Registers> = {
   kpcr: {
     prcb: PRCB_IN_KPCR,
     kdVersionBlock: Kpcr.offsetOf('KdVersionBlock'),
+    lockArray: Kpcr.offsetOf('LockArray'),
     size: Kpcr.size,
     // With the PRCB's first fields.
     reach: 2 * Kpcr.size,
@@ -127,6 +129,10 @@ export const X64: MachineOf<X64Registers> = {
   encodeContext,
   viewContext,
   areContextFlags,
+  interruptsEnabled,
+  priority: ({ cr8 }) => (cr8 === undefined ? undefined : { value: Number(cr8 & 0xfn), register: 'cr8' }),
+  // PAUSE
+  spinHint: Buffer.from([0xf3, 0x90]),
   looksLikeContext,
   decodeContext,
   encodeUnknownContext,

@@ -15,6 +15,7 @@ export const Kpcr = struct({
     /** The KPCR's own address. */
     Self: u64(0x18),
     CurrentPrcb: u64(0x20),
+    LockArray: u64(0x28),
     IdtBase: u64(0x38),
     KdVersionBlock: u64(0x108),
   },
