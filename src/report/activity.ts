@@ -1,4 +1,6 @@
 /** What the processors of a guest that runs do, as plain data; and a reading of it for a guest that hangs (docs/hangs.md). */
+
+import { codeName } from '../core/code-name.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
 import type { Contexts } from '../plan/contexts.ts';
@@ -12,7 +14,7 @@ import {
 } from '../windows/activity.ts';
 import { busyFrame } from '../windows/signature.ts';
 import type { Windows } from '../windows/windows.ts';
-import { codeName, reportFramePlace } from './frame-place.ts';
+import { reportFramePlace } from './frame-place.ts';
 import { type CodePlace, codePlace, type Images } from './processors.ts';
 
 /** A value with what shows it; null: it is not known, and `from` says why. */

@@ -19,10 +19,3 @@ export function reportFramePlace({
     symbol: reportSymbol(symbol),
   };
 }
-
-/** Code as debuggers print it, without its line: `nt!KeBugCheckEx+0x5`, or by its module. */
-export function codeName(at: CodePlace): string {
-  const name = at.module ?? `image at ${at.base}`;
-  const near = at.symbol ?? at.nearestExport;
-  return near ? `${name}!${near.name}+${near.offset}` : `${name}+${at.offset}`;
-}

@@ -58,7 +58,7 @@ function renderStacks({ stacks: all, windows, activity }: StackReport, verbose: 
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];
     text += `\nProcessor ${stack.processor}, registers: ${whose}\n`;
     const does = activity?.processors.find(({ processor }) => processor === stack.processor);
-    if (does) text += `     ${printable(does.reading)}\n`;
+    if (does && stack.frames.length > 0) text += `     ${printable(does.reading)}\n`;
     if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
     stack.frames.forEach((frame, i) => {
       for (const call of inlinedCalls(frame.at)) text += `     ${'(inlined)'.padEnd(37)} ${printable(call)}\n`;

@@ -1,6 +1,7 @@
 /** Processors and code addresses as text. */
+
+import { codeName } from '../../core/code-name.ts';
 import type { HangReport } from '../../report/activity.ts';
-import { codeName } from '../../report/frame-place.ts';
 import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';

@@ -84,7 +84,10 @@ function renderWindows(w: WindowsInfo): string[] {
       : []),
     ...w.processors.flatMap((p) => {
       const does = w.activity?.processors.find(({ processor }) => processor === p.number);
-      return [row(`Processor ${p.number}`, describeProcessor(p)), ...(does ? [`  ${printable(does.reading)}`] : [])];
+      return [
+        row(`Processor ${p.number}`, describeProcessor(p)),
+        ...(does && p.instructionPointer !== null ? [`  ${printable(does.reading)}`] : []),
+      ];
     }),
     row('Modules', `${w.modules.length}`),
     ...w.modules.map(
