@@ -1,6 +1,6 @@
-// Builds bundle/, command and library in one piece each (esbuild), and dist/: the types, the manual page, and the modules
+// Builds bundle/, command and library in one piece each (esbuild), and dist/: the types, the manual pages, and the modules
 // one by one, which tests use. Installs what it needs first, so that `npm pack` works on a clean clone.
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { bundleOptions, libraryOptions } from './bundle.mjs';
@@ -33,8 +33,9 @@ function licences(inputs) {
 
 const built = (file) => import(pathToFileURL(join(root, 'dist', 'cli', file)).href);
 const { describeCommands } = await built('describe.js');
-const { renderManual } = await built('shell/manual.js');
-writeFileSync(join(root, 'dist', 'elf2dmp.1'), renderManual(describeCommands()));
+const { renderManuals } = await built('shell/manual.js');
+mkdirSync(join(root, 'dist', 'man'));
+for (const { file, text } of renderManuals(describeCommands())) writeFileSync(join(root, 'dist', 'man', file), text);
 
 // Last: that it is there says that all was built.
 writeFileSync(

@@ -7,6 +7,7 @@ import { infoJob } from './commands/info.ts';
 import { stackJob } from './commands/stack.ts';
 import { verifyJob } from './commands/verify.ts';
 import type { Job } from './job.ts';
+import { commandLike, refuseMistyped } from './mistyped.ts';
 import type { Given } from './parse.ts';
 import { usage } from './usage.ts';
 
@@ -22,7 +23,10 @@ const JOBS: Readonly<Record<CommandName, (given: Given) => Job>> = {
 /** The text or the job that the words ask for. Throws `Elf2dmpError` (kind `usage`). */
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
   // Loading the parser takes longer than locating Windows, and the most frequent command line does not need it.
-  if (isPlain(argv)) return { job: conversionJob(plain(argv)) };
+  if (isPlain(argv)) {
+    refuseMistyped(argv[0]);
+    return { job: conversionJob(plain(argv)) };
+  }
   if (argv[0] === 'help') return help(commandAsked(argv[1]));
   const { parseWords } = await import('./parse.ts');
   const given = parseWords(argv);
@@ -53,7 +57,8 @@ async function help(command: CommandName): Promise<{ print: string }> {
 function commandAsked(word: string | undefined): CommandName {
   if (word === undefined) return 'convert';
   if (isCommandWord(word)) return word;
-  throw usage(`"${word}" is not a command`);
+  const meant = commandLike(word);
+  throw usage(`"${word}" is not a command`, 'convert', meant && `did you mean elf2dmp help ${meant}?`);
 }
 
 /** Checks the number of names; a conversion's depends on its options. */

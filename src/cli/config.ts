@@ -7,6 +7,7 @@ import type { OptionRow } from '../options/row.ts';
 import { closest } from '../options/similar.ts';
 import { ROWS } from '../options/table.ts';
 import { type ConfiguredOptions, expectation, parseText } from '../options/values.ts';
+import { lineOfKey } from './toml-lines.ts';
 
 /** zod's own messages are replaced by what was expected. */
 const text = z.string({ error: 'a string' }).min(1, { error: 'a string that is not empty' });
@@ -92,7 +93,7 @@ export function readConfig(file: string): BatchConfig {
   const result = config.safeParse(withPresentNames(data as Record<string, unknown>));
   // The table determines both the schema and the type.
   if (result.success) return result.data as BatchConfig;
-  const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data));
+  const [first = '', ...more] = result.error.issues.map((issue) => describe(issue, data, source));
   throw configError(file, first, ...more);
 }
 
@@ -108,25 +109,35 @@ const INTEGER = /(?<![\w.-])(?:0x[\da-f_]+|0o[0-7_]+|0b[01_]+|\d[\d_]*)(?![\w.])
 
 /** The parser wraps integers of more than 64 bits, and those beyond 2^53 are none that JavaScript counts with. */
 function refuseLargeIntegers(file: string, source: string): void {
-  const numbers = source.replace(NO_NUMBERS, '""').match(INTEGER) ?? [];
-  const large = numbers.find((text) => BigInt(text.replaceAll('_', '')) > Number.MAX_SAFE_INTEGER);
-  if (large !== undefined) throw configError(file, `the number ${large.slice(0, 60)} is too large`);
+  // Lines stay where they are.
+  const numbers = source.replace(NO_NUMBERS, (text) => `""${'\n'.repeat(text.split('\n').length - 1)}`);
+  for (const [i, line] of numbers.split('\n').entries()) {
+    const large = line.match(INTEGER)?.find((text) => BigInt(text.replaceAll('_', '')) > Number.MAX_SAFE_INTEGER);
+    if (large !== undefined) throw configError(file, `the number ${large.slice(0, 60)} in line ${i + 1} is too large`);
+  }
 }
 
-function describe(issue: z.core.$ZodIssue, data: unknown): string {
+function describe(issue: z.core.$ZodIssue, data: unknown, source: string): string {
   if (issue.code === 'unrecognized_keys') {
-    return `unknown key ${issue.keys.map((key) => unknownKey(issue.path, key)).join(', ')}`;
+    return `unknown key ${issue.keys.map((key) => unknownKey([...issue.path, key], source)).join(', ')}`;
   }
   const found = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], data);
   const actual =
     found === undefined ? 'nothing' : JSON.stringify(found, (_, v) => (typeof v === 'bigint' ? `${v}` : v));
-  return `key "${keyOf(issue.path)}": expected ${issue.message}, found ${actual.slice(0, 60)}`;
+  return `key "${keyOf(issue.path)}"${inLine(source, issue.path)}: expected ${issue.message}, found ${actual.slice(0, 60)}`;
 }
 
-function unknownKey(path: readonly PropertyKey[], key: string): string {
-  const inTable = path.length === 0 ? CONFIG_KEYS.top : CONFIG_KEYS.override;
-  const meant = closest(key, path.at(-1) === 'options' ? CONFIG_KEYS.options : inTable);
-  return `"${keyOf([...path, key])}"${meant === undefined ? '' : ` (did you mean "${meant}"?)`}`;
+/** ` in line 7`; empty where the key is not written. */
+function inLine(source: string, path: readonly PropertyKey[]): string {
+  const line = lineOfKey(source, path);
+  return line === undefined ? '' : ` in line ${line}`;
+}
+
+function unknownKey(path: readonly PropertyKey[], source: string): string {
+  const table = path.slice(0, -1);
+  const inTable = table.length === 0 ? CONFIG_KEYS.top : CONFIG_KEYS.override;
+  const meant = closest(String(path.at(-1)), table.at(-1) === 'options' ? CONFIG_KEYS.options : inTable);
+  return `"${keyOf(path)}"${inLine(source, path)}${meant === undefined ? '' : ` (did you mean "${meant}"?)`}`;
 }
 
 /** `override[1].options.dtb` */

@@ -97,7 +97,7 @@ function describeValue(row: OptionRow): OptionHelp['value'] {
       return {
         metavar: ('metavar' in row ? row.metavar : undefined) ?? METAVARS[row.kind],
         optional: false,
-        completion: { kind: 'none' },
+        completion: { kind: 'completes' in row ? (row.completes ?? 'none') : 'none' },
       };
   }
 }

@@ -5,6 +5,7 @@ import { closest } from '../options/similar.ts';
 import { OPTIONS, ROWS, rowsOf } from '../options/table.ts';
 import { expectation, parseText, wrongValue } from '../options/values.ts';
 import { type CommandName, isCommandWord } from './command-table.ts';
+import { refuseMistyped } from './mistyped.ts';
 import { seeHelp, wrongOption } from './usage.ts';
 
 /** A parsed command line. */
@@ -60,7 +61,10 @@ function commandOf(argv: readonly string[]): { command: CommandName; words: read
   const [first, ...rest] = argv;
   if (isCommandWord(first)) return { command: first, words: rest };
   const word = String(tokens(argv, ROWS, 'convert').parsed._[0] ?? '');
-  if (!isCommandWord(word)) return { command: 'convert', words: argv };
+  if (!isCommandWord(word)) {
+    refuseMistyped(word);
+    return { command: 'convert', words: argv };
+  }
   const at = argv.indexOf(word);
   return { command: word, words: [...argv.slice(0, at), ...argv.slice(at + 1)] };
 }

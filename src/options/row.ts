@@ -71,6 +71,8 @@ export interface TextOption extends AnyOption {
   kind: 'file' | 'directory' | 'text' | 'physical' | 'virtual' | 'ranges';
   /** For the help, if the kind's own is too vague. */
   metavar?: string;
+  /** What a shell completes where the kind does not say. */
+  completes?: 'file';
 }
 
 /** A whole number. */

@@ -316,6 +316,7 @@ export const OPTIONS = {
   symbols: {
     kind: 'text',
     metavar: 'PATH[;PATH]',
+    completes: 'file',
     help: 'name code by the PDBs in these directories, symbol stores (also as srv*DIR) and files (default: ELF2DMP_SYMBOL_PATH, or _NT_SYMBOL_PATH, without servers: nothing is fetched)',
     group: 'Windows',
     commands: ['convert', 'in-place', 'batch', 'info', 'stack'],

@@ -1,7 +1,12 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { parseArguments } from '../../src/cli/arguments.ts';
 import { COMMAND_NAMES } from '../../src/cli/command-table.ts';
 import { withDefaults } from '../../src/cli/job.ts';
 import { parseWords } from '../../src/cli/parse.ts';
+import type { Elf2dmpError } from '../../src/core/errors.ts';
 import type { OptionRow } from '../../src/options/row.ts';
 import { OPTIONS, rowsOf } from '../../src/options/table.ts';
 
@@ -87,11 +92,35 @@ describe('the command line', () => {
       '--cpu: expected a whole number from 0 to 99999, found "x"',
       'see elf2dmp stack --help',
     ],
+    [['inof', 'vm.elf', '--json'], '"inof" is neither a command nor a file', 'did you mean elf2dmp info?'],
+    [['--json', 'verfy', 'a'], '"verfy" is neither a command nor a file', 'did you mean elf2dmp verify?'],
     [['verify', '--patches=p', 'a'], '--patches needs --against', 'see elf2dmp verify --help'],
   ])('refuses %j', (words, message, hint) => {
     expect(() => parseWords(words)).toThrow(
       expect.objectContaining({ message, details: expect.objectContaining({ hint }) }),
     );
+  });
+
+  it('asks what a mistyped command meant, unless there is a file of that name', async () => {
+    const hintOf = (...words: string[]) =>
+      parseArguments(words).then(
+        () => 'a conversion',
+        (error: Elf2dmpError) => error.details.hint,
+      );
+    expect(await hintOf('inof', 'vm.dmp')).toBe('did you mean elf2dmp info?');
+    expect(await hintOf('help', 'inof')).toBe('did you mean elf2dmp help info?');
+    expect(await hintOf('vm.elf', 'vm.dmp')).toBe('a conversion');
+    expect(await hintOf('./inof', 'vm.dmp')).toBe('a conversion');
+    const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-arguments-'));
+    const before = process.cwd();
+    try {
+      writeFileSync(join(dir, 'inof'), '');
+      process.chdir(dir);
+      expect(await hintOf('inof', 'vm.dmp')).toBe('a conversion');
+    } finally {
+      process.chdir(before);
+      rmSync(dir, { recursive: true });
+    }
   });
 
   it('takes the last of an option that is given twice, names behind --, and a command behind options', () => {

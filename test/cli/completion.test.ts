@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SHELLS } from '../../src/cli/command-table.ts';
 import { type CommandHelp, describeCommands } from '../../src/cli/describe.ts';
 import { renderCompletion } from '../../src/cli/shell/completion.ts';
-import { renderManual } from '../../src/cli/shell/manual.ts';
+import { renderManuals } from '../../src/cli/shell/manual.ts';
 import { programsAvailable } from '../support/programs.ts';
 
 let dir: string;
@@ -23,6 +23,20 @@ beforeAll(() => {
   mkdirSync(join(dir, 'dumps'));
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+/** Presses tab in a shell of its own, behind the line $3, and writes the matches to $2. */
+const ZSH_SESSION = `
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z 'PROMPT=; autoload -Uz compinit; compinit -u -D; source '\${(q)1}'
+compadd() { local -a m; builtin compadd -O m "$@"; (( $#m )) && print -rl -- $m >> '\${(q)2}'; builtin compadd "$@" }
+print REA""DY'
+zpty -r z out '*READY*'
+zpty -w -n z "$3"$'\\t'
+zpty -w z $'\\025print DO""NE'
+zpty -r z out '*DONE*'
+zpty -d z
+`;
 
 function lines(program: string, ...args: string[]): string[] {
   const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', cwd: dir });
@@ -59,6 +73,8 @@ describe('completion', () => {
     expect(bash('--report', 'v')).toEqual(['vm.elf']);
     expect(bash('--spool', '')).toEqual(['dumps']);
     expect(bash('--dtb', 'v')).toEqual([]);
+    expect(bash('info', '--symbols', 'd')).toEqual(['dumps']);
+    expect(bash('batch', '--out', '')).toEqual(['dumps']);
     expect(bash('help', 'inf')).toEqual(['info']);
     expect(bash('vm.elf', 'vm.dmp', '--no-p')).toEqual(['--no-patch']);
     expect(bash('stack', '--no-p')).toEqual([]);
@@ -83,8 +99,28 @@ describe('completion', () => {
       expect(fish('--spool ')).toEqual(['dumps/']);
       expect(fish('--report v')).toEqual(['vm.elf']);
       expect(fish('--dtb v')).toEqual([]);
+      expect(fish('stack --symbols d')).toEqual(['dumps/']);
+      expect(fish('stack v')).toEqual(['vm.elf']);
       expect(fish('help st')).toEqual(['stack']);
       expect(fish('completion ').sort()).toEqual(['bash', 'fish', 'zsh']);
+    });
+
+    it('completes the same in zsh', () => {
+      const zsh = (line: string) => {
+        const found = join(dir, 'found');
+        rmSync(found, { force: true });
+        lines('zsh', '-f', '-c', ZSH_SESSION, 'zsh', scripts['zsh']!, found, `elf2dmp ${line}`);
+        return existsSync(found) ? [...new Set(readFileSync(found, 'utf8').split('\n'))].filter(Boolean).sort() : [];
+      };
+      expect(zsh('sta')).toEqual(['stack']);
+      expect(zsh('--type b')).toEqual(['bitmap']);
+      expect(zsh('--spool ')).toEqual(['dumps']);
+      expect(zsh('--report v')).toEqual(['vm.elf']);
+      expect(zsh('stack --symbols d')).toEqual(['dumps']);
+      expect(zsh('--dtb v')).toEqual([]);
+      expect(zsh('batch --out ')).toEqual(['dumps']);
+      expect(zsh('info v')).toEqual(['vm.elf']);
+      expect(zsh('completion ')).toEqual(['bash', 'fish', 'zsh']);
     });
 
     it('is a function of zsh', () => {
@@ -95,20 +131,39 @@ describe('completion', () => {
   });
 });
 
-describe.skipIf(!programsAvailable({ groff: 'groff-base' }))('the manual page', () => {
-  it('has all that the help has, and troff finds no fault with it', () => {
-    const page = join(dir, 'elf2dmp.1');
-    writeFileSync(page, renderManual(commands));
-    const { status, stdout, stderr } = spawnSync('groff', ['-man', '-ww', '-Tutf8', '-P-cbou', page], {
-      encoding: 'utf8',
-    });
-    expect([status, stderr]).toEqual([0, '']);
-    const text = stdout.replaceAll(/\s+/g, ' ');
-    for (const { options, arguments: positionals, summary } of commands) {
-      expect(text).toContain(summary.slice(0, 40));
-      for (const { names } of options) expect(text).toMatch(new RegExp(` ${names.join(', ')}[ [=]`));
-      for (const { name } of positionals) expect(text).toContain(` ${name} `);
+describe.skipIf(!programsAvailable({ groff: 'groff-base', mandoc: 'mandoc' }))('the manual pages', () => {
+  const pages = renderManuals(describeCommands());
+
+  it.each(pages.map(({ file, text }) => [file, text] as const))(
+    '%s has all that the help has, and nobody finds fault with it',
+    (file, source) => {
+      const path = join(dir, file);
+      writeFileSync(path, source);
+      const { status, stdout, stderr } = spawnSync('groff', ['-man', '-ww', '-Tutf8', '-P-cbou', path], {
+        encoding: 'utf8',
+      });
+      expect([status, stderr]).toEqual([0, '']);
+      // It has no date: each build makes the same page.
+      const lint = spawnSync('mandoc', ['-T', 'lint', '-W', 'warning', path], { encoding: 'utf8' }).stdout;
+      expect(lint.split('\n').filter((line) => line !== '' && !line.includes('missing date'))).toEqual([]);
+      const text = stdout.replaceAll(/\s+/g, ' ');
+      const command = commands.find(({ name }) => file === (name === 'convert' ? 'elf2dmp.1' : `elf2dmp-${name}.1`))!;
+      expect(text).toContain(command.summary.slice(1, 40));
+      for (const { names } of command.options) expect(text).toMatch(new RegExp(` ${names.join(', ')}[ [=]`));
+      for (const { name } of command.arguments) expect(text).toContain(` ${name} `);
+      for (const [line] of command.examples) expect(text).toContain(line);
+      expect(text).toContain('EXIT STATUS');
+      expect(text).toContain(' 3 the dump was written, but something was lost');
+    },
+  );
+
+  it('name files and variables, and each other', () => {
+    const textOf = (file: string) => pages.find((page) => page.file === file)!.text;
+    expect(textOf('elf2dmp.1')).toMatch(/^\.SH FILES$/m);
+    expect(textOf('elf2dmp.1')).toContain('ELF2DMP_SYMBOL_PATH');
+    expect(textOf('elf2dmp-batch.1')).toContain('OUTPUT.json');
+    for (const { file } of pages.slice(1)) {
+      expect(textOf('elf2dmp.1')).toContain(`.BR ${file.replace(/\.1$/, '').replaceAll('-', '\\-')} (1)`);
     }
-    expect(text).toContain('3 the dump was written, but something was lost');
   });
 });

@@ -88,20 +88,24 @@ describe('readConfig', () => {
   });
 
   it.each([
-    ['jbs = 2', 'unknown key "jbs" (did you mean "jobs"?)'],
-    ['[options]\ncontxt = "cpu"', 'unknown key "options.contxt" (did you mean "context"?)'],
-    ['[options]\nruns = "1+"', 'key "options.runs": expected a string with a list of START+SIZE'],
-    ['jobs = "two"', 'key "jobs": expected a whole number from 1 to 100000, found "two"'],
-    ['[options]\ndtb = 4096', 'key "options.dtb": expected a string with a hexadecimal address'],
-    ['[options]\ntype = "mini"', 'key "options.type": expected one of "auto", "full", '],
+    ['jbs = 2', 'unknown key "jbs" in line 1 (did you mean "jobs"?)'],
+    ['[options]\ncontxt = "cpu"', 'unknown key "options.contxt" in line 2 (did you mean "context"?)'],
+    ['[options]\nruns = "1+"', 'key "options.runs" in line 2: expected a string with a list of START+SIZE'],
+    ['jobs = "two"', 'key "jobs" in line 1: expected a whole number from 1 to 100000, found "two"'],
+    ['[options]\ndtb = 4096', 'key "options.dtb" in line 2: expected a string with a hexadecimal address'],
+    ['[options]\ntype = "mini"', 'key "options.type" in line 2: expected one of "auto", "full", '],
     [
       '[[override]]\nmatch = "a"\n[[override]]\nname = "b"',
-      'key "override[1].match": expected a string, found nothing',
+      'key "override[1].match" in line 3: expected a string, found nothing',
     ],
-    ['[[override]]\nmatch = "a"\noptions = { foo = 1 }', 'unknown key "override[0].options.foo"'],
-    ['retries = 18446744073709551617', 'the number 18446744073709551617 is too large'],
-    ['# 1\nretries = 9_007_199_254_740_993', 'the number 9_007_199_254_740_993 is too large'],
-    ['jobs = 0xffff_ffff_ffff_ffff', 'the number 0xffff_ffff_ffff_ffff is too large'],
+    ['[[override]]\nmatch = "a"\noptions = { foo = 1 }', 'unknown key "override[0].options.foo" in line 3'],
+    ['retries = 18446744073709551617', 'the number 18446744073709551617 in line 1 is too large'],
+    ['# 1\nretries = 9_007_199_254_740_993', 'the number 9_007_199_254_740_993 in line 2 is too large'],
+    ['jobs = 0xffff_ffff_ffff_ffff', 'the number 0xffff_ffff_ffff_ffff in line 1 is too large'],
+    ['exclude = ["""\njbs = 1\n"""]\n\n  [ "options" ] # jbs = 1\n"jbs" = 1', 'unknown key "options.jbs" in line 6'],
+    ['[options]\r\njbs = 1\r\n', 'unknown key "options.jbs" in line 2'],
+    ['[[override]]\nmatch = "a"\n[override.options]\nfoo = 1', 'unknown key "override[0].options.foo" in line 4'],
+    ['options.foo = 1', 'unknown key "options.foo" in line 1'],
     ['a = = 1', 'is not TOML in line 1: '],
   ])('refuses the configuration %j', (text, message) => {
     writeFileSync(file, text);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { COMMAND_NAMES } from '../../src/cli/command-table.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 
@@ -61,6 +62,8 @@ describe('the package', () => {
     run('npm', ['install', '--global', '--prefix', prefix, '--no-audit', '--no-fund', join(dir, tarball!)]);
     const command = join(prefix, 'bin', 'elf2dmp');
     expect(run(command, ['--version'])).toMatch(/^\d+\.\d+\.\d+\n$/);
+    const manuals = COMMAND_NAMES.map((name) => `elf2dmp${name === 'convert' ? '' : `-${name}`}.1`);
+    expect(readdirSync(join(prefix, 'share', 'man', 'man1')).sort()).toEqual(manuals.sort());
     expect(readFileSync(join(prefix, 'share', 'man', 'man1', 'elf2dmp.1'), 'utf8')).toMatch(/^\.TH ELF2DMP 1/);
     writeFileSync(join(dir, 'vm.elf'), writeElf(buildGuest()));
     expect(run(command, ['vm.elf', 'vm.dmp'])).toContain('build 19041');

@@ -8,7 +8,7 @@ import { CONFIG_KEYS } from '../../src/cli/config.ts';
 import { describeCommands } from '../../src/cli/describe.ts';
 import { renderHelp } from '../../src/cli/help.ts';
 import { renderCompletion } from '../../src/cli/shell/completion.ts';
-import { renderManual } from '../../src/cli/shell/manual.ts';
+import { renderManuals } from '../../src/cli/shell/manual.ts';
 import { OPTIONS, type OptionName, ROWS, rowsOf } from '../../src/options/table.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -65,7 +65,10 @@ describe('every option is in', () => {
         .find((part) => part.startsWith(command === 'convert' ? 'elf2dmp\n' : `elf2dmp ${command}\n`)) ?? '';
     texts = {
       help: (command) => renderHelp(command, 80),
-      manual: () => renderManual(all).replaceAll('\\-', '-').replaceAll(/\\f./g, ''),
+      manual: (command) =>
+        renderManuals(all.filter(({ name }) => name === command))[0]!
+          .text.replaceAll('\\-', '-')
+          .replaceAll(/\\f./g, ''),
       'docs/options.md': section,
       ...Object.fromEntries(
         SHELLS.map((shell) => [shell, () => renderCompletion(shell, all).replaceAll(' -l ', ' --')]),
