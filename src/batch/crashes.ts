@@ -1,6 +1,7 @@
 /** The crashes of a batch, grouped by what they are known by, and those that a list calls known. */
 import { readFileSync } from 'node:fs';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import type { Signature } from '../windows/signature.ts';
 import type { JobResult } from './run.ts';
 import type { JobRecord } from './sidecar.ts';
@@ -29,7 +30,7 @@ const LINE = /^([0-9a-f]{12})(?:\s|$)/;
 export function readKnownCrashes(file: string): KnownCrashes {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readFileSync(file === STANDARD_STREAM ? 0 : file, 'utf8');
   } catch (cause) {
     throw ioError('read the known crashes', file, cause);
   }

@@ -4,6 +4,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } fr
 import { basename, dirname, isAbsolute, join, normalize, relative, resolve, sep } from 'node:path';
 import type { ErrorCodeOf } from '../core/codes.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import { PROBE_SIZE } from '../readers/reader.ts';
 import { isForeign } from '../readers/registry.ts';
 import { filesMatching, isGlob, matcher } from './glob.ts';
@@ -80,7 +81,7 @@ export function planBatch(request: PlanRequest): BatchPlan {
   const { base, exclude = [], overrides = [] } = request;
   const out = resolve(base, request.out);
   const found = request.paths.flatMap((path) => find(path, base, out));
-  if (request.manifest !== undefined) found.push(...readManifest(resolve(base, request.manifest)));
+  if (request.manifest !== undefined) found.push(...readManifest(request.manifest, base));
   const excluding = exclude.map((pattern) => matcher(pattern, { hidden: true }));
   const excluded = (path: string) => excluding.some((matches) => matches(path));
   const wanted = new Map<string, Found>();
@@ -183,15 +184,17 @@ function splitGlob(path: string, base: string): { root: string; pattern: string 
   };
 }
 
-/** Paths are relative to the manifest's directory, and so are the outputs' names. */
-function readManifest(file: string): Found[] {
+/** Paths are relative to the manifest's directory (of standard input: to `base`), and so are the outputs' names. */
+function readManifest(path: string, base: string): Found[] {
+  const isStream = path === STANDARD_STREAM;
+  const file = isStream ? 'standard input' : resolve(base, path);
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readFileSync(isStream ? 0 : file, 'utf8');
   } catch (cause) {
     throw ioError('read the manifest', file, cause);
   }
-  const directory = dirname(file);
+  const directory = isStream ? base : dirname(file);
   return text
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'))

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError, printable } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
-import { openForAppending, replaceFile } from '../files/publish.ts';
+import { openForAppending } from '../files/publish.ts';
 import { type CrashPolicy, failsAsNew, isKnown, signatureOf } from './crashes.ts';
 import type { JobResult } from './run.ts';
 import { asRecord, type JobRecord } from './sidecar.ts';
@@ -108,6 +108,12 @@ export class ReportFile {
   }
 }
 
+/** As `ReportFile`, for standard output: every job's line. */
+export const reportStream = (write: (text: string) => void): Pick<ReportFile, 'add' | 'close'> => ({
+  add: (record) => write(`${toJson(record)}\n`),
+  close: () => undefined,
+});
+
 /** The file's contents once nobody is writing at its end. */
 async function settled(file: string): Promise<Buffer> {
   for (let content = await readFile(file); ; ) {
@@ -182,8 +188,8 @@ const JUNIT_START = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n  <te
 export const isOurJunit = (head: Buffer): boolean =>
   head.subarray(0, JUNIT_START.length).toString('latin1') === JUNIT_START;
 
-/** Writes JUnit XML, which CI systems read. A crash is the class of its case. The file may be replaced. Throws `Elf2dmpError`. */
-export async function writeJunit(file: string, results: readonly JobResult[], policy: CrashPolicy): Promise<void> {
+/** JUnit XML, which CI systems read. A crash is the class of its case. */
+export function renderJunit(results: readonly JobResult[], policy: CrashPolicy): string {
   const seconds = results.reduce((sum, { record }) => sum + (record?.seconds ?? 0), 0);
   const failures = results.filter(({ record }) => record?.outcome === 'failed' || failsAsNew(record, policy)).length;
   const stopped = results.filter(({ record }) => !record).length;
@@ -192,10 +198,7 @@ export async function writeJunit(file: string, results: readonly JobResult[], po
     const head = `    <testcase classname="${xml(classname)}" name="${xml(job.relative)}" time="${record?.seconds ?? 0}">`;
     return `${head}${junitBody(record, policy)}</testcase>\n`;
   });
-  await replaceFile(
-    file,
-    `${JUNIT_START}tests="${results.length}" failures="${failures}" errors="0" skipped="${stopped}" time="${seconds.toFixed(3)}">\n${cases.join('')}  </testsuite>\n</testsuites>\n`,
-  );
+  return `${JUNIT_START}tests="${results.length}" failures="${failures}" errors="0" skipped="${stopped}" time="${seconds.toFixed(3)}">\n${cases.join('')}  </testsuite>\n</testsuites>\n`;
 }
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };

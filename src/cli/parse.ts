@@ -1,5 +1,6 @@
 /** Splits a command line with yargs' parser and checks it against the table of options. */
 import { Parser } from 'yargs/helpers';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import type { OptionRow } from '../options/row.ts';
 import { closest } from '../options/similar.ts';
 import { OPTIONS, ROWS, rowsOf } from '../options/table.ts';
@@ -53,6 +54,7 @@ export function parseWords(argv: readonly string[]): Given {
     }
   }
   checkNeeds(command, values);
+  checkStreams({ ...common, values });
   return { ...common, raw, values };
 }
 
@@ -138,4 +140,33 @@ function checkNeeds(command: CommandName, values: Readonly<Record<string, unknow
       throw wrongOption('option-missing', `--${name} needs --${needs}`, command);
     }
   }
+}
+
+/** Refuses `-` where it means nothing, and two things for one stream. Throws `Elf2dmpError` (kind `usage`). */
+function checkStreams({ command, names, values }: Pick<Given, 'command' | 'names' | 'values'>): void {
+  const users = { input: argumentsOn('input', command, names), output: argumentsOn('output', command, names) };
+  if (command === 'batch' && names.includes(STANDARD_STREAM)) {
+    throw wrongOption('option-value', 'a batch reads files', command, 'convert standard input by `elf2dmp - OUTPUT`');
+  }
+  for (const [name, row] of rowsOf(command)) {
+    if (values[name] !== STANDARD_STREAM || (row.kind !== 'file' && row.kind !== 'directory')) continue;
+    const stream = row.streamFor?.[command] ?? row.stream;
+    if (stream === undefined) {
+      throw wrongOption('option-value', `--${name} needs a ${row.kind}, not -`, command, './- is one of that name');
+    }
+    users[stream].push(`--${name}`);
+  }
+  if (values['json'] === true) users.output.push('--json');
+  for (const [stream, [first, second]] of Object.entries(users)) {
+    if (second !== undefined) {
+      throw wrongOption('option-value', `${first} and ${second} both use standard ${stream}`, command);
+    }
+  }
+}
+
+/** Arguments that are `-`. */
+function argumentsOn(stream: 'input' | 'output', command: CommandName, names: readonly string[]): string[] {
+  const at = stream === 'input' ? 0 : 1;
+  if (command === 'batch' || names[at] !== STANDARD_STREAM) return [];
+  return [stream === 'input' ? 'INPUT' : 'OUTPUT'];
 }

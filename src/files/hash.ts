@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { MIB } from '../core/units.ts';
-import { STANDARD_INPUT } from '../options/choices.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import { FileSource } from '../source/file.ts';
 
 /** Read in pieces. Throws `Elf2dmpError` on an I/O error, and what the signal holds when it is aborted. */
@@ -25,6 +25,6 @@ export async function sha256OfFile(path: string, signal?: AbortSignal): Promise<
 
 /** As `sha256OfFile`; null for a pipe and standard input, which are gone when they were read. */
 export async function sha256OfInput(path: string, signal?: AbortSignal): Promise<string | null> {
-  const isFile = path !== STANDARD_INPUT && statSync(path, { throwIfNoEntry: false })?.isFile();
+  const isFile = path !== STANDARD_STREAM && statSync(path, { throwIfNoEntry: false })?.isFile();
   return isFile ? sha256OfFile(path, signal) : null;
 }

@@ -18,5 +18,5 @@ export type Compression = OptionValue<'compress'>;
 /** `raw` takes any file for physical memory without a header. */
 export type FormatChoice = OptionValue<'format'>;
 
-/** As a path: standard input. */
-export const STANDARD_INPUT = '-';
+/** As a path: standard input, or standard output where something is written. */
+export const STANDARD_STREAM = '-';

@@ -26,6 +26,10 @@ interface AnyOption {
   group: Group;
   /** One letter. */
   alias?: string;
+  /** What `-` stands for; without it `-` is refused. */
+  stream?: 'input' | 'output';
+  /** The same for some commands. */
+  streamFor?: Partial<Record<Command, 'input' | 'output'>>;
   /** What an earlier version called it, which is still understood. */
   former?: string;
   /** Empty: only the library has it. */

@@ -54,7 +54,8 @@ export const OPTIONS = {
   },
   manifest: {
     kind: 'file',
-    help: 'file that lists one input per line',
+    stream: 'input',
+    help: 'file that lists one input per line, - for standard input',
     group: 'Batch',
     commands: ['batch'],
     calls: [],
@@ -408,6 +409,7 @@ export const OPTIONS = {
   /** The input that the dump was made from. */
   against: {
     kind: 'file',
+    stream: 'input',
     help: 'compare every page with the input that the dump was made from',
     group: 'Checks and reports',
     commands: ['verify'],
@@ -440,6 +442,8 @@ export const OPTIONS = {
   /** `convert` saves what it changes, with the original bytes, as JSON in this file; `verify` reads them from it. */
   patches: {
     kind: 'file',
+    stream: 'output',
+    streamFor: { verify: 'input' },
     help: 'save all changes to memory, with the original bytes, in this file (JSON)',
     helpFor: { verify: "the conversion's changes, as --patches saved them (default: work them out again)" },
     group: 'Checks and reports',
@@ -450,15 +454,17 @@ export const OPTIONS = {
   },
   report: {
     kind: 'file',
-    help: 'write an HTML report with stacks and a picture of memory to this file',
+    stream: 'output',
+    help: 'write an HTML report with stacks and a picture of memory to this file, - for standard output',
     group: 'Checks and reports',
     commands: ['convert', 'in-place', 'info'],
     calls: [],
   },
   jsonl: {
     kind: 'file',
+    stream: 'output',
     former: 'report',
-    help: 'append one line of JSON for each dump to this file, or to a file per shard in this directory',
+    help: 'append one line of JSON for each dump to this file, or to a file per shard in this directory; - for standard output',
     group: 'Checks and reports',
     commands: ['batch'],
     calls: [],
@@ -474,7 +480,8 @@ export const OPTIONS = {
   },
   junit: {
     kind: 'file',
-    help: 'write the results to this file as JUnit XML',
+    stream: 'output',
+    help: 'write the results to this file as JUnit XML, - for standard output',
     group: 'Checks and reports',
     commands: ['batch'],
     calls: [],
@@ -482,6 +489,7 @@ export const OPTIONS = {
   },
   known: {
     kind: 'file',
+    stream: 'input',
     help: 'file that lists the signatures of known crashes, one a line',
     group: 'Checks and reports',
     commands: ['batch'],

@@ -7,7 +7,7 @@ import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { MIB } from '../core/units.ts';
 import { InputWatch, lockForReading } from '../files/input-watch.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { STANDARD_INPUT } from '../options/choices.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
 import { type Container, identifyContainer } from '../source/containers.ts';
@@ -42,7 +42,7 @@ export interface Spooling {
 
 /** Throws `Elf2dmpError` when there is no such input. */
 export function checkInput(path: string): void {
-  if (path === STANDARD_INPUT) return;
+  if (path === STANDARD_STREAM) return;
   try {
     statSync(path);
   } catch (cause) {
@@ -86,7 +86,7 @@ export async function openInput(path: string, options: OpenOptions = {}): Promis
 async function watched(file: FileSource, path: string): Promise<InputWatch> {
   try {
     await lockForReading(file.fd, file.name);
-    return new InputWatch(file.fd, file.name, path === STANDARD_INPUT ? undefined : path);
+    return new InputWatch(file.fd, file.name, path === STANDARD_STREAM ? undefined : path);
   } catch (error) {
     file.close();
     throw error;
@@ -147,7 +147,7 @@ function startsAtFront(fd: number): boolean {
 }
 
 function openPath(path: string): FileSource | { fd: number; name: string } {
-  if (path === STANDARD_INPUT) {
+  if (path === STANDARD_STREAM) {
     const name = 'standard input';
     // Partly read standard input is a stream: convert what is left.
     if (fstatSync(0).isFile() && startsAtFront(0)) return FileSource.adopt(0, name);

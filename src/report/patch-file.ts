@@ -3,11 +3,13 @@
  * dump against its input later without finding Windows again.
  */
 
+import { readFileSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
 import { bytes, hex, hex64, MIB, PAGE_SIZE, PHYSICAL_ADDRESS_LIMIT, pa, va } from '../core/units.ts';
 import type { Extent } from '../memory/runs.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import { type Patch, sha256 } from '../plan/patches.ts';
 import { TOOL } from '../version.ts';
 import { SCHEMA } from './schemas.ts';
@@ -54,9 +56,10 @@ export async function readPatchFile(path: string): Promise<PatchFile> {
     });
   let text: string;
   try {
-    const { size } = await stat(path);
+    const isStream = path === STANDARD_STREAM;
+    const { size } = isStream ? { size: 0 } : await stat(path);
     if (size > MAX_FILE) throw fail(`a file of ${bytes(size)} is not a list of patches`);
-    text = await readFile(path, 'utf8');
+    text = isStream ? readFileSync(0, 'utf8') : await readFile(path, 'utf8');
   } catch (error) {
     throw error instanceof Elf2dmpError ? error : ioError('read', path, error);
   }

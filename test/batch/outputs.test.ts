@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -17,7 +17,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { lockOutputs } from '../../src/batch/lock.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
-import { linesOf, runBatchCommand } from '../support/batches.ts';
+import { BIN, linesOf, runBatchCommand } from '../support/batches.ts';
 import { held } from '../support/schemas.ts';
 
 let dir: string;
@@ -77,6 +77,31 @@ describe('a batch', () => {
     const empty = join(folder, '..', 'empty');
     mkdirSync(empty);
     expect((await runBatchCommand([empty, '--out', out])).code).toBe(2);
+  });
+});
+
+describe('standard streams of a batch', () => {
+  const run = (stdin: string, ...args: string[]) =>
+    spawnSync(process.execPath, [BIN, 'batch', '--out', out, ...args], { input: stdin, encoding: 'utf8' });
+
+  it('take a manifest, and give JSON lines or JUnit, one thing each', () => {
+    const lines = run(`${input}\n`, '--manifest', '-', '--jsonl', '-');
+    expect(lines.status).toBe(0);
+    expect(held('batch', JSON.parse(lines.stdout))).toMatchObject({ input, outcome: 'good' });
+    expect(lines.stderr).toContain('1 input in');
+    const junit = run('', input, '--junit', '-', '--quiet');
+    expect([junit.status, junit.stdout]).toEqual([0, expect.stringMatching(/^<\?xml[\s\S]*<\/testsuites>\n$/)]);
+    for (const wrong of [
+      ['--junit', '-', '--jsonl', '-'],
+      ['--json', '--jsonl', '-'],
+      ['--manifest', '-', '--known', '-'],
+      ['--spool', '-'],
+      ['-'],
+    ]) {
+      const { status, stderr } = run('', input, ...wrong);
+      expect([status, stderr], wrong.join(' ')).toEqual([2, expect.not.stringContaining('internal')]);
+    }
+    expect(existsSync('-')).toBe(false);
   });
 });
 

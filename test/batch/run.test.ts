@@ -2,7 +2,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ReportFile, writeJunit } from '../../src/batch/report.ts';
+import { ReportFile, renderJunit } from '../../src/batch/report.ts';
 import { type RunOptions, runBatch } from '../../src/batch/run.ts';
 import type { JobRecord } from '../../src/batch/sidecar.ts';
 import { linesOf } from '../support/batches.ts';
@@ -144,21 +144,18 @@ describe('ReportFile', () => {
   });
 });
 
-describe('writeJunit', () => {
-  it('escapes what XML does not allow', async () => {
-    const file = join(dir, 'j.xml');
+describe('renderJunit', () => {
+  it('escapes what XML does not allow', () => {
     const one = { ...job('a', ''), relative: '<a&"\u0001>' };
     const error = { code: 'c', kind: 'corrupt', text: '\u001b[31m]]>' } as const;
     const failed = { outcome: 'failed', exitCode: 5, seconds: 1, error, losses: [] } as unknown as JobRecord;
-    await writeJunit(
-      file,
+    const text = renderJunit(
       [
         { job: one, status: 'ran', record: failed },
         { job: one, status: 'stopped' },
       ],
       { known: undefined, failOnNew: false },
     );
-    const text = readFileSync(file, 'utf8');
     expect(text).toContain('name="&lt;a&amp;&quot;\\u{1}&gt;"');
     expect(text).toContain('message="\\u{1b}[31m]]&gt;"');
     expect(text).toContain('failures="1" errors="0" skipped="1"');

@@ -3,7 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type CrashGroup, failsAsNew, groupCrashes, readKnownCrashes } from '../../batch/crashes.ts';
+import { type CrashGroup, type CrashPolicy, failsAsNew, groupCrashes, readKnownCrashes } from '../../batch/crashes.ts';
 import { lockOutputs } from '../../batch/lock.ts';
 import {
   type BatchJob,
@@ -15,14 +15,15 @@ import {
   shardOf,
   sidecarOf,
 } from '../../batch/plan.ts';
-import { crashKind, isOurJunit, mayBeReport, ReportFile, writeJunit } from '../../batch/report.ts';
+import { crashKind, isOurJunit, mayBeReport, ReportFile, renderJunit, reportStream } from '../../batch/report.ts';
 import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
 import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
 import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
 import { toJson } from '../../core/json.ts';
 import { bytes } from '../../core/units.ts';
-import { checkOutputs, type WantedOutput, writeNewFile } from '../../files/publish.ts';
+import { checkOutputs, replaceFile, type WantedOutput, writeNewFile } from '../../files/publish.ts';
 import { checkTogether } from '../../options/check.ts';
+import { STANDARD_STREAM } from '../../options/choices.ts';
 import { type OptionName, ROWS } from '../../options/table.ts';
 import type { GivenValues } from '../../options/values.ts';
 import { isOurPage } from '../../report/page-mark.ts';
@@ -59,19 +60,14 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
     known: settings.known === undefined ? undefined : readKnownCrashes(settings.known),
     failOnNew: settings.failOnNew,
   };
-  const standings: Standing[] = [];
-  for (const job of jobs) {
-    signal.throwIfAborted();
-    standings.push(await standingOf(job, settings.run));
-  }
+  const standings = await standingsOf(jobs, settings.run, signal);
   const needs = await spaceNeeds(standings);
   const lacking = args['space-check'] ? needs.find((need) => need.needed > need.free) : undefined;
   if (args['dry-run']) {
     process.stdout.write(renderPlan(standings, needs));
     await checkBatchFiles(settings, shard, all);
     if (lacking) throw noSpace(lacking);
-    // As the jobs would: what is missing can't be opened, and what is taken is not replaced.
-    return standings.some(({ state }) => state === 'missing' || state === 'taken') ? EXIT.ioPermanent : EXIT.good;
+    return exitCodeBefore(standings);
   }
   for (const need of needs) if (need.unknown > 0) say(renderNeed(need));
   if (lacking) throw noSpace(lacking);
@@ -99,7 +95,7 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
       report?.close();
     }
     groups = groupCrashes(results, crashes.known);
-    if (outputs.junit !== undefined) await writeJunit(outputs.junit, results, crashes);
+    await writeJunit(settings.junit === STANDARD_STREAM ? STANDARD_STREAM : outputs.junit, results, crashes);
     if (outputs.index !== undefined) await writeIndex(outputs.index, settings.plan.out, { results, groups });
   } finally {
     await lock.release();
@@ -108,11 +104,37 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   const seconds = (performance.now() - started) / 1000;
   if (args.json) process.stdout.write(`${toJson(summaryOf(results, groups, { seconds, exitCode }), 2)}\n`);
   else if (!args.quiet) {
-    process.stdout.write(renderSummary(results, seconds, args.verbose));
-    process.stdout.write(renderCrashes(groups));
+    const taken = settings.junit === STANDARD_STREAM || settings.report?.path === STANDARD_STREAM;
+    const text = renderSummary(results, seconds, args.verbose) + renderCrashes(groups);
+    (taken ? process.stderr : process.stdout).write(text);
   }
   signal.throwIfAborted();
   return exitCode;
+}
+
+/** As the jobs would end: what is missing can't be opened, and what is taken is not replaced. */
+const exitCodeBefore = (standings: readonly Standing[]): number =>
+  standings.some(({ state }) => state === 'missing' || state === 'taken') ? EXIT.ioPermanent : EXIT.good;
+
+async function standingsOf(
+  jobs: readonly BatchJob[],
+  options: Parameters<typeof standingOf>[1],
+  signal: AbortSignal,
+): Promise<Standing[]> {
+  const standings: Standing[] = [];
+  for (const job of jobs) {
+    signal.throwIfAborted();
+    standings.push(await standingOf(job, options));
+  }
+  return standings;
+}
+
+/** @param file `-` for standard output */
+async function writeJunit(file: string | undefined, results: readonly JobResult[], policy: CrashPolicy): Promise<void> {
+  if (file === undefined) return;
+  const text = renderJunit(results, policy);
+  if (file === STANDARD_STREAM) process.stdout.write(text);
+  else await replaceFile(file, text);
 }
 
 /** What `--json` prints: schema/batch-summary.schema.json. */
@@ -163,7 +185,7 @@ function settingsOf({ names, raw, values }: Given) {
   const [configFile, config] = configOf(names);
   const base = configFile === undefined ? process.cwd() : dirname(resolve(configFile));
   const place = (given: string | undefined, configured: string | undefined) => {
-    if (given !== undefined) return resolve(given);
+    if (given !== undefined) return given === STANDARD_STREAM ? given : resolve(given);
     return configured === undefined ? undefined : resolve(base, configured);
   };
   const out = place(args.out, config.out);
@@ -181,7 +203,9 @@ function settingsOf({ names, raw, values }: Given) {
       name: args.name ?? config.name ?? DEFAULT_NAME,
       options: { ...optionsOf(config.options, base), ...optionsOf(raw, process.cwd()) },
       /** Files that say what to do. */
-      read: [configFile, manifest, known].flatMap((file) => (file === undefined ? [] : [resolve(file)])),
+      read: [configFile, manifest, known].flatMap((file) =>
+        file === undefined || file === STANDARD_STREAM ? [] : [resolve(file)],
+      ),
       overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
     },
     run: {
@@ -228,7 +252,8 @@ function optionsOf(given: Readonly<Partial<Record<OptionName, unknown>>> = {}, b
 const reportFile = ({ path, isDirectory }: ReportPlace, shard: Shard | undefined): string =>
   isDirectory ? join(path, shard ? `report-${shard.index}-of-${shard.count}.jsonl` : 'report.jsonl') : path;
 
-async function openReport(place: ReportPlace, shard: Shard | undefined): Promise<ReportFile> {
+async function openReport(place: ReportPlace, shard: Shard | undefined): Promise<Pick<ReportFile, 'add' | 'close'>> {
+  if (place.path === STANDARD_STREAM) return reportStream((text) => process.stdout.write(text));
   const file = reportFile(place, shard);
   if (!place.isDirectory) return ReportFile.open(file);
   const files = (await readdir(place.path)).filter((name) => name.endsWith('.jsonl'));
@@ -262,10 +287,11 @@ async function checkBatchFiles(
   const part = shard ? `-${shard.index}-of-${shard.count}` : '';
   const index = html ? join(plan.out, `elf2dmp-index${part}.html`) : undefined;
   const wanted: WantedOutput[] = [];
-  if (junit !== undefined) wanted.push({ what: '--junit', path: junit, force, ours: isOurJunit });
+  if (junit !== undefined && junit !== STANDARD_STREAM)
+    wanted.push({ what: '--junit', path: junit, force, ours: isOurJunit });
   if (index !== undefined) wanted.push({ what: 'the index', path: index, force, ours: isOurPage });
   // Lines are appended to it: force does not replace it.
-  if (report !== undefined)
+  if (report !== undefined && report.path !== STANDARD_STREAM)
     wanted.push({ what: '--jsonl', path: reportFile(report, shard), force: false, ours: mayBeReport });
   const directories = wanted.map(({ path }) => dirname(path));
   const made = jobs.flatMap(({ output }) => [output, sidecarOf(output), pageOf(output)]);

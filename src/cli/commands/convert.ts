@@ -3,7 +3,7 @@
 import { toJson } from '../../core/json.ts';
 import type { Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
-import { STANDARD_INPUT } from '../../options/choices.ts';
+import { STANDARD_STREAM } from '../../options/choices.ts';
 import { rowsOf } from '../../options/table.ts';
 import type { CommandValues } from '../../options/values.ts';
 import { EXIT } from '../exit-codes.ts';
@@ -98,7 +98,7 @@ function targetOf(
   if (inPlace !== undefined) return { inPlace: fileOf('in-place', inPlace, names, values) };
   const [input, output] = names;
   if (input === undefined || output === undefined) throw usage('INPUT and OUTPUT are needed');
-  if (output === STANDARD_INPUT) {
+  if (output === STANDARD_STREAM) {
     throw usage(
       'the dump cannot go to standard output: its header depends on what comes last',
       'convert',
@@ -110,7 +110,7 @@ function targetOf(
 
 function fileOf(mode: 'in-place' | 'undo', file: string, names: readonly string[], values: Given['values']): string {
   checkMode(mode, names, values);
-  if (file === STANDARD_INPUT) throw usage(`--${mode} needs a file, not standard input`);
+  if (file === STANDARD_STREAM) throw usage(`--${mode} needs a file, not standard input`);
   return file;
 }
 

@@ -3,6 +3,7 @@
 import { toJson } from '../../core/json.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { checkTogether } from '../../options/check.ts';
+import { STANDARD_STREAM } from '../../options/choices.ts';
 import type { InfoReport } from '../../report/input.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
@@ -34,6 +35,7 @@ export function infoJob({ names: [file], values }: Given): Job {
     run: async (signal) => {
       const line = new ProgressLine(process.stderr, { quiet, json: args.progress === 'json' });
       try {
+        const toStdout = args.report === STANDARD_STREAM;
         const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
         const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(
           {
@@ -53,7 +55,7 @@ export function infoJob({ names: [file], values }: Given): Job {
         if (page) await writePage?.(page);
         line.clear();
         writeDiagnostics(report.diagnostics, { quiet, verbose });
-        process.stdout.write(await render(report));
+        if (!toStdout) process.stdout.write(await render(report));
         return report.problem ? EXIT_OF_KIND[report.problem.kind] : EXIT.good;
       } finally {
         line.end();

@@ -1,7 +1,7 @@
 /** `elf2dmp verify FILE`: checks a crash dump by itself or against its input. */
 import { toJson } from '../../core/json.ts';
 import type { VerifyOptions } from '../../operations/verify.ts';
-import { STANDARD_INPUT } from '../../options/choices.ts';
+import { STANDARD_STREAM } from '../../options/choices.ts';
 import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
@@ -14,7 +14,7 @@ import { usage } from '../usage.ts';
 /** The job that a command line for `verify` asks for. Throws `Elf2dmpError` (kind `usage`). */
 export function verifyJob({ names: [dump], values }: Given): Job {
   const { json, quiet, verbose, progress } = withDefaults('verify', values);
-  if (dump === STANDARD_INPUT) throw usage('verify needs a file: it reads the dump more than once', 'verify');
+  if (dump === STANDARD_STREAM) throw usage('verify needs a file: it reads the dump more than once', 'verify');
   const verification: VerifyOptions = { dump: dump!, ...optionsFor('verify', values) };
   return {
     json,

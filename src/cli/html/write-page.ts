@@ -1,4 +1,5 @@
 /** Writes `--report FILE`: its path is checked first, the file is written last. */
+import { STANDARD_STREAM } from '../../options/choices.ts';
 import type { PageData } from '../../report/page.ts';
 
 /** The page's text. Loaded when it is needed: most runs make none. */
@@ -17,6 +18,11 @@ export async function pageWriter(
   input: string,
   force: boolean,
 ): Promise<(page: PageData) => Promise<void>> {
+  if (path === STANDARD_STREAM) {
+    return async (page) => {
+      process.stdout.write(await renderReportPage(page));
+    };
+  }
   // Loaded only when needed: most runs write no page.
   const { checkOutputs, writeNewFile } = await import('../../files/publish.ts');
   const [target = path] = await checkOutputs([{ what: '--report', path, force }], [input]);
