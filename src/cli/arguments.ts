@@ -3,6 +3,7 @@ import { COMMAND_WORDS, COMMANDS, type CommandName, commandLine, isCommandWord }
 import { batchJob } from './commands/batch.ts';
 import { completionJob } from './commands/completion.ts';
 import { conversionJob } from './commands/convert.ts';
+import { doctorJob } from './commands/doctor.ts';
 import { infoJob } from './commands/info.ts';
 import { stackJob } from './commands/stack.ts';
 import { verifyJob } from './commands/verify.ts';
@@ -17,6 +18,7 @@ const JOBS: Readonly<Record<CommandName, (given: Given) => Job>> = {
   info: infoJob,
   verify: verifyJob,
   stack: stackJob,
+  doctor: doctorJob,
   completion: completionJob,
 };
 
@@ -31,7 +33,7 @@ export async function parseArguments(argv: readonly string[]): Promise<{ print: 
   const { parseWords } = await import('./parse.ts');
   const given = parseWords(argv);
   if (given.help) return help(given.command);
-  if (given.version) return { print: (await import('../version.ts')).VERSION };
+  if (given.version) return { print: await version(given.values['verbose'] === true) };
   checkArguments(given);
   return { job: JOBS[given.command](given) };
 }
@@ -54,6 +56,15 @@ async function help(command: CommandName): Promise<{ print: string }> {
   return { print: renderHelp(command, process.stdout.columns) };
 }
 
+async function version(verbose: boolean): Promise<string> {
+  if (!verbose) return (await import('../version.ts')).VERSION;
+  const [{ describeHost }, { renderVersion }] = await Promise.all([
+    import('../operations/doctor.ts'),
+    import('./text/render-doctor.ts'),
+  ]);
+  return renderVersion(await describeHost());
+}
+
 function commandAsked(word: string | undefined): CommandName {
   if (word === undefined) return 'convert';
   if (isCommandWord(word)) return word;
@@ -68,8 +79,9 @@ function checkArguments({ command, names }: Given): void {
   const extra = names[declared.length];
   if (extra !== undefined) throw usage(`unexpected argument: ${extra}`, command);
   if (command === 'convert') return;
-  for (const [i, { name, choices }] of declared.entries()) {
+  for (const [i, { name, choices, optional }] of declared.entries()) {
     const given = names[i];
+    if (given === undefined && optional) continue;
     if (given === undefined) throw usage(`${commandLine(command)} needs ${name}`, command);
     if (choices && !choices.includes(given)) {
       throw usage(`${name}: expected one of ${choices.join(', ')}, found "${given}"`, command);

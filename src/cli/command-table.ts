@@ -13,7 +13,8 @@ export interface ArgumentDeclaration {
   name: string;
   help: string;
   /** `file`: a path or `-`; `paths`: any number of them. */
-  kind: 'file' | 'paths' | 'choice';
+  kind: 'file' | 'directory' | 'paths' | 'choice';
+  optional?: true;
   choices?: readonly string[];
 }
 
@@ -98,6 +99,22 @@ export const COMMANDS: Readonly<Record<CommandName, CommandDeclaration>> = {
       ['elf2dmp stack vm.elf', 'show all stacks'],
       ["elf2dmp stack vm.elf --symbols 'build;srv*/srv/symbols'", 'name code by local PDBs'],
       ['elf2dmp stack vm.elf --cpu 0 -v', "show one processor's stack, and why frames are guesses"],
+    ],
+  },
+  doctor: {
+    usage: ['doctor [DIR] [OPTION]...'],
+    summary: 'Shows what works on this host, and in the directory where dumps are to be written.',
+    arguments: [
+      {
+        name: 'DIR',
+        kind: 'directory',
+        optional: true,
+        help: 'directory to try with small temporary files (default: the current one)',
+      },
+    ],
+    examples: [
+      ['elf2dmp doctor /dumps', 'show whether blocks can be shared and files converted in place there'],
+      ['elf2dmp --version --verbose', 'show what a bug report should have'],
     ],
   },
   completion: {

@@ -65,7 +65,12 @@ export function describeCommand(name: CommandName): CommandHelp {
 
 const OF_EVERY_COMMAND: readonly OptionHelp[] = [
   { names: ['-h', '--help'], text: 'show this help', group: 'Messages', value: undefined },
-  { names: ['--version'], text: "show elf2dmp's version", group: 'Messages', value: undefined },
+  {
+    names: ['--version'],
+    text: "show elf2dmp's version; with --verbose also Node.js, koffi and the host",
+    group: 'Messages',
+    value: undefined,
+  },
 ];
 
 function describeOption(command: CommandName, name: string, row: OptionRow): OptionHelp {

@@ -38,7 +38,9 @@ export function parseWords(argv: readonly string[]): Given {
   const { parsed, error } = tokens(words, rowsOf(command), command);
   const { _: names, help, version, ...options } = parsed;
   const common = { command, names: names.map(String), help: help === true, version: version === true };
-  if (common.help || common.version) return { ...common, raw: {}, values: {} };
+  if (common.help || common.version) {
+    return { ...common, raw: {}, values: { verbose: options['verbose'] === true } };
+  }
   if (error !== undefined) throw wrongOption('option-value', error, command);
   const raw: Record<string, string | boolean> = {};
   const values: Record<string, unknown> = {};

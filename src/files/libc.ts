@@ -37,7 +37,22 @@ export async function loadLibc(): Promise<Libc | string> {
     const { default: koffi } = await import('koffi');
     libc = { library: koffi.load(null), errno: () => koffi.errno() };
     return libc;
-  } catch {
-    return 'the package koffi, an optional dependency, is not installed';
+  } catch (error) {
+    return whyNot(error);
   }
+}
+
+/** koffi's version, or why it does not load. */
+export async function describeKoffi(): Promise<{ version: string } | { reason: string }> {
+  try {
+    return { version: (await import('koffi')).default.version };
+  } catch (error) {
+    return { reason: whyNot(error) };
+  }
+}
+
+function whyNot(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'ERR_MODULE_NOT_FOUND') return 'the package koffi, an optional dependency, is not installed';
+  return `the package koffi does not load: ${String(message).split('\n')[0]}`;
 }

@@ -1,7 +1,7 @@
 /** The shape of one option's declaration. */
 
 /** A command that takes options, or a way to convert that has a set of its own. */
-export type Command = 'convert' | 'in-place' | 'undo' | 'batch' | 'info' | 'verify' | 'stack' | 'completion';
+export type Command = 'convert' | 'in-place' | 'undo' | 'batch' | 'info' | 'verify' | 'stack' | 'doctor' | 'completion';
 
 /** Functions of the library that take options. */
 export type Call =

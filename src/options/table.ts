@@ -510,7 +510,7 @@ export const OPTIONS = {
     help: 'print the report as JSON',
     helpFor: { stack: 'print the stacks as JSON', batch: 'print the summary as JSON' },
     group: 'Messages',
-    commands: ['convert', 'in-place', 'undo', 'batch', 'info', 'verify', 'stack'],
+    commands: ['convert', 'in-place', 'undo', 'batch', 'info', 'verify', 'stack', 'doctor'],
     calls: [],
   },
   progress: {

@@ -6,6 +6,7 @@ export const SCHEMA = {
   verify: 'elf2dmp-verify-1',
   undo: 'elf2dmp-undo-1',
   batch: 'elf2dmp-batch-1',
+  doctor: 'elf2dmp-doctor-1',
   'batch-summary': 'elf2dmp-batch-summary-1',
   error: 'elf2dmp-error-1',
   patches: 'elf2dmp-patches-1',

@@ -75,6 +75,7 @@ describe('completion', () => {
     expect(bash('--dtb', 'v')).toEqual([]);
     expect(bash('info', '--symbols', 'd')).toEqual(['dumps']);
     expect(bash('batch', '--out', '')).toEqual(['dumps']);
+    expect(bash('doctor', '')).toEqual(['dumps']);
     expect(bash('help', 'inf')).toEqual(['info']);
     expect(bash('vm.elf', 'vm.dmp', '--no-p')).toEqual(['--no-patch']);
     expect(bash('stack', '--no-p')).toEqual([]);
@@ -101,6 +102,7 @@ describe('completion', () => {
       expect(fish('--dtb v')).toEqual([]);
       expect(fish('stack --symbols d')).toEqual(['dumps/']);
       expect(fish('stack v')).toEqual(['vm.elf']);
+      expect(fish('doctor ')).toEqual(['dumps/']);
       expect(fish('help st')).toEqual(['stack']);
       expect(fish('completion ').sort()).toEqual(['bash', 'fish', 'zsh']);
     });
@@ -120,6 +122,7 @@ describe('completion', () => {
       expect(zsh('--dtb v')).toEqual([]);
       expect(zsh('batch --out ')).toEqual(['dumps']);
       expect(zsh('info v')).toEqual(['vm.elf']);
+      expect(zsh('doctor ')).toEqual(['dumps']);
       expect(zsh('completion ')).toEqual(['bash', 'fish', 'zsh']);
     });
 

@@ -13,6 +13,7 @@ const RENDER: Record<Shell, (commands: readonly CommandHelp[]) => string> = { ba
 const WORDS = [...COMMAND_WORDS];
 const wordOf = (name: CommandName) => (name === 'convert' ? '' : name);
 const argumentWords = (command: CommandHelp) => command.arguments.flatMap(({ choices = [] }) => choices);
+const takesDirectory = (command: CommandHelp) => command.arguments.some(({ kind }) => kind === 'directory');
 const wordsAfterHelp = WORDS.filter((word) => word !== 'help').join(' ');
 
 /** In single quotes, for any of the shells. */
@@ -46,11 +47,11 @@ function bash(commands: readonly CommandHelp[]): string {
   );
   const perCommand = commands.map((command) => {
     const options = command.options.flatMap((o) => o.names).join(' ');
-    return `    ${wordOf(command.name) || "''"}) options=${quote(options)} values=${quote(argumentWords(command).join(' '))} ;;\n`;
+    return `    ${wordOf(command.name) || "''"}) options=${quote(options)} values=${quote(argumentWords(command).join(' '))}${takesDirectory(command) ? ' directory=1' : ''} ;;\n`;
   });
   return `# elf2dmp's completion for bash: source <(elf2dmp completion bash)
 _elf2dmp() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} command= options= values= equals=
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} command= options= values= directory= equals=
   # bash makes a word of the = in --type=full
   if [ "$cur" = = ]; then cur= equals=1
   elif [ "$prev" = = ]; then prev=\${COMP_WORDS[COMP_CWORD - 2]} equals=1; fi
@@ -66,6 +67,9 @@ ${perCommand.join('')}    help) options= values=${quote(wordsAfterHelp)} ;;
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
   elif [ -n "$values" ]; then
     mapfile -t COMPREPLY < <(compgen -W "$values" -- "$cur")
+  elif [ -n "$directory" ]; then
+    compopt -o filenames
+    mapfile -t COMPREPLY < <(compgen -d -- "$cur")
   elif [ "$COMP_CWORD" = 1 ]; then
     compopt -o filenames
     mapfile -t COMPREPLY < <(compgen -W ${quote(WORDS.join(' '))} -- "$cur"; compgen -f -- "$cur")
@@ -97,9 +101,13 @@ function zsh(commands: readonly CommandHelp[]): string {
   const specs = (command: CommandHelp) => [
     ...command.options.flatMap(option),
     ...command.arguments.map(({ name, kind, choices = [] }) =>
-      quote(`${kind === 'paths' ? '*' : ''}:${name}:${choices.length > 0 ? `(${choices.join(' ')})` : '_files'}`),
+      quote(`${kind === 'paths' ? '*' : ''}:${name}:${argumentAction(kind, choices)}`),
     ),
   ];
+  const argumentAction = (kind: string, choices: readonly string[]): string => {
+    if (choices.length > 0) return `(${choices.join(' ')})`;
+    return kind === 'directory' ? '_files -/' : '_files';
+  };
   const body = (command: CommandHelp) => `_arguments -s -S \\\n      ${specs(command).join(' \\\n      ')}`;
   const named = commands.filter(({ name }) => name !== 'convert');
   const standard = commands.filter(({ name }) => name === 'convert');
@@ -140,8 +148,8 @@ function fish(commands: readonly CommandHelp[]): string {
       return `complete -c elf2dmp -n ${quote(when)} ${flags.join(' ')}${rest} -d ${quote(text)}\n`;
     });
     const values = argumentWords(command);
-    const positional =
-      values.length > 0 ? [`complete -c elf2dmp -n ${quote(when)} -f -a ${quote(values.join(' '))}\n`] : [];
+    const words = takesDirectory(command) ? "'(__fish_complete_directories)'" : quote(values.join(' '));
+    const positional = words === "''" ? [] : [`complete -c elf2dmp -n ${quote(when)} -f -a ${words}\n`];
     const self =
       word === '' ? [] : [`complete -c elf2dmp -n __fish_use_subcommand -a ${word} -d ${quote(command.summary)}\n`];
     return [...self, ...options, ...positional];
