@@ -8,7 +8,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { bytes, GIB, hex, MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { endOf, type FileRun, intersect, type PhysicalRun, sum, without } from '../memory/runs.ts';
+import { endOf, type FileRun, intersect, sum, without } from '../memory/runs.ts';
 import type { Attempt } from '../windows/evidence.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import { readProcesses } from '../windows/processes.ts';
@@ -158,7 +158,7 @@ class LayoutSearch {
   }
 
   async #try(layout: MemoryImage, searched: MemoryImage): Promise<void> {
-    const method = describeRuns(layout.runs);
+    const method = describeLayout(layout);
     if (this.#tried.has(method)) return;
     this.#tried.add(method);
     const attempt: Attempt = { step: LAYOUT_STEP, method, accepted: false, detail: '' };
@@ -189,7 +189,7 @@ class LayoutSearch {
         windows.diagnostics.add(
           'warning',
           'layout-doubtful',
-          `the layout of the memory can't be told for certain: ${best.attempt.method} was taken, ${second.attempt.method} fits as well; if you know it, give it with --runs`,
+          `the layout of the memory can't be told for certain: ${best.attempt.method} was taken, ${second.attempt.method} fits as well${windows.image.arrange ? '; if you know it, give it with --runs' : ''}`,
         );
       }
       return { ...windows, evidence: [...windows.evidence, ...this.#attempts] };
@@ -214,8 +214,10 @@ function arranged(image: MemoryImage, runs: readonly FileRun[]): MemoryImage {
   return other;
 }
 
-const describeRuns = (runs: readonly PhysicalRun[]): string =>
-  runs.map(({ start, size }) => `${hex(start)}+${hex(size)}`).join(', ');
+function describeLayout({ runs, arrangement }: MemoryImage): string {
+  const text = runs.map(({ start, size }) => `${hex(start)}+${hex(size)}`).join(', ');
+  return arrangement === undefined ? text : `${text} (${arrangement})`;
+}
 
 /**
  * The layouts of a file of `size` bytes that a list of RAM suggests: RAM without the hole below 4 GiB, as a memory

@@ -63,6 +63,8 @@ export interface MemoryImageSpec {
   listFaults?: readonly ListFault[] | undefined;
   /** Of a crash dump whose list of pages can't be right: only what memory says of itself can save it from this error. */
   unlisted?: Elf2dmpError | undefined;
+  /** Tells alternatives with the same runs apart: `node0, node1`. */
+  arrangement?: string | undefined;
   /** Makes the image of another layout of the same bytes, where the input says nothing of its layout, or may be wrong. */
   arrange?: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
 }
@@ -98,6 +100,8 @@ export class MemoryImage {
   /** Throws `Elf2dmpError`, or reports a loss, if the input has changed since it was opened. */
   checkUnchanged: () => Promise<void> = async () => undefined;
   /** As in `MemoryImageSpec`. */
+  readonly arrangement: string | undefined;
+  /** As in `MemoryImageSpec`. */
   readonly arrange: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
   /** What a triage dump holds in place of physical memory. */
   readonly triage: TriageContents | undefined;
@@ -123,6 +127,7 @@ export class MemoryImage {
     this.listFaults = spec.listFaults ?? [];
     this.unlisted = spec.unlisted;
     this.alternatives = spec.alternatives ?? [];
+    this.arrangement = spec.arrangement;
     this.arrange = spec.arrange;
     this.#contents = contents;
     if (contents.kind === 'stored') {

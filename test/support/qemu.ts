@@ -168,6 +168,38 @@ async function migrate(qemu: Qemu, path: string): Promise<void> {
   await migrated(qemu);
 }
 
+/** How a migration is made. */
+export interface Migration {
+  uri: string;
+  capabilities?: readonly string[];
+  parameters?: object;
+  /** The guest runs meanwhile, and its memory changes. */
+  live?: boolean;
+}
+
+/** A migration to a file of the paused guest, which is paused again after it. */
+export async function migrateTo(qemu: Qemu, { uri, capabilities = [], parameters, live }: Migration): Promise<void> {
+  const set = (state: boolean) =>
+    qemu.command('migrate-set-capabilities', {
+      capabilities: capabilities.map((capability) => ({ capability, state })),
+    });
+  await set(true);
+  if (parameters) await qemu.command('migrate-set-parameters', parameters);
+  if (live) await qemu.command('cont');
+  await qemu.command('migrate', { uri });
+  await migrated(qemu);
+  await set(false);
+  // From where it stopped: QEMU migrates only what ran since the last migration.
+  await qemu.command('cont');
+  await qemu.command('stop');
+}
+
+/** QEMU's version: 7.2 or 10. */
+export function qemuVersion(): number {
+  const [program, ...args] = newer([QEMU, '--version']);
+  return Number.parseFloat(/version ([\d.]+)/.exec(execFileSync(program!, args, { encoding: 'utf8' }))![1]!);
+}
+
 /** Waits until the migration is over. */
 export async function migrated(qemu: Qemu): Promise<void> {
   for (;;) {

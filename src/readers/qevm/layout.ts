@@ -71,15 +71,19 @@ export function layouts(
   const options = split ? [split] : lowRamEnds(machineType, total).map((end) => bothSides(total, end));
   const source = split ? 'CMOS' : 'the rules of its machine type';
   const found = options.flatMap(({ low, high }) =>
-    ordered(ram, low + high, tables).map(({ main, extra }) => {
-      const pieces = place(main, low);
-      const { placed, unplaced } = placeExtra(extra, tables);
-      return { pieces: withoutWindow([...pieces, ...placed], hasVideo), source, unplaced };
-    }),
+    ordered(ram, low + high, tables).flatMap(({ main, extra }) =>
+      placeExtra(extra, tables).map(({ placed, unplaced }) => {
+        const pieces = withoutWindow([...place(main, low), ...placed], hasVideo);
+        return { pieces, source, unplaced };
+      }),
+    ),
   );
-  if (found.length > 0) return found;
+  if (found.length > 0) return found.slice(0, MAX_LAYOUTS);
   return because(`its RAM blocks (${ram.map(({ name }) => name).join(', ')}) do not add up to what its CMOS says`);
 }
+
+/** Each is searched for Windows. */
+const MAX_LAYOUTS = 24;
 
 const bothSides = (total: number, end: number) => ({ low: Math.min(total, end), high: Math.max(0, total - end) });
 
@@ -90,14 +94,19 @@ function ordered(
   tables: Buffer | undefined,
 ): { main: readonly RamBlock[]; extra: readonly RamBlock[] }[] {
   const subsets = subsetsOf(ram, total);
-  // pc-dimms have names of their own: the machine's memory is the one block that is called so.
-  const named = subsets.find((main) => main.length === 1) ?? subsets[0];
-  if (!named) return [];
-  const extra = ram.filter((block) => !named.includes(block));
-  if (named.length === 1) return [{ main: named, extra }];
+  const fewest = subsets[0]?.length;
   const sizes = tables && nodeSizes(tables);
-  return orders(named, sizes).map((main) => ({ main, extra }));
+  // DIMMs can be as large as all of the machine's own memory, whose block is mostly called RAM.
+  return subsets
+    .filter(({ length }) => length === fewest)
+    .sort((a, b) => b.filter(isCalledRam).length - a.filter(isCalledRam).length)
+    .flatMap((main) => {
+      const extra = ram.filter((block) => !main.includes(block));
+      return (main.length === 1 ? [main] : orders(main, sizes)).map((order) => ({ main: order, extra }));
+    });
 }
+
+const isCalledRam = ({ name }: RamBlock) => /ram/i.test(name);
 
 const MAX_SUBSET_BLOCKS = 12;
 
@@ -114,11 +123,16 @@ function subsetsOf(ram: readonly RamBlock[], total: number): RamBlock[][] {
 
 /** Orders of NUMA nodes' blocks: those whose sizes are as the tables say, by number in their names first. */
 function orders(blocks: readonly RamBlock[], sizes: readonly number[] | undefined): RamBlock[][] {
-  const number = ({ name }: RamBlock) => Number(/(\d+)\D*$/.exec(name)?.[1] ?? 0);
-  const byName = [...blocks].sort((a, b) => number(a) - number(b) || (a.name < b.name ? -1 : 1));
-  const all = blocks.length <= 4 ? permutations(byName) : [byName];
+  const all = allOrders(blocks);
   const fitting = sizes ? all.filter((order) => order.every(({ size }, i) => size === sizes[i])) : all;
   return fitting.length > 0 ? fitting : all;
+}
+
+/** All orders of few blocks, else one: by number in their names, which users and libvirt count up. */
+function allOrders(blocks: readonly RamBlock[]): RamBlock[][] {
+  const number = ({ name }: RamBlock) => Number(/(\d+)\D*$/.exec(name)?.[1] ?? 0);
+  const byName = [...blocks].sort((a, b) => number(a) - number(b) || (a.name < b.name ? -1 : 1));
+  return blocks.length <= 4 ? permutations(byName) : [byName];
 }
 
 function permutations<T>(items: readonly T[]): T[][] {
@@ -140,12 +154,38 @@ function place(blocks: readonly RamBlock[], low: number): Piece[] {
   return pieces;
 }
 
-/** Memory that was plugged in lies in the range that the tables keep for it; of several nothing says in which order. */
-function placeExtra(extra: readonly RamBlock[], tables: Buffer | undefined): { placed: Piece[]; unplaced: RamBlock[] } {
+/** QEMU puts memory that is plugged in at such addresses (QEMU_VMALLOC_ALIGN). */
+const HOTPLUG_ALIGNMENT = 2 * MIB;
+
+interface PlugIn {
+  placed: Piece[];
+  unplaced: RamBlock[];
+}
+
+/**
+ * Memory that was plugged in lies in the range that the tables keep for it, one block behind the other unless somebody
+ * gave addresses or took one out again: of several, nothing says in which order, and Windows' own list decides.
+ */
+function placeExtra(extra: readonly RamBlock[], tables: Buffer | undefined): PlugIn[] {
+  const nowhere = { placed: [], unplaced: [...extra] };
   const range = tables && hotplugRange(tables);
-  const [block, ...others] = extra;
-  if (!block || others.length > 0 || !range || block.size > range.size) return { placed: [], unplaced: [...extra] };
-  return { placed: [{ block, offset: 0, start: range.start, size: block.size }], unplaced: [] };
+  if (extra.length === 0 || !range) return [nowhere];
+  const ways = allOrders(extra)
+    .map((order) => oneAfterAnother(order, range))
+    .filter((placed) => placed !== undefined)
+    .map((placed): PlugIn => ({ placed, unplaced: [] }));
+  return extra.length === 1 && ways.length > 0 ? ways : [...ways, nowhere];
+}
+
+/** undefined: they do not fit the range. */
+function oneAfterAnother(blocks: readonly RamBlock[], range: { start: number; size: number }): Piece[] | undefined {
+  let at = range.start;
+  const placed = blocks.map((block) => {
+    const start = Math.ceil(at / HOTPLUG_ALIGNMENT) * HOTPLUG_ALIGNMENT;
+    at = start + block.size;
+    return { block, offset: 0, start, size: block.size };
+  });
+  return at <= range.start + range.size ? placed : undefined;
 }
 
 function withoutWindow(pieces: readonly Piece[], hasVideo: boolean): Piece[] {

@@ -149,7 +149,14 @@ function makeImage({ source, format, stream, machine, devices, cpus, layout, alt
     notes: [],
     diagnostics,
     alternatives,
+    arrangement: arrangementOf(layout),
   });
+}
+
+/** The order of RAM's blocks, where there are several. */
+function arrangementOf({ pieces }: Layout): string | undefined {
+  const names = new Set([...pieces].sort((a, b) => a.start - b.start).map(({ block }) => block.name));
+  return names.size > 1 ? [...names].join(', ') : undefined;
 }
 
 /** A truncated stream lacks pages; everything else has all. */

@@ -80,6 +80,27 @@ describe.skipIf(!libvirtAvailable())("a real libvirt's files", () => {
     },
   );
 
+  const saves = [['--bypass-cache']];
+  if (libvirtVersion() >= SINCE.sparse!) {
+    const sparse = ['--image-format', 'sparse'];
+    saves.push([...sparse, '--parallel-channels', '4'], [...sparse, '--bypass-cache']);
+  }
+  it.each(saves.map((options) => [options] as const))('virsh save %j', async (options) => {
+    await libvirt.start();
+    await again();
+    const save = path(`save${options.join('')}`);
+    await libvirt.virsh('save', 'guest', save, ...options);
+    await expectGuest(save);
+    await libvirt.virsh('restore', save, '--paused');
+  });
+
+  it('virsh dump --live of a running guest', async () => {
+    await libvirt.virsh('resume', 'guest');
+    await libvirt.virsh('dump', 'guest', path('live.dump'), '--live');
+    await libvirt.virsh('suspend', 'guest');
+    await expectGuest(path('live.dump'));
+  });
+
   it('virsh managedsave', async () => {
     await libvirt.start();
     await again();
