@@ -161,7 +161,11 @@ describe.skipIf(!qemuAvailable())("a running guest's stream", () => {
     ['without a description of devices', [], {}],
   ] as const)('has each page as it was last: %s', async (name, capabilities, parameters) => {
     const source = fileURLToPath(new URL('../../guest/dirty.asm', import.meta.url));
-    const [firmware, stream, elf] = ['dirty', 'live.stream', 'live.elf'].map((file) => join(dir, file)) as [string, string, string];
+    const [firmware, stream, elf] = ['dirty', 'live.stream', 'live.elf'].map((file) => join(dir, file)) as [
+      string,
+      string,
+      string,
+    ];
     execFileSync('nasm', ['-f', 'bin', '-o', firmware, source]);
     const machine = name.startsWith('without') ? 'pc,suppress-vmdesc=on' : 'pc';
     await withMachine(['-M', machine, '-m', '32', '-bios', firmware], async (qemu) => {

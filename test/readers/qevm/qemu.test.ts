@@ -14,8 +14,8 @@ import { askDebugger, complaints, debuggerAvailable, registers, text } from '../
 import { buildGuest } from '../../guest/guest.ts';
 import { pagesOf } from '../../support/dumps.ts';
 import { dumpWithQemu, migrateTo, qemuAvailable, runInQemu } from '../../support/qemu.ts';
-import { definite, samePages } from '../../support/same-memory.ts';
 import { x64 } from '../../support/registers.ts';
+import { definite, samePages } from '../../support/same-memory.ts';
 
 let dir: string;
 beforeAll(() => {
@@ -121,7 +121,8 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
     expect(report.diagnostics.map(({ code }) => code)).not.toContain('layout-doubtful');
     const pages = pagesOf(readFileSync(join(dir, 'numa.dmp')));
     for (const [at, page] of made.memory.pages) {
-      if (pages.get(at) && !pages.get(at)!.equals(page)) expect(report.dump.patches.some(covers(at)), hex(at)).toBe(true);
+      if (pages.get(at) && !pages.get(at)!.equals(page))
+        expect(report.dump.patches.some(covers(at)), hex(at)).toBe(true);
     }
   });
 
