@@ -6,6 +6,7 @@ import { DUMP_FILL } from '../formats/win-dump.ts';
 import { rootIn } from '../machines/paging-mode.ts';
 import { findSystemRoot, mapsKernel } from '../windows/process-roots.ts';
 import { baseBuild } from '../windows/releases.ts';
+import { currentRoot } from '../windows/thread-stack.ts';
 import type { Windows } from '../windows/windows.ts';
 
 /** A field of a header that memory contradicts. */
@@ -79,8 +80,18 @@ function* rootFault(windows: Windows, { DirectoryTableBase }: DumpHeader): Gener
     yield fault(system ?? headerRoot, 'the header names no root that maps the kernel');
     return;
   }
-  if (system !== undefined) yield fault(system, "System's page tables, not another process's", 'warning');
+  // A writer may have chosen the process that a processor runs, so that its memory of user mode resolves: so do we.
+  if (system === undefined || runs(windows, found)) return;
+  yield fault(system, "System's page tables, not those of a process that no processor runs", 'warning');
 }
+
+/** Whether a processor runs the process with these page tables. */
+const runs = ({ space, kdbg, processors, image: { machine } }: Windows, root: number): boolean =>
+  processors.some(
+    ({ prcb, cpu }) =>
+      currentRoot(space, kdbg.fields, prcb) === root ||
+      (cpu?.registers && machine.pageTables(cpu.registers)?.root) === root,
+  );
 
 /** Addresses of the kernel's variables. */
 function* addressFaults({ space, kdbg }: Windows, header: DumpHeader): Generator<HeaderFault> {

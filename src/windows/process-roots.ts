@@ -1,6 +1,7 @@
 /** The page-table roots that lead to everything that Windows maps: the kernel's, the CPUs' and the processes'. */
 import { Reason } from '../core/reason.ts';
 import { type PhysicalAddress, pa } from '../core/units.ts';
+import type { Registers } from '../machines/machine.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import { readProcesses, SYSTEM_PID } from './processes.ts';
 import type { Windows } from './windows.ts';
@@ -38,7 +39,21 @@ export function findSystemRoot(scene: ProcessScene): PhysicalAddress | undefined
   return root !== undefined && others.length === 0 && mapsKernel(scene, root) ? root : undefined;
 }
 
-/** A root is believed when it maps the kernel and SharedUserData to where they are. */
+/** Of the input's CPUs; a crash dump has those of its processors. */
+const loadedRegisters = ({ space, processors }: ProcessScene): Registers[] =>
+  [...space.image.cpus, ...processors.flatMap(({ cpu }) => cpu ?? [])].flatMap(({ registers }) => registers ?? []);
+
+/** With KVA shadow, the tables that a CPU in user mode has loaded map little more of the kernel than this. */
+function mapsInterrupts({ space }: ProcessScene, registers: Registers, root: number): boolean {
+  const table = space.image.machine.interruptTable(registers);
+  const at = table && new AddressSpace(space.image, pa(root), space.mode).translate(table.base);
+  return table !== undefined && at !== undefined && at === space.translate(table.base);
+}
+
+/**
+ * A root is believed when it maps the kernel and SharedUserData to where they are; one that a CPU has loaded also if it
+ * maps the CPU's interrupt table to where it is.
+ */
 export function findProcessRoots(scene: ProcessScene): ProcessRoots {
   const { space, kdbg, processors } = scene;
   const { image } = space;
@@ -50,9 +65,10 @@ export function findProcessRoots(scene: ProcessScene): ProcessRoots {
     if (leads) roots.add(root);
     return leads;
   };
-  for (const cpu of image.cpus) {
-    const tables = cpu.registers && image.machine.pageTables(cpu.registers);
-    if (tables && tables.mode === space.mode) add(tables.root);
+  for (const registers of loadedRegisters(scene)) {
+    const tables = image.machine.pageTables(registers);
+    if (!tables || tables.mode !== space.mode || add(tables.root)) continue;
+    if (mapsInterrupts(scene, registers, tables.root)) roots.add(tables.root);
   }
   const list = readProcesses(space, kdbg.fields, processors);
   if (list instanceof Reason) return { roots: [...roots], processes: 0, gone: 0, doubt: list.text };
