@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/operations/convert.ts';
+import { verify } from '../../src/operations/verify.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
@@ -53,6 +54,68 @@ describe.skipIf(!canMount())('--reflink', () => {
         const outside = join(dir, 'shared.dmp');
         copyFileSync(output, outside);
         expect(await askDebugger(outside, questions)).toEqual(await askDebugger(copied, questions));
+      } finally {
+        fs.unmount();
+      }
+    });
+  }
+
+  for (const kind of ['xfs', 'btrfs'] as const) {
+    it(`shares the blocks of crash dumps on ${kind}, and makes aligned ones of unaligned ones`, async () => {
+      const fs = mountNew(kind, mkdtempSync(join(dir, 'dumps-')), 1 << 30);
+      try {
+        const at = (name: string) => join(fs.path, name);
+        writeFileSync(at('vm.elf'), elf, { flush: true });
+        await convert({ input: at('vm.elf'), output: at('unaligned.dmp'), reflink: 'always' });
+        for (const type of ['full', 'bitmap', 'kernel'] as const) {
+          await convert({ input: at('vm.elf'), output: at(`${type}.dmp`), type });
+        }
+        const firstPage = (name: string) => Number(readFileSync(at(name)).readBigUInt64LE(0x2020));
+        const used = () => {
+          const { blocks, bfree, bsize } = statfsSync(fs.path);
+          return (blocks - bfree) * bsize;
+        };
+        expect(firstPage('unaligned.dmp') % 0x1000).not.toBe(0);
+
+        for (const [from, type] of [
+          ['full', 'bitmap'],
+          ['bitmap', 'bitmap'],
+          ['unaligned', 'bitmap'],
+          ['kernel', 'kernel'],
+        ] as const) {
+          const before = used();
+          const input = at(`${from}.dmp`);
+          const { dump, diagnostics, verification } = await convert({
+            input,
+            output: at('shared.dmp'),
+            reflink: 'always',
+            force: true,
+            verify: true,
+          });
+          expect([dump.type, dump.sharesInput, verification?.outcome]).toEqual([type, true, 'sound']);
+          // Header and map; the small kernel dump counts for little.
+          expect(used() - before).toBeLessThan(8 << 20);
+          const codes = diagnostics.map((d) => d.code);
+          if (from === 'unaligned') expect(codes).toContain('unaligned-pages');
+          else expect([codes, firstPage('shared.dmp') % 0x1000]).toEqual([[], 0]);
+          expect(await verify({ dump: at('shared.dmp'), against: input })).toMatchObject({ outcome: 'sound' });
+          const [a, b] = [pagesOf(readFileSync(at('shared.dmp'))), pagesOf(readFileSync(input))];
+          expect([...a.keys()]).toEqual([...b.keys()]);
+          for (const [address, page] of a)
+            if (!page.equals(b.get(address)!)) throw new Error(`page ${address} differs`);
+          rmSync(at('shared.dmp'));
+        }
+
+        for (const type of ['full', 'bitmap'] as const) {
+          const { diagnostics } = await convert({
+            input: at('unaligned.dmp'),
+            output: at('aligned.dmp'),
+            type,
+            force: true,
+          });
+          expect(diagnostics).toEqual([]);
+          expect(readFileSync(at('aligned.dmp')).equals(readFileSync(at(`${type}.dmp`)))).toBe(true);
+        }
       } finally {
         fs.unmount();
       }
