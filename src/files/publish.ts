@@ -202,6 +202,17 @@ interface Staged {
   force: boolean;
 }
 
+/** A file of a publication that is being written. */
+export interface BegunFile {
+  handle: FileHandle;
+  /** Where it can be opened until it has its name. */
+  path: string;
+  /** Syncs it: now it can be published. Throws `Elf2dmpError`. */
+  finish(options: Pick<PublishOptions, 'signal' | 'onSync' | 'beforePublish'>): Promise<void>;
+  /** Closes and removes it. */
+  abandon(): Promise<void>;
+}
+
 /** Files that are complete and on disk, and get their names together. */
 export class Publication {
   readonly #staged: Staged[] = [];
@@ -209,26 +220,41 @@ export class Publication {
   /** Writes a file of the publication. Throws `Elf2dmpError`. */
   async write(
     output: string,
-    { force = false, mode = 0o600, signal, onSync, beforePublish }: PublishOptions,
+    options: PublishOptions,
     write: (file: FileHandle, name: string) => Promise<void>,
   ): Promise<void> {
+    const begun = await this.begin(output, options);
+    try {
+      await write(begun.handle, output);
+      await begun.finish(options);
+    } catch (error) {
+      await begun.abandon();
+      throw error;
+    }
+  }
+
+  /** Creates a file of the publication, for callers that write it in several steps. Throws `Elf2dmpError`. */
+  async begin(output: string, { force = false, mode = 0o600 }: PublishOptions): Promise<BegunFile> {
     const file = await TemporaryFile.create(output, mode);
     const staged = { file, output, force };
     this.#staged.push(staged);
-    try {
-      await write(file.handle, output);
-      signal?.throwIfAborted();
-      onSync?.();
-      await file.handle.sync().catch((cause) => {
-        throw ioError('write to disk', output, cause);
-      });
-      signal?.throwIfAborted();
-      beforePublish?.();
-    } catch (error) {
-      this.#staged.splice(this.#staged.indexOf(staged), 1);
-      await file.discard();
-      throw error;
-    }
+    return {
+      handle: file.handle,
+      path: file.path,
+      finish: async ({ signal, onSync, beforePublish }) => {
+        signal?.throwIfAborted();
+        onSync?.();
+        await file.handle.sync().catch((cause) => {
+          throw ioError('write to disk', output, cause);
+        });
+        signal?.throwIfAborted();
+        beforePublish?.();
+      },
+      abandon: async () => {
+        this.#staged.splice(this.#staged.indexOf(staged), 1);
+        await file.discard();
+      },
+    };
   }
 
   /** Where an output's bytes are until it is published. */

@@ -109,8 +109,27 @@ export function dumpTypeOf(header: { DumpType: number; Attributes: number }): Du
   }
 }
 
+/** Where a dump's pages lie, which does not depend on what is in them. */
+export interface DumpLayout {
+  type: PageDumpType;
+  /** Sorted; their pages follow each other from `firstPage` on. */
+  extents: readonly Extent[];
+  pages: number;
+  /** Bytes of header and page map. */
+  prefixSize: number;
+  /** File offset of the first page. */
+  firstPage: number;
+  /** Bytes of the finished file. */
+  size: number;
+  /** What is left out, or differs from what was asked for. */
+  diagnostics: readonly Diagnostic[];
+}
+
 /** Throws `Elf2dmpError` when nothing is left to write, or `full` is asked for and can't be. */
-export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
+export function layOutDump(
+  image: MemoryImage,
+  options: Pick<PlanOptions, 'type' | 'ranges' | 'kept' | 'firstPage'>,
+): DumpLayout {
   const diagnostics = new Diagnostics();
   const { type, extents } = chooseExtents(image, options, diagnostics);
   const pages = sum(extents) / PAGE_SIZE;
@@ -141,7 +160,17 @@ export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
       `the pages begin at ${hex(firstPage)}, which is not a multiple of ${hex(PAGE_SIZE)}, because they stay where the input has them: WinDbg reads such a dump, LeechCore and MemProcFS refuse it; a dump that is copied has none of this`,
     );
   }
-  const prefix = Buffer.alloc(prefixSize);
+  return { type, extents, pages, prefixSize, firstPage, size, diagnostics: diagnostics.list };
+}
+
+/** As `layOutDump`, with header and patches. */
+export function planDump(image: MemoryImage, options: PlanOptions): DumpPlan {
+  const layout = layOutDump(image, options);
+  const { type, extents, pages, firstPage, size } = layout;
+  const diagnostics = new Diagnostics();
+  diagnostics.addAll(layout.diagnostics);
+  const form = image.machine.dumpHeader;
+  const prefix = Buffer.alloc(layout.prefixSize);
   const { values } = options;
   const described: HeaderPages = {
     extents,
@@ -170,7 +199,7 @@ const LEECHCORE_FIRST_PAGE = 16 * MIB;
 
 function chooseExtents(
   image: MemoryImage,
-  { type, ranges, kept }: PlanOptions,
+  { type, ranges, kept }: Pick<PlanOptions, 'type' | 'ranges' | 'kept'>,
   diagnostics: Diagnostics,
 ): { type: PageDumpType; extents: readonly Extent[] } {
   const { extents: present, partial } = image.pageExtents();
