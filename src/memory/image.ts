@@ -182,9 +182,14 @@ export class MemoryImage {
 
   /** The pieces of a range that lie in the input's file as they are, in order. */
   *filePieces(address: number, length: number): Generator<{ from: number; to: number; fileOffset: number }> {
-    if (!this.stored) return;
+    if (this.stored) yield* this.sourcePieces(address, length);
+  }
+
+  /** The pieces of a range that lie in the input as they are, be it a file or not, in order. */
+  *sourcePieces(address: number, length: number): Generator<{ from: number; to: number; fileOffset: number }> {
+    if (this.#contents.kind !== 'stored') return;
     for (const { run, index, from, to } of this.#pieces(address, length)) {
-      yield { from, to, fileOffset: this.stored.runs[index]!.fileOffset + from - run.start };
+      yield { from, to, fileOffset: this.#contents.runs[index]!.fileOffset + from - run.start };
     }
   }
 

@@ -26,6 +26,7 @@ import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
 import { checkCompression, emitCompressed } from '../write/compressed.ts';
 import { emitCopy } from '../write/copy.ts';
+import { OnePass } from '../write/one-pass.ts';
 import { emitReflink } from '../write/reflink.ts';
 import { type Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
 import { type Naming, withNaming } from './naming.ts';
@@ -78,39 +79,60 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
   // A batch did it for all of its outputs.
   if (!wanted.approve) await removeLeftovers([targets.dump]);
   onProgress?.({ phase: 'open' });
-  const opening = {
-    crashDumps: true,
-    // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
-    spoolDirectory: dirname(targets.dump),
-    ...withProgress(options),
+  const convertGuest = async (guest: Guest, naming: Naming, destination: Destination) => {
+    const { windows } = guest;
+    const { together } = destination;
+    refuseTriage(guest);
+    signal?.throwIfAborted();
+    const conversion = await makeDump(windows, options, destination);
+    if (targets.patches !== undefined) {
+      const content = encodePatchFile(conversion.plan, { input: guest.input, output });
+      await writeNewFile(targets.patches, content, { force, together });
+    }
+    const file = together.fileOf(targets.dump);
+    const checked = await checkWritten(guest, conversion, file, options);
+    // Whatever was read, the hash included, is of one state of the input.
+    await guest.image.checkUnchanged();
+    if (options.strict) refuseLosses(guest.image, conversion);
+    const described = reportConversion(guest, conversion, { path: output, naming });
+    const report = { ...described, seconds: secondsSince(started), ...checked };
+    const { page, pageFile } = wanted;
+    const data = page || pageFile ? await describeConverted(conversion, { report, naming }) : undefined;
+    if (pageFile && data && targets.page !== undefined) {
+      const content = Buffer.from(await pageFile.render(data));
+      await writeNewFile(targets.page, content, { force: pageFile.force, together });
+    }
+    await wanted.approve?.(file);
+    return { report, page: data };
   };
-  const convertGuest = (guest: Guest, naming: Naming) =>
-    publishTogether(signal, async (together) => {
-      const { windows } = guest;
-      refuseTriage(guest);
-      signal?.throwIfAborted();
-      const conversion = await makeDump(windows, options, { target: targets.dump, together });
-      if (targets.patches !== undefined) {
-        const content = encodePatchFile(conversion.plan, { input: guest.input, output });
-        await writeNewFile(targets.patches, content, { force, together });
-      }
-      const file = together.fileOf(targets.dump);
-      const checked = await checkWritten(guest, conversion, file, options);
-      // Whatever was read, the hash included, is of one state of the input.
-      await guest.image.checkUnchanged();
-      if (options.strict) refuseLosses(guest.image, conversion);
-      const described = reportConversion(guest, conversion, { path: output, naming });
-      const report = { ...described, seconds: secondsSince(started), ...checked };
-      const { page, pageFile } = wanted;
-      const data = page || pageFile ? await describeConverted(conversion, { report, naming }) : undefined;
-      if (pageFile && data && targets.page !== undefined) {
-        const content = Buffer.from(await pageFile.render(data));
-        await writeNewFile(targets.page, content, { force: pageFile.force, together });
-      }
-      await wanted.approve?.(file);
-      return { report, page: data };
-    });
-  return withNaming(options.symbols, (naming) => withGuest(input, opening, (guest) => convertGuest(guest, naming)));
+  return withNaming(options.symbols, (naming) =>
+    publishTogether(signal, (together) => {
+      const onePass = new OnePass(together, targets.dump, options);
+      const opening = {
+        crashDumps: true,
+        // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
+        spoolDirectory: dirname(targets.dump),
+        ...withProgress(options),
+        arrange: goesInOnePass(options) ? onePass.arrange : undefined,
+      };
+      const destination = { target: targets.dump, together, onePass };
+      return withGuest(input, opening, (guest) => convertGuest(guest, naming, destination));
+    }),
+  );
+}
+
+/** Whether the dump's pages and their places can be known before Windows has been found. */
+function goesInOnePass({
+  type = 'auto',
+  ram,
+  dropZeroPages,
+  compress,
+  reflink = 'never',
+  verify,
+}: ConvertOptions): boolean {
+  const keepsAll = (type === 'auto' || type === 'full' || type === 'bitmap') && ram !== 'windows' && !dropZeroPages;
+  // The check compares the dump with the input, which has to be there for that.
+  return keepsAll && compress === undefined && reflink === 'never' && !verify;
 }
 
 /** Checks all files that a conversion writes. */
@@ -226,6 +248,7 @@ function nameAs(report: VerificationReport, temporary: string, name: string): vo
 interface Destination {
   target: string;
   together: Publication;
+  onePass: OnePass;
 }
 
 /** Writes the dump in the way that is asked for. */
@@ -248,7 +271,8 @@ async function makeDump(windows: Windows, options: ConvertOptions, target: Desti
   return { ...copied, diagnostics: [...copied.diagnostics, { severity: 'warning', code: 'copied', message }] };
 }
 
-async function copy(windows: Windows, options: ConvertOptions, { target, together }: Destination): Promise<Conversion> {
+async function copy(windows: Windows, options: ConvertOptions, destination: Destination): Promise<Conversion> {
+  const { target, together, onePass } = destination;
   const { onProgress, compress } = options;
   const { image } = windows;
   const planned = await planCopy(windows, options);
@@ -263,6 +287,7 @@ async function copy(windows: Windows, options: ConvertOptions, { target, togethe
     onSync: onProgress && (() => onProgress({ phase: 'sync' })),
     onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
   };
+  if (await onePass.finish(planned.plan, image, emitOptions)) return { ...planned, written: { how: 'copied' } };
   if (compress === undefined) {
     await emitCopy(planned.plan, image, target, emitOptions);
     return { ...planned, written: { how: 'copied' } };

@@ -3,7 +3,7 @@ import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { OpenedInput } from '../options/opened.ts';
 import type { CallOptions } from '../options/values.ts';
-import { type OpenOptions, openInput } from '../readers/input.ts';
+import { type OpenOptions, openInput, type StreamOptions } from '../readers/input.ts';
 import type { Windows } from '../windows/windows.ts';
 
 /** How to open an input, and how to find Windows in it. */
@@ -12,8 +12,8 @@ export interface GuestOptions extends CallOptions<'openGuest'>, LocateOptions, O
 /** How an operation opens its input: it says itself whether crash dumps are welcome. */
 export type ReadingOptions = Omit<GuestOptions, 'crashDumps'>;
 
-/** For operations that report their progress. */
-interface ReportedOptions extends GuestOptions {
+/** For operations that report their progress, or write an input's pages while they come. */
+interface ReportedOptions extends GuestOptions, StreamOptions {
   /** Called when the input is open and the search for Windows begins. */
   onLocate?: (() => void) | undefined;
 }

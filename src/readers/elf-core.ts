@@ -51,6 +51,7 @@ interface Segment {
 /** The reader of ELF core files. */
 export const elfCore: Reader = {
   format: 'elf-core',
+  headersFirst: true,
   probe: (head) => head.subarray(0, 4).equals(ELF_MAGIC),
   estimate(head) {
     if (head.length < Elf64Header.size) return undefined;

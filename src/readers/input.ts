@@ -1,19 +1,23 @@
 /** Opens what people name as an input: a file, a compressed file, a pipe, standard input. */
-import { createReadStream, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { MIB } from '../core/units.ts';
 import { InputWatch, lockForReading } from '../files/input-watch.ts';
+import { enlargePipe } from '../files/pipe-size.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { STANDARD_STREAM } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
+import { ArrangedSource, type Arrangement } from '../source/arranged.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
 import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
-import { readUpTo } from '../source/source.ts';
+import { PipeChunks } from '../source/pipe.ts';
+import { type ByteSource, readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
+import { type Foreseen, foresee, type StreamHead } from './foresee.ts';
 import { readLibvirtHeader } from './qevm/libvirt.ts';
 import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
 import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
@@ -27,6 +31,12 @@ export interface OpenOptions extends CallOptions<'open'> {
   onSpool?: ((spooling: Spooling) => void) | undefined;
   /** Called with bytes of the input read so far and in all (0: unknown) while it is written to a temporary file. */
   onSpooled?: ((done: number, total: number) => void) | undefined;
+}
+
+/** As `OpenOptions`, for callers that have a use for a stream's bytes while they come. */
+export interface StreamOptions extends OpenOptions {
+  /** Called with what a stream is going to hold: where its bytes shall go instead of a temporary file, if anywhere. */
+  arrange?: ((foreseen: Foreseen) => Promise<Arrangement | undefined>) | undefined;
 }
 
 /** A temporary file that is about to be written. */
@@ -51,12 +61,12 @@ export function checkInput(path: string): void {
 }
 
 /**
- * Opens an input. A pipe, standard input and a compressed file are written to a temporary file first,
- * since a dump's header depends on what comes at its end. Throws `Elf2dmpError`. The image has to be closed.
+ * Opens an input. A pipe, standard input and a compressed file are written to a temporary file first, or where the
+ * caller wants them, since a dump's header depends on what comes at its end. Throws `Elf2dmpError`. The image has to be closed.
  *
  * @param path a file's, or `-` for standard input
  */
-export async function openInput(path: string, options: OpenOptions = {}): Promise<MemoryImage> {
+export async function openInput(path: string, options: StreamOptions = {}): Promise<MemoryImage> {
   const opened = openPath(path);
   if (opened instanceof FileSource) {
     const watch = await watched(opened, path);
@@ -78,8 +88,8 @@ export async function openInput(path: string, options: OpenOptions = {}): Promis
     }
   }
   const { fd, name } = opened;
-  const stream = createReadStream('', { fd, autoClose: fd !== 0, highWaterMark: CHUNK });
-  return openStream(stream as AsyncIterable<Buffer>, name, 0, options);
+  await enlargePipe(fd, MIB);
+  return openStream(new PipeChunks(fd), name, 0, options);
 }
 
 /** Locks a file and remembers what it is like. Closes it if that fails. */
@@ -182,7 +192,7 @@ async function openStream(
   chunks: AsyncIterable<Buffer>,
   name: string,
   total: number,
-  options: OpenOptions,
+  options: StreamOptions,
 ): Promise<MemoryImage> {
   const { signal, onSpooled } = options;
   let read = 0;
@@ -207,18 +217,12 @@ async function openStream(
   // Before a disk image's worth of it is written for nothing.
   const other = options.format === 'raw' ? undefined : identify(inner.head, label, options.crashDumps);
   if (other) throw other;
-  const directory = options.spoolDirectory ?? tmpdir();
-  const { bavail, bsize } = await statfs(directory).catch((cause) => {
-    throw ioError('use the directory for temporary files', directory, cause);
-  });
-  options.onSpool?.({
-    name,
-    container: container?.name,
-    directory,
-    free: bavail * bsize,
-    estimate: estimate(inner.head),
-  });
-  const { source, damage } = await spool(inner.all, directory, label, signal);
+  const arrangement = await arrangementOf(inner, options);
+  if (chunks instanceof PipeChunks && !container) chunks.reuse = true;
+  if (!arrangement) await announceSpool(inner.head, { name, container: container?.name }, options);
+  const { source, damage } = arrangement
+    ? await ArrangedSource.write(inner.all, arrangement, label, signal)
+    : await spool(inner.all, spoolDirectoryOf(options), label, signal);
   const image = openDecompressed(source, damage, container, options);
   if (damage) {
     image.diagnostics.add(
@@ -232,11 +236,30 @@ async function openStream(
   return image;
 }
 
+const spoolDirectoryOf = ({ spoolDirectory }: OpenOptions): string => spoolDirectory ?? tmpdir();
+
+async function announceSpool(
+  head: Buffer,
+  what: Pick<Spooling, 'name' | 'container'>,
+  options: OpenOptions,
+): Promise<void> {
+  const directory = spoolDirectoryOf(options);
+  const { bavail, bsize } = await statfs(directory).catch((cause) => {
+    throw ioError('use the directory for temporary files', directory, cause);
+  });
+  options.onSpool?.({ ...what, directory, free: bavail * bsize, estimate: estimate(head) });
+}
+
+async function arrangementOf(stream: Peeked, { arrange, ...format }: StreamOptions): Promise<Arrangement | undefined> {
+  const foreseen = arrange && (await foresee(stream, format));
+  return foreseen && arrange(foreseen);
+}
+
 const CONTAINER_CODES = { truncated: 'container-truncated', damaged: 'container-damaged' } as const;
 
 /** Opens the contents; where that fails and the container is damaged, the damage is the reason. */
 function openDecompressed(
-  source: FileSource,
+  source: ByteSource,
   damage: ContainerDamage | undefined,
   container: Container | undefined,
   format: SourceFormat,
@@ -258,36 +281,42 @@ function openDecompressed(
   }
 }
 
-interface Peeked {
+interface Peeked extends StreamHead {
   /** The first `ESTIMATE_SIZE` bytes, or all there are. */
   head: Buffer;
-  /** The stream, whole. */
+  /** The stream, whole. To be read once, and then `upTo` has nothing more. */
   all: AsyncIterable<Buffer>;
 }
 
 async function peek(chunks: AsyncIterable<Buffer>): Promise<Peeked> {
   const iterator = chunks[Symbol.asyncIterator]();
   const parts: Buffer[] = [];
-  let ended: unknown;
-  for (let size = 0; size < ESTIMATE_SIZE; ) {
-    try {
-      const { done, value } = await iterator.next();
-      if (done) break;
-      parts.push(value);
-      size += value.length;
-    } catch (error) {
-      ended = error;
-      break;
+  let size = 0;
+  let ended: { error?: unknown } | undefined;
+  const upTo = async (wanted: number) => {
+    while (size < wanted && !ended) {
+      try {
+        const { done, value } = await iterator.next();
+        if (done) ended = {};
+        else {
+          parts.push(value);
+          size += value.length;
+        }
+      } catch (error) {
+        ended = { error };
+      }
     }
-  }
+    return Buffer.concat(parts);
+  };
   const all = async function* () {
-    yield* parts;
-    if (ended !== undefined) throw ended;
+    yield* parts.splice(0);
+    if (ended && 'error' in ended) throw ended.error;
     for (;;) {
       const { done, value } = await iterator.next();
       if (done) return;
       yield value;
     }
   };
-  return { head: Buffer.concat(parts).subarray(0, ESTIMATE_SIZE), all: all() };
+  const head = (await upTo(ESTIMATE_SIZE)).subarray(0, ESTIMATE_SIZE);
+  return { head, upTo, all: all() };
 }

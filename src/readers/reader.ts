@@ -14,6 +14,8 @@ export interface Estimate {
 export interface Reader {
   /** `elf-core` */
   readonly format: string;
+  /** Whether what `open` reads comes before the memory: then a stream's first bytes say where all of it will be. */
+  readonly headersFirst?: true;
   /** Looks at the input's first bytes (at most `PROBE_SIZE`, fewer where the file is shorter). */
   probe(head: Buffer): boolean;
   /** @param head the first `ESTIMATE_SIZE` bytes, or all there are; undefined when they do not tell */

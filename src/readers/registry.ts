@@ -23,6 +23,10 @@ const READERS: readonly Reader[] = [xenCore, elfCore, kdump, migration, libvirtS
 const readerOf = (head: Buffer, crashDumps: boolean): Reader | undefined =>
   [...READERS, ...(crashDumps ? [mendingWinDump] : [])].find((r) => r.probe(head));
 
+/** The reader that an input's first bytes ask for; undefined where none knows them, or the caller says that it is raw. */
+export const readerFor = (head: Buffer, { format, runs, crashDumps = false }: SourceFormat): Reader | undefined =>
+  format === 'raw' || runs ? undefined : readerOf(head, crashDumps);
+
 /** What the caller knows of an input. */
 export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot'>;
 
@@ -92,7 +96,7 @@ export function openSource(
       hint: 'leave out --runs',
     });
   }
-  const reader = format === 'raw' || runs ? undefined : readerOf(head, crashDumps);
+  const reader = readerFor(head, { format, runs, crashDumps });
   if (reader) return reader.open(source);
   const unknown = format === 'raw' || runs ? undefined : identify(head, source.name, crashDumps);
   if (!unknown && source.size >= MIN_RAW_SIZE) {

@@ -29,6 +29,7 @@ const SIGNATURE_BYTES = 8;
 /** The reader of Windows crash dumps. */
 export const winDump: Reader = {
   format: 'windows-dump',
+  headersFirst: true,
   probe: (head) => dumpHeaderFormOf(head) !== undefined,
   estimate(head): Estimate | undefined {
     const form = dumpHeaderFormOf(head);

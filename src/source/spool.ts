@@ -60,15 +60,24 @@ export async function spool(
   }
 }
 
-async function inChunks(
+/**
+ * Passes a stream on in chunks of 1 MiB, the last may be shorter; each is only valid until `put` is done with it. Damage of
+ * a container ends the stream and is returned.
+ */
+export async function inChunks(
   chunks: AsyncIterable<Buffer>,
   put: (bytes: Buffer) => Promise<void>,
 ): Promise<ContainerDamage | undefined> {
-  const chunk = Buffer.allocUnsafe(CHUNK);
+  let chunk: Buffer | undefined;
   let filled = 0;
   let damage: ContainerDamage | undefined;
   try {
     for await (const bytes of chunks) {
+      if (filled === 0 && bytes.length === CHUNK) {
+        await put(bytes);
+        continue;
+      }
+      chunk ??= Buffer.allocUnsafeSlow(CHUNK);
       for (let at = 0; at < bytes.length; ) {
         const count = bytes.copy(chunk, filled, at);
         at += count;
@@ -83,7 +92,7 @@ async function inChunks(
     if (!(error instanceof ContainerDamage)) throw error;
     damage = error;
   }
-  if (filled > 0) await put(chunk.subarray(0, filled));
+  if (chunk && filled > 0) await put(chunk.subarray(0, filled));
   return damage;
 }
 

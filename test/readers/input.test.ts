@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -14,8 +15,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { gzipSync } from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { convert } from '../../src/index.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { openInput, type Spooling } from '../../src/readers/input.ts';
@@ -230,13 +231,20 @@ describe('streams', () => {
   const run = (args: string[], input: Buffer | undefined) =>
     spawnSync(process.execPath, [BIN, ...args], { encoding: 'utf8', ...(input ? { input } : {}) });
 
-  it('reads standard input, says what it needs first, and leaves nothing', () => {
+  it('reads standard input, and leaves nothing', () => {
     const { status, stderr } = run(['-', at('piped.dmp')], elf);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(readFileSync(at('piped.dmp')).equals(plain)).toBe(true);
+    expect(readdirSync(dir).filter((name) => /spool|part/.test(name))).toEqual([]);
+  });
+
+  it('says what it needs first, where that takes a temporary file', () => {
+    const { status, stderr } = run(['--compress=gzip', '-', at('piped.dmp.gz')], elf);
     expect(status).toBe(0);
     expect(stderr).toMatch(
       /^standard input: written to a temporary file in .* first: 15\.\d MiB; the dump then takes /,
     );
-    expect(readFileSync(at('piped.dmp')).equals(plain)).toBe(true);
+    expect(gunzipSync(readFileSync(at('piped.dmp.gz'))).equals(plain)).toBe(true);
     expect(readdirSync(dir).filter((name) => /spool|part/.test(name))).toEqual([]);
   });
 
@@ -286,20 +294,28 @@ describe('streams', () => {
     expect(run(['-', at('x.dmp')], Buffer.alloc(0))).toMatchObject({ status: 5 });
     expect(run(['-', at('x.dmp')], Buffer.from('hello')).stderr).toContain('not a guest memory dump');
     expect(run([at('vm.elf'), '-'], undefined)).toMatchObject({ status: 2 });
-    expect(run(['--spool', at('nowhere'), '-', at('x.dmp')], elf)).toMatchObject({ status: 6 });
+    const spooled = ['--spool', at('nowhere'), '--compress=gzip', '-', at('x.dmp')];
+    expect(run(spooled, elf)).toMatchObject({ status: 6 });
   });
 
   it('ends at a signal while it reads, and leaves nothing', async () => {
-    const before = readdirSync(dir).sort();
-    const child = spawn(process.execPath, [BIN, '-', at('never.dmp')], { stdio: ['pipe', 'ignore', 'pipe'] });
-    child.stdin.on('error', () => undefined);
-    child.stdin.write(elf.subarray(0, 2e6));
-    await new Promise((resolve) => child.stderr.once('data', resolve));
-    child.kill('SIGTERM');
-    child.stdin.write(elf.subarray(2e6, 3e6));
-    const status = await new Promise((resolve) => child.on('close', resolve));
-    expect(status).toBe(143);
-    expect(readdirSync(dir).sort()).toEqual(before);
+    for (const args of [[], ['--compress=gzip']]) {
+      const before = readdirSync(dir).sort();
+      const child = spawn(process.execPath, [BIN, ...args, '-', at('never.dmp')], {
+        stdio: ['pipe', 'ignore', 'pipe'],
+      });
+      child.stdin.on('error', () => undefined);
+      child.stdin.write(elf.subarray(0, 3e6));
+      // Whether something is being written, under whatever name.
+      const fds = `/proc/${child.pid}/fd`;
+      const isTemporary = (fd: string) => /\.part$|\(deleted\)$/.test(readlinkSync(join(fds, fd)));
+      await vi.waitFor(() => expect(readdirSync(fds).some(isTemporary)).toBe(true), { timeout: 60_000 });
+      child.kill('SIGTERM');
+      child.stdin.write(elf.subarray(3e6, 5e6));
+      const status = await new Promise((resolve) => child.on('close', resolve));
+      expect(status).toBe(143);
+      expect(readdirSync(dir).sort()).toEqual(before);
+    }
   });
 
   it('bounds the memory of zstd, and decodes far references', async () => {

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert, locate } from '../../src/index.ts';
 import { openImage } from '../../src/readers/registry.ts';
@@ -110,9 +111,12 @@ describe('writes that fail', () => {
 describe('SIGKILL', () => {
   it('at any moment leaves the input, and nothing partial under the name of the output', async () => {
     const expected = sha256(at('whole.dmp'));
-    for (const after of [60, 110, 160, 220]) {
-      const how = await killedAfter(after, at('vm.elf'), at('out', 'killed.dmp'), expected);
-      expect(how).not.toHaveProperty('problem');
+    writeFileSync(at('vm.elf.gz'), gzipSync(readFileSync(at('vm.elf'))));
+    for (const input of ['vm.elf', 'vm.elf.gz']) {
+      for (const after of [60, 110, 160, 220]) {
+        const how = await killedAfter(after, at(input), at('out', 'killed.dmp'), expected);
+        expect(how).not.toHaveProperty('problem');
+      }
     }
     for (const name of readdirSync(at('out'))) {
       // What README says of SIGKILL.
