@@ -1,8 +1,23 @@
-/** How a batch's job asks its batch before anything gets its name. */
+/** What a batch and its jobs' processes say to each other; a job asks before anything gets its name. */
 import { Elf2dmpError, type ErrorDetails } from '../core/errors.ts';
+import type { ConversionReport } from '../report/conversion.ts';
+import type { FailureReport } from '../report/failure.ts';
 
 /** In the environment of a batch's jobs: others that have a channel to their parent do not wait for an answer. */
 export const BATCH_JOB = 'ELF2DMP_BATCH_JOB';
+
+/** From the batch: the words of a conversion's command line. */
+export interface Task {
+  job: readonly string[];
+}
+
+/** From a process: how its job ended. */
+export interface Ended {
+  ended: ConversionReport | FailureReport;
+  exitCode: number;
+  /** The process ends too. */
+  last: boolean;
+}
 
 /** From a job: the file that is to become the dump is complete. */
 export interface Question {

@@ -1,16 +1,18 @@
-/** Runs one conversion in a process of its own, so that the batch survives whatever happens to it. */
-import { spawn } from 'node:child_process';
+/**
+ * Runs conversions in a process of their own, so that the batch survives whatever happens to it. The process stays for
+ * the next job, which saves starting Node: one job at a time, and it ends with the first that leaves it in doubt.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { finished } from 'node:stream/promises';
 import { Elf2dmpError, type ErrorKind, ioError } from '../core/errors.ts';
 import type { Progress } from '../operations/convert.ts';
 import type { ConversionReport } from '../report/conversion.ts';
-import type { FailureReport } from '../report/failure.ts';
-import { type Answer, BATCH_JOB, type Question } from './approval.ts';
+import { type Answer, BATCH_JOB, type Ended, type Question, type Task } from './approval.ts';
 import { type BatchJob, type JobOptions, pageOf } from './plan.ts';
 import type { JobError } from './sidecar.ts';
 
-/** How the process ended. */
+/** How a job ended. */
 export interface ChildResult {
   exitCode: number;
   /** undefined if there is an error. */
@@ -19,8 +21,6 @@ export interface ChildResult {
 }
 
 interface ChildOptions {
-  /** The command and its first arguments: Node and elf2dmp's script. */
-  command: readonly string[];
   force: boolean;
   hash: boolean;
   /** Write an HTML report at `pageOf(output)`. */
@@ -33,84 +33,145 @@ interface ChildOptions {
 
 const STDERR_KEPT = 4096;
 
-/** Converts one input. Never rejects: failures are results. */
-export function runChild({ input, output, options }: BatchJob, o: ChildOptions): Promise<ChildResult> {
-  const [program = '', ...first] = o.command;
-  const more = {
-    ...options,
-    ...(o.force ? { force: true } : {}),
-    ...(o.hash ? { hash: true } : {}),
-    ...(o.html ? { report: pageOf(output) } : {}),
-  };
-  const args = [...first, '--json', '--quiet', ...argumentsOf(more)];
-  return new Promise((resolve) => {
-    const child = spawn(program, [...args, '--', input, output], {
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+/** What comes from a process. */
+type Message = Question | Progress | Ended;
+
+/** A process that takes jobs. */
+class Running {
+  readonly #child: ChildProcess;
+  /** Its last words, of the job at hand. */
+  #stderr = '';
+  #onMessage: (message: Message) => void = () => undefined;
+  /** When it has ended: how, or why it did not start. */
+  readonly end: Promise<ChildResult>;
+
+  constructor(command: readonly string[]) {
+    const [program = '', ...first] = command;
+    const child = spawn(program, first, {
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       env: { ...process.env, [BATCH_JOB]: '1' },
       // A process group of its own: Ctrl-C reaches only the batch, which then stops its jobs.
       detached: true,
     });
-    const failed = (error: Error) => {
-      const { code, kind, message } = ioError('start', program, error);
-      finish({ exitCode: 1, error: { code, kind, text: message, stderr: null } });
-    };
-    // When the batch ends, even by SIGKILL, the channel closes and the child stops cleanly.
-    const stop = () => child.connected && child.disconnect();
-    const finish = (result: ChildResult) => {
-      o.signal.removeEventListener('abort', stop);
-      resolve(result);
-    };
-    const stdout: Buffer[] = [];
-    let stderr = '';
-    child.stdout!.on('data', (chunk: Buffer) => stdout.push(chunk));
+    this.#child = child;
     child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      stderr = (stderr + text).slice(-STDERR_KEPT);
+      this.#stderr = (this.#stderr + text).slice(-STDERR_KEPT);
     });
-    const answer = async ({ ready }: Question) => {
-      const refusal = await o.approve(ready).then(
-        () => null,
-        (error: unknown) => (error instanceof Elf2dmpError ? error : ioError('use', output, error)).details,
-      );
-      // Only what survives JSON.
-      const { cause: _, ...details } = refusal ?? {};
-      if (child.connected) child.send({ refusal: refusal && details } as Answer, () => undefined);
-    };
-    child.on('message', (message: Question | Progress) => {
-      if ('ready' in message) void answer(message);
-      else o.onProgress(message);
+    child.on('message', (message: Message) => this.#onMessage(message));
+    const failed = new Promise<ChildResult>((resolve) => {
+      child.on('error', (error) => {
+        const { code, kind, message } = ioError('start', program, error);
+        resolve({ exitCode: 1, error: { code, kind, text: message, stderr: null } });
+      });
     });
-    child.on('error', failed);
     // Node 20 emits no "close" if the channel was closed from this side.
     const exit = new Promise<[number | null, NodeJS.Signals | null]>((exited) => {
       child.on('exit', (...how) => exited(how));
     });
-    const ends = [child.stdout!, child.stderr!].map((stream) => finished(stream).catch(() => undefined));
-    void Promise.all([exit, ...ends]).then(([[code, signal]]) =>
-      finish(resultOf(code, signal, Buffer.concat(stdout).toString('utf8'), stderr)),
+    const ended = Promise.all([exit, finished(child.stderr!).catch(() => undefined)]);
+    this.end = Promise.race([failed, ended.then(([how]) => crashed(...how, this.#stderr))]);
+  }
+
+  /** Never rejects. `again`: it takes another job. */
+  async run(
+    task: Task,
+    { signal, onProgress, approve }: ChildOptions,
+  ): Promise<{ result: ChildResult; again: boolean }> {
+    this.#stderr = '';
+    const answered = new Promise<{ result: ChildResult; again: boolean }>((resolve) => {
+      this.#onMessage = (message) => {
+        if ('ended' in message) resolve({ result: resultOf(message), again: !message.last });
+        else if ('ready' in message) void this.#answer(approve(message.ready));
+        else onProgress(message);
+      };
+    });
+    // When the batch ends, even by SIGKILL, the channel closes and the process stops cleanly.
+    const stop = () => this.stop();
+    signal.addEventListener('abort', stop);
+    this.#send(task);
+    if (signal.aborted) stop();
+    const done = await Promise.race([answered, this.end.then((result) => ({ result, again: false }))]);
+    signal.removeEventListener('abort', stop);
+    return done;
+  }
+
+  stop(): void {
+    if (this.#child.connected) this.#child.disconnect();
+  }
+
+  async #answer(approval: Promise<void>): Promise<void> {
+    const refusal = await approval.then(
+      () => null,
+      (error: unknown) => (error instanceof Elf2dmpError ? error : ioError('use', 'the output', error)).details,
     );
-    o.signal.addEventListener('abort', stop);
-    if (o.signal.aborted) stop();
-  });
+    // Only what survives JSON.
+    const { cause: _, ...details } = refusal ?? {};
+    this.#send({ refusal: refusal && details } as Answer);
+  }
+
+  #send(message: Task | Answer): void {
+    if (this.#child.connected) this.#child.send(message, () => undefined);
+  }
 }
 
-function resultOf(code: number | null, signal: NodeJS.Signals | null, stdout: string, stderr: string): ChildResult {
-  const exitCode = code ?? 128 + constants.signals[signal!];
-  try {
-    const data = JSON.parse(stdout) as ConversionReport | FailureReport;
-    if (data.outcome !== 'failed') {
-      const found = data.verification?.outcome ?? 'sound';
-      if (found === 'sound') return { exitCode, report: data };
-      const text = `the dump was written, but --verify found it ${found === 'differs' ? 'different from its input' : found}`;
-      return { exitCode, error: { code: 'verification', kind: 'io-permanent', text, stderr: null } };
-    }
-    const { code: name, kind, text } = data.error;
-    return { exitCode, error: { code: name, kind, text, stderr: null } };
-  } catch {
-    // No report: it ended early.
-    const kind: ErrorKind = 'aborted';
-    const text = signal ? `its process was killed by ${signal}` : `its process exited with ${exitCode} and no report`;
-    return { exitCode, error: { code: 'crashed', kind, text, stderr } };
+/** Converts inputs one after another. */
+export class JobProcess {
+  readonly #command: readonly string[];
+  #running: Running | undefined;
+  /** Processes that take no more jobs. */
+  readonly #leaving: Promise<unknown>[] = [];
+
+  /** @param command Node and elf2dmp's script, without arguments */
+  constructor(command: readonly string[]) {
+    this.#command = command;
   }
+
+  /** Converts one input. Never rejects: failures are results. */
+  async run({ input, output, options }: BatchJob, o: ChildOptions): Promise<ChildResult> {
+    const more = {
+      ...options,
+      ...(o.force ? { force: true } : {}),
+      ...(o.hash ? { hash: true } : {}),
+      ...(o.html ? { report: pageOf(output) } : {}),
+    };
+    const running = this.#running ?? new Running(this.#command);
+    this.#running = running;
+    const { result, again } = await running.run({ job: [...argumentsOf(more), '--', input, output] }, o);
+    if (!again) this.#leave();
+    return result;
+  }
+
+  /** Ends the process, and waits for it. */
+  async end(): Promise<void> {
+    this.#leave();
+    await Promise.all(this.#leaving);
+  }
+
+  #leave(): void {
+    if (!this.#running) return;
+    this.#running.stop();
+    this.#leaving.push(this.#running.end);
+    this.#running = undefined;
+  }
+}
+
+function resultOf({ ended: data, exitCode }: Ended): ChildResult {
+  if (data.outcome === 'failed') {
+    const { code, kind, text } = data.error;
+    return { exitCode, error: { code, kind, text, stderr: null } };
+  }
+  const found = data.verification?.outcome ?? 'sound';
+  if (found === 'sound') return { exitCode, report: data };
+  const text = `the dump was written, but --verify found it ${found === 'differs' ? 'different from its input' : found}`;
+  return { exitCode, error: { code: 'verification', kind: 'io-permanent', text, stderr: null } };
+}
+
+/** The result of a job whose process ended before it could say how it went. */
+function crashed(code: number | null, signal: NodeJS.Signals | null, stderr: string): ChildResult {
+  const exitCode = code ?? 128 + constants.signals[signal!];
+  const kind: ErrorKind = 'aborted';
+  const text = signal ? `its process was killed by ${signal}` : `its process exited with ${exitCode} and no report`;
+  return { exitCode, error: { code: 'crashed', kind, text, stderr } };
 }
 
 /** Options as command-line words. */

@@ -12,7 +12,7 @@ import type { ConversionReport } from '../report/conversion.ts';
 import { isOurPage } from '../report/page-mark.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { summarize } from '../report/windows.ts';
-import { type ChildResult, runChild } from './child.ts';
+import { type ChildResult, JobProcess } from './child.ts';
 import { type BatchJob, pageOf, sidecarOf } from './plan.ts';
 import {
   headerSha256,
@@ -29,7 +29,7 @@ import {
 
 /** How to run a batch. */
 export interface RunOptions {
-  /** The command that converts: Node and elf2dmp's script. */
+  /** The command that takes jobs: Node and elf2dmp's script. */
   command: readonly string[];
   /** Jobs to run at a time. */
   jobs: number;
@@ -91,10 +91,11 @@ export async function runBatch(
   const results: JobResult[] = jobs.map((job) => ({ job, status: 'stopped' }));
   const entries = jobs.entries();
   const lane = async () => {
+    const jobProcess = new JobProcess(options.command);
     try {
       for (const [i, job] of entries) {
         if (stop.signal.aborted) return;
-        const result = await new JobRun(job, options, stop.signal).run();
+        const result = await new JobRun(job, options, { jobProcess, stop: stop.signal }).run();
         results[i] = result;
         if (result.record) publish(result.record);
         onEvent?.({ type: 'ended', result });
@@ -104,6 +105,8 @@ export async function runBatch(
       // Without a report there is no point in continuing.
       stop.abort();
       throw error;
+    } finally {
+      await jobProcess.end();
     }
   };
   try {
@@ -165,13 +168,15 @@ export async function standingOf(
 class JobRun {
   readonly #job: BatchJob;
   readonly #options: RunOptions;
+  readonly #process: JobProcess;
   readonly #stop: AbortSignal;
   /** The sidecar as this run wrote it last. */
   #noted: Sidecar | undefined;
 
-  constructor(job: BatchJob, options: RunOptions, stop: AbortSignal) {
+  constructor(job: BatchJob, options: RunOptions, { jobProcess, stop }: { jobProcess: JobProcess; stop: AbortSignal }) {
     this.#job = job;
     this.#options = options;
+    this.#process = jobProcess;
     this.#stop = stop;
   }
 
@@ -226,14 +231,14 @@ class JobRun {
   }
 
   async #tryOften(approve: (file: string) => Promise<void>): Promise<{ result: ChildResult; attempts: number }> {
-    const { command, retries, hash, html, onEvent } = this.#options;
+    const { retries, hash, html, onEvent } = this.#options;
     const job = this.#job;
     for (let attempts = 1; ; attempts++) {
       onEvent?.({ type: 'started', job, attempt: attempts });
       const onProgress = (progress: Progress) => onEvent?.({ type: 'progress', job, progress });
       // `#refuseForeign` said that what is there may be replaced.
       const force = (await exists(job.output)) || (html && (await exists(pageOf(job.output))));
-      const result = await runChild(job, { command, force, hash, html, signal: this.#stop, onProgress, approve });
+      const result = await this.#process.run(job, { force, hash, html, signal: this.#stop, onProgress, approve });
       if (result.error?.kind !== 'io-transient' || attempts > retries || this.#stop.aborted)
         return { result, attempts };
       await wait(retryDelay(attempts), undefined, { signal: this.#stop }).catch(() => undefined);

@@ -1,19 +1,26 @@
 /** The command: arguments in, exit code out. The only place that prints. */
 
 import { constants } from 'node:os';
-import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { Elf2dmpError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
 import { ON_SUDDEN_END } from '../core/sudden-end.ts';
 import { parseArguments } from './arguments.ts';
-import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
+import { EXIT } from './exit-codes.ts';
+import { asKnown, exitCodeOfError, renderFailure } from './failure.ts';
 import type { Job } from './job.ts';
 import { STATUS_SIGNALS } from './signals.ts';
-import { renderError } from './text/render.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const;
 
 /** A run that takes longer to end says that it does. */
 const SAY_AFTER_MS = 500;
+
+/** A batch starts its processes without arguments, and sends them their jobs. */
+async function jobOfBatch(argv: readonly string[]): Promise<{ job: Job } | undefined> {
+  if (argv.length > 0 || !process.channel) return undefined;
+  const job = (await import('./commands/batch-worker.ts')).batchWorkerJob();
+  return job && { job };
+}
 
 /** Runs the command and sets the process's exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -36,7 +43,7 @@ export async function main(argv: readonly string[]): Promise<void> {
 async function run(argv: readonly string[]): Promise<number> {
   let job: Job;
   try {
-    const parsed = await parseArguments(argv);
+    const parsed = (await jobOfBatch(argv)) ?? (await parseArguments(argv));
     if ('print' in parsed) {
       process.stdout.write(`${parsed.print}\n`);
       return EXIT.good;
@@ -84,43 +91,12 @@ async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-const bug = (error: unknown) =>
-  new Elf2dmpError({
-    code: 'internal',
-    kind: 'aborted',
-    message: `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
-    hint: 'this is a bug in elf2dmp: please report it with the text above',
-  });
-
-/** How V8 and WebAssembly say that there is no memory. */
-const NO_MEMORY = /allocation failed|could not allocate|out of memory|array buffer|typed array length/i;
-
-/** The error where the process ran into a limit (`ulimit -n`, `ulimit -v`), which can happen anywhere. */
-function exhausted(error: unknown): Elf2dmpError | undefined {
-  if (!(error instanceof Error)) return undefined;
-  const { code = '', path } = error as NodeJS.ErrnoException;
-  if (code === 'EMFILE' || code === 'ENFILE') return ioError('open', path ?? 'a file', error);
-  if (code !== 'ENOMEM' && code !== 'ERR_MEMORY_ALLOCATION_FAILED' && !NO_MEMORY.test(error.message)) return undefined;
-  return new Elf2dmpError({
-    code: 'out-of-memory',
-    kind: 'io-transient',
-    message: `there is not enough memory: ${error.message}`,
-    hint: 'raise the limit (`ulimit -v`) or free memory, then run it again',
-    cause: error,
-  });
-}
-
 /** @param ended exit code of a run that a signal ended */
 async function reportFailure(error: unknown, json: boolean, verbose: boolean, ended?: number): Promise<number> {
-  const known = error instanceof Elf2dmpError ? error : (exhausted(error) ?? bug(error));
+  const known = asKnown(error);
   const aborted = known.code === 'aborted' ? ended : undefined;
-  const code = aborted ?? (known.code === 'internal' ? EXIT.internal : EXIT_OF_KIND[known.kind]);
-  // `printable` would escape the line breaks of a stack trace.
-  process.stderr.write(
-    known.code === 'internal'
-      ? `elf2dmp: ${known.message}\n  hint: ${known.details.hint}\n`
-      : renderError(known, verbose),
-  );
+  const code = aborted ?? exitCodeOfError(known);
+  process.stderr.write(renderFailure(known, verbose));
   if (json) {
     // Loaded when it is needed: most runs do not fail.
     const { reportFailure: report } = await import('../report/failure.ts');

@@ -33,23 +33,26 @@ function options(): RunOptions {
   writeFileSync(
     script,
     `import { copyFileSync, existsSync, renameSync, rmSync } from 'node:fs';
-    const [input, output] = process.argv.slice(-2);
-    const part = output + '.0123456789ab.part';
-    const report = (data) => console.log(JSON.stringify(data));
-    copyFileSync(input, part);
-    process.once('message', ({ refusal }) => {
-      const error = refusal ? { ...refusal, text: refusal.message } : existsSync(output) && !process.argv.includes('--force') && { code: 'output-exists', kind: 'io-permanent', text: 'exists' };
+    let words, part;
+    const report = (ended, exitCode) => process.send({ ended, exitCode, last: false });
+    process.on('message', ({ job, refusal }) => {
+      words = job ?? words;
+      const [input, output] = words.slice(-2);
+      if (job) {
+        part = output + '.0123456789ab.part';
+        copyFileSync(input, part);
+        process.send({ ready: part });
+        return;
+      }
+      const error = refusal ? { ...refusal, text: refusal.message } : existsSync(output) && !words.includes('--force') && { code: 'output-exists', kind: 'io-permanent', text: 'exists' };
       if (error) {
         rmSync(part);
-        report({ outcome: 'failed', error });
-        process.exitCode = 7;
+        report({ outcome: 'failed', error }, 7);
       } else {
         renameSync(part, output);
-        report({ outcome: 'good', windows: { build: 1, bugCheck: null }, diagnostics: [] });
+        report({ outcome: 'good', windows: { build: 1, bugCheck: null }, diagnostics: [] }, 0);
       }
-      process.disconnect();
-    });
-    process.send({ ready: part });`,
+    });`,
   );
   return {
     command: [process.execPath, script],

@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -13,23 +13,24 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-/** Instead of elf2dmp: what its input says, in a process that has INPUT and OUTPUT. */
+/** Instead of elf2dmp: what its input says, in a process that takes jobs and knows each one's INPUT and OUTPUT. */
 function options(more: Partial<RunOptions> = {}): RunOptions {
   const script = join(dir, 'job.mjs');
   writeFileSync(
     script,
     `import { readFileSync, writeFileSync, appendFileSync } from 'node:fs';
-    const [input, output] = process.argv.slice(-2);
-    const fail = (kind, code) => {
-      console.log(JSON.stringify({ outcome: 'failed', error: { code: 'made-up', kind, text: kind } }));
-      process.exitCode = code;
-    };
-    const done = () => {
-      writeFileSync(output, 'dump');
-      console.log(JSON.stringify({ outcome: 'good', windows: { build: 1, bugCheck: null }, diagnostics: [] }));
+    let input, output;
+    const end = (ended, exitCode, last = false) => process.send({ ended, exitCode, last });
+    const fail = (kind, code) => end({ outcome: 'failed', error: { code: 'made-up', kind, text: kind } }, code);
+    const done = (last) => {
+      writeFileSync(output, String(process.pid));
+      end({ outcome: 'good', windows: { build: 1, bugCheck: null }, diagnostics: [] }, 0, last);
     };
     const tries = () => (appendFileSync(output + '.tries', '.'), readFileSync(output + '.tries').length);
-    eval(readFileSync(input, 'utf8'));`,
+    process.on('message', ({ job }) => {
+      [input, output] = job.slice(-2);
+      eval(readFileSync(input, 'utf8'));
+    });`,
   );
   return {
     command: [process.execPath, script],
@@ -67,7 +68,31 @@ describe('runBatch', () => {
       error: { code: 'crashed', stderr: 'last words\n' },
     });
     expect(found['exits']).toMatchObject({ exitCode: 9, error: { code: 'crashed' } });
-    expect(found['good']).toMatchObject({ outcome: 'good', exitCode: 0, bytes: 4 });
+    expect(found['good']).toMatchObject({ outcome: 'good', exitCode: 0 });
+  });
+
+  it('keeps a process for its next job, unless the last one left it in doubt', async () => {
+    const processes = async (...scripts: string[]) => {
+      const jobs = scripts.map((script, i) => job(`${scripts.length}-${i}`, script));
+      await runBatch(jobs, options({ jobs: 1, retries: 0 }), () => undefined);
+      return jobs.map(({ output }) => (existsSync(output) ? readFileSync(output, 'utf8') : undefined));
+    };
+    const [first, second, third] = await processes('done()', "fail('corrupt', 5)", 'done()');
+    expect([second, third]).toEqual([undefined, first]);
+    const replaced = await processes('done(true)', 'done()', "process.kill(process.pid, 'SIGKILL')", 'done()');
+    expect(new Set(replaced).size).toBe(4);
+    // Nothing stays when the batch is done.
+    for (const pid of [first, replaced[1], replaced[3]]) expect(existsSync(`/proc/${pid}`)).toBe(false);
+  });
+
+  it('keeps apart what jobs of one process say last', async () => {
+    const records: JobRecord[] = [];
+    const jobs = [
+      job('a', "console.error('of the first'); done()"),
+      job('b', "console.error('of the second'); process.exit(9)"),
+    ];
+    await runBatch(jobs, options({ jobs: 1 }), (record) => records.push(record));
+    expect(records[1]?.error?.stderr).toBe('of the second\n');
   });
 
   it('tries again what may pass, and only that', async () => {

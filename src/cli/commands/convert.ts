@@ -1,11 +1,12 @@
 /** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
 
 import { toJson } from '../../core/json.ts';
-import type { Progress, Wanted } from '../../operations/convert.ts';
+import type { ConvertOptions, Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
 import { rowsOf } from '../../options/table.ts';
 import type { CommandValues } from '../../options/values.ts';
+import type { ConversionReport } from '../../report/conversion.ts';
 import { EXIT } from '../exit-codes.ts';
 import { renderReportPage } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
@@ -19,17 +20,27 @@ import { usage } from '../usage.ts';
 import { undoJob } from './undo.ts';
 
 /** The job that a command line without a command's word asks for. Throws `Elf2dmpError` (kind `usage`). */
-export function conversionJob({ names, values }: Given): Job {
+export function conversionJob(given: Given): Job {
+  const { values } = given;
   const args = withDefaults('convert', values);
-  const target = targetOf(args, names, values);
+  const target = targetOf(args, given.names, values);
   checkTogether(values);
   if ('undo' in target) return undoJob(target.undo, args);
   return {
     json: args.json,
     verbose: args.verbose,
     output: 'inPlace' in target ? target.inPlace : target.output,
-    run: (signal) => runConversion(target, args, values, signal),
+    run: (signal) => runConversion({ target, args, values }, signal),
   };
+}
+
+/** As `conversionJob`, for a batch: prints nothing. */
+export async function convertForBatch({ names, values }: Given, signal: AbortSignal): Promise<ConversionReport> {
+  const args = withDefaults('convert', values);
+  const target = targetOf(args, names, values);
+  checkTogether(values);
+  if ('undo' in target) throw notTogether('--undo', 'batch');
+  return performConversion({ target, args, values }, { signal, onProgress: progressForBatch() });
 }
 
 type ConversionValues = CommandValues<'convert'>;
@@ -37,55 +48,65 @@ type ConversionValues = CommandValues<'convert'>;
 /** What a conversion reads and writes. */
 type Target = { inPlace: string } | { input: string; output: string };
 
-async function runConversion(
-  target: Target,
-  args: ConversionValues,
-  values: Given['values'],
-  signal: AbortSignal,
-): Promise<number> {
-  const { json, quiet, verbose, force } = args;
-  const line = new ProgressLine(process.stderr, { quiet, json: args.progress === 'json' });
+/** A conversion as it was asked for. */
+interface Asked {
+  target: Target;
+  args: ConversionValues;
+  values: Given['values'];
+}
+
+/** The exit code for a dump that was written. */
+export function exitCodeOf({ outcome, verification }: ConversionReport): number {
+  if (verification && verification.outcome !== 'sound') return EXIT.differs;
+  return outcome === 'losses' ? EXIT.losses : EXIT.good;
+}
+
+async function runConversion(asked: Asked, signal: AbortSignal): Promise<number> {
+  const { json, quiet, verbose, progress: form } = asked.args;
+  const line = new ProgressLine(process.stderr, { quiet, json: form === 'json' });
   try {
-    const path = args.report;
-    const wanted: Wanted = {
-      pageFile: path === undefined ? undefined : { path, force, render: renderReportPage },
-      approve: (await import('../../batch/approval.ts')).approvalOfBatch(),
-    };
-    const common = {
+    const report = await performConversion(asked, {
       signal,
-      symbols: symbolPath(args.symbols),
       onProgress: progressForBatch() ?? ((progress: Progress) => line.update(progress)),
-    };
-    const { report } =
-      'inPlace' in target
-        ? await (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
-            { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
-            wanted,
-          )
-        : await (await import('../../operations/convert.ts')).convertAndDescribe(
-            {
-              ...optionsFor('convert', values),
-              ...common,
-              ...target,
-              onSpool: quiet
-                ? undefined
-                : (spooling) => {
-                    line.clear();
-                    process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
-                  },
-            },
-            wanted,
-          );
+      onSpool: quiet
+        ? undefined
+        : (spooling) => {
+            line.clear();
+            process.stderr.write(renderSpooling(spooling, { for: 'conversion' }));
+          },
+    });
     line.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
     if (report.verification) writeFindings(report.verification, { quiet, verbose });
     if (json) process.stdout.write(`${toJson(report, 2)}\n`);
     else if (!quiet) process.stdout.write(renderReport(report, verbose));
-    if (report.verification && report.verification.outcome !== 'sound') return EXIT.differs;
-    return report.outcome === 'losses' ? EXIT.losses : EXIT.good;
+    return exitCodeOf(report);
   } finally {
     line.end();
   }
+}
+
+async function performConversion(
+  { target, args, values }: Asked,
+  { onSpool, ...watched }: Pick<ConvertOptions, 'signal' | 'onProgress' | 'onSpool'>,
+): Promise<ConversionReport> {
+  const path = args.report;
+  const wanted: Wanted = {
+    pageFile: path === undefined ? undefined : { path, force: args.force, render: renderReportPage },
+    approve: (await import('../../batch/approval.ts')).approvalOfBatch(),
+  };
+  const common = { ...watched, symbols: symbolPath(args.symbols) };
+  const { report } =
+    'inPlace' in target
+      ? await (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
+          { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
+          wanted,
+        )
+      : await (await import('../../operations/convert.ts')).convertAndDescribe(
+          { ...optionsFor('convert', values), ...common, ...target, onSpool },
+          wanted,
+        );
+  return report;
 }
 
 /** Throws `Elf2dmpError` (kind `usage`). */
