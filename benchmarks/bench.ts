@@ -1,12 +1,14 @@
-// `npm run bench [PART…]`: ratios side by side, alternating, medians and ranges of several runs. Writes
-// benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other machines and
-// file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting,
-// smaller.
+// `npm run bench [PART…]`: ratios side by side, alternating, medians and quartiles of several runs (ELF2DMP_BENCH_RUNS,
+// 9). Writes benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other
+// machines and file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting,
+// smaller, pipe, batch, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names what scripts/build-c-elf2dmp.sh built; for batch,
+// ELF2DMP_BENCH_BEFORE names a built copy of an earlier version, such as `git worktree add DIR 9ff1ca4`.
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
   fsyncSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -31,12 +33,13 @@ import { buildGuest, type GuestOptions } from '../test/guest/guest.ts';
 import { random } from '../test/guest/memory.ts';
 import { addMemoryManager } from '../test/guest/memory-manager.ts';
 import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
+import { serveSymbols } from './symbol-server.ts';
 
 const target = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const BIN = target('../bin/elf2dmp.js');
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
-const RUNS = 5;
+const RUNS = Number(process.env['ELF2DMP_BENCH_RUNS'] ?? 9);
 const COPY_MIB = Number(process.env['ELF2DMP_BENCH_COPY_MIB'] ?? 4096);
 
 /** A guest's ELF file with `bytes` of further memory at 4 GiB: sparse, or filled with bytes that do not compress. */
@@ -70,26 +73,35 @@ function bigElf(path: string, bytes: number, filled: boolean, guest: GuestOption
 
 interface Measured {
   seconds: number;
+  /** User and system time of all its processes, in seconds. */
+  cpu: number;
   peakMib: number;
 }
 
-function run(command: string, ...args: string[]): Measured {
+/** Runs a command in a directory; with redirections and pipes by `sh -c`. */
+function runIn(cwd: string | undefined, command: string, ...args: string[]): Measured {
   // Where set, it adds some 45 ms to every start of node.
   const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
   // GNU time would tell as much, but need not be there: the shell waits, and Linux keeps the children's peak.
   const script =
-    'import resource,subprocess,sys,time\nt=time.time()\nr=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode\nprint(time.time()-t,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1024,r)';
-  const { stdout, stderr } = spawnSync('python3', ['-c', script, command, ...args], { encoding: 'utf8', env });
-  const [seconds, peakMib, code] = stdout.trim().split(' ').map(Number);
+    'import resource,subprocess,sys,time\nt=time.time()\nr=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode\nu=resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(time.time()-t,u.ru_utime+u.ru_stime,u.ru_maxrss/1024,r)';
+  const { stdout, stderr } = spawnSync('python3', ['-c', script, command, ...args], { encoding: 'utf8', env, cwd });
+  const [seconds, cpu, peakMib, code] = stdout.trim().split(' ').map(Number);
   if (code !== 0 && code !== 3) throw new Error(`${command} ${args.join(' ')}: exit ${code}\n${stderr}`);
-  return { seconds: seconds!, peakMib: peakMib! };
+  return { seconds: seconds!, cpu: cpu!, peakMib: peakMib! };
 }
+
+const run = (command: string, ...args: string[]): Measured => runIn(undefined, command, ...args);
 
 const elf2dmp = (...args: string[]): Measured => run(process.execPath, BIN, ...args);
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
-const spread = (values: readonly number[], digits = 2): string =>
-  `${median(values).toFixed(digits)} (${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})`;
+/** Median and quartiles. */
+function spread(values: readonly number[], digits = 2): string {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!.toFixed(digits);
+  return `${median(values).toFixed(digits)} (${at(0.25)} to ${at(0.75)})`;
+}
 
 /** Runs each in turn, `rounds` times; the results by name. */
 async function alternating<T>(
@@ -111,6 +123,9 @@ const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
   translating,
   starting,
   smaller,
+  pipe,
+  batch,
+  'c-tool': cTool,
 };
 
 async function copying(dir: string): Promise<Row[]> {
@@ -149,9 +164,9 @@ async function sharing(dir: string): Promise<Row[]> {
     ['xfs', '--in-place'],
   ];
   for (const [kind, option] of ways) {
-    const mount = mountNew(kind, dir, 256 * GIB);
+    const mount = mountNew(kind, dir, 4096 * GIB);
     try {
-      const sizes = [1, 8, 64];
+      const sizes = [1, 8, 64, 1024];
       const written: Record<string, number> = {};
       const input = (gib: number) => join(mount.path, `${gib}.elf`);
       for (const gib of sizes) bigElf(input(gib), gib * GIB, false);
@@ -180,6 +195,118 @@ async function sharing(dir: string): Promise<Row[]> {
       rmSync(join(dir, `${kind}.img`));
       rmSync(mount.path, { recursive: true });
     }
+  }
+  return rows;
+}
+
+/** A dump of a stream against the stream in a file: both are on disk at the end. */
+async function pipe(dir: string): Promise<Row[]> {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out')];
+  const size = Number(process.env['ELF2DMP_BENCH_PIPE_MIB'] ?? 1024) * MIB;
+  bigElf(input, size, true);
+  run('zstd', '-q', '-1', '--rm', input, '-o', `${input}.zst`);
+  const fresh = (way: () => Measured) => () => {
+    rmSync(output, { force: true });
+    spawnSync('sync');
+    return way();
+  };
+  const times = await alternating(RUNS, {
+    file: fresh(() => run('sh', '-c', `zstdcat "${input}.zst" > "${output}" && sync "${output}"`)),
+    cat: fresh(() => run('sh', '-c', `zstdcat "${input}.zst" | cat > "${output}" && sync "${output}"`)),
+    dump: fresh(() => run('sh', '-c', `zstdcat "${input}.zst" | "${process.execPath}" "${BIN}" -q - "${output}"`)),
+  });
+  rmSync(output);
+  rmSync(`${input}.zst`);
+  const ratio = (of: string, to: string, what: 'seconds' | 'cpu') =>
+    spread(times[of]!.map((each, i) => each[what] / times[to]![i]![what]));
+  const mib = size / MIB;
+  return [
+    [`zstdcat | elf2dmp - OUT, ${mib} MiB ÷ zstdcat > FILE and fsync`, ratio('dump', 'file', 'seconds')],
+    ['… ÷ zstdcat | cat > FILE and fsync', ratio('dump', 'cat', 'seconds')],
+    ['… processor time ÷ that of zstdcat > FILE and fsync', ratio('dump', 'file', 'cpu')],
+    ['… ÷ that of zstdcat | cat > FILE and fsync', ratio('dump', 'cat', 'cpu')],
+    ['zstdcat > FILE and fsync, seconds', spread(times['file']!.map(({ seconds }) => seconds))],
+  ];
+}
+
+/** Many small dumps by this version and by an earlier one. */
+async function batch(dir: string): Promise<Row[]> {
+  const before = process.env['ELF2DMP_BENCH_BEFORE'];
+  if (before === undefined) return [['a batch ÷ an earlier version', 'not measured: name it in ELF2DMP_BENCH_BEFORE']];
+  const count = Number(process.env['ELF2DMP_BENCH_BATCH'] ?? 60);
+  const [inputs, out] = [join(dir, 'inputs'), join(dir, 'out')];
+  mkdirSync(inputs);
+  for (let i = 0; i < count; i++) {
+    const guest = buildGuest({ seed: i % 7, ramMiB: 8, processors: 1, decoys: false });
+    writeFileSync(join(inputs, `${i}.elf`), writeElf(guest));
+  }
+  const way = (bin: string) => () => {
+    rmSync(out, { recursive: true, force: true });
+    return run(process.execPath, bin, 'batch', inputs, '--out', out, '--jobs', '2', '-q');
+  };
+  const times = await alternating(RUNS, { before: way(join(before, 'bin', 'elf2dmp.js')), now: way(BIN) });
+  rmSync(out, { recursive: true });
+  rmSync(inputs, { recursive: true });
+  const ratio = (what: 'seconds' | 'cpu') =>
+    spread(times['before']!.map((each, i) => each[what] / times['now']![i]![what]));
+  const rate = (name: string) =>
+    spread(
+      times[name]!.map(({ seconds }) => count / seconds),
+      1,
+    );
+  return [
+    [`${count} dumps of 8 MiB, 2 jobs: dumps a second ÷ those of 0.2.0`, ratio('seconds')],
+    ['… dumps a second now; by 0.2.0', `${rate('now')}; ${rate('before')}`],
+    ['… processor time of 0.2.0 ÷ now', ratio('cpu')],
+  ];
+}
+
+/** Against QEMU's own tool, which copies: without copying the guest's size does not count. */
+async function cTool(dir: string): Promise<Row[]> {
+  const c = process.env['ELF2DMP_QEMU_ELF2DMP'];
+  if (c === undefined) return [["QEMU's elf2dmp ÷ ours", 'not measured: name it in ELF2DMP_QEMU_ELF2DMP']];
+  if (!canMount()) return [["QEMU's elf2dmp ÷ ours", 'not measured: mounting needs root and the mkfs programs']];
+  const symbols = await serveSymbols(dir);
+  const rows: Row[] = [];
+  try {
+    for (const [kind, option] of [
+      ['xfs', '--reflink=always'],
+      ['btrfs', '--reflink=always'],
+      ['ext4', '--in-place'],
+    ] as const) {
+      const mount = mountNew(kind, dir, 64 * GIB);
+      try {
+        const gib = Number(process.env['ELF2DMP_BENCH_C_GIB'] ?? 8);
+        const [input, output] = [join(mount.path, 'vm.elf'), join(mount.path, 'out.dmp')];
+        bigElf(input, gib * GIB, false, symbols.guest);
+        const fresh = (way: () => Measured) => () => {
+          rmSync(output, { force: true });
+          spawnSync('sync');
+          const measured = way();
+          if (option === '--in-place' && !existsSync(output)) elf2dmp('-q', '--undo', input);
+          return measured;
+        };
+        const times = await alternating(RUNS, {
+          c: fresh(() => runIn(dir, c, input, output)),
+          ours: fresh(() => elf2dmp('-q', option, input, ...(option === '--in-place' ? [] : [output]))),
+        });
+        const ratio = (what: 'seconds' | 'cpu') =>
+          spread(
+            times['c']!.map((each, i) => each[what] / times['ours']![i]![what]),
+            1,
+          );
+        rows.push([
+          `QEMU's elf2dmp ÷ ${option} on ${kind}, ${gib} GiB, sparse`,
+          `${ratio('seconds')}; ${spread(times['c']!.map(({ seconds }) => seconds))} s and ${spread(times['ours']!.map(({ seconds }) => seconds))} s; processor time ${ratio('cpu')}`,
+        ]);
+      } finally {
+        mount.unmount();
+        rmSync(join(dir, `${kind}.img`));
+        rmSync(mount.path, { recursive: true });
+      }
+    }
+  } finally {
+    symbols.end();
   }
   return rows;
 }
@@ -378,7 +505,7 @@ async function main(): Promise<void> {
   writeFileSync(target('results.json'), `${JSON.stringify({ parts: kept }, null, 2)}\n`);
   const tables = Object.entries(kept).map(
     ([part, p]) =>
-      `## ${part[0]!.toUpperCase()}${part.slice(1)}\n\n${p.machine}; elf2dmp ${p.version}.\n\n| what | median (range) |\n| --- | --- |\n${p.rows.map(([what, figure]) => `| ${what} | ${figure} |`).join('\n')}\n`,
+      `## ${part[0]!.toUpperCase()}${part.slice(1)}\n\n${p.machine}; elf2dmp ${p.version}.\n\n| what | median (quartiles) |\n| --- | --- |\n${p.rows.map(([what, figure]) => `| ${what} | ${figure} |`).join('\n')}\n`,
   );
   writeFileSync(target('results.md'), `# Measurements\n\nBy \`npm run bench\`.\n\n${tables.join('\n')}`);
 }

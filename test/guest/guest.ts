@@ -240,7 +240,7 @@ const DRIVER_SIZE = 0x20000;
 const MASK64 = 2n ** 64n - 1n;
 
 /** The kernel's variables, by RVA. */
-const RVA = {
+export const RVA = {
   launch: 0x28000,
   KdDebuggerDataBlock: 0x32040,
   KdVersionBlock: 0x33000,
