@@ -12,6 +12,15 @@ const { build } = await import('esbuild');
 rmSync(join(root, 'dist'), { recursive: true, force: true });
 run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
 
+// Compilers before 5.7 know no arguments of Buffer; to later ones both are the same.
+for (const name of readdirSync(join(root, 'dist'), { recursive: true })) {
+  const file = join(root, 'dist', String(name));
+  if (!file.endsWith('.d.ts')) continue;
+  const text = readFileSync(file, 'utf8');
+  const plain = text.replace(/\b(Buffer|Uint8Array)<ArrayBuffer(?:Like)?>/g, '$1');
+  if (plain !== text) writeFileSync(file, plain);
+}
+
 const outdir = join(root, 'bundle');
 rmSync(outdir, { recursive: true, force: true });
 const command = await build({ ...bundleOptions, outdir });
