@@ -3,9 +3,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { makeContradiction } from '../test/fuzz/contradict.ts';
-import { makeRecipe, type Recipe } from '../test/fuzz/mutate.ts';
-import { type Outcome, run } from '../test/fuzz/run.ts';
+import { Inputs, type Kind } from '../test/fuzz/inputs.ts';
+import type { Recipe } from '../test/fuzz/mutate.ts';
+import { pieces } from '../test/fuzz/pieces.ts';
+import type { Outcome } from '../test/fuzz/run.ts';
 import { subjects } from '../test/fuzz/subjects.ts';
 
 const CORPUS = fileURLToPath(new URL('../test/fuzz/corpus', import.meta.url));
@@ -27,30 +28,45 @@ function keep(name: string, recipe: Recipe): void {
   writeFileSync(join(CORPUS, `${name}.json`), `${JSON.stringify(recipe, null, 2)}\n`);
 }
 
+/** How many of a kind, how they ended, and how long they took. */
+interface Count {
+  inputs: number;
+  good: number;
+  losses: number;
+  refused: number;
+  findings: number;
+  seconds: number;
+}
+
 async function main(): Promise<void> {
   const minutes = Number(process.argv[2] ?? 5);
   const first = Number(process.argv[3] ?? Math.floor(Math.random() * 2 ** 30));
   const all = subjects();
-  const counts: Record<string, number> = { good: 0, losses: 0, refused: 0, problem: 0 };
+  const inputs = new Inputs(all, await pieces(all));
+  const counts: Partial<Record<Kind, Count>> = {};
   const until = performance.now() + minutes * 60_000;
   let slowest = { seed: 0, milliseconds: 0 };
   let seed = first;
   for (; performance.now() < until; seed++) {
-    // Every third is a contradiction, the others are damage.
-    const recipe = seed % 3 === 0 ? makeContradiction(all, seed) : makeRecipe(all, seed);
+    const input = inputs.of(seed);
+    counts[input.kind] ??= { inputs: 0, good: 0, losses: 0, refused: 0, findings: 0, seconds: 0 };
+    const count = counts[input.kind]!;
+    count.inputs++;
     const started = performance.now();
-    const outcome = await run(all.find((s) => s.name === recipe.subject)!, recipe);
+    const outcome = await input.run();
     const milliseconds = performance.now() - started;
+    count.seconds += milliseconds / 1000;
     if (milliseconds > slowest.milliseconds) slowest = { seed, milliseconds };
     if ('how' in outcome) {
-      counts[outcome.how]!++;
-      if (process.argv.includes('--corpus')) keepSmallest(recipe, outcome);
+      count[outcome.how]++;
+      if (input.recipe && 'codes' in outcome && process.argv.includes('--corpus')) keepSmallest(input.recipe, outcome);
       continue;
     }
-    counts['problem']!++;
-    keep(`found-${seed}`, recipe);
-    console.log(`seed ${seed} (${recipe.subject}): ${outcome.problem}`);
+    count.findings++;
+    if (input.recipe) keep(`found-${seed}`, input.recipe);
+    console.log(`seed ${seed} (${input.kind}: ${input.name}): ${outcome.problem}`);
   }
+  for (const count of Object.values(counts)) count.seconds = Math.round(count.seconds);
   console.log(
     JSON.stringify({
       seeds: [first, seed - 1],
@@ -60,7 +76,7 @@ async function main(): Promise<void> {
       peakMiB: Math.round(process.resourceUsage().maxRSS / 1024),
     }),
   );
-  process.exitCode = counts['problem']! > 0 ? 1 : 0;
+  process.exitCode = Object.values(counts).some(({ findings }) => findings > 0) ? 1 : 0;
 }
 
 void main();

@@ -49,6 +49,9 @@ export function describeFault(fault: Fault): string {
 /** Translations kept; dropped all at once when full. */
 const TLB_ENTRIES = 1 << 16;
 
+/** In place of a physical address, which is never negative. */
+const UNMAPPED = -1;
+
 /** The virtual memory that one page-table root maps. */
 export class AddressSpace {
   readonly image: MemoryImage;
@@ -126,17 +129,19 @@ export class AddressSpace {
     return unswizzle(entry, this.#swizzledBit);
   }
 
-  /** The physical address, or undefined where the address is not mapped. Cached by page. */
+  /** The physical address, or undefined where the address is not mapped. Both answers are cached by page. */
   translate(virtual: bigint): PhysicalAddress | undefined {
     const page = Number((virtual >> 12n) & 0x1f_ffff_ffff_ffffn);
     const offset = Number(virtual & 0xfffn);
     const known = this.#tlb.get(page);
-    if (known !== undefined) return pa(known + offset);
+    if (known !== undefined) return known === UNMAPPED ? undefined : pa(known + offset);
     const mapping = this.walk(virtual);
-    if ('reason' in mapping) return undefined;
+    const isMapped = !('reason' in mapping);
+    // Behind a prototype entry another is not followed, so the answer holds only there.
+    if (!isMapped && this.#inPrototype) return undefined;
     if (this.#tlb.size >= TLB_ENTRIES) this.#tlb.clear();
-    this.#tlb.set(page, mapping.physical - offset);
-    return mapping.physical;
+    this.#tlb.set(page, isMapped ? mapping.physical - offset : UNMAPPED);
+    return isMapped ? mapping.physical : undefined;
   }
 
   /** Why `read` of this address gives nothing; undefined when its page is mapped and present. */

@@ -355,12 +355,21 @@ class Walk {
     return readModules(this.#spaces[0]!, loader + BigInt(loadOrderList), isUserAddress).modules;
   }
 
+  /** Size of the aligned block around `address` that no address space maps; that of an image's step where there is none. */
+  #unmappedAround(address: bigint): bigint {
+    const regions = this.#spaces.map((space) => BigInt(space.fault(address)?.region ?? 0));
+    return regions.reduce((least, region) => (region < least ? region : least)) || IMAGE_STEP;
+  }
+
   /** An image of user mode that no list names. */
   #imageBelow(address: bigint): CodeModule | undefined {
     const top = address - (address % IMAGE_STEP);
     for (let base = top; base > 0n && top - base <= MAX_IMAGE_SEARCH; base -= IMAGE_STEP) {
       const { space, image } = this.#peImage(base);
-      if (image instanceof Reason) continue;
+      if (image instanceof Reason) {
+        base -= base % this.#unmappedAround(base);
+        continue;
+      }
       if (address >= base + BigInt(image.size)) return undefined;
       const module = { name: exportName(space, image) ?? '', base: image.base, size: image.size };
       this.#userModules?.push(module);

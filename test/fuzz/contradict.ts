@@ -3,7 +3,7 @@
  * lies. What is shown without a word has to be what the guest was built with.
  */
 import { random } from '../guest/memory.ts';
-import type { Mutation, Recipe } from './mutate.ts';
+import type { Depth, Mutation, Recipe } from './mutate.ts';
 import type { Subject } from './subjects.ts';
 
 /** What a contradiction can be made with. */
@@ -133,7 +133,7 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
 ];
 
 /** One contradiction or two: a pure function of the seed. */
-export function makeContradiction(all: readonly Subject[], seed: number): Recipe {
+export function makeContradiction(all: readonly Subject[], seed: number, depth: Depth = 'all'): Recipe {
   const next = random(seed);
   const below = (n: number) => Math.floor(next() * n);
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]!;
@@ -151,5 +151,5 @@ export function makeContradiction(all: readonly Subject[], seed: number): Recipe
     }
   };
   for (let count = 1 + below(2); count > 0; count--) pick(MAKERS)({ subject, below, pick, set, setFile });
-  return { subject: subject.name, mutations, oracle: true, contradiction: true };
+  return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };
 }

@@ -8,6 +8,12 @@ export interface Mutation {
   bytes: string;
 }
 
+/**
+ * How far an input is taken: `open` reads what it holds; `plan` finds Windows and plans the dump, with the oracle;
+ * `all` plans a triage dump too, walks the stacks, and says what `info` does.
+ */
+export type Depth = 'open' | 'plan' | 'all';
+
 /** A file's damage, as a value that can be kept: the corpus is made of these. */
 export interface Recipe {
   subject: string;
@@ -16,6 +22,8 @@ export interface Recipe {
   length?: number;
   /** Nothing that the guest or its notes say was changed, so what is shown as sure has to be right. */
   oracle: boolean;
+  /** How far it is taken. Default `all`. */
+  depth?: Depth;
   /** Two sources were made to contradict each other: what is shown without a word has to be what was built. */
   contradiction?: boolean;
 }
@@ -42,14 +50,30 @@ const WORDS = [
 const TABLE = 0x63n;
 const LARGE = 0xe3n;
 
+/** One of a list by any number: those that are slow come up in one of 32 turns. */
+export function oftener<T extends { slow?: boolean }>(list: readonly T[], number: number): T {
+  const quick = list.filter(({ slow }) => !slow);
+  const turn = number % 32 === 0 ? list.filter(({ slow }) => slow) : [];
+  const from = turn.length > 0 ? turn : quick;
+  return from[Math.floor(number / 32) % from.length]!;
+}
+
 /** The damage of one input: a pure function of the seed. */
-export function makeRecipe(all: readonly Subject[], seed: number): Recipe {
+export function makeRecipe(all: readonly Subject[], seed: number, depth: Depth = 'all'): Recipe {
   const next = random(seed);
   const below = (n: number) => Math.floor(next() * n);
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]!;
-  const subject = pick(all);
-  const { file, places } = subject;
-  const recipe: Recipe = { subject: subject.name, mutations: [], oracle: true };
+  const subject =
+    depth === 'open'
+      ? oftener(
+          all.filter((s) => s.places.some(({ inMemory }) => !inMemory)),
+          below(2 ** 30),
+        )
+      : pick(all);
+  const { file } = subject;
+  // A reader does not look into memory.
+  const places = depth === 'open' ? subject.places.filter(({ inMemory }) => !inMemory) : subject.places;
+  const recipe: Recipe = { subject: subject.name, mutations: [], depth, oracle: true };
   if (below(12) === 0) {
     const place = pick(places);
     recipe.length = pick([

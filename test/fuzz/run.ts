@@ -1,8 +1,10 @@
 /** Gives damaged inputs to the product and says what it did that it must not. */
 
 import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
+import { PAGE_SIZE, pa } from '../../src/core/units.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
-import { chooseContexts } from '../../src/plan/contexts.ts';
+import type { MemoryImage } from '../../src/memory/image.ts';
+import { type Contexts, chooseContexts } from '../../src/plan/contexts.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { describeWindows } from '../../src/report/windows.ts';
@@ -34,24 +36,19 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
       crashDumps: true,
     });
     try {
+      if (recipe.depth === 'open') return opened(image);
       const windows = await locateWindows(image);
       // Nothing can be made of a triage dump.
       const planned = windows.image.triage ? undefined : planConversion(windows);
       const contexts = planned?.contexts ?? chooseContexts(windows, 'auto');
-      const { shown } = contexts;
-      const large = planned && triageProblem(windows);
-      if (large !== undefined) return { problem: large };
+      if (recipe.depth !== 'plan') {
+        const problem = (planned && triageProblem(windows)) ?? stackProblem(windows, contexts);
+        if (problem !== undefined) return { problem };
+        JSON.stringify(describeWindows(windows, contexts));
+      }
       for (const { start, size } of planned?.plan.extents ?? []) {
         if (!windows.image.has(start, size)) return { problem: `the plan has pages at ${start} that the input lacks` };
       }
-      for (const { processor, source, frame } of shown) {
-        if (source === 'unknown') continue;
-        const { frames, end } = walkStack(windows, processor, frame);
-        if (frames.length === 0 || frames.length > 256 || !end) return { problem: 'a stack without frames or end' };
-        const [first] = frames;
-        if (first?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return { problem: 'a stack begins elsewhere' };
-      }
-      JSON.stringify(describeWindows(windows, contexts));
       if (!planned) {
         const { list, outcome } = Diagnostics.join(windows.image.diagnostics.list, contexts.diagnostics);
         return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
@@ -79,6 +76,34 @@ export async function run(subject: Subject, recipe: Recipe): Promise<Outcome | {
     // biome-ignore lint/correctness/noUnsafeFinally: a hang matters more than what came of it.
     if (took > TOO_LONG) return { problem: `it took ${Math.round(took)} ms` };
   }
+}
+
+/** Pages that are read of an image whose memory is not looked into. */
+const SAMPLES = 24;
+
+/** Some pages of an image, at the edges of its runs: each is there, as the image says, and has a page's size. */
+function opened(image: MemoryImage): Outcome | { problem: string } {
+  const edges = image.runs
+    .slice(0, SAMPLES / 2)
+    .flatMap(({ start, size }) => [start, pa(start + Math.max(0, size - 1))]);
+  for (const address of edges) {
+    const page = pa(address - (address % PAGE_SIZE));
+    if (!image.has(address)) return { problem: `the image has a run with ${address}, but lacks it` };
+    const bytes = image.page(page);
+    if (bytes && bytes.length !== PAGE_SIZE) return { problem: `a page of ${bytes.length} bytes` };
+  }
+  const { list, outcome } = Diagnostics.join(image.diagnostics.list, []);
+  return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
+}
+
+function stackProblem(windows: Windows, { shown }: Contexts): string | undefined {
+  for (const { processor, source, frame } of shown) {
+    if (source === 'unknown') continue;
+    const { frames, end } = walkStack(windows, processor, frame);
+    if (frames.length === 0 || frames.length > 256 || !end) return 'a stack without frames or end';
+    if (frames[0]?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return 'a stack begins elsewhere';
+  }
+  return undefined;
 }
 
 /** Whatever memory says, a triage dump is small, and only what is known to be impossible is refused. */

@@ -14,6 +14,8 @@ export interface Place {
   length: number;
   /** Damage here changes what is known, not what is found: the oracle does not hold. */
   truth?: boolean;
+  /** In the guest's memory: no reader looks there. */
+  inMemory?: boolean;
 }
 
 export interface Subject {
@@ -21,6 +23,8 @@ export interface Subject {
   file: Buffer;
   places: readonly Place[];
   guest: Guest;
+  /** Opening it takes milliseconds. */
+  slow?: boolean;
   /** File offset of a physical address, where memory lies in the file as it is. */
   offsetOf?: (physical: number) => number | undefined;
 }
@@ -137,6 +141,7 @@ export function subjects(): Subject[] {
       name: `migration stream, ${pages}`,
       file,
       guest: migrated,
+      slow: pages === 'xbzrle',
       places: [
         { what: 'stream header', offset: 0, length: 0x80, truth: true },
         { what: 'RAM records', offset: 0x80, length: devices - 0x80, truth: true },
@@ -181,7 +186,7 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
   const places: Place[] = [];
   const add = (what: string, physical: number | undefined, length: number, truth?: boolean) => {
     const offset = physical === undefined ? undefined : offsetOf(physical);
-    if (offset !== undefined) places.push({ what, offset, length, ...(truth ? { truth } : {}) });
+    if (offset !== undefined) places.push({ what, offset, length, inMemory: true, ...(truth ? { truth } : {}) });
   };
   const virtual = (what: string, address: bigint, length: number, truth?: boolean) =>
     add(what, guest.kernel.translate(address), Math.min(length, 0x1000 - Number(address & 0xfffn)), truth);
