@@ -800,6 +800,10 @@ export const DIAGNOSTICS = {
     means: 'Memory contradicts a field of the debugger data block (KDBG): the field was not used.',
     todo: MEMORY_DAMAGED,
   },
+  'kdbg-size-doubtful': {
+    severity: 'warning',
+    means: 'No known build of Windows has a debugger data block (KDBG) of this size.',
+  },
   'kernel-header-missing': {
     severity: 'loss',
     means: "The kernel image's header is not in memory; the kernel was found by its contents.",
@@ -825,6 +829,15 @@ export const DIAGNOSTICS = {
   'bug-check-implausible': {
     severity: 'loss',
     means: 'The bug check data is damaged: whether the guest crashed is unknown.',
+  },
+  'bug-check-missing': {
+    severity: 'loss',
+    means:
+      'The bug check data is empty, but registers, stacks or the input show a crash: whether the guest crashed is unknown.',
+  },
+  'bug-check-unconfirmed': {
+    severity: 'warning',
+    means: 'The bug check data has a bug check, but the processor was not in KeBugCheckEx: it may not have crashed.',
   },
   'shared-data-unset': {
     severity: 'loss',

@@ -11,7 +11,7 @@ import { matchProcessors } from '../windows/cpu-matching.ts';
 import { findCrash } from '../windows/crash.ts';
 import { Evidence } from '../windows/evidence.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
-import { withoutDamagedFields } from '../windows/kdbg-fields.ts';
+import { sizeDoubt, withoutDamagedFields } from '../windows/kdbg-fields.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { moduleDoubts, readModules } from '../windows/modules.ts';
 import { missingRam, type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
@@ -113,6 +113,14 @@ async function locateIn(
       code: 'version-not-found',
       message: 'the kernel was found, but its build number was not',
     });
+  }
+  const oddSize = sizeDoubt(kdbg, version.build);
+  if (oddSize !== undefined) {
+    diagnostics.add(
+      'warning',
+      'kdbg-size-doubtful',
+      `Size in the KDBG at ${hex64(kdbg.address)} is ${hex(kdbg.size)}, but ${oddSize}: fields may be missing, or not be its own`,
+    );
   }
   const modules =
     kdbg.fields.PsLoadedModuleList === undefined ? undefined : readModules(space, kdbg.fields.PsLoadedModuleList);

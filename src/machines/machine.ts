@@ -44,6 +44,8 @@ export interface ContextView {
   complete: boolean;
   instructionPointer: VirtualAddress;
   stackPointer: VirtualAddress;
+  /** The registers that hold a function's first arguments when it begins; undefined where they are on the stack. */
+  arguments: readonly [bigint, bigint, bigint, bigint] | undefined;
 }
 
 /** What an MMPFN, an entry of Windows' page frame database, tells (types in public symbols). */

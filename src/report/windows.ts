@@ -1,6 +1,6 @@
 /** A found Windows as plain data: one description for every report. Addresses are hex strings, null is "not known". */
 import { Reason } from '../core/reason.ts';
-import { hex, hex64 } from '../core/units.ts';
+import { hex, hex64, va } from '../core/units.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
 import type { Symbols } from '../symbols/symbols.ts';
@@ -180,6 +180,9 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
   const processDoubts =
     processes instanceof Reason ? [processes] : [...(processes.broken ? [processes.broken] : []), ...processes.doubts];
   doubts.push(...processDoubts.map((doubt) => `processes: ${doubt}`));
+  const { NtBuildLab: lab } = kdbg.fields;
+  if (w.version.lab === undefined && lab && space.read(va(lab), 1))
+    doubts.push(`build lab: there is none at ${hex64(lab)}`);
   if (physicalMemory instanceof Reason) doubts.push(`RAM: ${physicalMemory}`);
   return {
     ...reportWindows(w, contexts, images),

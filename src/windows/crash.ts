@@ -3,7 +3,7 @@
 import { isKernelAddress, pointerAt } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
-import { hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { hex, hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { ContextView } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
@@ -14,6 +14,9 @@ import { findExport, functionAt, functionEntry, readPeImage } from './pe-image.t
 import { type Processor, readContextFrame } from './processors.ts';
 
 const STEP = 'crashing processor';
+
+/** KeBugCheck is the form without parameters. */
+const BUG_CHECK_FUNCTIONS = ['KeBugCheckEx', 'KeBugCheck'] as const;
 
 /** The frame that a processor's PRCB points to, as the guest left it. */
 export interface CapturedFrame {
@@ -62,13 +65,62 @@ export interface CrashScene {
 
 /** The crash, or undefined in a guest that did not crash. Adds what is doubtful to the image's diagnostics. */
 export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefined {
-  const { space, kernel, kdbg, processors } = scene;
-  const { diagnostics, machine } = space.image;
-  const { words } = machine;
+  const { space, kdbg, processors } = scene;
+  const { diagnostics } = space.image;
   const bugCheck = readBugCheck(space, kdbg, diagnostics);
-  if (!bugCheck) return undefined;
-  // KeBugCheck is the form without parameters.
-  const exported = ['KeBugCheckEx', 'KeBugCheck'].flatMap((name) => rangeOf(space, kernel, name) ?? []);
+  if (bugCheck === 'unknown') return undefined;
+  const { bugCheckCode, captured } = readFrames(scene, evidence);
+  const flagged = processors.find((p) => p.cpu?.crashed);
+  if (bugCheck === 'none') {
+    const trace = traceOfCrash(scene, { flagged, captured });
+    if (trace !== undefined) {
+      diagnostics.add(
+        'loss',
+        'bug-check-missing',
+        `KiBugCheckData at ${hex64(kdbg.fields.KiBugCheckData ?? 0n)} holds no bug check, but ${trace}: whether the guest crashed is unknown`,
+      );
+    }
+    return undefined;
+  }
+  addDoubt(scene, bugCheck, captured);
+  const identified = (processor: Processor, how: Crash['how'], detail: string): Crash => {
+    evidence.accept(STEP, `processor ${processor.number}`, detail);
+    return { bugCheck, processor, how, captured };
+  };
+
+  if (flagged)
+    return identified(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
+  const framed = processors.filter((p) => captured.get(p)?.atBugCheck && captured.get(p)?.doubt === undefined);
+  if (framed.length === 1)
+    return identified(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
+  const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
+  const both = framed.filter((p) => stacked.includes(p));
+  const strongest = [both, framed, stacked].find((found) => found.length > 0) ?? [];
+  if (strongest.length === 1) {
+    return identified(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
+  }
+  if (processors.length === 1) {
+    if (hasOnlyOtherFrames(processors, captured)) {
+      unconfirmed(diagnostics, bugCheck, "neither the processor's frame nor its stack is in KeBugCheckEx");
+    }
+    return identified(processors[0]!, 'only-processor', 'it is the only one');
+  }
+  diagnostics.add(
+    'warning',
+    'crashing-processor-unknown',
+    'the guest crashed, but on which processor is unknown: the dump opens on the first one',
+  );
+  return { bugCheck, processor: undefined, how: 'unknown', captured };
+}
+
+/** Every frame that Windows captured, and what KeBugCheckEx is. */
+function readFrames(
+  scene: CrashScene,
+  evidence: Evidence,
+): { bugCheckCode: CodeRange[]; captured: Map<Processor, CapturedFrame> } {
+  const { space, kernel, processors } = scene;
+  const { words } = space.image.machine;
+  const exported = BUG_CHECK_FUNCTIONS.flatMap((name) => rangeOf(space, kernel, name) ?? []);
   const frames = processors.flatMap((processor) => {
     const frame = readCaptured(scene, processor);
     return frame ? [{ processor, frame }] : [];
@@ -90,34 +142,77 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
         `${words.instructionPointer} ${hex64(frame.view.instructionPointer)}${frame.atBugCheck ? ` in ${where}` : ''}, ${words.stackPointer} ${hex64(frame.view.stackPointer)}`,
       );
   }
-  const identified = (processor: Processor, how: Crash['how'], detail: string): Crash => {
-    evidence.accept(STEP, `processor ${processor.number}`, detail);
-    return { bugCheck, processor, how, captured };
-  };
-
-  const flagged = processors.find((p) => p.cpu?.crashed);
-  if (flagged)
-    return identified(flagged, 'input', `the input says that the guest crashed on CPU ${flagged.cpu?.index}`);
-  const framed = processors.filter((p) => captured.get(p)?.atBugCheck && captured.get(p)?.doubt === undefined);
-  if (framed.length === 1)
-    return identified(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
-  const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
-  const both = framed.filter((p) => stacked.includes(p));
-  const strongest = [both, framed, stacked].find((found) => found.length > 0) ?? [];
-  if (strongest.length === 1) {
-    return identified(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');
-  }
-  if (processors.length === 1) return identified(processors[0]!, 'only-processor', 'it is the only one');
-  diagnostics.add(
-    'warning',
-    'crashing-processor-unknown',
-    'the guest crashed, but on which processor is unknown: the dump opens on the first one',
-  );
-  return { bugCheck, processor: undefined, how: 'unknown', captured };
+  return { bugCheckCode, captured };
 }
 
-/** The bug check in KiBugCheckData; undefined while the system runs (the code is 0), and where the data cannot be believed. */
-export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | undefined {
+/** What else shows that a guest without a bug check crashed, as a clause. */
+function traceOfCrash(
+  { space, kernel, processors }: CrashScene,
+  { flagged, captured }: { flagged: Processor | undefined; captured: ReadonlyMap<Processor, CapturedFrame> },
+): string | undefined {
+  if (flagged) return `the input says that it crashed on CPU ${flagged.cpu?.index}`;
+  // Only with exact bounds: what follows KeBugCheckEx runs in every guest.
+  const code = BUG_CHECK_FUNCTIONS.flatMap((name) => {
+    const from = findExport(space, kernel, name);
+    return from === undefined ? [] : (functionAt(space, kernel, from) ?? []);
+  });
+  const isBugCheck = (address: bigint) => code.some(({ from, to }) => address >= from && address < to);
+  for (const processor of processors) {
+    const frame = captured.get(processor);
+    if (frame && frame.doubt === undefined && isBugCheck(frame.view.instructionPointer))
+      return `the frame that Windows captured on processor ${processor.number} is in KeBugCheckEx`;
+    if (stackHolds(space, processor, code))
+      return `the stack of processor ${processor.number} holds a return address in KeBugCheckEx`;
+  }
+  return undefined;
+}
+
+const unconfirmed = (diagnostics: Diagnostics, { address, code }: BugCheck, why: string): void =>
+  diagnostics.add(
+    'warning',
+    'bug-check-unconfirmed',
+    `KiBugCheckData at ${hex64(address)} has the bug check ${hex(code)}, but ${why}`,
+  );
+
+/**
+ * What KeBugCheckEx was called with is in the frame of its own call. Windows stores another code for some, and
+ * other parameters for some, but never all of them.
+ */
+function addDoubt(
+  { space, kernel }: CrashScene,
+  bugCheck: BugCheck,
+  captured: ReadonlyMap<Processor, CapturedFrame>,
+): void {
+  const begin = findExport(space, kernel, 'KeBugCheckEx');
+  for (const [{ number }, { view, doubt }] of captured) {
+    if (doubt !== undefined || !view.arguments || view.instructionPointer !== begin) continue;
+    const [code, ...parameters] = view.arguments;
+    const isSaved = view.arguments.some((value) => value !== 0n);
+    const isSame =
+      Number(BigInt.asUintN(32, code)) === bugCheck.code ||
+      parameters.some((p, i) => p !== 0n && p === bugCheck.parameters[i]) ||
+      [...parameters, ...bugCheck.parameters].every((p) => p === 0n);
+    if (!isSaved || isSame) continue;
+    unconfirmed(
+      space.image.diagnostics,
+      bugCheck,
+      `the frame of processor ${number} shows that KeBugCheckEx was called with ${hex64(code)} and other parameters`,
+    );
+  }
+}
+
+/** Each processor has a frame that nothing speaks against, and none of them is in KeBugCheckEx. */
+const hasOnlyOtherFrames = (
+  processors: readonly Processor[],
+  captured: ReadonlyMap<Processor, CapturedFrame>,
+): boolean =>
+  processors.every((processor) => {
+    const frame = captured.get(processor);
+    return frame !== undefined && frame.doubt === undefined && !frame.atBugCheck;
+  });
+
+/** The bug check in KiBugCheckData; `none` while the system runs: the code is 0. `unknown`: the data cannot be believed. */
+function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagnostics): BugCheck | 'none' | 'unknown' {
   const { pointerSize } = space.image.machine;
   const address = kdbg.fields.KiBugCheckData;
   const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, 5 * pointerSize) : undefined;
@@ -127,12 +222,12 @@ export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagn
       'bug-check-unreadable',
       `KiBugCheckData at ${hex64(address ?? 0n)} is not present: whether the guest crashed is unknown`,
     );
-    return undefined;
+    return 'unknown';
   }
   const word = (i: number) => pointerAt(bytes, pointerSize * i, pointerSize);
   // Kept as wide as a pointer, sign-extended: 0xffffffffc000021a is stop 0xc000021a.
   const code = bytes.readUInt32LE(0);
-  if (code === 0) return undefined;
+  if (code === 0) return 'none';
   const upper = pointerSize === 8 ? bytes.readUInt32LE(4) : 0;
   const isErased = bytes.every((byte) => byte === 0xff);
   if (isErased || (upper !== 0 && !(upper === 0xffff_ffff && code >= 0x8000_0000))) {
@@ -142,7 +237,7 @@ export function readBugCheck(space: AddressSpace, kdbg: Kdbg, diagnostics: Diagn
       `KiBugCheckData at ${hex64(address)} begins with ${hex64(word(0))}, which is not a bug check code: whether the guest crashed is unknown`,
       { virtual: hex64(address) },
     );
-    return undefined;
+    return 'unknown';
   }
   return { code, parameters: [word(1), word(2), word(3), word(4)], address: va(address) };
 }

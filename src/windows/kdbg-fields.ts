@@ -6,6 +6,7 @@ import { PageLocation } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields, Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
+import { findExport } from './pe-image.ts';
 
 type FieldName = keyof DebuggerFields;
 
@@ -70,6 +71,21 @@ export function withoutDamagedFields(
   return { kdbg: { ...kdbg, fields: Object.fromEntries(kept) }, losses };
 }
 
+/** KDDEBUGGER_DATA64's size in public memory forensics profiles: it only ever grew. Build 26100 has the largest. */
+const SIZES = [
+  { from: 7600, least: 0x340 },
+  { from: 9200, least: 0x360 },
+  { from: 14393, least: 0x368 },
+] as const;
+const LARGEST_SIZE = 0x3a0;
+
+/** Why a block's size can't be that of a build's, as a clause. */
+export function sizeDoubt({ size }: Kdbg, build: number): string | undefined {
+  if (size > LARGEST_SIZE) return `no known build has more than ${hex(LARGEST_SIZE)} bytes`;
+  const least = Math.max(0, ...SIZES.filter(({ from }) => build >= from).map((s) => s.least));
+  return size < least ? `build ${build} has at least ${hex(least)} bytes` : undefined;
+}
+
 /** Why there can't be such a variable, as a clause. */
 function variableDoubt(
   space: AddressSpace,
@@ -83,6 +99,8 @@ function variableDoubt(
   const { pointerSize } = space.image.machine;
   if (address < kernel.base || address >= kernel.base + BigInt(kernel.size)) return 'that is not in the kernel';
   if (ALIGNED.has(name) && address % BigInt(pointerSize) !== 0n) return 'a variable like that is aligned';
+  const exported = findExport(space, kernel, name);
+  if (exported !== undefined && exported !== address) return `the kernel exports it at ${hex64(exported)}`;
   const same = VARIABLES.find((other) => other !== name && fields[other] === address);
   if (same) return `${same} is the same`;
   if (name === 'PsActiveProcessHead' || name === 'PsLoadedModuleList') return listDoubt(space, address);

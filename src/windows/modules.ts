@@ -4,7 +4,7 @@ import { Reason } from '../core/reason.ts';
 import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
 import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
-import { type PeImage, readPeImage } from './pe-image.ts';
+import { exportName, type PeImage, readPeImage } from './pe-image.ts';
 
 /** A module on a loader list. */
 export interface Module {
@@ -121,10 +121,18 @@ export function moduleDoubts(space: AddressSpace, kernel: PeImage, modules: read
   if (first && first.base !== kernel.base) {
     doubts.push(`the first is ${first.name} at ${hex64(first.base)}, not the kernel at ${hex64(kernel.base)}`);
   }
+  if (modules.length === 1) doubts.push('it has one entry: every Windows has drivers');
+  const exportNames = new Map<string, string>();
   for (const { name, base, size } of modules) {
     const image = base === kernel.base ? kernel : readPeImage(space, base, space.image.machine.imageFileMachine);
     if (!(image instanceof Reason) && image.size !== size) {
       doubts.push(`${name} has ${hex(size)} bytes there, ${hex(image.size)} by its header`);
+    }
+    const own = image instanceof Reason ? undefined : exportName(space, image)?.toLowerCase();
+    // Copies of drivers for crash dumps have other names than their originals, but then those have them too.
+    if (own !== undefined && own !== name.toLowerCase()) {
+      if (exportNames.get(own) === name.toLowerCase()) doubts.push(`${own} and ${name} are where the other is`);
+      exportNames.set(name.toLowerCase(), own);
     }
   }
   const byBase = [...modules].sort((a, b) => Number(a.base - b.base));

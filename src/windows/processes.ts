@@ -99,7 +99,11 @@ export function readProcesses(
     if (name instanceof Reason) doubts.push(name.text);
     else layout.name = name;
   }
-  const processes = links.map((at, i) => describe(space, fields, at, { ...layout, pid: pids[i], tables }));
+  const { sound, doubts: offsetDoubts } = soundOffsets(fields, space.image.machine.pointerSize);
+  doubts.push(...offsetDoubts);
+  const read = links.map((at, i) => describe(space, sound, at, { ...layout, pid: pids[i], tables }));
+  const { processes, doubts: valueDoubts } = withoutImpossible(read);
+  doubts.push(...valueDoubts);
   if (layout.pid !== undefined) doubts.push(...exceptions('process ID', processes, ({ pid }) => pid === undefined));
   if (layout.name !== undefined) doubts.push(...exceptions('name', processes, ({ name }) => name === undefined));
   const { link, pid, name } = layout;
@@ -115,6 +119,45 @@ export function readProcesses(
     doubts,
   };
 }
+
+/** Fields of EPROCESS whose offsets the KDBG has, each as wide as a pointer. */
+const OFFSETS = ['OffsetEprocessPeb', 'OffsetEprocessParentCID', 'OffsetEprocessDirectoryTableBase'] as const;
+
+/** The fields without offsets that EPROCESS has no such field at. */
+function soundOffsets(fields: DebuggerFields, width: number): { sound: DebuggerFields; doubts: string[] } {
+  const size = fields.SizeEProcess ?? 0;
+  const bad = OFFSETS.filter((name) => {
+    const offset = fields[name] ?? 0;
+    return offset % width !== 0 || offset + width > size;
+  });
+  const doubts = bad.map((name) => `the KDBG gives an impossible ${name} (0x${(fields[name] ?? 0).toString(16)})`);
+  return { sound: { ...fields, ...Object.fromEntries(bad.map((name) => [name, undefined])) }, doubts };
+}
+
+/**
+ * The processes without what none of them can have: System, the first, has no parent and no PEB; the session manager is
+ * its child; and PEBs begin pages. Without all of it where most is wrong: the offset is.
+ */
+function withoutImpossible(processes: readonly Process[]): { processes: readonly Process[]; doubts: string[] } {
+  const [system, ...others] = processes;
+  const doubts: string[] = [];
+  let sound = processes;
+  const located = others.filter(({ address }) => address !== undefined);
+  if (system?.parentPid || (located.length > 0 && !located.some(({ parentPid }) => parentPid === SYSTEM_PID))) {
+    doubts.push('OffsetEprocessParentCID in the KDBG does not lead to parents: none is shown');
+    sound = sound.map((process) => ({ ...process, parentPid: undefined }));
+  }
+  const pebs = processes.filter(({ peb }) => peb !== undefined);
+  const isPeb = pebs.length > 0 || located.length < MIN_WITHOUT_PEB;
+  if (system?.peb !== undefined || !isPeb || pebs.some(({ peb }) => peb! % BigInt(PAGE_SIZE) !== 0n)) {
+    doubts.push('OffsetEprocessPeb in the KDBG does not lead to PEBs: none is shown');
+    sound = sound.map((process) => ({ ...process, peb: undefined }));
+  }
+  return { processes: sound, doubts };
+}
+
+/** So many processes beside System do not all run in the kernel. */
+const MIN_WITHOUT_PEB = 2;
 
 /** Processes that a doubt names. */
 const MAX_NAMED = 4;

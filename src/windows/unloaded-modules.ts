@@ -8,6 +8,9 @@ import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { readString } from './modules.ts';
 
+/** Clocks are set back a little: seconds, in units of 100 ns. */
+const CLOCK_TOLERANCE = 50_000_000n;
+
 /** A module that is gone. */
 export interface UnloadedModule {
   /** As the guest has it: may hold any character. Empty where it is not present. */
@@ -32,7 +35,9 @@ export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields)
   // The debugger takes no more either.
   if (count > MAX_UNLOADED_DRIVERS) return because(`the index of the last one at ${hex64(last)} is ${count}`);
   // Windows makes the ring when the first module is unloaded.
-  if (ring === 0n) return [];
+  if (ring === 0n && count === 0) return [];
+  if (ring === 0n)
+    return because(`there is no list at ${hex64(table)}, but ${hex64(last)} has an index in it, ${count}`);
   const { unloadedDriver } = kernelStructures(space.image.machine);
   const bytes = isKernelAddress(ring) ? space.read(ring, MAX_UNLOADED_DRIVERS * unloadedDriver.size) : undefined;
   if (!bytes) return because(`the list at ${hex64(ring)} is not present`);
@@ -51,5 +56,8 @@ export function readUnloadedModules(space: AddressSpace, fields: DebuggerFields)
       time: entry.CurrentTime,
     });
   }
+  const times = modules.flatMap(({ time }) => (time === 0n ? [] : [time]));
+  if (times.some((time, i) => i > 0 && time > times[i - 1]! + CLOCK_TOLERANCE))
+    return because(`entry ${count} of the list at ${hex64(ring)} does not follow the newest one`);
   return modules;
 }

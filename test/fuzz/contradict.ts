@@ -54,6 +54,7 @@ function entriesOf({ guest: { kernel } }: Subject, head: bigint): bigint[] {
 const KDBG_FIELDS = [0x48, 0x50, 0x88, 0xc0, 0x218, 0x270, 0x2bc, 0x2f2, 0x2e4, 0x2e6, 0x338] as const;
 
 const MAKERS: readonly ((m: Maker) => void)[] = [
+  moduleLink,
   // A program has loaded another processor's KPCR into GS.
   ({ subject, pick, setFile }) => {
     const { cpus, truth } = subject.guest;
@@ -79,12 +80,6 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
     const bytes = Buffer.from(kernel.read(truth.kdbg + BigInt(at & ~7), 8));
     bytes[below(8)]! ^= 1 << below(8);
     set(truth.kdbg + BigInt(at & ~7), bytes);
-  },
-  // A link of the module list that leads to another of its entries, or back to the head.
-  ({ subject, pick, below, set }) => {
-    const { psLoadedModuleList: head } = subject.guest.truth;
-    const all = [head, ...entriesOf(subject, head)];
-    set(pick(all) + BigInt(8 * below(2)), word(pick(all)));
   },
   // A module's base or size.
   ({ subject, pick, below, set }) => {
@@ -129,8 +124,16 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
     );
   },
   // The bug check's data, as memory that was erased reads.
-  ({ subject, set }) => set(subject.guest.truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(40, 0xff)),
+  ({ subject, pick, set }) =>
+    set(subject.guest.truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(40, pick([0, 0xff]))),
 ];
+
+/** A link of the module list that leads to another of its entries, or back to the head. */
+function moduleLink({ subject, pick, below, set }: Maker): void {
+  const { psLoadedModuleList: head } = subject.guest.truth;
+  const all = [head, ...entriesOf(subject, head)];
+  set(pick(all) + BigInt(8 * below(2)), word(pick(all)));
+}
 
 /** One contradiction or two: a pure function of the seed. */
 export function makeContradiction(all: readonly Subject[], seed: number, depth: Depth = 'all'): Recipe {
@@ -150,6 +153,12 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
       at += piece.length;
     }
   };
-  for (let count = 1 + below(2); count > 0; count--) pick(MAKERS)({ subject, below, pick, set, setFile });
+  let makers = MAKERS;
+  for (let count = 1 + below(2); count > 0; count--) {
+    const make = pick(makers);
+    make({ subject, below, pick, set, setFile });
+    // Two links that agree are no contradiction: such a list is whole.
+    if (make === moduleLink) makers = MAKERS.filter((maker) => maker !== moduleLink);
+  }
   return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };
 }

@@ -392,7 +392,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
           file: [build.ntMajor, build.ntMinor, build.build, 1],
           product: [build.ntMajor, build.ntMinor, build.build, 7],
         },
-        data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
+        data: [
+          { name: 'KiBugCheckData', rva: RVA.KiBugCheckData },
+          { name: 'NtBuildNumber', rva: RVA.NtBuildNumber },
+        ],
       }),
   );
   for (let vector = 0; vector < 256; vector++) {
@@ -663,6 +666,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       context.writeUInt16LE(0x18, 0x42);
       context.writeUInt32LE(0x40246, 0x44);
       context.writeBigUInt64LE(captured.rax, 0x78);
+      // What it was called with: the code and the first parameters.
+      [BigInt(options.crash.code), ...options.crash.parameters.slice(0, 3)].forEach((value, i) => {
+        context.writeBigUInt64LE(value, [0x80, 0x88, 0xb8, 0xc0][i]!);
+      });
       context.writeBigUInt64LE(captured.rsp, 0x98);
       context.writeBigUInt64LE(captured.rip, 0xf8);
       context.writeUInt32LE(0x1f80, 0x118);

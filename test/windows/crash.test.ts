@@ -59,7 +59,81 @@ describe('a crash', () => {
   });
 
   it('is none in a guest that did not crash', () => {
-    expect(findCrash(sceneOf({}).scene, new Evidence())).toBeUndefined();
+    const { scene, image } = sceneOf({});
+    expect(findCrash(scene, new Evidence())).toBeUndefined();
+    expect(image.diagnostics.list).toEqual([]);
+  });
+
+  describe('whose bug check data is empty', () => {
+    const noData = ({ kernel, truth }: Guest) => kernel.write(truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(40));
+    const saidOf = (options: GuestOptions, change: (guest: Guest) => void = () => {}) => {
+      const { scene, image } = sceneOf(options, (guest) => {
+        noData(guest);
+        change(guest);
+      });
+      expect(findCrash(scene, new Evidence())).toBeUndefined();
+      return image.diagnostics.list.map(({ code, message }) => `${code}: ${message.split('but ')[1]}`);
+    };
+    const LOST = 'whether the guest crashed is unknown';
+
+    it('is shown by a captured frame', () => {
+      expect(saidOf(CRASH)).toEqual([
+        `bug-check-missing: the frame that Windows captured on processor 1 is in KeBugCheckEx: ${LOST}`,
+      ]);
+    });
+
+    it('is shown by a stack', () => {
+      expect(saidOf({ crash: { ...CRASH.crash!, captured: false } })).toEqual([
+        `bug-check-missing: the stack of processor 1 holds a return address in KeBugCheckEx: ${LOST}`,
+      ]);
+    });
+
+    it('is shown by the input', () => {
+      const { scene, image } = sceneOf({}, noData);
+      scene.processors[0]!.cpu!.crashed = true;
+      findCrash(scene, new Evidence());
+      expect(image.diagnostics.list.map(({ message }) => message)).toEqual([
+        expect.stringContaining(`the input says that it crashed on CPU ${scene.processors[0]!.cpu!.index}`),
+      ]);
+    });
+
+    it('is not shown by a frame that cannot be believed', () => {
+      const elsewhere = ({ kernel, truth }: Guest) => kernel.u64(truth.processors[1]!.context + 0x98n, 0x1000n);
+      expect(saidOf({ ...CRASH, user: [0, 1] }, elsewhere)).toEqual([]);
+    });
+  });
+
+  it('is doubtful where KeBugCheckEx was called with something else, or nothing is in it', () => {
+    const saidOf = (options: GuestOptions, change: (guest: Guest) => void) => {
+      const { scene, image } = sceneOf(options, change);
+      expect(findCrash(scene, new Evidence())).toBeDefined();
+      return image.diagnostics.list.map(({ code, message }) => `${code}: ${message.split('but ')[1]}`);
+    };
+    const called = (code: bigint, first: bigint) => (guest: Guest) => {
+      const frame = guest.truth.processors[1]!.context;
+      [code, first, 0n, 0n].forEach((value, i) => {
+        guest.kernel.u64(frame + [0x80n, 0x88n, 0xb8n, 0xc0n][i]!, value);
+      });
+    };
+    expect(saidOf(CRASH, called(0xd1n, 0x55n))).toEqual([]);
+    // Windows stores 0xd1 for an 0xa in a driver.
+    expect(saidOf(CRASH, called(0xan, 1n))).toEqual([]);
+    expect(saidOf(CRASH, called(0n, 0n))).toEqual([]);
+    expect(saidOf(CRASH, called(0x50n, 0x55n))).toEqual([
+      'bug-check-unconfirmed: the frame of processor 1 shows that KeBugCheckEx was called with 0x0000000000000050 and other parameters',
+    ]);
+    const alone: GuestOptions = { processors: 1 };
+    const withCode = ({ kernel, truth }: Guest) => {
+      kernel.u64(truth.kdbgBlock.readBigUInt64LE(0x88), 0xd1n);
+      const frame = Buffer.alloc(0x4d0);
+      frame.writeUInt32LE(0x10000f, 0x30);
+      frame.writeBigUInt64LE(truth.exports.get('PoIdle')!, 0xf8);
+      frame.writeBigUInt64LE(truth.kdbg & ~0xfn, 0x98);
+      kernel.write(truth.processors[0]!.context, frame);
+    };
+    expect(saidOf(alone, withCode)).toEqual([
+      "bug-check-unconfirmed: neither the processor's frame nor its stack is in KeBugCheckEx",
+    ]);
   });
 });
 

@@ -58,6 +58,21 @@ describe('a damaged field of the KDBG', () => {
     }
   });
 
+  it('KiBugCheckData that the kernel exports elsewhere: whether the guest crashed is unknown', async () => {
+    const crash = { code: 0xd1, parameters: [1n, 2n, 3n, 4n] as const, processor: 0 };
+    const { losses } = await planWith(0x88, flip(0x88, 3), { crash });
+    expect(losses.map((d) => d.message)).toContainEqual(expect.stringContaining('the kernel exports it at 0x'));
+  });
+
+  it.each([
+    ['win10', 7],
+    ['win10', 10],
+    ['win7', 6],
+  ] as const)('Size of %s with bit %i off: no known build has such a block', async (build, bit) => {
+    const { windows } = await planWith(0x10, flip(0x14, bit), { build });
+    expect(windows.diagnostics.list.map((d) => d.code)).toContain('kdbg-size-doubtful');
+  });
+
   it('KiBugCheckData outside the kernel: whether the guest crashed is unknown', async () => {
     const crash = { code: 0xd1, parameters: [1n, 2n, 3n, 4n] as const, processor: 0 };
     const { losses } = await planWith(0x88, flip(0x88, 30), { crash });

@@ -52,4 +52,15 @@ it('is held against the images where it says that they are', () => {
     kernel.u32(last + 0x40n, 0x30000);
   });
   expect(doubts(damaged)).toEqual(['demo.sys has 0x30000 bytes there, 0x20000 by its header']);
+  const exchanged = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head, modules } }) => {
+    const last = kernel.read(head + 8n, 8).readBigUInt64LE();
+    const before = kernel.read(last + 8n, 8).readBigUInt64LE();
+    kernel.u64(last + 0x30n, modules[1]!.base);
+    kernel.u64(before + 0x30n, modules[2]!.base);
+  });
+  expect(doubts(exchanged)).toEqual(['hal.dll and demo.sys are where the other is']);
+  const alone = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head } }) => {
+    linkIn(kernel, head, [kernel.read(head, 8).readBigUInt64LE()]);
+  });
+  expect(doubts(alone)).toEqual(['it has one entry: every Windows has drivers']);
 });

@@ -204,12 +204,13 @@ export function looksLikeContext(frame: Buffer): boolean {
 
 /** @param frame at least `Context.size` bytes */
 export function viewContext(frame: Buffer): ContextView {
-  const { ContextFlags: flags, Rip, Rsp } = Context.read(frame);
+  const { ContextFlags: flags, Rip, Rsp, Rcx, Rdx, R8, R9 } = Context.read(frame);
   return {
     // Control (1) and integer (2).
     complete: areContextFlags(flags) && (flags & 3) === 3,
     instructionPointer: va(Rip),
     stackPointer: va(Rsp),
+    arguments: [Rcx, Rdx, R8, R9],
   };
 }
 

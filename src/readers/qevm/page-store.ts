@@ -3,6 +3,7 @@
  * stream, as in its first pass, take 72 bytes a chunk; others, as in a live guest's later passes, 3 KiB.
  */
 import { popcount } from '../../core/bits.ts';
+import { firstIndex } from '../../core/sorted.ts';
 import { PAGE_SIZE } from '../../core/units.ts';
 
 /** How a page is kept: what to do with the bytes at its offset. */
@@ -42,13 +43,15 @@ type Chunk = Table | Sequence | 'zeros';
 
 export class PageStore {
   readonly pages: number;
-  readonly #chunks: (Chunk | undefined)[];
+  /** By index; only those that have pages: a damaged stream can claim any size. */
+  readonly #chunks = new Map<number, Chunk>();
+  /** Their indexes in order, once they are asked for. */
+  #sorted: number[] | undefined;
   /** The one that is being filled. */
   #open = -1;
 
   constructor(pages: number) {
     this.pages = pages;
-    this.#chunks = new Array(Math.ceil(pages / CHUNK_PAGES));
   }
 
   /** Says where a page is; the last word counts. */
@@ -65,13 +68,13 @@ export class PageStore {
 
   /** Packs the chunk that was filled last. */
   close(): void {
-    const chunk = this.#chunks[this.#open];
-    if (chunk !== undefined && chunk !== 'zeros' && 'low' in chunk) this.#chunks[this.#open] = packed(chunk);
+    const chunk = this.#chunks.get(this.#open);
+    if (chunk !== undefined && chunk !== 'zeros' && 'low' in chunk) this.#chunks.set(this.#open, packed(chunk));
     this.#open = -1;
   }
 
   get(page: number): PagePlace {
-    const chunk = this.#chunks[Math.floor(page / CHUNK_PAGES)];
+    const chunk = this.#chunks.get(Math.floor(page / CHUNK_PAGES));
     const i = page % CHUNK_PAGES;
     if (chunk === undefined) return { kind: 'absent' };
     if (chunk === 'zeros') return { kind: 'fill', byte: 0 };
@@ -85,19 +88,27 @@ export class PageStore {
     const absent = this.get(page).kind === 'absent';
     let next = page + 1;
     while (next < this.pages) {
-      const chunk = this.#chunks[Math.floor(next / CHUNK_PAGES)];
+      const index = Math.floor(next / CHUNK_PAGES);
+      const chunk = this.#chunks.get(index);
       // Packed chunks lack nothing.
       if (next % CHUNK_PAGES === 0 && (chunk === undefined || chunk === 'zeros' || 'raw' in chunk)) {
         if ((chunk === undefined) !== absent) break;
-        next += CHUNK_PAGES;
+        next = chunk === undefined ? this.#chunkAfter(index) * CHUNK_PAGES : next + CHUNK_PAGES;
       } else if ((this.get(next).kind === 'absent') === absent) next++;
       else break;
     }
     return { absent, pages: Math.min(next, this.pages) - page };
   }
 
+  /** The first chunk behind an index that has pages; beyond all pages where none has. */
+  #chunkAfter(index: number): number {
+    this.#sorted ??= [...this.#chunks.keys()].sort((a, b) => a - b);
+    const sorted = this.#sorted;
+    return sorted[firstIndex(sorted.length, (i) => sorted[i]! > index)] ?? Number.POSITIVE_INFINITY;
+  }
+
   #table(index: number): Table {
-    const chunk = this.#chunks[index];
+    const chunk = this.#chunks.get(index);
     if (chunk !== undefined && chunk !== 'zeros' && 'low' in chunk) return chunk;
     const table: Table = { low: new Uint32Array(CHUNK_PAGES), high: new Uint16Array(CHUNK_PAGES) };
     if (chunk !== undefined) {
@@ -108,7 +119,8 @@ export class PageStore {
         table.high[i] = Math.floor(value / 2 ** 32) | (KINDS.indexOf(place.kind) << KIND_SHIFT);
       }
     }
-    this.#chunks[index] = table;
+    this.#chunks.set(index, table);
+    if (chunk === undefined) this.#sorted = undefined;
     return table;
   }
 }

@@ -66,6 +66,9 @@ export class DeltaList {
   }
 }
 
+/** Physical addresses have 52 bits. */
+const MAX_BLOCK = 2 ** 52;
+
 /** No machine has nearly as many. */
 const MAX_BLOCKS = 4096;
 
@@ -160,7 +163,7 @@ function readBlockSizes(cursor: Cursor, state: RamState, total: number): void {
     const at = cursor.at;
     const name = cursor.name();
     const size = Number(cursor.u64());
-    if (name === '' || size === 0 || size % PAGE_SIZE !== 0 || sum + size > total) {
+    if (name === '' || size === 0 || size % PAGE_SIZE !== 0 || size > MAX_BLOCK || sum + size > total) {
       throw new StreamFault(`a RAM block ${JSON.stringify(name)} of ${hex(size)} bytes, of ${hex(total)} in all`, at);
     }
     if (state.blocks.has(name) || state.blocks.size >= MAX_BLOCKS) {

@@ -42,6 +42,20 @@ describe('PageStore', () => {
     );
   });
 
+  it('steps over what a damaged stream claims to have, however large', () => {
+    const store = new PageStore(2 ** 40);
+    store.set(2 ** 39, 'fill', 1);
+    store.set(3, 'fill', 1);
+    store.close();
+    const runs: number[] = [];
+    for (let page = 0; page < store.pages; ) {
+      const { absent, pages } = store.run(page);
+      runs.push(absent ? -pages : pages);
+      page += pages;
+    }
+    expect(runs).toEqual([-3, 1, -(2 ** 39 - 4), 1, -(2 ** 39 - 1)]);
+  });
+
   it('keeps a first pass, and what replaces some of it', () => {
     fc.assert(
       fc.property(
