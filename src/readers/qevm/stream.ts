@@ -167,12 +167,15 @@ function skipToFooter(cursor: Cursor, source: ByteSource, id: number): void {
   cursor.at = found;
 }
 
+/** Type and ID of a section are in front of its name. */
+const BEFORE_NAME = 5;
+
+/** The section with memory behind the one at `from`, which may claim to be that itself. */
 function findRam(source: ByteSource, from: number): number {
   const mark = Buffer.from(`\x03ram\0\0\0\0\0\0\0\x04`, 'latin1');
-  const found = find(source, mark, from, MAX_FOREIGN_SECTION);
+  const found = find(source, mark, from + BEFORE_NAME + 1, MAX_FOREIGN_SECTION);
   if (found === undefined) throw new StreamFault("devices' state and no memory", from);
-  // Type and ID are in front of the name.
-  return found - 5;
+  return found - BEFORE_NAME;
 }
 
 function find(source: ByteSource, mark: Buffer, from: number, length: number): number | undefined {

@@ -155,6 +155,12 @@ describe('migration streams', () => {
     );
   });
 
+  it("end where the memory's own section claims to be that of a device", () => {
+    const bytes = Buffer.from(writeStream(guest, { pages: 'plain' }));
+    bytes[bytes.indexOf('\x03ram', 0, 'latin1') - 5] = 4;
+    expect(() => open(bytes)).toThrow(Elf2dmpError);
+  });
+
   it('are refused by name where they are of another machine, or hold no memory', () => {
     const refused = (bytes: Buffer) => {
       try {
