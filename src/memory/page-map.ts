@@ -1,7 +1,11 @@
 /** A few bits for each whole page that an image holds, whatever its addresses are. */
+import type { Pulse } from '../core/pulse.ts';
 import { PAGE_SIZE, pa } from '../core/units.ts';
 import type { MemoryImage } from './image.ts';
 import { append, type Extent, endOf, firstEndingAfter } from './runs.ts';
+
+/** Pages that are looked at in some milliseconds. */
+const BEAT_PAGES = 1 << 14;
 
 /** Bits for each whole page of an image, found by physical address. */
 export class PageMap {
@@ -57,11 +61,14 @@ export class PageMap {
   }
 
   /** The pages for which `keep` says true, as sorted maximal extents. */
-  select(keep: (index: number, address: number) => boolean): Extent[] {
+  async select(keep: (index: number, address: number) => boolean, pulse: Pick<Pulse, 'beat'>): Promise<Extent[]> {
     const kept: Extent[] = [];
-    for (const { index, address } of this) {
-      if (!keep(index, address)) continue;
-      append(kept, { start: pa(address), size: PAGE_SIZE });
+    let index = 0;
+    for (const { start, size } of this.extents) {
+      for (let at = 0; at < size; at += PAGE_SIZE, index++) {
+        if (index % BEAT_PAGES === 0) await pulse.beat();
+        if (keep(index, start + at)) append(kept, { start: pa(start + at), size: PAGE_SIZE });
+      }
     }
     return kept;
   }

@@ -1,9 +1,13 @@
 /** Which pages the page tables map: all roots at once, each table once, whatever the tables say. */
+import { Pulse } from '../core/pulse.ts';
 import { PAGE_SIZE, pa } from '../core/units.ts';
 import { entryAt, type PageEntry, type PagingMode, tableSize } from '../machines/paging-mode.ts';
 import type { AddressSpace } from './address-space.ts';
 import type { MemoryImage } from './image.ts';
 import type { PageMap } from './page-map.ts';
+
+/** Tables that are read in some milliseconds. */
+const BEAT_TABLES = 64;
 
 /** Tables of at most this many levels are walked. */
 const MAX_LEVELS = 5;
@@ -47,9 +51,16 @@ export interface TableWalk {
  *
  * @param space resolves prototype entries, and has the roots' paging mode
  */
-export function walkTables(space: AddressSpace, roots: readonly number[], map: PageMap): TableWalk {
+export async function walkTables(
+  space: AddressSpace,
+  roots: readonly number[],
+  map: PageMap,
+  pulse: Pick<Pulse, 'beat'> = new Pulse(),
+): Promise<TableWalk> {
   const walk = new Walk(space, roots, map);
-  for (const half of HALVES) for (const root of new Set(roots)) walk.table(root, 0, half);
+  for (const half of HALVES) {
+    for (const root of new Set(roots)) for (const _ of walk.table(root, 0, half)) await pulse.beat();
+  }
   return walk.result();
 }
 
@@ -83,8 +94,8 @@ class Walk {
     };
   }
 
-  /** Marks the table at a physical address and all that it maps. */
-  table(table: number, level: number, half: Half): void {
+  /** Marks the table at a physical address and all that it maps. Yields now and then. */
+  *table(table: number, level: number, half: Half): Generator<undefined> {
     const index = this.#map.indexOf(table);
     if (index < 0) {
       if (this.#missing.size < MAX_MISSING) this.#missing.add(table);
@@ -106,16 +117,18 @@ class Walk {
     const count = tableSize(this.#mode, level) / entrySize;
     const from = level === 0 && half === 'kernel' ? kernelFrom : 0;
     const to = level === 0 && half === 'user' ? kernelFrom : count;
-    for (let i = from; i < to; i++) this.#entry(entryAt(this.#mode, level, page, offset + i * entrySize), level, half);
+    if (this.#tables % BEAT_TABLES === 0) yield;
+    for (let i = from; i < to; i++) {
+      const entry = entryAt(this.#mode, level, page, offset + i * entrySize);
+      if (entry.kind !== 'table') this.#entry(entry, level, half);
+      else if (level !== this.#mode.selfMapLevel || !this.#selfMapped.has(entry.physical))
+        yield* this.table(entry.physical, level + 1, half);
+    }
   }
 
-  #entry(entry: PageEntry, level: number, half: Half): void {
+  #entry(entry: Exclude<PageEntry, { kind: 'table' }>, level: number, half: Half): void {
     switch (entry.kind) {
       case 'absent':
-        return;
-      case 'table':
-        if (level === this.#mode.selfMapLevel && this.#selfMapped.has(entry.physical)) return;
-        this.table(entry.physical, level + 1, half);
         return;
       case 'page':
         this.#page(entry, level, half);

@@ -298,7 +298,7 @@ async function copy(windows: Windows, options: ConvertOptions, destination: Dest
 
 async function planCopy(windows: Windows, options: ConvertOptions): Promise<PlannedConversion> {
   const { type, ram = 'all', patch, context, triageCpus: cpus, triageUserStacks: userStacks } = options;
-  const selection = type && chooseSelection(windows, type, ram);
+  const selection = type && (await chooseSelection(windows, { type, ram }, options.signal));
   const choices = { type, ram, patch, context, selection, triage: { cpus, userStacks } };
   const all = planConversion(windows, choices);
   if (!options.dropZeroPages) return all;

@@ -13,10 +13,14 @@ function heldBy({ dumpHeader }: MemoryImage): 'kernel' | 'active' | undefined {
 }
 
 /** The pages for a kernel dump or one of active memory; undefined where all pages of the input go into the dump. */
-export function chooseSelection(windows: Windows, type: DumpTypeChoice, ram: RamChoice): PageSelection | undefined {
+export async function chooseSelection(
+  windows: Windows,
+  { type, ram }: { type: DumpTypeChoice; ram: RamChoice },
+  signal?: AbortSignal,
+): Promise<PageSelection | undefined> {
   if (type !== 'kernel' && type !== 'active') return undefined;
   // Its writer has chosen them already.
-  return heldBy(windows.image) === type ? undefined : selectPages(windows, type, ram);
+  return heldBy(windows.image) === type ? undefined : selectPages(windows, type, ram, signal);
 }
 
 /** The type, with what a dump of that type should have and the input was made without. */

@@ -1,12 +1,13 @@
 /** Which pages a kernel dump or a dump of active memory keeps, and why. */
 
 import { type Diagnostic, Diagnostics } from '../core/errors.ts';
+import { Pulse } from '../core/pulse.ts';
 import { Reason } from '../core/reason.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
 import { PageMap } from '../memory/page-map.ts';
 import type { Extent } from '../memory/runs.ts';
 import { Mapped, walkTables } from '../memory/table-walk.ts';
-import { type PageState, type PageStates, readPageStates } from '../windows/page-states.ts';
+import { MAX_SAMPLE, type PageState, type PageStates, readPageStates } from '../windows/page-states.ts';
 import { findProcessRoots } from '../windows/process-roots.ts';
 import type { Windows } from '../windows/windows.ts';
 
@@ -71,19 +72,25 @@ const MAPPED = Mapped.kernelTable | Mapped.userTable | Mapped.kernel | Mapped.us
  * debugger follows those. A dump of active memory keeps what any process maps, and what Windows itself keeps: pages
  * in use, and standby and modified ones that no file has (MiAddPhysicalPagesToCrashDump).
  */
-export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'all' | 'windows'): PageSelection {
+export async function selectPages(
+  windows: Windows,
+  type: 'kernel' | 'active',
+  ram: 'all' | 'windows',
+  signal?: AbortSignal,
+): Promise<PageSelection> {
   const { image, space, kdbg } = windows;
+  const pulse = new Pulse(signal);
   const found = findProcessRoots(windows);
   const map = new PageMap(image);
-  const walked = walkTables(space, found.roots, map);
+  const walked = await walkTables(space, found.roots, map, pulse);
   const states = readPageStates(image, space, kdbg.fields.MmPfnDatabase, {
-    mapped: pagesWith(map, Mapped.kernelTable | Mapped.userTable | Mapped.kernel, windows),
+    mapped: await pagesWith(map, Mapped.kernelTable | Mapped.userTable | Mapped.kernel, { windows, pulse }),
     transition: walked.transition.filter((address) => ((map.bits[map.indexOf(address)] ?? MAPPED) & MAPPED) === 0),
   });
   const known = !(states instanceof Reason);
   const isRam = ramTest(windows);
   const counts: { kept: PageCounts; leftOut: PageCounts } = { kept: {}, leftOut: {} };
-  const extents = map.select((index, address) => {
+  const extents = await map.select((index, address) => {
     const outside = !isRam(address);
     const bits = outside && ram === 'windows' ? 0 : map.bits[index]!;
     const kind = kindOf(bits, outside, () => (known ? states.state(address)?.location : undefined));
@@ -91,7 +98,7 @@ export function selectPages(windows: Windows, type: 'kernel' | 'active', ram: 'a
     const side = keep ? counts.kept : counts.leftOut;
     side[kind] = (side[kind] ?? 0) + 1;
     return keep;
-  });
+  }, pulse);
 
   const diagnostics = new Diagnostics();
   if (found.doubt !== undefined) {
@@ -166,12 +173,19 @@ function windowsKeeps({ location, cached, isPrivate }: PageState): boolean {
   return kind === 'otherInUse' || (isPrivate && (kind === 'standby' || kind === 'modified'));
 }
 
-/** Pages of Windows' RAM that have any of `bits`. */
-function* pagesWith(map: PageMap, bits: number, windows: Windows): Generator<number> {
+/** The first pages of Windows' RAM that have any of `bits`, as many as a sample takes. */
+async function pagesWith(
+  map: PageMap,
+  bits: number,
+  { windows, pulse }: { windows: Windows; pulse: Pulse },
+): Promise<number[]> {
   const isRam = ramTest(windows);
-  for (const { index, address } of map) {
-    if ((map.bits[index]! & bits) !== 0 && isRam(address)) yield address;
-  }
+  const pages: number[] = [];
+  await map.select((index, address) => {
+    if (pages.length < MAX_SAMPLE && (map.bits[index]! & bits) !== 0 && isRam(address)) pages.push(address);
+    return false;
+  }, pulse);
+  return pages;
 }
 
 /** Whether Windows counts a page as RAM; everything is where that is unknown. For ascending addresses. */

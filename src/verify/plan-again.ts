@@ -77,7 +77,7 @@ export async function planAgain(windows: Windows, path: string, signal?: AbortSi
         firstPage: at === undefined ? undefined : () => at,
       });
     const ram = dump && leavesOut(dump, windows) ? 'windows' : 'all';
-    const selection = chooseSelection(windows, type, ram);
+    const selection = await chooseSelection(windows, { type, ram }, signal);
     const plans = WAYS.map((way) => ({ way, conversion: plan(way, ram) }));
     const places = plans.flatMap(({ conversion }) => conversion.plan.patches);
     const ranked = plans.map((p) => ({

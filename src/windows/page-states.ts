@@ -31,7 +31,9 @@ export interface KnownPages {
 
 /** Minimum sample size. */
 const MIN_SAMPLE = 32;
-const MAX_SAMPLE = 16_384;
+
+/** Pages that the database is held against. */
+export const MAX_SAMPLE = 16_384;
 
 /** A running system may have been stopped amid a change of a few entries. */
 const NEEDED = 0.98;

@@ -157,8 +157,8 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
   for (let count = 1 + below(2); count > 0; count--) {
     const make = pick(makers);
     make({ subject, below, pick, set, setFile });
-    // Two links that agree are no contradiction: such a list is whole.
-    if (make === moduleLink) makers = MAKERS.filter((maker) => maker !== moduleLink);
+    // Two links or two pointers that agree are no contradiction: such a list is whole.
+    makers = makers.filter((maker) => maker !== make);
   }
   return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };
 }

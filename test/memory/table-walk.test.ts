@@ -11,10 +11,10 @@ const KERNEL = 0xfffff800_00000000n;
 const USER = 0x00007ff6_00000000n;
 
 /** Walks `roots` over a MiB of memory; `kinds` gives what a page turned out to be. */
-function walk(memory: PhysicalMemory, roots: readonly number[], levels = PAGING_4_LEVELS, bytes = memory.bytes) {
+async function walk(memory: PhysicalMemory, roots: readonly number[], levels = PAGING_4_LEVELS, bytes = memory.bytes) {
   const image = imageOf([{ start: 0, bytes: memory.flat(0, bytes) }]);
   const map = new PageMap(image);
-  const result = walkTables(new AddressSpace(image, pa(roots[0]!), levels), roots, map);
+  const result = await walkTables(new AddressSpace(image, pa(roots[0]!), levels), roots, map);
   const kinds = (physical: number) =>
     Object.entries(Mapped)
       .filter(([, bit]) => (map.bits[map.indexOf(physical)]! & bit) !== 0)
@@ -24,12 +24,16 @@ function walk(memory: PhysicalMemory, roots: readonly number[], levels = PAGING_
 }
 
 describe('walking page tables', () => {
-  it.each([4, 5] as const)('tells the halves of %i levels apart', (levels) => {
+  it.each([4, 5] as const)('tells the halves of %i levels apart', async (levels) => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const tables = new PageTables(memory, levels);
     tables.mapNew(KERNEL, PAGE);
     tables.mapNew(USER, PAGE, true);
-    const { result, kinds, marked } = walk(memory, [tables.root], levels === 4 ? PAGING_4_LEVELS : PAGING_5_LEVELS);
+    const { result, kinds, marked } = await walk(
+      memory,
+      [tables.root],
+      levels === 4 ? PAGING_4_LEVELS : PAGING_5_LEVELS,
+    );
     expect(kinds(tables.translate(KERNEL)!)).toEqual(['kernel']);
     expect(kinds(tables.translate(USER)!)).toEqual(['user']);
     // The root is read once for each half.
@@ -37,7 +41,7 @@ describe('walking page tables', () => {
     expect(marked()).toBe(2 * levels - 1 + 2);
   });
 
-  it('marks what is in transition, and what prototype entries lead to', () => {
+  it('marks what is in transition, and what prototype entries lead to', async () => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const tables = new PageTables(memory);
     tables.mapNew(KERNEL, PAGE);
@@ -47,37 +51,37 @@ describe('walking page tables', () => {
     tables.u64(KERNEL + 0x100n, BigInt(shared) | 0x880n);
     tables.setEntry(KERNEL + 0x2000n, (((KERNEL + 0x100n) << 16n) & ((1n << 64n) - 1n)) | 0x400n);
     tables.setEntry(USER, BigInt(used) | 0x880n, true);
-    const { result, kinds } = walk(memory, [tables.root]);
+    const { result, kinds } = await walk(memory, [tables.root]);
     expect([kinds(moved), kinds(shared), kinds(used)]).toEqual([['kernelSoft'], ['kernelSoft'], ['userSoft']]);
     expect(result.transition).toEqual([moved]);
   });
 
-  it('marks large pages as far as they are in the image', () => {
+  it('marks large pages as far as they are in the image', async () => {
     const memory = new PhysicalMemory(4 << 20, 1, [{ from: 0x200000, to: 0x400000 }]);
     const tables = new PageTables(memory);
     tables.mapLarge(KERNEL, 0x200000, 2);
     // With the PAT bit, and mapped twice.
     tables.mapLarge(KERNEL + 0x200000n, 0x201000, 2);
     tables.mapLarge(KERNEL - 0x40000000n, 0x40000000, 3);
-    const { kinds, marked } = walk(memory, [tables.root]);
+    const { kinds, marked } = await walk(memory, [tables.root]);
     expect([kinds(0x200000), kinds(0x3ff000), kinds(0x1ff000)]).toEqual([['kernel'], ['kernel'], []]);
     expect(marked()).toBe(512 + 4);
   });
 
-  it('does not follow the self-map, of its own root or of another', () => {
+  it('does not follow the self-map, of its own root or of another', async () => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const [one, other] = [new PageTables(memory), new PageTables(memory)];
     one.mapNew(USER, PAGE, true);
     one.setTopEntry(300, BigInt(one.root) | 0x63n);
     one.setTopEntry(301, BigInt(other.root) | 0x63n);
     other.setTopEntry(300, BigInt(other.root) | 0x63n);
-    const { result, kinds } = walk(memory, [one.root, other.root]);
+    const { result, kinds } = await walk(memory, [one.root, other.root]);
     expect(kinds(one.translate(USER)!)).toEqual(['user']);
     expect(kinds(one.root)).toEqual(['kernelTable']);
     expect(result).toMatchObject({ tables: 2 + 3 + 2, missingTables: 0 });
   });
 
-  it('ends with entries that point back, down and out of memory', () => {
+  it('ends with entries that point back, down and out of memory', async () => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const tables = new PageTables(memory);
     tables.mapNew(KERNEL, PAGE);
@@ -90,24 +94,24 @@ describe('walking page tables', () => {
       [tables.root, 497, BigInt(top) | 0x63n],
     ];
     for (const [table, index, entry] of entries) memory.page(table).writeBigUInt64LE(entry, index * 8);
-    const { result, kinds } = walk(memory, [tables.root]);
+    const { result, kinds } = await walk(memory, [tables.root]);
     expect(kinds(tables.translate(KERNEL)!)).toContain('kernel');
     expect(result).toMatchObject({ missingTables: 2, endless: false });
   });
 
-  it('reads tables that roots share once', () => {
+  it('reads tables that roots share once', async () => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const roots = Array.from({ length: 10 }, () => new PageTables(memory));
     roots[0]!.mapNew(KERNEL, PAGE);
     for (const root of roots) root.setTopEntry(496, roots[0]!.topEntry(496));
-    const { result } = walk(
+    const { result } = await walk(
       memory,
       roots.map(({ root }) => root),
     );
     expect(result.tables).toBe(2 * roots.length + 3);
   });
 
-  it('reads no more tables than there are pages', () => {
+  it('reads no more tables than there are pages', async () => {
     const pages = 512;
     const memory = new PhysicalMemory(pages * PAGE, 1);
     // Every entry of every page leads to another page.
@@ -115,12 +119,43 @@ describe('walking page tables', () => {
       const bytes = memory.page(page * PAGE);
       for (let i = 0; i < 512; i++) bytes.writeBigUInt64LE(BigInt(((page * 7 + i) % pages) * PAGE) | 0x63n, i * 8);
     }
-    const { result } = walk(memory, [0]);
+    const { result } = await walk(memory, [0]);
     expect(result).toMatchObject({ tables: pages, endless: true });
   });
 
-  it('survives a root that is not there', () => {
+  it('survives a root that is not there', async () => {
     const memory = new PhysicalMemory(1 << 20, 1);
-    expect(walk(memory, [0x7fff_f000]).result).toMatchObject({ tables: 0, missingTables: 1 });
+    expect((await walk(memory, [0x7fff_f000])).result).toMatchObject({ tables: 0, missingTables: 1 });
+  });
+});
+
+describe('long walks', () => {
+  const counting = () => {
+    const pulse = { beats: 0, beat: async () => void pulse.beats++ };
+    return pulse;
+  };
+
+  it('can be interrupted between tables', async () => {
+    const memory = new PhysicalMemory(8 << 20, 1);
+    const tables = new PageTables(memory);
+    for (let i = 0; i < 300; i++) tables.mapNew(KERNEL + BigInt(i) * 0x20_0000n, PAGE);
+    const image = imageOf([{ start: 0, bytes: memory.flat(0, memory.bytes) }]);
+    const pulse = counting();
+    const { tables: read } = await walkTables(
+      new AddressSpace(image, pa(tables.root), PAGING_4_LEVELS),
+      [tables.root],
+      new PageMap(image),
+      pulse,
+    );
+    expect(read).toBeGreaterThan(300);
+    expect(pulse.beats).toBeGreaterThanOrEqual(4);
+  });
+
+  it('so can the selection of pages', async () => {
+    const map = new PageMap(imageOf([{ start: 0, bytes: Buffer.alloc(0x1_0001 * PAGE) }]));
+    const pulse = counting();
+    const kept = await map.select((index) => index % 2 === 0, pulse);
+    expect(kept.length).toBe(0x8001);
+    expect(pulse.beats).toBe(5);
   });
 });

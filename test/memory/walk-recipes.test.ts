@@ -169,10 +169,10 @@ describe('page tables as text', () => {
 });
 
 describe('walking all tables', () => {
-  const marked = (mode: PagingMode, roots: readonly number[], tables: string) => {
+  const marked = async (mode: PagingMode, roots: readonly number[], tables: string) => {
     const image = build(mode, tables);
     const map = new PageMap(image);
-    const result = walkTables(new AddressSpace(image, pa(roots[0]!), mode), roots, map);
+    const result = await walkTables(new AddressSpace(image, pa(roots[0]!), mode), roots, map);
     const kinds = [...map].flatMap(({ index, address }) => {
       const names = Object.entries(Mapped).filter(([, bit]) => (map.bits[index]! & bit) !== 0);
       return names.length > 0 ? [`${address.toString(16)} ${names.map(([name]) => name).join(' ')}`] : [];
@@ -180,8 +180,8 @@ describe('walking all tables', () => {
     return { result, kinds };
   };
 
-  it('takes entries of 4 bytes, and what bit 7 means from the mode', () => {
-    const { result, kinds } = marked(
+  it('takes entries of 4 bytes, and what bit 7 means from the mode', async () => {
+    const { result, kinds } = await marked(
       SMALL,
       [0x1000],
       `@1000 [0]=2083 [200]=3083 [300]=1003
@@ -200,8 +200,8 @@ describe('walking all tables', () => {
     expect(result).toMatchObject({ tables: 4, missingTables: 0, transition: [0xc000] });
   });
 
-  it('follows each of the roots that share a page, and not a self-map below the root', () => {
-    const { result, kinds } = marked(
+  it('follows each of the roots that share a page, and not a self-map below the root', async () => {
+    const { result, kinds } = await marked(
       SHORT_ROOT,
       [0x1000, 0x1020],
       `@1000 [0]=2003 [2]=3003

@@ -57,6 +57,13 @@ describe('a triage dump', () => {
     ]);
   });
 
+  it('opens on the processor whose PRCB it has, whatever registers its header has', async () => {
+    const file = Buffer.from(good);
+    file.writeBigUInt64LE(0xffffa580_00000000n, 0x348 + 0x98);
+    const { opened } = chooseContexts(await locateWindows(open(file)), 'auto');
+    expect(opened?.processor.number).toBe(1);
+  });
+
   it('has the stack of its processor, frame by frame', async () => {
     const windows = await locateWindows(open(good));
     const [, crashed] = stacksOf(windows, chooseContexts(windows, 'auto'));

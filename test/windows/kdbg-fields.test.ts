@@ -4,8 +4,10 @@ import { locateWindows } from '../../src/locate/locator.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import { withoutDamagedFields } from '../../src/windows/kdbg-fields.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type GuestOptions } from '../guest/guest.ts';
+import { knownGuest } from '../support/known-guest.ts';
 
 const BLOCK = { kdbg: 'plain', decoys: false } as const;
 
@@ -105,6 +107,17 @@ describe('a damaged field of the KDBG', () => {
     const found = await planWith(0x338, (block) => block.writeUInt16LE(0, 0x338));
     expect(strays(found)).toEqual([]);
     expect(found.losses.map((d) => d.code)).toContain('no-context-frame');
+  });
+
+  it('two variables at one address: neither is believed', () => {
+    const { space, kernel, kdbg, fields } = knownGuest(BLOCK);
+    const damaged = { ...kdbg, fields: { ...fields, MmLastUnloadedDriver: fields.NtBuildLab! } };
+    const { kdbg: kept, losses } = withoutDamagedFields(space, kernel, damaged);
+    expect([kept.fields.MmLastUnloadedDriver, kept.fields.NtBuildLab]).toEqual([undefined, undefined]);
+    expect(losses.map(({ message }) => message.split('but ')[1])).toEqual([
+      'NtBuildLab is the same: it was not used',
+      'MmLastUnloadedDriver is the same: it was not used',
+    ]);
   });
 
   it('leaves a sound block as it is', async () => {

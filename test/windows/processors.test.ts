@@ -1,5 +1,6 @@
 // Which CPU state belongs to which processor, with PRCBs and threads in a few pages of memory.
 import { describe, expect, it } from 'vitest';
+import { Reason } from '../../src/core/reason.ts';
 import { pa, va } from '../../src/core/units.ts';
 import { NT_PRSTATUS } from '../../src/formats/elf.ts';
 import type { CpuState } from '../../src/machines/machine.ts';
@@ -7,9 +8,10 @@ import { X64 } from '../../src/machines/x64/index.ts';
 import { PAGING_4_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import { matchProcessors } from '../../src/windows/cpu-matching.ts';
-import type { Processor } from '../../src/windows/processors.ts';
+import { findProcessors, type Processor } from '../../src/windows/processors.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
 import { imageOf } from '../support/images.ts';
+import { knownGuest } from '../support/known-guest.ts';
 import { x64 } from '../support/registers.ts';
 
 const KPCRS = [0xfffff800_00001000n, 0xfffff800_00003000n, 0xfffff800_00005000n] as const;
@@ -195,4 +197,12 @@ describe('contradicting claims to a KPCR', () => {
     );
     expect(scene.cpus).toEqual([0, undefined, undefined]);
   });
+});
+
+it('takes no CONTEXT frame from the start of a PRCB where the KDBG has no place for its pointer', () => {
+  const { space, fields } = knownGuest({}, ({ kernel, truth: { processors, kernelBase } }) => {
+    for (const { prcb } of processors) kernel.u64(prcb, kernelBase + 0x36000n);
+  });
+  const { processors } = findProcessors(space, { ...fields, OffsetPrcbContext: 0 });
+  expect(processors.map(({ context }) => context instanceof Reason)).toEqual([true, true]);
 });
