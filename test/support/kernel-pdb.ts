@@ -58,4 +58,4 @@ export const kernelPdb = (structures: readonly StructureSpec[] = KERNEL_TYPES): 
   });
 
 /** As the guest's kernel has it. */
-const KERNEL_GUID = 'D4C3B2A1F6E51807293A4B5C6D7E8F90';
+export const KERNEL_GUID = 'D4C3B2A1F6E51807293A4B5C6D7E8F90';
