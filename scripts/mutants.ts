@@ -21,6 +21,55 @@ const CONVERT = 'test/operations';
 
 const MUTANTS: readonly Mutant[] = [
   {
+    what: 'members beyond their structure are believed',
+    file: 'symbols/structures.ts',
+    find: 'if (offset + (member.size ?? 1) <= size && !members.has(name))',
+    replace: 'if (!members.has(name))',
+    tests: 'test/symbols/structures.test.ts',
+  },
+  {
+    what: 'one of two structures of a name is taken',
+    file: 'symbols/structures.ts',
+    find: "definitions.set(definition.name, same ? (known ?? definition) : 'ambiguous');",
+    replace: 'definitions.set(definition.name, definition);',
+    tests: 'test/symbols/structures.test.ts',
+  },
+  {
+    what: 'types that contradict the KDBG are used',
+    file: 'windows/kernel-types.ts',
+    find: 'if (member && inKdbg !== 0 && member.offset !== inKdbg) {',
+    replace: 'if (member && inKdbg < 0) {',
+    tests: 'test/report/activity.test.ts',
+  },
+  {
+    what: 'a processor in a DPC over its idle thread idles',
+    file: 'windows/activity.ts',
+    find: "if (dpc.value) return known('dpc', dpc.from);",
+    replace: '',
+    tests: 'test/report/activity.test.ts',
+  },
+  {
+    what: 'the DPC stack has no end',
+    file: 'windows/activity.ts',
+    find: 'if (stackPointer > top || top - stackPointer > BigInt(image.machine.kernelStackSize))',
+    replace: 'if (stackPointer > top)',
+    tests: 'test/report/activity.test.ts',
+  },
+  {
+    what: "a thread's id is the first of several places that fit",
+    file: 'windows/thread-ids.ts',
+    find: 'if (offset === undefined || offsets.length > 1) {',
+    replace: 'if (offset === undefined) {',
+    tests: 'test/report/activity.test.ts',
+  },
+  {
+    what: 'a lock that is waited for is one that is owned',
+    file: 'windows/activity.ts',
+    find: "if (flags === LOCK_QUEUE_WAIT) return 'waits';",
+    replace: "if (flags === LOCK_QUEUE_WAIT) return 'owns';",
+    tests: 'test/report/activity.test.ts',
+  },
+  {
     what: 'user memory in a triage dump',
     file: 'plan/virtual-blocks.ts',
     find: 'if (!this.#limits.user) return false;',

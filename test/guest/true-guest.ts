@@ -44,6 +44,11 @@ export interface TrueGuestOptions {
   /** The crashing processor runs on a stack in the kernel image, as in early boot and in double faults. */
   stackInImage?: boolean;
   lab?: string;
+  /**
+   * What processors do: a DPC of BUSY_DRIVER over the idle thread or, on the DPC stack, over a thread of System; that
+   * driver in such a thread. All others idle, but for those in user mode. Without it, every thread is its processor's idle one.
+   */
+  doing?: Readonly<Record<number, 'dpc in idle' | 'dpc' | 'driver'>>;
 }
 
 export interface TrueProcess {
@@ -120,7 +125,12 @@ interface Making {
   /** The processes' own; they get the kernel's half when it is complete. */
   roots: { tables: PageTables; session: boolean }[];
   word: () => bigint;
+  /** Where the driver lies that keeps processors busy. */
+  busyDriver: bigint;
 }
+
+/** See `doing`. */
+export const BUSY_DRIVER = 'tcpip.sys';
 
 export function buildTrueGuest(options: TrueGuestOptions = {}): TrueGuest {
   const g: Generation = GENERATIONS[options.generation ?? '2004'];
@@ -153,12 +163,14 @@ export function buildTrueGuest(options: TrueGuestOptions = {}): TrueGuest {
     },
     roots: [],
     word: () => (BigInt(Math.floor(next() * 2 ** 32)) << 32n) | BigInt(Math.floor(next() * 2 ** 32)),
+    busyDriver: 0n,
   };
 
   mapKernel(m);
   kernel.setTopEntry(g.selfMapSlot, BigInt(kernel.root) | 0x63n);
   kernel.mapNew(SHARED_USER_DATA, PAGE);
   const drivers = placeDrivers(m);
+  m.busyDriver = drivers.find(({ name }) => name === BUSY_DRIVER)!.base;
   const session = placeSession(m);
   const modules: GuestModule[] = [
     {
@@ -505,6 +517,13 @@ function placeProcessors(m: Making, processes: readonly TrueProcess[], userRoot:
     for (let i = 0; i < LAUNCH_PAGES; i++) shadow.pages.push(k(places.launch + i * PAGE));
   }
   const run: Run = { cpus: [], processors: [], captured: undefined, shadow };
+  const owners: { thread: bigint; process: TrueProcess }[] = [];
+  if (options.doing) {
+    // Threads that wait.
+    for (const process of processes.filter((p) => !p.gone)) {
+      for (let i = 0; i < 4; i++) owners.push({ thread: placeThread(m, process.address, 0n), process });
+    }
+  }
   for (let number = 0; number < count; number++) {
     const inImage = number === 0 && g.bootKpcrInImage;
     const kpcr = inImage ? k(places.bootKpcr) : m.at.pcrs + BigInt(number) * 0x100000n;
@@ -530,16 +549,22 @@ function placeProcessors(m: Making, processes: readonly TrueProcess[], userRoot:
     const crashing = options.crash?.processor === number;
     const inExplorer = inUser || (crashing && (options.crashInExplorer ?? false));
     const stackTop = crashing && options.stackInImage ? k(places.stack) : threadStack;
-    const thread = placeThread(
+    const task = options.doing?.[number];
+    const own = inExplorer ? processes.find((p) => p.name === 'explorer.exe')! : processes[0]!;
+    const busy = options.doing !== undefined && (inUser || (task !== undefined && task !== 'dpc in idle'));
+    const idleThread = placeThread(
       m,
-      inExplorer ? processes.find((p) => p.name === 'explorer.exe')!.address : k(places.KiInitialProcess),
+      inExplorer && !options.doing ? own.address : k(places.KiInitialProcess),
       threadStack,
     );
+    const thread = busy ? placeThread(m, own.address, threadStack) : idleThread;
+    if (busy) owners.push({ thread, process: own });
     kernel.u32(prcb, 0x1f80);
     kernel.u8(prcb + 4n, number);
     kernel.u64(prcb + 8n, thread);
-    kernel.u64(prcb + 0x18n, thread);
+    kernel.u64(prcb + 0x18n, idleThread);
     kernel.u32(prcb + 0x24n, number);
+    const dpcTop = options.doing ? placeDpcs(m, prcb, task?.startsWith('dpc') ?? false) : 0n;
     kernel.u32(frame + 0x30n, 0x10004b);
     if (g.contextPointer !== undefined) {
       kernel.u64(prcb + BigInt(g.contextPointer), frame);
@@ -554,7 +579,7 @@ function placeProcessors(m: Making, processes: readonly TrueProcess[], userRoot:
     const path = crashing
       ? ['KdPollBreakIn', 'KeBugCheckEx', 'KeBugCheck', 'KiSystemServiceExit']
       : ['PoIdle', 'KiIdleLoop', 'KeWaitForSingleObject', 'NtWaitForSingleObject'];
-    const rsp = stackTop - BigInt(0x30 * path.length);
+    const rsp = (task === 'dpc' ? dpcTop : stackTop) - BigInt(0x30 * path.length);
     const returns = path.slice(1).map((name) => functionAt(name, AFTER_CALL));
     returns.forEach((address, i) => {
       kernel.u64(rsp + BigInt(0x28 + 0x30 * i), address);
@@ -575,9 +600,10 @@ function placeProcessors(m: Making, processes: readonly TrueProcess[], userRoot:
     }
 
     const regs = Object.fromEntries(GPRS.map((name) => [name, m.word()])) as GuestCpu['regs'];
-    regs.rip = inUser ? USER_CODE + 1n : functionAt(path[0]!, AFTER_HLT);
+    const kernelRip = task ? m.busyDriver + 0x10000n + BigInt(AFTER_CALL) : functionAt(path[0]!, AFTER_HLT);
+    regs.rip = inUser ? USER_CODE + 1n : kernelRip;
     regs.rsp = inUser ? USER_STACK + 0xe00n : rsp;
-    regs.rflags = inUser ? 0x246n : 0x46n;
+    regs.rflags = inUser || task ? 0x246n : 0x46n;
     let loadedRoot = inExplorer ? userRoot : kernel;
     if (inUser && shadow) loadedRoot = shadow.root;
     const index = order.indexOf(number);
@@ -613,6 +639,7 @@ function placeProcessors(m: Making, processes: readonly TrueProcess[], userRoot:
       returns: inUser ? [] : returns,
     });
   }
+  nameThreads(m, owners);
   if (options.crash) {
     const { code, parameters } = options.crash;
     [BigInt(code), ...parameters].forEach((value, i) => {
@@ -668,6 +695,33 @@ function placeThread(m: Making, process: bigint, stackTop: bigint): bigint {
   m.kernel.u64(thread + BigInt(kthread.kernelStack), stackTop);
   m.kernel.u64(thread + BigInt(kthread.process), process);
   return thread;
+}
+
+/** Ids and lists of threads: CLIENT_ID at 0x478 as in the real 19041 [R], KPROCESS.ThreadListHead at 0x30 [P]. */
+function nameThreads({ kernel }: Making, owners: readonly { thread: bigint; process: TrueProcess }[]): void {
+  const lists = new Map<TrueProcess, bigint[]>();
+  for (const [i, { thread, process }] of owners.entries()) {
+    kernel.u64(thread + 0x478n, BigInt(process.pid));
+    kernel.u64(thread + 0x480n, BigInt(0x40 + 4 * i));
+    lists.set(process, [...(lists.get(process) ?? []), thread + 0x2f8n]);
+  }
+  for (const [process, links] of lists) linkIn(kernel, process.address + 0x30n, links);
+}
+
+/** Offsets in the PRCB: 19041's [R] where it has room for them. */
+const dpcOffsets = (g: Generation) => ({
+  active: g.prcbSize > 0x3200 ? 0x312a : 0x1ffa,
+  // Since Windows 8 the KDBG has this one.
+  stack: g.kdbgSize > 0x356 ? 0x3110 : 0,
+});
+
+/** What the PRCB has of DPCs; where a stack begins that they run on. */
+function placeDpcs({ g, kernel, pool }: Making, prcb: bigint, active: boolean): bigint {
+  const at = dpcOffsets(g);
+  const top = pool(6 * PAGE) + BigInt(6 * PAGE) - 0x50n;
+  if (at.stack) kernel.u64(prcb + BigInt(at.stack), top);
+  kernel.u8(prcb + BigInt(at.active), active ? 1 : 0);
+  return top - 0x30n;
 }
 
 function capturedFrame(frame: { rip: bigint; rsp: bigint; rax: bigint }): Buffer {
@@ -746,7 +800,7 @@ function placeKdbg(m: Making): { plain: Buffer; encoded: boolean } {
   for (const [offset, rva] of addresses) set64(offset, k(rva));
   set64(0x138, BigInt(PAGE));
   const { kthread, eprocess } = g;
-  const halves: [offset: number, value: number][] = [
+  const halves: (readonly [offset: number, value: number])[] = [
     [0x298, 0x218],
     [0x29a, 0xf0],
     [0x29c, kthread.kernelStack],
@@ -780,6 +834,12 @@ function placeKdbg(m: Making): { plain: Buffer; encoded: boolean } {
     [0x340, kthread.stackLimit],
     [0x344, kthread.stackBase],
     [0x350, 0x18],
+    ...(options.doing
+      ? ([
+          [0x2b2, dpcOffsets(g).active],
+          [0x354, dpcOffsets(g).stack],
+        ] as const)
+      : []),
   ];
   for (const [offset, value] of halves) set16(offset, value);
   // PteBase, a value.

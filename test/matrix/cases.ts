@@ -79,6 +79,14 @@ export const CASES: readonly MatrixCase[] = [
   })),
   { name: 'KVA shadow, one in user mode', guest: { user: [0], kernelRootAt: 0x9000, seed: 12 } },
   {
+    name: 'hanging: a DPC, a spin lock and its owner, a user loop, in permuted order',
+    guest: {
+      ...{ processors: 4, order: [2, 0, 3, 1], seed: 71, doing: { 0: 'driver', 1: 'dpc', 2: 'spin lock' }, user: [3] },
+      lock: { number: 7, owner: 0, waiter: 2 },
+    },
+  },
+  { name: 'hanging: all idle', guest: { doing: {}, seed: 72, kernelPages: '2m' } },
+  {
     name: 'crashed, stop 0xD1, captured frame',
     guest: { crash: D1, seed: 13 },
     opensOn: 1,

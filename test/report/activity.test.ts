@@ -9,7 +9,9 @@ import { inspect } from '../../src/operations/inspect.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import type { ActivityReport, HangReport } from '../../src/report/activity.ts';
 import { writeElf } from '../guest/elf.ts';
+import { GENERATIONS, type GenerationName } from '../guest/generations.ts';
 import { buildGuest, type Guest, type GuestOptions, watchdogOf } from '../guest/guest.ts';
+import { BUSY_DRIVER, buildTrueGuest } from '../guest/true-guest.ts';
 import { KERNEL_TYPES, kernelPdb } from '../support/kernel-pdb.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-activity-'));
@@ -162,6 +164,37 @@ describe.each(Object.entries(GUESTS))('%s', (_, { options, seen, reading }) => {
       expect([plain.processors[i]!.dpcWatchdog.value, plain.processors[i]!.dpcRoutine.value]).toEqual([null, null]);
       expect(p.threadTicks.value).toEqual({ kernel: 0, user: 0 });
     }
+  });
+});
+
+describe.each(Object.keys(GENERATIONS) as GenerationName[])('in a guest of true size: %s', (generation) => {
+  it('each processor is seen for what it does', async () => {
+    const guest = buildTrueGuest({
+      ...{ generation, processors: 5, order: [3, 0, 4, 1, 2] },
+      ...{ doing: { 0: 'driver', 1: 'dpc', 2: 'dpc in idle' }, user: [3] },
+    });
+    writeFileSync(input, writeElf(guest));
+    const { activity } = (await inspect({ input })).windows!;
+    const withStack = guest.truth.kdbgBlock.length > 0x356;
+    const short = activity!.processors.map((p) => [
+      p.state.value,
+      p.process.value?.name ?? null,
+      (p.threadId.value ?? 0) > 0,
+      p.dpcActive.value,
+      p.onDpcStack.value,
+      p.driver.value?.module ?? null,
+    ]);
+    const onStack = withStack ? true : null;
+    const notOnStack = withStack ? false : null;
+    expect(short).toEqual([
+      ['thread', 'System', true, false, notOnStack, BUSY_DRIVER],
+      ['dpc', 'System', true, true, onStack, BUSY_DRIVER],
+      ['dpc', null, false, true, notOnStack, BUSY_DRIVER],
+      ['user', 'explorer.exe', true, false, notOnStack, null],
+      ['idle', null, false, false, notOnStack, null],
+    ]);
+    expect(activity!.reading[0]).toMatch(/^Processor 1: in a DPC of .*; Processor 2: in a DPC of /);
+    expect(activity!.reading[1]).toMatch(/the others: 1 in the kernel, 1 in user mode, 1 idle\.$/);
   });
 });
 
