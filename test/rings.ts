@@ -33,6 +33,7 @@ export const RING_FILES = {
     'test/operations/triage-debugger.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
+    'test/readers/qevm/kvm.test.ts',
     'test/readers/qevm/layouts.test.ts',
     'test/readers/qevm/libvirt.test.ts',
     'test/readers/qevm/newer-qemu.test.ts',

@@ -4,7 +4,9 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {
+  accessSync,
   closeSync,
+  constants,
   ftruncateSync,
   mkdtempSync,
   openSync,
@@ -51,6 +53,16 @@ export interface QemuOptions {
   /** For the CPUs to get where they should be. */
   timeoutMilliseconds?: number;
 }
+
+/** Whether this machine lets QEMU use KVM: a CI's or a user's often does not. */
+export const kvmAvailable = (): boolean => {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+};
 
 /** For `describe.skipIf(!qemuAvailable())`. With ELF2DMP_REQUIRE_TOOLS=1 a missing program is an error. */
 export const qemuAvailable = (): boolean =>
