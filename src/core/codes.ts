@@ -697,6 +697,11 @@ export const DIAGNOSTICS = {
     severity: 'note',
     means: "Where the guest's memory is was taken from its machine type: the stream has no CMOS.",
   },
+  'host-contradicts': {
+    severity: 'warning',
+    means: 'The hypervisor recorded another bug check or build than memory has. Memory was believed.',
+    todo: 'Look at both: `info` shows them.',
+  },
   'migration-run-state': { severity: 'note', means: 'The state that the guest was in when it was saved.' },
   'container-truncated': {
     severity: 'loss',

@@ -10,6 +10,7 @@ import { dropDoubtfulFrames } from '../windows/context-frames.ts';
 import { matchProcessors } from '../windows/cpu-matching.ts';
 import { findCrash } from '../windows/crash.ts';
 import { Evidence } from '../windows/evidence.ts';
+import { heedHost } from '../windows/host-witness.ts';
 import type { Kdbg } from '../windows/kdbg.ts';
 import { sizeDoubt, withoutDamagedFields } from '../windows/kdbg-fields.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
@@ -142,6 +143,9 @@ async function locateIn(
   }
   dropDoubtfulFrames({ space, kdbg, processors, modules: loaded });
   const crash = findCrash({ space, kernel, kdbg, modules: loaded, processors }, evidence);
+  if (image.host) {
+    heedHost(image.host, { bugCheck: crash?.bugCheck, build: version.build }, { diagnostics, evidence });
+  }
   const physicalMemory = findPhysicalMemory({ space, shared, kernel, kdbg, processors }, note, evidence);
   const missing = physicalMemory instanceof Reason ? undefined : missingRam(image, physicalMemory);
   if (missing !== undefined) diagnostics.add('loss', 'ram-missing', missing);

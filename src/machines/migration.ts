@@ -14,6 +14,8 @@ export interface MigrationForm {
    * @returns undefined when the section can't be one of this machine's
    */
   parse(state: MigratedState, also: MigratedState | undefined): Registers | undefined;
+  /** Fields, by the JSON's names, of what the guest told its hypervisor; undefined where no such thing is known. */
+  told: { crash: string; guestOsId: string } | undefined;
 }
 
 /** A device's section, without its header. */

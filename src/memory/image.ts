@@ -4,6 +4,7 @@ import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
 import type { ByteSource } from '../source/source.ts';
+import type { HostWitness } from './host-witness.ts';
 import type { MissingPart } from './input-diagnostics.ts';
 import type { ListFault } from './list-fault.ts';
 import { append, endOf, type FileRun, firstEndingAfter, firstOverlap, type PhysicalRun, sum } from './runs.ts';
@@ -63,6 +64,8 @@ export interface MemoryImageSpec {
   listFaults?: readonly ListFault[] | undefined;
   /** Of a crash dump whose list of pages can't be right: only what memory says of itself can save it from this error. */
   unlisted?: Elf2dmpError | undefined;
+  /** What the hypervisor recorded besides; migration streams have it. */
+  host?: HostWitness | undefined;
   /** Tells alternatives with the same runs apart: `node0, node1`. */
   arrangement?: string | undefined;
   /** Makes the image of another layout of the same bytes, where the input says nothing of its layout, or may be wrong. */
@@ -100,6 +103,8 @@ export class MemoryImage {
   /** Throws `Elf2dmpError`, or reports a loss, if the input has changed since it was opened. */
   checkUnchanged: () => Promise<void> = async () => undefined;
   /** As in `MemoryImageSpec`. */
+  readonly host: HostWitness | undefined;
+  /** As in `MemoryImageSpec`. */
   readonly arrangement: string | undefined;
   /** As in `MemoryImageSpec`. */
   readonly arrange: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
@@ -127,6 +132,7 @@ export class MemoryImage {
     this.listFaults = spec.listFaults ?? [];
     this.unlisted = spec.unlisted;
     this.alternatives = spec.alternatives ?? [];
+    this.host = spec.host;
     this.arrangement = spec.arrangement;
     this.arrange = spec.arrange;
     this.#contents = contents;

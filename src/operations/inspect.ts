@@ -125,6 +125,7 @@ function describeHeaderOnly(path: string): InputReport | undefined {
     runCount: 0,
     cpus: [],
     blocks: null,
+    host: null,
     dumpHeader: reportHeader(header),
   };
 }

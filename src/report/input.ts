@@ -2,9 +2,11 @@
 import type { Diagnostic } from '../core/errors.ts';
 import { hex, hex64 } from '../core/units.ts';
 import type { CpuState } from '../machines/machine.ts';
+import type { HostWitness } from '../memory/host-witness.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { TriageContents } from '../memory/triage-contents.ts';
 import type { TOOL } from '../version.ts';
+import { guestBuild } from '../windows/host-witness.ts';
 import type { ErrorReport } from './failure.ts';
 import { type CpuMode, modeOf } from './processors.ts';
 import type { SCHEMA } from './schemas.ts';
@@ -24,6 +26,8 @@ export interface CpuReport {
   stackPointer: string | null;
   /** Physical address; null also where the control registers are unknown or paging is off. */
   pageTableRoot: string | null;
+  /** All that the input has, by the debugger's names; null where the state can't be read. */
+  registers: Record<string, string> | null;
 }
 
 /** What a crash dump's header says. */
@@ -50,6 +54,18 @@ export interface InputReport {
   blocks: { count: number; runs: RangeReport[] } | null;
   /** null for inputs that are not crash dumps. */
   dumpHeader: DumpHeaderReport | null;
+  /** What the hypervisor recorded besides memory; null where the input has none of it. */
+  host: HostReport | null;
+}
+
+/** See `HostWitness`. */
+export interface HostReport {
+  /** QEMU's name of the guest's state. */
+  runState: string | null;
+  /** The bug check that the guest told it of. */
+  bugCheck: BugCheckReport | null;
+  /** Modulo 65536, as the guest told it. */
+  build: number | null;
 }
 
 export interface InfoReport {
@@ -81,6 +97,16 @@ export function reportInput(image: MemoryImage): InputReport {
     cpus: image.cpus.map((cpu) => reportCpu(image, cpu)),
     blocks: image.triage ? reportBlocks(image.triage) : null,
     dumpHeader: image.dumpHeader ? reportHeader(image.dumpHeader) : null,
+    host: image.host ? reportHost(image.host) : null,
+  };
+}
+
+function reportHost({ runState, crash, guestOsId }: HostWitness): HostReport {
+  const [code, ...parameters] = crash ?? [];
+  return {
+    runState: runState ?? null,
+    bugCheck: code === undefined ? null : reportBugCheck(Number(BigInt.asUintN(32, code)), parameters),
+    build: guestBuild(guestOsId) ?? null,
   };
 }
 
@@ -90,7 +116,9 @@ const reportBlocks = ({ blockCount, runs }: TriageContents): NonNullable<InputRe
 });
 
 function reportCpu(image: MemoryImage, { index, registers }: CpuState): CpuReport {
-  if (!registers) return { index, mode: null, instructionPointer: null, stackPointer: null, pageTableRoot: null };
+  if (!registers) {
+    return { index, mode: null, instructionPointer: null, stackPointer: null, pageTableRoot: null, registers: null };
+  }
   const { machine } = image;
   const tables = machine.pageTables(registers);
   return {
@@ -99,6 +127,9 @@ function reportCpu(image: MemoryImage, { index, registers }: CpuState): CpuRepor
     instructionPointer: hex64(machine.instructionPointer(registers)),
     stackPointer: hex64(machine.stackPointer(registers)),
     pageTableRoot: tables ? hex(tables.root) : null,
+    registers: Object.fromEntries(
+      machine.namedRegisters(registers).map(({ name, value }) => [name, `0x${value.toString(16)}`]),
+    ),
   };
 }
 

@@ -38,6 +38,10 @@ export interface StreamOptions {
   low?: number;
   /** Behind the stream, as on a Proxmox volume. */
   trailing?: Buffer;
+  /** What the guest told its hypervisor. */
+  hyperV?: { guestOsId: bigint; crash?: readonly bigint[] };
+  /** QEMU's name of the guest's state. */
+  runState?: string;
   /** A device in front of memory. */
   earlyDevice?: boolean;
 }
@@ -90,13 +94,14 @@ export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
 
   const description: object[] = [];
   guest.cpus.forEach((cpu, i) => {
-    emit(u8(4), u32(100 + i), name('cpu'), u32(i), u32(12), cpuState(cpu), ...footer(100 + i));
+    const told = toldSubsections(options.hyperV);
+    emit(u8(4), u32(100 + i), name('cpu'), u32(i), u32(12), cpuState(cpu), ...told.bytes, ...footer(100 + i));
     description.push({
       name: 'cpu',
       instance_id: i,
       version: 12,
       fields: [{ name: 'all', size: 1817, type: 'buffer' }],
-      subsections: [],
+      subsections: told.description,
     });
   });
   if (!options.withoutCmos) {
@@ -107,6 +112,13 @@ export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
     emit(u8(4), u32(200), name('mc146818rtc'), u32(0), u32(3), cmos, ...footer(200));
     description.push({ name: 'mc146818rtc', instance_id: 0, fields: [{ name: 'cmos_data', size: 128 }] });
   }
+  if (options.runState !== undefined) {
+    const state = Buffer.alloc(104);
+    state.writeUInt32BE(options.runState.length + 1, 0);
+    state.write(options.runState, 4, 'latin1');
+    emit(u8(4), u32(201), name('globalstate'), u32(0), u32(1), state, ...footer(201));
+    description.push({ name: 'globalstate', instance_id: 0, fields: [{ name: 'state', size: 104 }] });
+  }
   emit(u8(0));
   if (!options.withoutDescription) {
     const json = Buffer.from(JSON.stringify({ page_size: 4096, devices: description }));
@@ -114,6 +126,21 @@ export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
   }
   if (options.trailing) emit(options.trailing);
   return Buffer.concat(parts);
+}
+
+/** vmstate_msr_hypercall_hypercall and vmstate_msr_hyperv_crash in QEMU's target/i386/machine.c. */
+function toldSubsections(hyperV: StreamOptions['hyperV']): { bytes: Buffer[]; description: object[] } {
+  if (!hyperV) return { bytes: [], description: [] };
+  const { guestOsId, crash } = hyperV;
+  const field = (text: string, count?: number) => ({ name: text, size: 8, ...(count ? { array_len: count } : {}) });
+  const bytes = [u8(5), name('cpu/msr_hyperv_hypercall'), u32(1), u64(guestOsId), u64(0)];
+  const fields = [field('env.msr_hv_guest_os_id'), field('env.msr_hv_hypercall')];
+  const description: object[] = [{ vmsd_name: 'cpu/msr_hyperv_hypercall', version: 1, fields }];
+  if (crash) {
+    bytes.push(u8(5), name('cpu/msr_hyperv_crash'), u32(1), ...crash.map(u64));
+    description.push({ vmsd_name: 'cpu/msr_hyperv_crash', version: 1, fields: [field('env.msr_hv_crash_params', 5)] });
+  }
+  return { bytes, description };
 }
 
 function record(at: number, page: Buffer, form: 'plain' | 'compressed' | 'xbzrle', first: boolean): Buffer[] {

@@ -4,7 +4,7 @@ import { bytes } from '../../core/units.ts';
 import type { PageData } from '../../report/page.ts';
 import type { CrashReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
-import { describeCulprit, describeParameter } from '../text/processors.ts';
+import { describeCulprit, describeHost, describeParameter } from '../text/processors.ts';
 import { plural, uptime } from '../text/render.ts';
 import { activity } from './activity.ts';
 import { type Html, html } from './html.ts';
@@ -118,6 +118,8 @@ function guest({ input, windows: w, conversion }: PageData): Html {
   const rows: [string, Html | string][] = [
     ['Input', html`${input.path} (${input.format}, ${bytes(input.memoryBytes)} in ${plural(input.runCount, 'run')})`],
   ];
+  const host = input.host && describeHost(input.host);
+  if (host) rows.push(['Hypervisor', host]);
   if (conversion) {
     const { dump, seconds } = conversion;
     rows.push(['Crash dump', html`${dump.path} (${dump.type}, ${bytes(dump.bytes)}) in ${seconds} s`]);

@@ -2,6 +2,7 @@
 
 import { codeName } from '../../core/code-name.ts';
 import type { HangReport } from '../../report/activity.ts';
+import type { HostReport } from '../../report/input.ts';
 import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';
@@ -52,6 +53,15 @@ export function describePlace(place: AddressPlace): string {
     case 'non-canonical':
       return 'not a canonical address';
   }
+}
+
+/** What the hypervisor recorded besides memory; empty where that is nothing. */
+export function describeHost({ runState, bugCheck, build }: HostReport): string {
+  return [
+    ...(runState === null ? [] : [`the guest was ${runState}`]),
+    ...(build === null ? [] : [`it said that it is build ${build}`]),
+    ...(bugCheck === null ? [] : [`it told of bug check ${bugCheck.code} ${bugCheck.name ?? '(not a known one)'}`]),
+  ].join(', ');
 }
 
 /** What a bug check's parameter is, its value in words, and where it lies; empty where none of that is known. */

@@ -2,9 +2,9 @@
 
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
-import type { InfoReport } from '../../report/input.ts';
+import type { CpuReport, InfoReport } from '../../report/input.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
-import { describeParameter, describeProcessor, readingRows, verdictRows } from './processors.ts';
+import { describeHost, describeParameter, describeProcessor, readingRows, verdictRows } from './processors.ts';
 import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
@@ -23,7 +23,9 @@ export function renderInfo({ input, windows, problem }: InfoReport): string {
     ...input.runs.slice(0, SHOWN_RUNS).map(({ start, size }) => range(Number(start), size)),
     ...(input.runCount > SHOWN_RUNS ? [`  … ${input.runCount - SHOWN_RUNS} more with --json`] : []),
   ];
-  const header = input.dumpHeader;
+  const { host, dumpHeader: header } = input;
+  const told = host && describeHost(host);
+  if (told) lines.push(row('Hypervisor', told));
   if (header) {
     lines.push(
       row('Dump header', `type ${header.dumpType}, build ${header.build}, ${plural(header.processors, 'processor')}`),
@@ -31,7 +33,7 @@ export function renderInfo({ input, windows, problem }: InfoReport): string {
       ...(header.comment ? [`  comment: ${printable(header.comment)}`] : []),
     );
   }
-  if (windows) lines.push(...renderWindows(windows));
+  if (windows) lines.push(...renderWindows(windows, input.cpus));
   else {
     lines.push(
       ...input.cpus.map((cpu) =>
@@ -53,7 +55,7 @@ const row = (name: string, value: string): string => `${`${name}:`.padEnd(14)} $
 const range = (start: number, size: number): string =>
   `  ${hex(start).padStart(14)} - ${hex(start + size).padStart(14)}  ${bytes(size)}`;
 
-function renderWindows(w: WindowsInfo): string[] {
+function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
   const edition = [
     w.name ?? 'Windows',
     `build ${w.build}`,
@@ -87,6 +89,7 @@ function renderWindows(w: WindowsInfo): string[] {
       return [
         row(`Processor ${p.number}`, describeProcessor(p)),
         ...(does && p.instructionPointer !== null ? [`  ${printable(does.reading)}`] : []),
+        ...moreRegisters(cpus.find(({ index }) => index === p.cpu)),
       ];
     }),
     row('Modules', `${w.modules.length}`),
@@ -103,6 +106,17 @@ function renderWindows(w: WindowsInfo): string[] {
     ),
     ...w.doubts.map((doubt) => row('Not determined', doubt)),
   ];
+}
+
+/** Registers that only some inputs have, in two lines; those that are 0 are left out. */
+function moreRegisters(cpu: CpuReport | undefined): string[] {
+  const { mxcsr, ...all } = cpu?.registers ?? {};
+  if (mxcsr === undefined) return [];
+  const lineOf = (names: RegExp, more: Record<string, string> = {}) => {
+    const shown = Object.entries({ ...more, ...all }).filter(([name, value]) => names.test(name) && value !== '0x0');
+    return shown.length > 0 ? [`  ${shown.map(([name, value]) => `${name} ${value}`).join(', ')}`] : [];
+  };
+  return [...lineOf(/^(dr\d|cr8|xcr0|l?star|cstar|fmask)$/), ...lineOf(/^(mxcsr|fp[cst]w|st\d|xmm\d+)$/, { mxcsr })];
 }
 
 function root({ directoryTableBase, pageTables }: ProcessReport): string {

@@ -111,5 +111,10 @@ export const MIGRATION: MigrationForm = {
   machineTypes: /^(pc|q35|microvm|isapc|xenfv|rhel|ubuntu|pve)/i,
   section: 'cpu',
   also: 'apic',
+  // vmstate_msr_hyperv_crash and vmstate_msr_hypercall_hypercall.
+  told: {
+    crash: 'cpu/msr_hyperv_crash/env.msr_hv_crash_params',
+    guestOsId: 'cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id',
+  },
   parse,
 };

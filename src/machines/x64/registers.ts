@@ -65,12 +65,9 @@ export const DEBUG_REGISTERS = ['dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7'] as con
 export type DebugRegisters = Record<(typeof DEBUG_REGISTERS)[number], bigint>;
 
 /** Model-specific registers of system calls: IA32_STAR, LSTAR, CSTAR and FMASK. */
-export interface SystemCallRegisters {
-  star: bigint;
-  lstar: bigint;
-  cstar: bigint;
-  fmask: bigint;
-}
+export const SYSTEM_CALL_REGISTERS = ['star', 'lstar', 'cstar', 'fmask'] as const;
+/** Their values. */
+export type SystemCallRegisters = Record<(typeof SYSTEM_CALL_REGISTERS)[number], bigint>;
 
 /** The registers of a CPU. */
 export interface X64Registers extends Record<GeneralRegister, bigint>, Record<SegmentName, Segment> {
@@ -120,6 +117,19 @@ export function namedRegisters(r: X64Registers): { name: string; value: bigint; 
     ...(r.debug ? DEBUG_REGISTERS.map((name) => ({ name, value: r.debug![name], bits: 64 })) : []),
     ...(r.cr8 !== undefined ? [{ name: 'cr8', value: r.cr8, bits: 64 }] : []),
     ...(r.xcr0 !== undefined ? [{ name: 'xcr0', value: r.xcr0, bits: 64 }] : []),
-    ...(r.floatingPoint ? [{ name: 'mxcsr', value: BigInt(r.floatingPoint.mxcsr), bits: 32 }] : []),
+    ...(r.systemCalls ? SYSTEM_CALL_REGISTERS.map((name) => ({ name, value: r.systemCalls![name], bits: 64 })) : []),
+    ...(r.floatingPoint ? floatingPointRegisters(r.floatingPoint) : []),
+  ];
+}
+
+function floatingPointRegisters(fp: FloatingPoint): { name: string; value: bigint; bits: number }[] {
+  const number = (bytes: Buffer) => BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`);
+  return [
+    { name: 'mxcsr', value: BigInt(fp.mxcsr), bits: 32 },
+    { name: 'fpcw', value: BigInt(fp.controlWord), bits: 16 },
+    { name: 'fpsw', value: BigInt(fp.statusWord), bits: 16 },
+    { name: 'fptw', value: BigInt(fp.tagWord), bits: 16 },
+    ...fp.st.map((bytes, i) => ({ name: `st${i}`, value: number(bytes), bits: 80 })),
+    ...fp.xmm.map((bytes, i) => ({ name: `xmm${i}`, value: number(bytes), bits: 128 })),
   ];
 }

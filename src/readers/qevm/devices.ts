@@ -17,6 +17,16 @@ export interface DeviceState {
   fields: ReadonlyMap<string, { offset: number; size: number; count: number }> | undefined;
 }
 
+/** Fields of 64 bits, at most, that are read here. */
+const MAX_WORDS = 64;
+
+/** A field of 64-bit numbers; undefined where the device has none of that name. */
+export function fieldWords({ bytes, fields }: DeviceState, name: string): bigint[] | undefined {
+  const field = fields?.get(name);
+  if (field?.size !== 8 || field.count < 1 || field.count > MAX_WORDS) return undefined;
+  return Array.from({ length: field.count }, (_, i) => bytes.readBigUInt64BE(field.offset + 8 * i));
+}
+
 interface JsonField {
   name?: unknown;
   size?: unknown;

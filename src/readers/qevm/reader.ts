@@ -5,11 +5,12 @@ import { bytes, hex, PAGE_SIZE, pa } from '../../core/units.ts';
 import { QEVM_MAGIC } from '../../formats/qevm.ts';
 import { convertedMachines, MACHINES, machineOfMigration } from '../../machines/index.ts';
 import type { CpuState, Machine } from '../../machines/machine.ts';
+import type { HostWitness } from '../../memory/host-witness.ts';
 import { MemoryImage } from '../../memory/image.ts';
 import type { PhysicalRun } from '../../memory/runs.ts';
 import type { ByteSource } from '../../source/source.ts';
 import type { Reader } from '../reader.ts';
-import { Devices } from './devices.ts';
+import { Devices, fieldWords } from './devices.ts';
 import { isRam, type Layout, layouts, type Piece } from './layout.ts';
 import { PageStore } from './page-store.ts';
 import { StreamPages } from './pages.ts';
@@ -149,6 +150,7 @@ function makeImage({ source, format, stream, machine, devices, cpus, layout, alt
     notes: [],
     diagnostics,
     alternatives,
+    host: witnessOf(machine, devices),
     arrangement: arrangementOf(layout),
   });
 }
@@ -217,13 +219,22 @@ function report({ stream, devices, layout, pieces, cpus, diagnostics }: Found): 
     const names = layout.unplaced.map(({ name, size }: RamBlock) => `${name} (${bytes(size)})`).join(', ');
     diagnostics.add('loss', 'migration-ram-unplaced', `where the RAM of ${names} lies is not known: it was left out`);
   }
-  const state = devices?.all('globalstate')[0];
-  const text = state && runState(state.bytes);
+  const text = runState(devices);
   if (text) diagnostics.add('note', 'migration-run-state', `the guest was ${JSON.stringify(text)} when it was saved`);
 }
 
 /** GlobalState in QEMU's migration/global_state.c: a length, then the run state's name. */
-function runState(state: Buffer): string | undefined {
-  const text = state.subarray(4, 104).toString('latin1').replace(/\0.*$/s, '');
-  return /^[a-z-]+$/.test(text) ? text : undefined;
+function runState(devices: Devices | undefined): string | undefined {
+  const state = devices?.all('globalstate')[0]?.bytes;
+  const text = state?.subarray(4, 104).toString('latin1').replace(/\0.*$/s, '');
+  return text !== undefined && /^[a-z-]+$/.test(text) ? text : undefined;
+}
+
+/** What the guest told its hypervisor, which every CPU's section repeats where it told anything. */
+function witnessOf({ migration: form }: Machine, devices: Devices | undefined): HostWitness | undefined {
+  if (!form?.told || !devices) return undefined;
+  const { crash, guestOsId } = form.told;
+  const cpus = devices.all(form.section);
+  const words = (name: string) => cpus.map((cpu) => fieldWords(cpu, name)).find((found) => found !== undefined);
+  return { runState: runState(devices), crash: words(crash), guestOsId: words(guestOsId)?.[0] };
 }

@@ -8,6 +8,7 @@ import { Elf2dmpError } from '../../../src/core/errors.ts';
 import { pa } from '../../../src/core/units.ts';
 import { locateWindows } from '../../../src/locate/locator.ts';
 import type { MemoryImage } from '../../../src/memory/image.ts';
+import { inspect } from '../../../src/operations/inspect.ts';
 import { openInput } from '../../../src/readers/input.ts';
 import { openSource } from '../../../src/readers/registry.ts';
 import { BufferSource } from '../../../src/source/buffer.ts';
@@ -173,6 +174,66 @@ describe('migration streams', () => {
     };
     expect(refused(writeStream(guest, { machineType: 'virt-10.0' }))).toBe('migration-machine');
     expect(refused(Buffer.from('QEVM\0\0\0\x03\0', 'latin1'))).toBe('migration-stream-damaged');
+  });
+});
+
+describe('what the hypervisor recorded', () => {
+  const PARAMETERS = [0x10n, 2n, 0n, 0xfffff80611223344n] as const;
+  const crashed = buildGuest({ crash: { code: 0xd1, parameters: PARAMETERS, processor: 0 }, seed: 8 });
+  /** Microsoft, Windows NT 10.0, and the build. */
+  const id = (build: bigint) => (1n << 48n) | (4n << 40n) | (10n << 32n) | build;
+  const located = async (of: Guest, options: StreamOptions) => {
+    const image = open(writeStream(of, options));
+    const windows = await locateWindows(image);
+    const doubts = windows.diagnostics.list.flatMap(({ code, message }) =>
+      code === 'host-contradicts' ? [message] : [],
+    );
+    return { windows, doubts, host: image.host };
+  };
+
+  it('agrees with memory', async () => {
+    const hyperV = { guestOsId: id(19041n), crash: [0xd1n, ...PARAMETERS] };
+    const { windows, doubts, host } = await located(crashed, { hyperV, runState: 'guest-panicked' });
+    expect(doubts).toEqual([]);
+    expect(host).toEqual({ ...hyperV, runState: 'guest-panicked' });
+    expect(windows.evidence.filter(({ step }) => step === 'hypervisor').map(({ accepted }) => accepted)).toEqual([
+      true,
+      true,
+    ]);
+  });
+
+  it('contradicts memory, which is believed', async () => {
+    const crash = [0x7en, ...PARAMETERS];
+    const { windows, doubts } = await located(crashed, { hyperV: { guestOsId: id(22621n), crash } });
+    expect(windows.crash?.bugCheck.code).toBe(0xd1);
+    expect(doubts).toEqual([
+      'the guest told its hypervisor that it is build 22621, but memory says 19041: memory was believed',
+      expect.stringMatching(/^the guest told its hypervisor of bug check 0x0*7e \(.*, but memory has 0x0*d1 \(/),
+    ]);
+    const running = await located(guest, { hyperV: { guestOsId: id(19041n), crash } });
+    expect(running.windows.crash).toBeUndefined();
+    expect(running.doubts).toEqual([expect.stringContaining('but memory has none')]);
+    expect(
+      (await located(guest, { hyperV: { guestOsId: 0x8100_0000_0000_0001n }, runState: 'guest-panicked' })).doubts,
+    ).toEqual(['QEMU says that the guest panicked, but memory has no bug check']);
+  });
+
+  it('is in info, with every register of each CPU', async () => {
+    const path = join(dir, 'told');
+    writeFileSync(
+      path,
+      writeStream(crashed, { hyperV: { guestOsId: id(19041n), crash: [0xd1n, ...PARAMETERS] }, runState: 'paused' }),
+    );
+    const { input } = await inspect({ input: path });
+    expect(input.host).toMatchObject({ runState: 'paused', build: 19041, bugCheck: { code: '0xd1' } });
+    expect(input.cpus[0]!.registers).toMatchObject({
+      st0: '0x6',
+      st2: '0x0',
+      mxcsr: '0x1f80',
+      fpcw: '0x37f',
+      xmm15: '0x0',
+      dr7: '0x0',
+    });
   });
 });
 
