@@ -151,8 +151,18 @@ export const ERRORS = {
   },
   'migration-ram-elsewhere': {
     kind: 'unsupported',
-    means: "The guest's memory is in its backing file, not in the stream (x-ignore-shared).",
-    todo: 'Convert the backing file as raw memory.',
+    means: "A migration stream without the guest's memory, which is in a file of its own (x-ignore-shared).",
+    todo: 'Name that file with `--ram-file`; of several, convert them as raw memory.',
+  },
+  'ram-file-size': {
+    kind: 'usage',
+    means: 'The file of `--ram-file` has another size than the RAM block whose pages it should hold.',
+    todo: "Name the file that backs the guest's memory.",
+  },
+  'ram-file-unneeded': {
+    kind: 'usage',
+    means: '`--ram-file` was given with an input that holds its memory itself.',
+    todo: 'Leave out `--ram-file`.',
   },
   'libvirt-save-unfinished': {
     kind: 'unsupported',

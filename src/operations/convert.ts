@@ -136,11 +136,11 @@ function goesInOnePass({
 }
 
 /** Checks all files that a conversion writes. */
-async function checkTargets({ input, output, patches, force = false }: ConvertOptions, { pageFile }: Wanted) {
+async function checkTargets({ input, ramFile, output, patches, force = false }: ConvertOptions, { pageFile }: Wanted) {
   const outputs: WantedOutput[] = [{ what: 'OUTPUT', path: output, force }];
   if (patches !== undefined) outputs.push({ what: '--patches', path: patches, force });
   if (pageFile) outputs.push({ what: '--report', path: pageFile.path, force: pageFile.force });
-  const paths = await checkOutputs(outputs, [nameOf(input)]);
+  const paths = await checkOutputs(outputs, [nameOf(input), ...(ramFile === undefined ? [] : [ramFile])]);
   return {
     dump: paths[0]!,
     patches: patches === undefined ? undefined : paths[1],

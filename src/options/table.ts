@@ -363,6 +363,14 @@ export const OPTIONS = {
     calls: READING_CALLS,
     toml: 'options',
   },
+  /** Of a migration stream without memory (x-ignore-shared): the file that backs the guest's memory. */
+  'ram-file': {
+    kind: 'file',
+    help: "the file that backs the guest's memory, for a stream made with x-ignore-shared, which holds none",
+    group: 'Input',
+    commands: READING.filter((command) => command !== 'batch'),
+    calls: READING_CALLS,
+  },
   /** Where a stream or a decompressed file is kept while it is used. */
   spool: {
     kind: 'directory',

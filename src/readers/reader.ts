@@ -21,7 +21,13 @@ export interface Reader {
   /** @param head the first `ESTIMATE_SIZE` bytes, or all there are; undefined when they do not tell */
   estimate(head: Buffer): Estimate | undefined;
   /** Takes over the source: it is closed by the image, or here on failure. */
-  open(source: ByteSource): MemoryImage;
+  open(source: ByteSource, also?: OpenAlso): MemoryImage;
+}
+
+/** What the caller knows besides, for the readers that need it. */
+export interface OpenAlso {
+  /** Path of the file with memory that a migration stream does not hold. */
+  ramFile?: string | undefined;
 }
 
 /** Bytes that probes look at. */

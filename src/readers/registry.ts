@@ -12,11 +12,14 @@ import { kdump } from './kdump/reader.ts';
 import { identifyNeighbour } from './neighbours.ts';
 import { libvirtSave } from './qevm/libvirt.ts';
 import { isQcow2, openQcow2 } from './qevm/qcow2.ts';
-import { migration } from './qevm/reader.ts';
+import { migration, ramFileUnneeded } from './qevm/reader.ts';
 import { MIN_RAW_SIZE, openRaw } from './raw.ts';
 import { type Estimate, PROBE_SIZE, type Reader } from './reader.ts';
 import { mendingWinDump, readDumpHeader, winDump } from './win-dump.ts';
 import { xenCore } from './xen-core.ts';
+
+/** Those that may need a file with memory besides. */
+const STREAMS: readonly Reader[] = [migration, libvirtSave];
 
 const READERS: readonly Reader[] = [xenCore, elfCore, kdump, migration, libvirtSave];
 
@@ -28,7 +31,7 @@ export const readerFor = (head: Buffer, { format, runs, crashDumps = false }: So
   format === 'raw' || runs ? undefined : readerOf(head, crashDumps);
 
 /** What the caller knows of an input. */
-export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot'>;
+export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot' | 'ramFile'>;
 
 /**
  * Opens a file as a crash dump, unless its signature says that it is something else; nothing wrong is mended. Throws
@@ -74,7 +77,7 @@ export function openImage(path: string, format?: SourceFormat): MemoryImage {
 /** As `openImage`, for any source; takes it over. */
 export function openSource(
   source: ByteSource,
-  { format = 'auto', runs, crashDumps = false, snapshot }: SourceFormat = {},
+  { format = 'auto', runs, crashDumps = false, snapshot, ramFile }: SourceFormat = {},
 ): MemoryImage {
   let head: Buffer;
   try {
@@ -83,7 +86,7 @@ export function openSource(
     source.close();
     throw error;
   }
-  if (format !== 'raw' && isQcow2(head)) return openQcow2(source, snapshot);
+  if (format !== 'raw' && isQcow2(head)) return openQcow2(source, snapshot, ramFile);
   if (snapshot !== undefined) throw notAnImage(source);
   const known = READERS.find((r) => r.probe(head));
   if (known && runs && format !== 'raw') {
@@ -97,7 +100,11 @@ export function openSource(
     });
   }
   const reader = readerFor(head, { format, runs, crashDumps });
-  if (reader) return reader.open(source);
+  if (ramFile !== undefined && (!reader || !STREAMS.includes(reader))) {
+    source.close();
+    throw ramFileUnneeded(source.name);
+  }
+  if (reader) return reader.open(source, { ramFile });
   const unknown = format === 'raw' || runs ? undefined : identify(head, source.name, crashDumps);
   if (!unknown && source.size >= MIN_RAW_SIZE) {
     const image = openRaw(source, runs);

@@ -59,10 +59,10 @@ export const libvirtSave: Reader = {
   probe: (head) =>
     [LIBVIRT_SAVE_MAGIC, LIBVIRT_PART_MAGIC].includes(head.toString('latin1', 0, LIBVIRT_SAVE_MAGIC.length)),
   estimate: () => undefined,
-  open: (source) => openLibvirtSave(source),
+  open: (source, also) => openLibvirtSave(source, also?.ramFile),
 };
 
-function openLibvirtSave(source: ByteSource) {
+function openLibvirtSave(source: ByteSource, ramFile: string | undefined) {
   try {
     const save = readLibvirtHeader(readUpTo(source, 0, LIBVIRT_HEADER_SIZE), source.name)!;
     const found = readUpTo(source, save.stream, QEVM_MAGIC.length);
@@ -77,7 +77,7 @@ function openLibvirtSave(source: ByteSource) {
         actual: found.toString('hex') || 'the end of the file',
       });
     }
-    return openMigration(source, { format: 'libvirt-save', start: save.stream });
+    return openMigration(source, { format: 'libvirt-save', start: save.stream, ramFile });
   } catch (error) {
     source.close();
     throw error;

@@ -45,6 +45,10 @@ export class StreamPages implements RunReader {
 
   readSync(run: PhysicalRun, offset: number, target: Buffer): boolean {
     const { block, from } = this.#locate(run, offset);
+    if ('file' in block.pages) {
+      block.pages.file.readSync(from, target);
+      return true;
+    }
     const spans: Span[] = [];
     const sound = this.#plan(block, from, target, spans);
     for (const { from: at, length, copies } of spans) {
@@ -58,6 +62,7 @@ export class StreamPages implements RunReader {
 
   async read(run: PhysicalRun, offset: number, target: Buffer): Promise<void> {
     const { block, from } = this.#locate(run, offset);
+    if ('file' in block.pages) return block.pages.file.read(from, target);
     const spans: Span[] = [];
     this.#plan(block, from, target, spans);
     for (const { from: at, length, copies } of spans) {
@@ -103,6 +108,7 @@ export class StreamPages implements RunReader {
 
   #place({ pages, size }: RamBlock, page: number): PagePlace {
     if (pages instanceof PageStore) return pages.get(page);
+    if ('file' in pages) throw new Error('pages of a file are read at once');
     const bitmap = this.#bitmap(pages, size);
     const set = (bitmap[page >>> 3]! >>> (page & 7)) & 1;
     return set === 1 ? { kind: 'raw', offset: pages.pagesOffset + page * PAGE_SIZE } : { kind: 'fill', byte: 0 };

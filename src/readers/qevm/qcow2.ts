@@ -104,11 +104,11 @@ function stateOffset(disk: number, clusterBits: number): number {
 }
 
 /** Opens the state of one snapshot; takes over the source. Throws `Elf2dmpError`. */
-export function openQcow2(source: ByteSource, snapshot: string | undefined): MemoryImage {
+export function openQcow2(source: ByteSource, snapshot: string | undefined, ramFile?: string): MemoryImage {
   try {
     refuseUnreadable(source);
     const state = chosen(savedStates(source), snapshot, source.name);
-    return openMigration(new StateSource(source, state), { format: 'qcow2-snapshot', start: 0 });
+    return openMigration(new StateSource(source, state), { format: 'qcow2-snapshot', start: 0, ramFile });
   } catch (error) {
     source.close();
     throw error;

@@ -1,6 +1,7 @@
 /** The `ram` sections of a stream: which blocks there are, and where each of their pages is. */
 import { hex, PAGE_SIZE } from '../../core/units.ts';
 import { MAPPED_RAM_VERSION, RamFlag } from '../../formats/qevm.ts';
+import type { ByteSource } from '../../source/source.ts';
 import type { Cursor } from './cursor.ts';
 import { PageStore } from './page-store.ts';
 
@@ -9,7 +10,7 @@ export interface RamBlock {
   name: string;
   /** Bytes. */
   size: number;
-  pages: PageStore | MappedPages;
+  pages: PageStore | MappedPages | FilePages;
   /** With x-ignore-shared: its address, and its pages may be in the backing file alone. */
   shared: number | undefined;
 }
@@ -18,6 +19,11 @@ export interface RamBlock {
 export interface MappedPages {
   bitmapOffset: number;
   pagesOffset: number;
+}
+
+/** All of the block's pages, in a file of their own (x-ignore-shared). */
+export interface FilePages {
+  file: ByteSource;
 }
 
 /** Something in the stream is not as it can be: a clause for a message. */

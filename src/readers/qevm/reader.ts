@@ -8,6 +8,7 @@ import type { CpuState, Machine } from '../../machines/machine.ts';
 import type { HostWitness } from '../../memory/host-witness.ts';
 import { MemoryImage } from '../../memory/image.ts';
 import type { PhysicalRun } from '../../memory/runs.ts';
+import { FileSource } from '../../source/file.ts';
 import type { ByteSource } from '../../source/source.ts';
 import type { Reader } from '../reader.ts';
 import { Devices, fieldWords } from './devices.ts';
@@ -23,7 +24,7 @@ export const migration: Reader = {
   probe: (head) => head.subarray(0, QEVM_MAGIC.length).equals(QEVM_MAGIC),
   // Its size tells nothing: zero pages are not in it, and a live guest's come several times.
   estimate: () => undefined,
-  open: (source) => openMigration(source, { format: 'qevm', start: 0 }),
+  open: (source, also) => openMigration(source, { format: 'qevm', start: 0, ramFile: also?.ramFile }),
 };
 
 export interface StreamPlace {
@@ -32,14 +33,21 @@ export interface StreamPlace {
   /** Of `QEVM` in the source. */
   start: number;
   end?: number | undefined;
+  /** Path of the file with memory that the stream does not hold. */
+  ramFile?: string | undefined;
 }
 
 /** Opens the stream that lies at a place of the source, which it takes over. Throws `Elf2dmpError`. */
-export function openMigration(source: ByteSource, { format, start, end = source.size }: StreamPlace): MemoryImage {
+export function openMigration(
+  given: ByteSource,
+  { format, start, end = given.size, ramFile }: StreamPlace,
+): MemoryImage {
+  let source = given;
   try {
     const stream = readStream(source, start, end);
     const machine = machineOf(stream, source.name);
-    refuseMemoryElsewhere(stream, source.name);
+    const file = openMemoryElsewhere(stream, source.name, ramFile);
+    if (file) source = closedTogether(source, file);
     const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
     const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
     if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
@@ -76,18 +84,73 @@ function machineOf({ machineType, blocks, fault }: MigrationStream, file: string
   });
 }
 
-function refuseMemoryElsewhere({ blocks }: MigrationStream, file: string): void {
+/** Opens the file with the pages that the stream does not hold; undefined where it holds all. */
+function openMemoryElsewhere(
+  { blocks }: MigrationStream,
+  file: string,
+  path: string | undefined,
+): ByteSource | undefined {
   const elsewhere = blocks.filter(
     (block) => isRam(block) && block.shared !== undefined && block.pages instanceof PageStore && isEmpty(block.pages),
   );
-  if (elsewhere.length === 0) return;
-  throw new Elf2dmpError({
-    code: 'migration-ram-elsewhere',
-    kind: 'unsupported',
-    message: `the stream was made with x-ignore-shared: the pages of ${elsewhere.map(({ name }) => name).join(', ')} are in its backing file, not in the stream`,
+  const [block, ...others] = elsewhere;
+  if (!block) {
+    if (path === undefined) return undefined;
+    throw ramFileUnneeded(file);
+  }
+  const names = elsewhere.map(({ name, size }) => `${name} (${bytes(size)})`).join(', ');
+  if (path === undefined || others.length > 0) {
+    throw new Elf2dmpError({
+      code: 'migration-ram-elsewhere',
+      kind: 'unsupported',
+      message: `the stream was made with x-ignore-shared: the pages of ${names} are in ${others.length > 0 ? 'backing files, of which elf2dmp reads one' : 'its backing file'}, not in the stream`,
+      file,
+      hint:
+        others.length > 0
+          ? "convert the files that back the guest's memory as raw memory, one after the other"
+          : "name the file that backs the guest's memory (-object memory-backend-file,mem-path=…): --ram-file FILE",
+    });
+  }
+  const memory = FileSource.open(path);
+  if (memory.size !== block.size) {
+    memory.close();
+    throw new Elf2dmpError({
+      code: 'ram-file-size',
+      kind: 'usage',
+      message: "the file is not the guest's memory: it has another size",
+      file: path,
+      expected: `${block.size} bytes, as the stream's RAM block ${block.name}`,
+      actual: `${memory.size} bytes`,
+      hint: "name the file that backs the guest's memory, as it was when the stream was written",
+    });
+  }
+  block.pages = { file: memory };
+  return memory;
+}
+
+/** The error for a file with memory beside an input that holds its memory itself. Name of the input. */
+export const ramFileUnneeded = (file: string): Elf2dmpError =>
+  new Elf2dmpError({
+    code: 'ram-file-unneeded',
+    kind: 'usage',
+    message: '--ram-file is for migration streams without memory (x-ignore-shared), and this input has its own',
     file,
-    hint: "convert the file that backs the guest's memory (-object memory-backend-file,mem-path=…) as raw memory",
+    hint: 'leave out --ram-file',
   });
+
+/** The first source, whose end is also the second one's. */
+function closedTogether(source: ByteSource, other: ByteSource): ByteSource {
+  return {
+    fd: source.fd,
+    name: source.name,
+    size: source.size,
+    readSync: (offset, target) => source.readSync(offset, target),
+    read: (offset, target) => source.read(offset, target),
+    close: () => {
+      source.close();
+      other.close();
+    },
+  };
 }
 
 const isEmpty = (pages: PageStore) => {

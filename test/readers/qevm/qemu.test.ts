@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -126,6 +126,38 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
     }
   });
 
+  it('has its memory in a file of its own with x-ignore-shared, which has to be named', async () => {
+    const made = buildGuest({ processors: 2, seed: 6 });
+    const [elf, stream, ram] = ['shared.elf', 'shared.stream', 'shared.ram'].map((name) => join(dir, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await runInQemu(made, { raw: 'backend' }, async ({ qemu, ram: file }) => {
+      await qemu.command('dump-guest-memory', { paging: false, protocol: `file:${elf}` });
+      await migrateTo(qemu, { uri: `exec:cat > ${stream}`, capabilities: ['x-ignore-shared'] });
+      copyFileSync(file, ram);
+    });
+    await expect(openInput(stream)).rejects.toMatchObject({
+      code: 'migration-ram-elsewhere',
+      details: { hint: expect.stringContaining('--ram-file') },
+    });
+    await expect(openInput(stream, { ramFile: elf })).rejects.toMatchObject({ code: 'ram-file-size' });
+    await expect(openInput(elf, { ramFile: ram })).rejects.toMatchObject({ code: 'ram-file-unneeded' });
+    await expect(convert({ input: stream, output: ram, ramFile: ram, force: true })).rejects.toMatchObject({
+      kind: 'usage',
+    });
+    const [a, b] = [await openInput(stream, { ramFile: ram }), await openInput(elf)];
+    expect(samePages(a, b)).toBeGreaterThan(4000);
+    a.cpus.forEach(({ registers }, i) => {
+      expect(registers).toMatchObject(definite(b.cpus[i]!.registers!));
+    });
+    a.close();
+    b.close();
+    const report = await convert({ input: stream, output: join(dir, 'shared.dmp'), ramFile: ram });
+    expect(report.windows.kernel.base).toBe(`0x${made.truth.kernelBase.toString(16)}`);
+  });
+
   it('is read from internal snapshots, and which one is meant has to be said', async () => {
     const made = buildGuest({ processors: 2 });
     const image = join(dir, 'disk.qcow2');
@@ -148,6 +180,34 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
     whole.close();
     const report = await convert({ input: image, output: join(dir, 'snapshot.dmp'), snapshot: '1' });
     expect(report.windows.kernel.base).toBe(`0x${made.truth.kernelBase.toString(16)}`);
+  });
+
+  it('is read from an overlay, without what lies below it; encrypted images are refused by name', async () => {
+    const made = buildGuest({ processors: 2, seed: 9 });
+    const [base, overlay, elf] = ['base.qcow2', 'overlay.qcow2', 'overlay.elf'].map((name) => join(dir, name)) as [
+      string,
+      string,
+      string,
+    ];
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', base, '64M']);
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', overlay]);
+    const disk = ['-drive', `file=${overlay},format=qcow2,if=ide`];
+    await runInQemu(made, { arguments: disk }, async ({ qemu }) => {
+      await qemu.command('dump-guest-memory', { paging: false, protocol: `file:${elf}` });
+      expect((await qemu.human('savevm here')).trim()).toBe('');
+    });
+    rmSync(base);
+    const [a, b] = [await openInput(overlay), await openInput(elf)];
+    expect(samePages(a, b)).toBeGreaterThan(4000);
+    a.close();
+    b.close();
+    const secret = join(dir, 'secret.qcow2');
+    const key = ['--object', 'secret,id=key,data=hush', '-o', 'encrypt.format=aes,encrypt.key-secret=key'];
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...key, secret, '8M']);
+    await expect(openInput(secret)).rejects.toMatchObject({
+      code: 'qcow2-unreadable',
+      message: expect.stringContaining('an encrypted qcow2 image'),
+    });
   });
 
   it('is named where an image has none, and damage gives typed errors', async () => {
