@@ -1,6 +1,7 @@
 /** Writes a guest as QEMU's dump-guest-memory does, without QEMU: by literal offsets. */
 import { GPRS, type Guest, type GuestCpu } from './guest.ts';
 import { PAGE } from './memory.ts';
+import type { Guest32 } from './x86/guest.ts';
 
 export interface ElfOptions {
   /** Bytes of each "QEMU" note: 432 (no kernel_gs_base), 440, or 448 (version 2, with a crash flag). */
@@ -112,7 +113,10 @@ export function prstatus(cpu: GuestCpu, index: number): Buffer {
   return elfNote('CORE', 1, desc);
 }
 
-export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
+export function writeElf(guest: Guest | Guest32, options: ElfOptions = {}): Buffer {
+  const status = (cpu: GuestCpu, i: number) => ('pae' in guest ? guest.elf.status(cpu, i) : prstatus(cpu, i));
+  const state = (cpu: GuestCpu, i: number) =>
+    'pae' in guest ? guest.elf.state(cpu) : cpuNote(cpu, options.noteSize, options.crashedCpu === i);
   const runs = options.runs ?? [
     [0, 0xa0000],
     [0x100000, guest.ramBytes],
@@ -120,11 +124,11 @@ export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
   const without = new Set(options.withoutNote ?? []);
   const cpus = options.withoutNotes ? [] : guest.cpus;
   const notes = Buffer.concat([
-    ...cpus.map((cpu, i) => (without.has(i) ? elfNote('CORE', 1, Buffer.alloc(336)) : prstatus(cpu, i))),
+    ...cpus.map((cpu, i) =>
+      without.has(i) ? elfNote('CORE', 1, Buffer.alloc('pae' in guest ? 144 : 336)) : status(cpu, i),
+    ),
     ...(options.prstatusOnly === null ? [] : cpus).map((cpu, i) =>
-      without.has(i) || options.prstatusOnly?.includes(i)
-        ? elfNote('QEMU', 0, Buffer.alloc(64))
-        : cpuNote(cpu, options.noteSize, options.crashedCpu === i),
+      without.has(i) || options.prstatusOnly?.includes(i) ? elfNote('QEMU', 0, Buffer.alloc(64)) : state(cpu, i),
     ),
     ...(guest.vmcoreinfo ? [guest.vmcoreinfo.note] : []),
     ...(options.extraNotes ?? []),
@@ -138,7 +142,7 @@ export function writeElf(guest: Guest, options: ElfOptions = {}): Buffer {
   let at = headers.length + notes.length;
   Buffer.from('7f454c46020101', 'hex').copy(headers);
   headers.writeUInt16LE(4, 0x10);
-  headers.writeUInt16LE(62, 0x12);
+  headers.writeUInt16LE('pae' in guest ? 3 : 62, 0x12);
   headers.writeUInt32LE(1, 0x14);
   headers.writeBigUInt64LE(0xc0n, 0x20);
   headers.writeBigUInt64LE(0x40n, 0x28);

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dumpWithQemu, type QemuOptions, qemuAvailable } from '../support/qemu.ts';
 import { cpuNote, writeElf } from './elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from './guest.ts';
+import { buildGuest32, type GuestOptions32 } from './x86/guest.ts';
 
 interface Core {
   notes: { name: string; type: number; desc: Buffer }[];
@@ -35,6 +36,8 @@ function parse(file: Buffer): Core {
   }
   return core;
 }
+
+const CRASH_32 = { code: 0xd1, parameters: [0x10, 2, 0, 4], processor: 1 } as const;
 
 const GUESTS: readonly [name: string, options: GuestOptions, qemu?: QemuOptions][] = [
   ['two processors', {}],
@@ -97,6 +100,33 @@ describe.skipIf(!qemuAvailable())("a real QEMU's dump", () => {
     expect(words(own.subarray(0, memory))).toEqual(words(real.subarray(0, memory)));
     expect(own.length).toBe(real.length);
     expect(own.subarray(-11)).toEqual(real.subarray(-11));
+  });
+
+  it.each([
+    ['PAE, a CPU in user mode', { user: [1], neverStarted: 1 }, { program: 'qemu-system-i386' }],
+    ['without PAE, in large pages', { pae: false, largePages: true, processors: 3 }, { program: 'qemu-system-i386' }],
+    ['XP, crashed, in the QEMU for 64-bit guests', { build: 'xp', crash: CRASH_32 }, {}],
+    ['/3GB', { threeGigabytes: true, user: [0] }, {}],
+  ] as [string, GuestOptions32, QemuOptions][])('is of a 32-bit guest: %s', async (_, options, qemu) => {
+    const guest = buildGuest32(options);
+    const path = await dumpWithQemu(guest, join(dir, `${count++}.elf`), qemu);
+    const real = readFileSync(path);
+    const { loads } = parse(real);
+    const own = writeElf(guest, { runs: loads.map((l) => [l.physical, l.physical + l.bytes.length]) });
+    const memory = loads[0]!.bytes.byteOffset - real.byteOffset;
+    expect(real.readUInt16LE(0x12)).toBe(3);
+    expect(words(own.subarray(0, memory))).toEqual(words(real.subarray(0, memory)));
+    const different = [];
+    for (const { physical, bytes } of loads) {
+      for (let at = 0; at < bytes.length; at += 0x1000) {
+        const address = physical + at;
+        // The firmware and its shadow; and QEMU's CPU sets "accessed" in PDPTs.
+        const isFirmware = (address >= 0xf0000 && address < 0x100000) || address >= 0xffff0000;
+        if (isFirmware || (guest.pae && address === guest.truth.root - (guest.truth.root % 0x1000))) continue;
+        if (!bytes.subarray(at, at + 0x1000).equals(guest.memory.read(address, 0x1000))) different.push(address);
+      }
+    }
+    expect(different).toEqual([]);
   });
 
   it('holds a part of memory where that was asked for', async () => {

@@ -22,7 +22,9 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Guest, GuestCpu } from '../guest/guest.ts';
+import type { Guest32 } from '../guest/x86/guest.ts';
 import { newer, programsAvailable } from './programs.ts';
+import { fillFirmware32, placeLaunch32 } from './qemu-x86.ts';
 
 const QEMU = 'qemu-system-x86_64';
 /** Its family and model are of a machine that Windows runs on, whatever the version of QEMU has. */
@@ -31,7 +33,13 @@ export const GUEST_CPU = 'max,family=15,model=107,stepping=1';
 const KVM_CPU = 'max,arch-capabilities=off';
 const WATCHDOG_MS = 600_000;
 
+/** A guest of any kind. */
+type AnyGuest = Guest | Guest32;
+const is32 = (guest: AnyGuest): guest is Guest32 => 'pae' in guest;
+
 export interface QemuOptions {
+  /** Default: the one that runs 64-bit guests too. */
+  program?: 'qemu-system-i386';
   machineType?: string;
   /** By KVM instead of TCG. */
   kvm?: boolean;
@@ -69,7 +77,7 @@ export const qemuAvailable = (): boolean =>
   programsAvailable({ [QEMU]: 'qemu-system-x86', 'qemu-img': 'qemu-utils', nasm: 'nasm' });
 
 /** Writes the guest's dump to `path` and returns it. The guest's memory gets the launch code that its CPUs ran. */
-export async function dumpWithQemu(guest: Guest, path: string, options: QemuOptions = {}): Promise<string> {
+export async function dumpWithQemu(guest: AnyGuest, path: string, options: QemuOptions = {}): Promise<string> {
   return runInQemu(guest, options, async ({ qemu, ram }) => {
     if (options.raw !== 'backend') await dump(qemu, guest, path, options);
     for (const more of options.also ?? []) await dump(qemu, guest, more.path, more);
@@ -84,7 +92,7 @@ export async function dumpWithQemu(guest: Guest, path: string, options: QemuOpti
 
 /** Runs the guest in a real QEMU and stops it when every CPU is where it should be; then `use` has it. */
 export async function runInQemu<T>(
-  guest: Guest,
+  guest: AnyGuest,
   options: QemuOptions,
   use: (running: { qemu: Qemu; ram: string }) => Promise<T>,
 ): Promise<T> {
@@ -94,27 +102,30 @@ export async function runInQemu<T>(
     const [ram, firmware] = [join(dir, 'ram'), join(dir, 'firmware')];
     writeRam(guest, ram);
     writeFileSync(firmware, buildFirmware(guest, options.kvm));
-    const qemu = new Qemu([
-      ...[
-        '-accel',
-        options.kvm ? 'kvm' : 'tcg,thread=multi',
-        '-cpu',
-        options.kvm ? KVM_CPU : GUEST_CPU,
-        '-smp',
-        `${guest.cpus.length}`,
+    const qemu = new Qemu(
+      [
+        ...[
+          '-accel',
+          options.kvm ? 'kvm' : 'tcg,thread=multi',
+          '-cpu',
+          options.kvm ? KVM_CPU : GUEST_CPU,
+          '-smp',
+          `${guest.cpus.length}`,
+        ],
+        ...(options.memory ?? backing)({ file: ram, bytes: guest.ramBytes, shared: options.raw === 'backend' }),
+        ...[
+          '-machine',
+          options.memory ? (options.machineType ?? 'pc') : `${options.machineType ?? 'pc'},memory-backend=ram`,
+        ],
+        ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
+        // A triple fault stops the machine and leaves the registers to look at.
+        ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
+        ...(guest.vmcoreinfo && !is32(guest) ? ['-device', 'vmcoreinfo'] : []),
+        ...(options.snapshots ? diskArguments(options.snapshots.image) : []),
+        ...(options.arguments ?? []),
       ],
-      ...(options.memory ?? backing)({ file: ram, bytes: guest.ramBytes, shared: options.raw === 'backend' }),
-      ...[
-        '-machine',
-        options.memory ? (options.machineType ?? 'pc') : `${options.machineType ?? 'pc'},memory-backend=ram`,
-      ],
-      ...['-bios', firmware, '-nodefaults', '-vga', 'none', '-display', 'none', '-net', 'none'],
-      // A triple fault stops the machine and leaves the registers to look at.
-      ...['-no-reboot', '-no-shutdown', '-qmp', 'stdio'],
-      ...(guest.vmcoreinfo ? ['-device', 'vmcoreinfo'] : []),
-      ...(options.snapshots ? diskArguments(options.snapshots.image) : []),
-      ...(options.arguments ?? []),
-    ]);
+      options.program,
+    );
     try {
       await qemu.command('qmp_capabilities');
       await parked(qemu, guest, options.timeoutMilliseconds ?? 300_000);
@@ -146,7 +157,7 @@ const backing = ({ file, bytes, shared }: RamFile): string[] => [
 
 async function dump(
   qemu: Qemu,
-  guest: Guest,
+  guest: AnyGuest,
   path: string,
   { raw, paging, format, filter }: Omit<QemuOptions, 'raw'> & { raw?: 'pmemsave' | 'backend' | 'migrate' },
 ): Promise<void> {
@@ -232,8 +243,8 @@ export class Qemu implements Monitor {
   #errors = '';
   #waiting: { resolve: (value: unknown) => void; reject: (error: Error) => void }[] = [];
 
-  constructor(args: readonly string[]) {
-    const [program, ...rest] = newer([QEMU, ...args]);
+  constructor(args: readonly string[], name: string = QEMU) {
+    const [program, ...rest] = newer([name, ...args]);
     const child = spawn(program!, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     // Whatever hangs, a test must not.
@@ -288,7 +299,7 @@ export interface Monitor {
 }
 
 /** Waits until every started CPU is where it should be, in its address space, asleep if it is in the kernel. */
-export async function parked(qemu: Monitor, guest: Guest, milliseconds: number): Promise<void> {
+export async function parked(qemu: Monitor, guest: AnyGuest, milliseconds: number): Promise<void> {
   const until = Date.now() + milliseconds;
   for (;;) {
     // Before the registers: a machine that dies in between must not pass for one that runs.
@@ -324,7 +335,7 @@ function isParked(cpu: GuestCpu, registers: string): boolean {
   return (cpu.cs & 3) === 3 || (cpu.spins ?? false) || value('HLT') === 1n;
 }
 
-export function writeRam(guest: Guest, path: string): void {
+export function writeRam(guest: AnyGuest, path: string): void {
   const file = openSync(path, 'w', 0o600);
   try {
     ftruncateSync(file, guest.ramBytes);
@@ -345,7 +356,11 @@ const LAUNCH_SLOT = 0x100;
  * What each CPU runs last, in the guest's kernel, which every address space maps: it loads CR3, which it gets in RAX,
  * and the general registers, and goes to where the CPU is to be found.
  */
-export function placeLaunch(guest: Guest): void {
+export function placeLaunch(guest: AnyGuest): void {
+  if (is32(guest)) {
+    placeLaunch32(guest);
+    return;
+  }
   guest.cpus.forEach((cpu, i) => {
     if (!cpu.started) return;
     const slot = Buffer.alloc(LAUNCH_SLOT, 0xcc);
@@ -402,8 +417,9 @@ export function placeLaunch(guest: Guest): void {
 }
 
 /** The stub with the page tables and the CPUs' records that it wants. */
-export function buildFirmware(guest: Guest, underKvm = false): Buffer {
-  const firmware = assembleStub();
+export function buildFirmware(guest: AnyGuest, underKvm = false): Buffer {
+  if (is32(guest)) return fillFirmware32(guest, assembleStub('x86/stub.asm'));
+  const firmware = assembleStub('stub.asm');
   const root = 0;
   const kernelRoot = guest.memory.page(guest.kernel.root);
   kernelRoot.copy(firmware, root + 0x800, 0x800);
@@ -459,10 +475,10 @@ export function buildFirmware(guest: Guest, underKvm = false): Buffer {
   return firmware;
 }
 
-function assembleStub(): Buffer {
+function assembleStub(name: string): Buffer {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-stub-'));
   try {
-    const source = fileURLToPath(new URL('../guest/stub.asm', import.meta.url));
+    const source = fileURLToPath(new URL(`../guest/${name}`, import.meta.url));
     execFileSync('nasm', ['-f', 'bin', '-o', join(dir, 'stub'), source]);
     return readFileSync(join(dir, 'stub'));
   } finally {
