@@ -52,7 +52,7 @@ export type FindingSeverity = 'error' | 'warning';
 
 const DUMP_AGAIN = 'Make a new dump.';
 const CUT_OFF = 'The dump was cut off or never finished: make a new one.';
-const OTHER_MACHINE = 'elf2dmp converts dumps of 64-bit x86 guests only.';
+const OTHER_MACHINE = 'elf2dmp converts dumps of 64-bit and 32-bit x86 guests only.';
 const MEMORY_DAMAGED = 'The rest of the dump is usable. If you can, make a new dump.';
 const TWICE = 'It is compressed twice: decompress it once by hand.';
 const PIPE = 'Decompress it into elf2dmp: `PROGRAM -dc FILE | elf2dmp - OUTPUT`.';
@@ -380,7 +380,7 @@ export const ERRORS = {
 
   // Crash dumps, as inputs of info, stack and verify
   'dmp-truncated-header': { kind: 'corrupt', means: "The file ends within the dump's header.", todo: CUT_OFF },
-  'dmp-signature': { kind: 'corrupt', means: 'The file is not a 64-bit Windows crash dump.' },
+  'dmp-signature': { kind: 'corrupt', means: 'The file is not a Windows crash dump.' },
   'dmp-machine': {
     kind: ['unsupported', 'corrupt'],
     means: 'A crash dump of another machine, or whose header names none that exists.',
@@ -418,7 +418,7 @@ export const ERRORS = {
   // Locating Windows
   'windows-not-found': {
     kind: ['unsupported', 'corrupt'],
-    means: 'No page tables of a 64-bit Windows were found.',
+    means: 'No page tables of a Windows were found.',
     todo: 'If you know the page-table root, give `--dtb`.',
   },
   'linux-guest': { kind: 'unsupported', means: 'The guest runs Linux.', todo: 'Use crash or drgn.' },
@@ -687,7 +687,7 @@ export const DIAGNOSTICS = {
   },
   'machine-doubtful': {
     severity: 'note',
-    means: 'The header says i386, which QEMU also writes for a 64-bit guest whose CPU 0 is not in 64-bit mode.',
+    means: 'The input says i386, which QEMU also writes for a 64-bit guest whose CPU 0 is not in 64-bit mode.',
   },
   'input-truncated': {
     severity: 'loss',

@@ -51,6 +51,22 @@ export const address32 = (offset: number): Field<bigint> => ({
   write: (b, at, v) => void b.writeUInt32LE(Number(BigInt.asUintN(32, v)), at),
 });
 
+/** `count` 32-bit addresses, sign-extended. */
+export const address32s = (offset: number, count: number): Field<readonly bigint[]> => {
+  const words = Array.from({ length: count }, (_, i) => address32(4 * i));
+  return {
+    offset,
+    size: 4 * count,
+    read: (b, at) => words.map((word) => word.read(b, at + word.offset)),
+    write: (b, at, v) => {
+      if (v.length !== count) throw new RangeError(`${v.length} words for a field of ${count}`);
+      words.forEach((word, i) => {
+        word.write(b, at + word.offset, v[i]!);
+      });
+    },
+  };
+};
+
 /** An unsigned 32-bit little-endian word as a bigint, where wider forms of its structure have 64 bits. */
 export const u32n = (offset: number): Field<bigint> => ({
   offset,

@@ -4,13 +4,19 @@ import { PAGE_SIZE, pfnOf } from '../core/units.ts';
 import {
   DUMP_ATTRIBUTE_FILTERED,
   DUMP_FILL,
+  DUMP_HEADER32_SIZE,
   DUMP_HEADER64_SIZE,
   DUMP_SIGNATURE,
+  DUMP_SIGNATURE_32,
+  DumpHeader32,
   DumpHeader64,
   type DumpType,
   EXCEPTION_NONCONTINUABLE,
+  ExceptionRecord32,
   ExceptionRecord64,
   MAX_HEADER_RUNS,
+  MAX_HEADER_RUNS_32,
+  PhysicalMemoryRun32,
   PhysicalMemoryRun64,
   STATUS_BREAKPOINT,
 } from './win-dump.ts';
@@ -18,8 +24,11 @@ import {
 /** What a header holds, as wide as the 64-bit form has it: addresses of a narrower one are sign-extended. */
 export type DumpHeader = Omit<
   StructOf<typeof DumpHeader64>,
-  'BugCheckPadding' | 'RunsPadding' | 'DumpTypePadding' | 'Unused1' | 'Unused2'
+  'BugCheckPadding' | 'RunsPadding' | 'DumpTypePadding' | 'Unused1' | 'Unused2' | 'Exception'
 > & {
+  /** Of 32-bit dumps: 1 where page tables are those of PAE. */
+  PaeEnabled: number | undefined;
+  Exception: Omit<StructOf<typeof ExceptionRecord64>, 'UnusedAlignment'>;
   /** The header as it is in the file. */
   bytes: Buffer;
 };
@@ -77,6 +86,8 @@ export interface HeaderValues extends HeaderPages {
   majorVersion: number;
   build: number;
   directoryTableBase: number;
+  /** In 32-bit headers: page tables are those of PAE. Default false. */
+  pae?: boolean | undefined;
   pfnDatabase: bigint;
   psLoadedModuleList: bigint;
   psActiveProcessHead: bigint;
@@ -158,17 +169,21 @@ function writePages64(header: Buffer, v: HeaderPages): void {
   });
 }
 
+/** What else a header's attributes say is how the memory was taken. */
+function revisedAttributes(attributes: number, changed: number | undefined): number | undefined {
+  const others = attributes === DUMP_FILL.readUInt32LE(0) ? 0 : attributes & ~DUMP_ATTRIBUTE_FILTERED;
+  return others === 0 ? changed : (others | (changed ?? 0)) >>> 0;
+}
+
 function revise64({ bytes, Attributes }: DumpHeader, pages: HeaderPages, changes: Partial<DumpHeader>): Buffer {
   const header = Buffer.from(bytes);
   for (const field of ['Runs', 'Attributes'] as const) {
     const { offset, size } = DumpHeader64.fields[field];
     header.fill(DUMP_FILL, offset, offset + size);
   }
-  // What else there is says how the memory was taken.
-  const others = Attributes === DUMP_FILL.readUInt32LE(0) ? 0 : Attributes & ~DUMP_ATTRIBUTE_FILTERED;
-  const attributes = others === 0 ? pages.attributes : (others | (pages.attributes ?? 0)) >>> 0;
-  writePages64(header, { ...pages, attributes });
-  DumpHeader64.write(header, 0, changes);
+  writePages64(header, { ...pages, attributes: revisedAttributes(Attributes, pages.attributes) });
+  const { Exception: _, ...others } = changes;
+  DumpHeader64.write(header, 0, others);
   return header;
 }
 
@@ -184,6 +199,16 @@ function exceptionRecord({ context, exceptionAddress }: HeaderValues) {
   };
 }
 
+/** Throws RangeError where a form lacks the field that it is asked for. */
+function layoutOf({ name, size, fields }: HeaderLayout): DumpHeaderForm['layout'] {
+  const offsetOf = (field: HeaderField) => {
+    const found = fields[field];
+    if (!found) throw new RangeError(`${name} has no ${field}`);
+    return found.offset;
+  };
+  return { name, size, fields, offsetOf };
+}
+
 /** DUMP_HEADER64, of x64 and ARM64. */
 export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
   title: '64-bit',
@@ -193,14 +218,106 @@ export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
   roomForRuns: Math.floor(
     (DumpHeader64.offsetOf('Exception') - DumpHeader64.offsetOf('Runs')) / PhysicalMemoryRun64.size,
   ),
-  layout: DumpHeader64,
+  layout: layoutOf(DumpHeader64),
   nested: { Exception: ExceptionRecord64 },
   encode: encode64,
   revise: revise64,
-  decode: (bytes) => ({ ...DumpHeader64.read(bytes), bytes: bytes.subarray(0, DUMP_HEADER64_SIZE) }),
+  decode: (bytes) => ({
+    ...DumpHeader64.read(bytes),
+    PaeEnabled: undefined,
+    bytes: bytes.subarray(0, DUMP_HEADER64_SIZE),
+  }),
   runAt: ({ bytes }, index) => {
     const at = DumpHeader64.offsetOf('Runs') + index * PhysicalMemoryRun64.size;
     const { BasePage, PageCount } = PhysicalMemoryRun64.read(bytes, at);
+    return { basePage: BasePage, pageCount: PageCount };
+  },
+};
+
+function encode32(v: HeaderValues): Buffer {
+  const header = Buffer.alloc(DUMP_HEADER32_SIZE, DUMP_FILL);
+  const comment = Buffer.alloc(128);
+  comment.write(v.comment, 0, 127, 'latin1');
+  DumpHeader32.write(header, 0, {
+    Signature: DUMP_SIGNATURE_32,
+    MajorVersion: v.majorVersion,
+    MinorVersion: v.build,
+    DirectoryTableBase: BigInt(v.directoryTableBase),
+    PfnDatabase: v.pfnDatabase,
+    PsLoadedModuleList: v.psLoadedModuleList,
+    PsActiveProcessHead: v.psActiveProcessHead,
+    MachineImageType: v.machine,
+    NumberProcessors: v.processors,
+    BugCheckCode: v.bugCheck.code,
+    BugCheckParameters: v.bugCheck.parameters,
+    PaeEnabled: v.pae ? 1 : 0,
+    KdSecondaryVersion: v.kdSecondaryVersion,
+    KdDebuggerDataBlock: v.kdDebuggerDataBlock,
+    SystemTime: v.systemTime,
+    Comment: comment,
+    SystemUpTime: v.systemUpTime,
+    MiniDumpFields: v.miniDumpFields ?? 0,
+    ProductType: v.productType,
+    SuiteMask: v.suiteMask,
+    WriterStatus: 0,
+    ...(v.bootId !== undefined && { BootId: v.bootId }),
+  });
+  ExceptionRecord32.write(header, DumpHeader32.offsetOf('Exception'), exceptionRecord(v));
+  writePages32(header, v);
+  v.context?.copy(header, DumpHeader32.offsetOf('ContextRecord'));
+  return header;
+}
+
+/** As `writePages64`. */
+function writePages32(header: Buffer, v: HeaderPages): void {
+  const runs = v.extents.slice(0, MAX_HEADER_RUNS_32);
+  DumpHeader32.write(header, 0, {
+    NumberOfRuns: runs.length,
+    NumberOfPages: BigInt(v.pages),
+    DumpType: v.dumpType,
+    RequiredDumpSpace: BigInt(v.requiredSpace),
+    ...(v.attributes !== undefined && { Attributes: v.attributes }),
+  });
+  runs.forEach((extent, i) => {
+    PhysicalMemoryRun32.write(header, DumpHeader32.offsetOf('Runs') + i * PhysicalMemoryRun32.size, {
+      BasePage: BigInt(pfnOf(extent.start)),
+      PageCount: BigInt(extent.size / PAGE_SIZE),
+    });
+  });
+}
+
+/** DUMP_HEADER32, of 32-bit x86. It has no levels of page tables. */
+export const DUMP_HEADER_FORM_32: DumpHeaderForm = {
+  title: '32-bit',
+  signature: DUMP_SIGNATURE_32,
+  size: DUMP_HEADER32_SIZE,
+  maxRuns: MAX_HEADER_RUNS_32,
+  roomForRuns: Math.floor(
+    (DumpHeader32.offsetOf('Exception') - DumpHeader32.offsetOf('Runs')) / PhysicalMemoryRun32.size,
+  ),
+  layout: layoutOf(DumpHeader32),
+  nested: { Exception: ExceptionRecord32 },
+  encode: encode32,
+  revise: ({ bytes, Attributes }, pages, changes) => {
+    const header = Buffer.from(bytes);
+    for (const field of ['Runs', 'Attributes'] as const) {
+      const { offset, size } = DumpHeader32.fields[field];
+      header.fill(DUMP_FILL, offset, offset + size);
+    }
+    writePages32(header, { ...pages, attributes: revisedAttributes(Attributes, pages.attributes) });
+    const { PagingLevels: _, PaeEnabled, Exception: _unchanged, ...others } = changes;
+    DumpHeader32.write(header, 0, others);
+    if (PaeEnabled !== undefined) DumpHeader32.write(header, 0, { PaeEnabled });
+    return header;
+  },
+  decode: (bytes) => ({
+    ...DumpHeader32.read(bytes),
+    PagingLevels: DUMP_FILL[0]!,
+    bytes: bytes.subarray(0, DUMP_HEADER32_SIZE),
+  }),
+  runAt: ({ bytes }, index) => {
+    const at = DumpHeader32.offsetOf('Runs') + index * PhysicalMemoryRun32.size;
+    const { BasePage, PageCount } = PhysicalMemoryRun32.read(bytes, at);
     return { basePage: BasePage, pageCount: PageCount };
   },
 };

@@ -1,8 +1,11 @@
-/** PE32+ images (Microsoft PE and COFF specification), as mapped in memory. */
-import { raw, struct, u16, u32, u64 } from '../core/struct.ts';
+/** PE32+ and PE32 images (Microsoft PE and COFF specification), as mapped in memory. */
+import { raw, struct, u16, u32, u32n, u64 } from '../core/struct.ts';
 
 /** IMAGE_FILE_HEADER.Machine of x64 (winnt.h). */
 export const IMAGE_FILE_MACHINE_AMD64 = 0x8664;
+
+/** IMAGE_FILE_HEADER.Machine of 32-bit x86 (winnt.h). */
+export const IMAGE_FILE_MACHINE_I386 = 0x14c;
 
 /** IMAGE_DOS_HEADER.e_magic. */
 export const MZ = 0x5a4d;
@@ -11,7 +14,7 @@ export const MZ = 0x5a4d;
 export const PE_SIGNATURE = 0x4550;
 
 /** Optional header's Magic of a 64-bit image. */
-export const PE32PLUS = 0x20b;
+const PE32PLUS = 0x20b;
 
 /** IMAGE_DOS_HEADER: magic, and where the PE header is. */
 export const DosHeader = struct({
@@ -21,7 +24,7 @@ export const DosHeader = struct({
 });
 
 /** Signature, file header and the optional header up to its data directories. */
-export const PeHeader = struct({
+export const PeHeader64 = struct({
   name: 'IMAGE_NT_HEADERS64',
   size: 0x88,
   fields: {
@@ -40,6 +43,38 @@ export const PeHeader = struct({
     NumberOfRvaAndSizes: u32(0x84),
   },
 });
+
+/** The same of a 32-bit image. */
+const PeHeader32 = struct({
+  name: 'IMAGE_NT_HEADERS32',
+  size: 0x78,
+  fields: {
+    Signature: u32(0),
+    Machine: u16(4),
+    NumberOfSections: u16(6),
+    TimeDateStamp: u32(8),
+    SizeOfOptionalHeader: u16(0x14),
+    Magic: u16(0x18),
+    AddressOfEntryPoint: u32(0x28),
+    ImageBase: u32n(0x34),
+    SectionAlignment: u32(0x38),
+    SizeOfImage: u32(0x50),
+    SizeOfHeaders: u32(0x54),
+    CheckSum: u32(0x58),
+    NumberOfRvaAndSizes: u32(0x74),
+  },
+});
+
+/** Optional header's Magic of a 32-bit image. */
+const PE32 = 0x10b;
+
+/** The form of images of a machine with pointers of `pointerSize` bytes. */
+export const peForm = ({
+  pointerSize,
+}: {
+  readonly pointerSize: 4 | 8;
+}): { layout: typeof PeHeader64; magic: number } =>
+  pointerSize === 8 ? { layout: PeHeader64, magic: PE32PLUS } : { layout: PeHeader32, magic: PE32 };
 
 /** Index of a data directory. */
 export const DIRECTORY_EXPORT = 0;

@@ -1,9 +1,9 @@
 /**
- * Windows 64-bit crash dump files (DUMP_HEADER64). Layout: the public symbol types of dbgeng's
+ * Windows crash dump files (DUMP_HEADER64 and DUMP_HEADER32). Layout: the public symbol types of dbgeng's
  * dump headers as kdmp-parser, Volatility 3 and QEMU have them; the fields that `.dumpdebug` prints
  * were compared with the debugger's own reading (docs/debugger.md).
  */
-import { nested, raw, struct, u8, u32, u32n, u64, u64s } from '../core/struct.ts';
+import { address32, address32s, nested, raw, struct, u8, u32, u32n, u64, u64s } from '../core/struct.ts';
 
 /** Signature and ValidDump of a 64-bit dump. */
 export const DUMP_SIGNATURE = Buffer.from('PAGEDU64', 'latin1');
@@ -142,8 +142,76 @@ export const DumpHeader64 = struct({
   },
 });
 
+/** Signature and ValidDump of a 32-bit dump. */
+export const DUMP_SIGNATURE_32 = Buffer.from('PAGEDUMP', 'latin1');
+
+/** Bytes. */
+export const DUMP_HEADER32_SIZE = 0x1000;
+
+/** Runs that fit the physical memory block of a 32-bit dump, which has 700 bytes too. */
+export const MAX_HEADER_RUNS_32 = 86;
+
+/** EXCEPTION_RECORD32 */
+export const ExceptionRecord32 = struct({
+  name: 'EXCEPTION_RECORD32',
+  size: 80,
+  fields: {
+    ExceptionCode: u32(0),
+    ExceptionFlags: u32(4),
+    ExceptionRecord: address32(8),
+    ExceptionAddress: address32(0xc),
+    NumberParameters: u32(0x10),
+    ExceptionInformation: address32s(0x14, 15),
+  },
+});
+
+/** DUMP_HEADER32: the first page of a 32-bit crash dump (types in public symbols; checked in the debugger). */
+export const DumpHeader32 = struct({
+  name: 'DUMP_HEADER32',
+  size: DUMP_HEADER32_SIZE,
+  fields: {
+    Signature: raw(0, 8),
+    MajorVersion: u32(0x8),
+    MinorVersion: u32(0xc),
+    /** With PAE the address of a PDPT, which need not be page aligned. */
+    DirectoryTableBase: u32n(0x10),
+    PfnDatabase: address32(0x14),
+    PsLoadedModuleList: address32(0x18),
+    PsActiveProcessHead: address32(0x1c),
+    MachineImageType: u32(0x20),
+    NumberProcessors: u32(0x24),
+    BugCheckCode: u32(0x28),
+    BugCheckParameters: address32s(0x2c, 4),
+    VersionUser: raw(0x3c, 32),
+    /** 1 where page tables are those of PAE: debuggers walk them by it. */
+    PaeEnabled: u8(0x5c),
+    KdSecondaryVersion: u8(0x5d),
+    Unused1: raw(0x5e, 2),
+    KdDebuggerDataBlock: address32(0x60),
+    NumberOfRuns: u32(0x64),
+    NumberOfPages: u32n(0x68),
+    Runs: raw(0x6c, MAX_HEADER_RUNS_32 * 8),
+    ContextRecord: raw(0x320, 1200),
+    Exception: nested(0x7d0, ExceptionRecord32),
+    Comment: raw(0x820, 128),
+    Attributes: u32(0x8a0),
+    BootId: u32(0x8a4),
+    DumpType: u32(0xf88),
+    MiniDumpFields: u32(0xf8c),
+    SecondaryDataState: u32(0xf90),
+    ProductType: u32(0xf94),
+    SuiteMask: u32(0xf98),
+    WriterStatus: u32(0xf9c),
+    RequiredDumpSpace: u64(0xfa0),
+    /** Units of 100 ns. */
+    SystemUpTime: u64(0xfb8),
+    /** FILETIME, UTC. */
+    SystemTime: u64(0xfc0),
+  },
+});
+
 /**
- * Header of bitmap dumps (types 5 and 6), at DUMP_HEADER64_SIZE; the bitmap follows it at once, bit n
+ * Header of bitmap dumps (types 5 and 6), at DUMP_HEADER64_SIZE or DUMP_HEADER32_SIZE; the bitmap follows it at once, bit n
  * (least significant first) stands for PFN n. The pages of set bits lie in PFN order from FirstPage, a
  * file offset that need not be page aligned (checked in the debugger).
  */

@@ -18,6 +18,9 @@ export const SystemTimeField = struct({
 /** KUSER_SHARED_DATA's address in the kernel's half, on x64 and ARM64. */
 export const SHARED_USER_DATA_64 = va(0xfffff780_00000000n);
 
+/** The same on 32-bit x86, sign-extended. */
+export const SHARED_USER_DATA_32 = va(0xffffffff_ffdf0000n);
+
 /** KUSER_SHARED_DATA: offsets are the same on every machine (ntddk.h). */
 export const SharedUserData = struct({
   name: 'KUSER_SHARED_DATA',
@@ -73,6 +76,8 @@ export const DebuggerData = struct({
     KernBase: u64(0x18),
     BreakpointWithStatus: u64(0x20),
     SavedContext: u64(0x28),
+    /** Bit 0: page tables are those of PAE. Only 32-bit x86 has it set, and debuggers walk them by it. */
+    PaeEnabled: u16(0x36),
     PsLoadedModuleList: u64(0x48),
     PsActiveProcessHead: u64(0x50),
     PspCidTable: u64(0x58),
@@ -133,6 +138,9 @@ function withPointers<V extends object>(values: V, pointerSize: 4 | 8): V {
 /** The fields within the first `available` bytes of a decoded block. */
 export const readDebuggerData = (block: Buffer, available: number, pointerSize: 4 | 8): DebuggerFields =>
   withPointers(DebuggerData.readPartial(block, available), pointerSize);
+
+/** KDDEBUGGER_DATA64.PaeEnabled. */
+export const KDBG_PAE = 1;
 
 /** DBGKD_GET_VERSION64 (windbgkd.h): what KdVersionBlock holds. */
 export const KdVersion = struct({

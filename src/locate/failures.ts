@@ -10,8 +10,7 @@ import { recogniseOtherSystem } from './other-systems.ts';
 import { ROOT_STEP } from './roots.ts';
 
 const HINTS: Record<string, string> = {
-  [ROOT_STEP]:
-    'is it a 64-bit Windows guest that had left its boot loader? if you know the page-table root, give --dtb',
+  [ROOT_STEP]: 'is it a Windows guest that had left its boot loader? if you know the page-table root, give --dtb',
   [KERNEL_STEP]: 'the memory may be damaged; if you know where the kernel is, give --kernel-base',
   [KDBG_STEP]:
     'without the KDBG no debugger finds processors and modules: the memory is damaged, or it is a kernel that elf2dmp does not know (please report it)',

@@ -12,17 +12,10 @@
 import { bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
-import {
-  KDBG_MAX_SIZE,
-  KDBG_MIN_SIZE,
-  KDBG_TAG,
-  KdVersion,
-  readDebuggerData,
-  readKdVersion,
-} from '../formats/win-kernel.ts';
+import { KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, KdVersion, readKdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import type { Kdbg } from '../windows/kdbg.ts';
+import { debuggerFields, type Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { firstModule } from '../windows/modules.ts';
 import { findProcessors, type Processor } from '../windows/processors.ts';
@@ -225,7 +218,7 @@ export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evi
         continue;
       }
       const block = candidate.rotation === undefined ? bytes : decodeBlock(bytes, kernel.base, candidate.rotation);
-      const fields = readDebuggerData(block, candidate.size, space.image.machine.pointerSize);
+      const fields = debuggerFields(block, candidate.size, space.image.machine);
       const kdbg = { address: at, size: candidate.size, encoded: candidate.rotation !== undefined, block, fields };
       const verdict = examine(space, kernel, kdbg);
       if (verdict instanceof Reason) evidence.reject(KDBG_STEP, method, verdict.text);

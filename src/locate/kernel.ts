@@ -20,7 +20,7 @@ const MAX_TRIES = 32;
 
 /** Kernels of all flavours are linked as ntoskrnl.exe; older PDB names tell uni- from multiprocessor ones. */
 const KERNEL_PDB = /^nt(oskrnl|krnlmp|krnlpa|krpamp|krla57)\.pdb$/i;
-const KERNEL_NAME = /^nt(oskrnl|krnlmp|krla57)\.exe$/i;
+const KERNEL_NAME = /^nt(oskrnl|krnlmp|krnlpa|krpamp|krla57)\.exe$/i;
 
 /** Names that an image has, and whether they are the kernel's. */
 interface Named {

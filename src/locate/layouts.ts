@@ -13,7 +13,7 @@ import type { Attempt } from '../windows/evidence.ts';
 import type { RamRange } from '../windows/physical-memory.ts';
 import { readProcesses } from '../windows/processes.ts';
 import type { Windows } from '../windows/windows.ts';
-import { leadsToWindows } from './place.ts';
+import { leadsToWindows, loadedLeadsToWindows } from './place.ts';
 import { shiftedRoots } from './shifted-roots.ts';
 
 const LAYOUT_STEP = 'memory layout';
@@ -44,7 +44,10 @@ type Locate = (layout: MemoryImage, searched: MemoryImage) => Promise<Windows>;
 export async function locateInLayouts(image: MemoryImage, locate: Locate): Promise<Windows> {
   const images = [image, ...image.alternatives];
   let failure: unknown;
-  for (const machine of new Set(images.map((i) => i.machine))) {
+  const machines = [...new Set(images.map((i) => i.machine))];
+  // What a CPU has loaded decides, where it leads to Windows: nothing has to be searched for it then.
+  const shown = machines.filter((machine) => images.some((i) => i.machine === machine && loadedLeadsToWindows(i)));
+  for (const machine of new Set([...shown, ...machines])) {
     const layouts = images.filter((i) => i.machine === machine);
     try {
       // With one layout, nothing has to choose.

@@ -275,6 +275,13 @@ export const leadsToWindows = (image: MemoryImage, root: PhysicalAddress): boole
     (mode) => !(readSharedUserData(new AddressSpace(image, root, mode)) instanceof Reason),
   );
 
+/** Whether the tables that a CPU has loaded lead to SharedUserData. */
+export const loadedLeadsToWindows = (image: MemoryImage): boolean =>
+  image.cpus.some(({ registers }) => {
+    const tables = registers && image.machine.pageTables(registers);
+    return tables && !(readSharedUserData(new AddressSpace(image, pa(tables.root), tables.mode)) instanceof Reason);
+  });
+
 function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
   const kernel = kernelAt(space, base);
   const method = `the base given, ${hex64(base)}`;

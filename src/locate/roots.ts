@@ -75,10 +75,10 @@ export function* givenRoot(image: MemoryImage, dtb: number): Generator<RootCandi
   }
 }
 
-/** The root that a crash dump's header names, in each paging mode: it does not tell which. */
+/** The root that a crash dump's header names, in each paging mode: it need not tell which, or tell the right one. */
 export function* dumpHeaderRoot({ dumpHeader, machine }: MemoryImage): Generator<RootCandidate> {
   if (!dumpHeader) return;
-  for (const mode of machine.pagingModes) {
+  for (const mode of machine.pagingModesOf(dumpHeader)) {
     yield { tables: { root: rootIn(mode, dumpHeader.DirectoryTableBase), mode }, method: "the dump header's root" };
   }
 }

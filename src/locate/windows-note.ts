@@ -14,7 +14,7 @@ import { rootIn } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
-import type { Kdbg } from '../windows/kdbg.ts';
+import { debuggerFields, type Kdbg } from '../windows/kdbg.ts';
 import { type RamRange, ramRanges } from '../windows/physical-memory.ts';
 import { baseBuild } from '../windows/releases.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -45,10 +45,10 @@ export function readWindowsNote(image: MemoryImage, evidence: Evidence): Windows
   return header;
 }
 
-/** The root that the header names, in every paging mode: it does not tell which. */
+/** The root that the header names, in every paging mode: it need not tell which. */
 export function* notedRoots(image: MemoryImage, note: WindowsNote | undefined): Generator<RootCandidate> {
   if (!note || note.DirectoryTableBase >= BigInt(PHYSICAL_ADDRESS_LIMIT)) return;
-  for (const mode of image.machine.pagingModes)
+  for (const mode of image.machine.pagingModesOf(note))
     yield {
       tables: { root: rootIn(mode, note.DirectoryTableBase), mode },
       method: `${NOTE_STEP}'s DirectoryTableBase`,
@@ -76,7 +76,7 @@ export function plainBlockAt(space: AddressSpace, address: VirtualAddress): Kdbg
   }
   const block = space.read(address, Size);
   if (!block) return because(`the KDBG at ${hex64(address)} is not present as a whole`);
-  return { address, size: Size, encoded: false, block, fields: readDebuggerData(block, Size, pointerSize) };
+  return { address, size: Size, encoded: false, block, fields: debuggerFields(block, Size, space.image.machine) };
 }
 
 /** Where that copy says that the kernel begins. */

@@ -2,9 +2,10 @@
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import type { Machine } from './machine.ts';
 import { X64 } from './x64/index.ts';
+import { X86 } from './x86/index.ts';
 
 /** In the order in which they are tried where an input doesn't say whose it is. */
-export const MACHINES: readonly Machine[] = [X64];
+export const MACHINES: readonly Machine[] = [X64, X86];
 
 /** What an input says of its machine: e_machine of an ELF file, IMAGE_FILE_MACHINE_*, or the bytes of its NT_PRSTATUS notes. */
 export type MachineMark = { elfMachine: number } | { imageFileMachine: number } | { prstatusSize: number };
@@ -12,6 +13,15 @@ export type MachineMark = { elfMachine: number } | { imageFileMachine: number } 
 /** undefined: a machine whose guests are not converted. */
 export const machineOf = (mark: MachineMark): Machine | undefined =>
   MACHINES.find((machine) => Object.entries(mark).every(([key, value]) => machine[key as keyof Machine] === value));
+
+/**
+ * The machines of which an input with this mark can be, the one that it names first. QEMU names the one whose mode
+ * CPU 0 is in, which need not be the guest's: in reset, in SMM, or after a triple fault. Empty: none that is converted.
+ */
+export function machinesOf(mark: MachineMark): readonly Machine[] {
+  const named = machineOf(mark);
+  return named ? [named, ...MACHINES.filter(({ takenFor }) => takenFor === named.name)] : [];
+}
 
 /** The machine of a migration stream, by QEMU's machine type; undefined: one whose guests are not converted. */
 export const machineOfMigration = (machineType: string): Machine | undefined =>

@@ -3,7 +3,8 @@
  * Windows keeps its per-processor data. Everything above this asks the machine and knows none by name.
  */
 import type { VirtualAddress } from '../core/units.ts';
-import type { DumpHeaderForm } from '../formats/dump-header.ts';
+import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
+import type { DebuggerFields } from '../formats/win-kernel.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { MigrationForm } from './migration.ts';
@@ -50,14 +51,16 @@ export interface ContextView {
 
 /** What an MMPFN, an entry of Windows' page frame database, tells (types in public symbols). */
 export interface PageDatabaseFormat {
-  /** Bytes of an entry. */
-  entrySize: number;
   /** Nothing says which one a build has: they are tried in this order. */
   layouts: readonly PageEntryLayout[];
+  /** No build has another one. */
+  complete: boolean;
 }
 
 /** Where an MMPFN of some builds has what. Offsets in bytes. */
 export interface PageEntryLayout {
+  /** Bytes of an entry. */
+  entrySize: number;
   /** Its low three bits are MMPFNENTRY.PageLocation. */
   stateAt: number;
   /** Lowest of the two bits of CacheAttribute in that byte. */
@@ -98,6 +101,8 @@ export interface MachineOf<R extends Registers> {
   readonly name: string;
   /** For messages about inputs: `64-bit x86`. */
   readonly title: string;
+  /** Name of the machine that QEMU takes its guests for while CPU 0 is in that one's mode. */
+  readonly takenFor: string | undefined;
   /** e_machine of its ELF files. */
   readonly elfMachine: number;
   /** IMAGE_FILE_MACHINE_*, in PE and dump headers. */
@@ -107,7 +112,11 @@ export interface MachineOf<R extends Registers> {
   readonly pointerSize: 4 | 8;
   readonly sharedUserData: VirtualAddress;
   readonly pagingModes: readonly PagingMode[];
+  /** The modes, the one first that a dump's header says; where it does not, in the order in which debuggers take them. */
+  pagingModesOf(header: DumpHeader): readonly PagingMode[];
   readonly pageDatabase: PageDatabaseFormat;
+  /** Fields that the oldest builds' KDBG ends before: the same in all builds whose block does. */
+  readonly debuggerDefaults: DebuggerFields;
 
   /** Forms of CPU state in ELF notes, the one that says most first. */
   readonly cpuNotes: readonly CpuNoteForm[];
@@ -196,8 +205,8 @@ export interface MachineOf<R extends Registers> {
    */
   patchSpecialRegisters(original: Buffer, registers: R | undefined, kpcr: Buffer | undefined, saved: boolean): Buffer;
 
-  /** Of its images. */
-  readonly functionTable: FunctionTable;
+  /** Of its images; undefined where nothing in an image lists its functions. */
+  readonly functionTable: FunctionTable | undefined;
   /** @param frame a CONTEXT with control and integer registers */
   frameState(frame: Buffer): FrameState;
   /** From a function to its caller. @param image that the instruction pointer lies in */
@@ -214,7 +223,7 @@ export interface MachineOf<R extends Registers> {
   /** Bytes of the largest kernel stack. */
   readonly kernelStackSize: number;
   /** The TEB of the thread that a CPU runs, in user mode or entered from there; undefined where that is unknown. */
-  teb(registers: R): VirtualAddress | undefined;
+  teb(registers: R, read: ReadVirtual): VirtualAddress | undefined;
 }
 
 /** A machine, whichever it is. */

@@ -50,6 +50,8 @@ export interface PagingMode {
    * @param bit undefined: not known which
    */
   unswizzle?: ((entry: SoftwareEntry, bit: number | undefined) => SoftwareEntry) | undefined;
+  /** What 32-bit dump headers and the KDBG call PAE: page tables of 8-byte entries in 32-bit mode. */
+  pae?: boolean | undefined;
   /** Entries of the root from this one on map the kernel's half. */
   kernelFrom: number;
   /** Windows maps its own tables by entries of this level that lead back to tables of this level. */

@@ -45,7 +45,7 @@ export interface CodeImage {
 
 /** What comes of unwinding one frame. */
 export type UnwindStep =
-  /** `trap`: through an interrupt, exception or system call. */
-  | { how: 'unwound' | 'leaf' | 'trap'; state: FrameState }
+  /** `trap`: through an interrupt, exception or system call. `frame-pointer`: by a convention that not all code keeps. */
+  | { how: 'unwound' | 'leaf' | 'trap' | 'frame-pointer'; state: FrameState }
   /** It can't be done: why, without final stop. */
   | { stopped: string };

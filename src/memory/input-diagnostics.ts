@@ -14,6 +14,14 @@ export interface MissingPart {
 export class InputDiagnostics extends Diagnostics {
   readonly missing: MissingPart[] = [];
 
+  /** What was reported so far, for another image of the same input. */
+  copy(): InputDiagnostics {
+    const other = new InputDiagnostics();
+    other.addAll(this.list);
+    other.missing.push(...this.missing);
+    return other;
+  }
+
   /** Reports memory or notes that lie beyond the file's end. */
   addCutOff(what: MissingPart['what'], text: string, where?: Record<string, string>): void {
     this.missing.push({ what, how: 'cut off', text });

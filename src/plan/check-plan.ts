@@ -5,7 +5,9 @@
 import { type Diagnostic, Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, pa } from '../core/units.ts';
-import { KDBG_MIN_SIZE, KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
+import type { DumpHeader } from '../formats/dump-header.ts';
+import { type DebuggerFields, KDBG_MIN_SIZE, KDBG_PAE, KDBG_TAG, readDebuggerData } from '../formats/win-kernel.ts';
+import type { Machine } from '../machines/machine.ts';
 import { rootIn, tableSize } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -84,13 +86,25 @@ export function checkPlan(windows: Windows, { plan, contexts, patched }: Checked
   return [...found.list];
 }
 
+/** Debuggers walk the page tables of a 32-bit guest as header and KDBG both say. */
+function* pagingContradictions(
+  { pointerSize }: Machine,
+  { PaeEnabled }: DumpHeader,
+  fields: DebuggerFields,
+): Generator<string> {
+  const inKdbg = (fields.PaeEnabled ?? 0) & KDBG_PAE;
+  if (pointerSize === 4 && inKdbg !== PaeEnabled) {
+    yield `the header's PaeEnabled is ${PaeEnabled}, the KDBG's ${inKdbg}`;
+  }
+}
+
 function* contradictions(
   { image: { machine }, kdbg, processors }: Windows,
   { plan, contexts, patched }: CheckedPlan,
   image: MemoryImage,
 ): Generator<string> {
   const header = machine.dumpHeader.decode(plan.prefix);
-  const [mode] = machine.pagingModes;
+  const [mode] = machine.pagingModesOf(header);
   if (!mode) return;
   const space = new AddressSpace(image, pa(rootIn(mode, header.DirectoryTableBase)), mode);
   const block = space.read(header.KdDebuggerDataBlock, KDBG_MIN_SIZE);
@@ -101,6 +115,7 @@ function* contradictions(
   }
   if (patched && fields.OwnerTag !== KDBG_TAG)
     yield `no KDBG is at ${hex64(header.KdDebuggerDataBlock)}, which the header names`;
+  if (patched) yield* pagingContradictions(machine, header, fields);
   if (fields.OwnerTag === KDBG_TAG) {
     for (const [name, said] of [
       ['PsLoadedModuleList', header.PsLoadedModuleList],

@@ -16,7 +16,7 @@ import { headerFaults } from './header-faults.ts';
 import { headerValues } from './header-values.ts';
 import { PatchSet } from './patches.ts';
 import { type DumpPlan, type PlanOptions, planDump } from './plan.ts';
-import { type Repair, repairMemory, repairOf } from './repairs.ts';
+import { patchKdbg, type Repair, repairMemory, repairOf } from './repairs.ts';
 import type { PageSelection } from './select-pages.ts';
 import { planTriage, type TriageChoices } from './triage.ts';
 
@@ -76,7 +76,7 @@ export interface ConversionChoices {
 
 /** Plans the dump for `found`. Throws `Elf2dmpError` where no such dump is possible. */
 export function planConversion(found: Windows, choices: ConversionChoices = {}): PlannedConversion {
-  const { image, kdbg } = found;
+  const { image } = found;
   const { selection, kept = selection?.extents } = choices;
   const diagnostics = new Diagnostics();
   const { type, losses } = chooseType(image, choices.type ?? 'auto');
@@ -91,7 +91,7 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
   const contexts = chooseContexts(windows, choices.context ?? 'auto');
   diagnostics.addAll(contexts.diagnostics);
   if (patch && !dumpHeader) {
-    if (kdbg.encoded) patches.add('KDBG', kdbg.address, kdbg.block);
+    patchKdbg(windows, patches);
     for (const context of contexts.shown) patchProcessor(windows, context, patches);
   }
   const faults = patch && dumpHeader ? headerFaults(windows, dumpHeader) : [];

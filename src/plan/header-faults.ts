@@ -38,6 +38,7 @@ export function headerFaults(windows: Windows, header: DumpHeader): HeaderFault[
   return [
     ...buildFault(windows, header),
     ...rootFault(windows, header),
+    ...pagingFault(windows, header),
     ...addressFaults(windows, header),
     ...processorFault(windows, header),
     ...bugCheckFaults(windows, header),
@@ -92,6 +93,20 @@ const runs = ({ space, kdbg, processors, image: { machine } }: Windows, root: nu
       currentRoot(space, kdbg.fields, prcb) === root ||
       (cpu?.registers && machine.pageTables(cpu.registers)?.root) === root,
   );
+
+/** Debuggers of 32-bit guests walk page tables as the header says. */
+function* pagingFault({ space }: Windows, { PaeEnabled }: DumpHeader): Generator<HeaderFault> {
+  const expected = space.mode.pae ? 1 : 0;
+  if (PaeEnabled === undefined || PaeEnabled === expected) return;
+  yield {
+    field: 'PaeEnabled',
+    change: { PaeEnabled: expected },
+    severity: 'error',
+    found: `${PaeEnabled}`,
+    expected: `${expected}`,
+    evidence: 'the page tables through which Windows was found',
+  };
+}
 
 /** Addresses of the kernel's variables. */
 function* addressFaults({ space, kdbg }: Windows, header: DumpHeader): Generator<HeaderFault> {

@@ -22,13 +22,14 @@ function hasSecureKernel({ space, kdbg, processors }: Windows): boolean {
 
 /** @param context of the processor that the debugger shows first, or undefined where no registers are known */
 export function headerValues(windows: Windows, context: Buffer | undefined): PlanValues {
-  const { image, headerRoot, kdbg, version, shared, crash, processors } = windows;
+  const { image, space, headerRoot, kdbg, version, shared, crash, processors } = windows;
   const { machine } = image;
   const lastNumber = processors.reduce((last, p) => Math.max(last, p.number), -1);
   return {
     majorVersion: version.majorVersion,
     build: version.build,
     directoryTableBase: headerRoot,
+    pae: space.mode.pae,
     pfnDatabase: kdbg.fields.MmPfnDatabase ?? 0n,
     psLoadedModuleList: kdbg.fields.PsLoadedModuleList ?? 0n,
     psActiveProcessHead: kdbg.fields.PsActiveProcessHead ?? 0n,

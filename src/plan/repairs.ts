@@ -1,6 +1,7 @@
 /** What memory proves to be wrong in a crash dump that is converted, and how it is set right. */
 import { Diagnostics } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
+import { DebuggerData, KDBG_PAE } from '../formats/win-kernel.ts';
 import { AddressSpace } from '../memory/address-space.ts';
 import type { ListFault } from '../memory/list-fault.ts';
 import { findCrash } from '../windows/crash.ts';
@@ -30,6 +31,24 @@ export const repairOf = ({ field, found, expected, evidence }: HeaderFault | Lis
   evidence,
 });
 
+/** Puts the KDBG where it is as debuggers need it, and tells what was wrong with it. */
+export function patchKdbg({ image: { machine }, space, kdbg }: Windows, patches: PatchSet): Repair[] {
+  const repairs: Repair[] = [];
+  const block = Buffer.from(kdbg.block);
+  if (kdbg.encoded) {
+    const evidence = 'decoded with the keys in the kernel, it fits the kernel';
+    repairs.push({ what: 'KDBG', before: 'encoded', after: 'decoded', evidence });
+  }
+  const found = kdbg.fields.PaeEnabled ?? 0;
+  const wanted = space.mode.pae ? found | KDBG_PAE : found & ~KDBG_PAE;
+  if (machine.pointerSize === 4 && wanted !== found) {
+    DebuggerData.write(block, 0, { PaeEnabled: wanted });
+    const evidence = 'the page tables through which Windows was found';
+    repairs.push({ what: 'KDBG PaeEnabled', before: `${found}`, after: `${wanted}`, evidence });
+  }
+  return repairs.length > 0 && patches.add('KDBG', kdbg.address, block) ? repairs : [];
+}
+
 /**
  * Decodes the KDBG, and moves registers to the processors that they are proved to belong to: to where a writer that
  * went by the numbers of CPUs should have put them. Registers themselves stay as they are.
@@ -37,12 +56,7 @@ export const repairOf = ({ field, found, expected, evidence }: HeaderFault | Lis
  * @returns also Windows as the new dump will show it
  */
 export function repairMemory(windows: Windows, patches: PatchSet): { windows: Windows; repairs: Repair[] } {
-  const { kdbg } = windows;
-  const repairs: Repair[] = [];
-  if (kdbg.encoded && patches.add('KDBG', kdbg.address, kdbg.block)) {
-    const evidence = 'decoded with the keys in the kernel, it fits the kernel';
-    repairs.push({ what: 'KDBG', before: 'encoded', after: 'decoded', evidence });
-  }
+  const repairs = patchKdbg(windows, patches);
   const moves = provenMoves(windows).sort((a, b) => a.to.number - b.to.number);
   const replacements = moves.flatMap((move) => replacementsOf(windows, move));
   if (moves.length === 0 || !patches.addTogether(replacements)) return { windows, repairs };

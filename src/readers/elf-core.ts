@@ -13,8 +13,6 @@ import {
   Elf64Header,
   Elf64ProgramHeader,
   Elf64SectionHeader,
-  EM_386,
-  EM_X86_64,
   ET_CORE,
   NT_PRPSINFO,
   PN_XNUM,
@@ -23,11 +21,12 @@ import {
   PT_LOAD,
   PT_NOTE,
 } from '../formats/elf.ts';
-import { convertedMachines, machineOf, marksOf } from '../machines/index.ts';
-import { MemoryImage } from '../memory/image.ts';
+import { convertedMachines, machinesOf, marksOf } from '../machines/index.ts';
+import type { MemoryImage } from '../memory/image.ts';
 import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { append, endOf, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
+import { imageOf } from './machine-images.ts';
 import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
 import type { Reader } from './reader.ts';
 
@@ -83,13 +82,6 @@ function open(source: ByteSource): MemoryImage {
 
   const header = readHeader(source, fail);
   const count = programHeaderCount(source, header, fail);
-  if (header.doubtful) {
-    diagnostics.add(
-      'note',
-      'machine-doubtful',
-      'the header says i386, which QEMU also writes for a 64-bit guest whose CPU 0 is in reset or SMM: its contents decide',
-    );
-  }
   const segments: Segment[] = [];
   const noteSegments: Segment[] = [];
   for (const segment of programHeaders(source, header.phoff, count, fail)) {
@@ -125,7 +117,6 @@ function open(source: ByteSource): MemoryImage {
   }
   const process = processOf(notes);
   if (process) throw processCore(process, segments, fail);
-  const { cpus, notes: otherNotes } = interpretNotes(notes, header.machine, diagnostics);
   const runs = toRuns(segments, source, qemuMemoryArea(source, header, noteSegments), diagnostics);
   if (runs.length === 0) {
     throw fail('corrupt', {
@@ -137,16 +128,16 @@ function open(source: ByteSource): MemoryImage {
       hint: 'the dump was cut off, or never finished: make a new one',
     });
   }
-  return new MemoryImage({
+  return imageOf(header.machines, diagnostics, (machine, own, alternatives) => ({
     file: source.name,
     format: 'elf-core',
-    machine: header.machine,
+    machine,
     contents: { kind: 'stored', runs, source },
-    cpus,
-    notes: otherNotes,
-    diagnostics,
-    missing: diagnostics.missing,
-  });
+    ...interpretNotes(notes, machine, own),
+    diagnostics: own,
+    missing: own.missing,
+    alternatives,
+  }));
 }
 
 /** The process whose core file this is; undefined for a guest's, which has none of these notes. */
@@ -260,10 +251,8 @@ function readHeader(source: ByteSource, fail: Fail) {
       hint: "make one with `virsh dump --memory-only DOMAIN FILE` or QEMU's `dump-guest-memory FILE`",
     });
   }
-  // QEMU writes i386 for a 64-bit guest too when CPU 0 is not in 64-bit mode: in reset, SMM or a triple fault.
-  const doubtful = elfMachine === EM_386 && machineOf({ elfMachine }) === undefined;
-  const machine = machineOf({ elfMachine: doubtful ? EM_X86_64 : elfMachine });
-  if (!machine) {
+  const machines = machinesOf({ elfMachine });
+  if (machines.length === 0) {
     throw fail('unsupported', {
       code: 'elf-machine',
       message: `a core file of another machine (${machineName}): only ${convertedMachines()} guests are converted`,
@@ -274,7 +263,7 @@ function readHeader(source: ByteSource, fail: Fail) {
       actual: `${elfMachine} (${machineName})`,
     });
   }
-  return { ...header, machine, doubtful, phoff: Number(header.e_phoff) };
+  return { ...header, machines, phoff: Number(header.e_phoff) };
 }
 
 function programHeaderCount(source: ByteSource, header: ReturnType<typeof readHeader>, fail: Fail): number {

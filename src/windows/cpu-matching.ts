@@ -169,7 +169,7 @@ function matchByTeb(
     return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
   });
   const tebOf = ({ registers }: CpuState): bigint | undefined =>
-    registers && isHidden(space, registers) ? space.image.machine.teb(registers) : undefined;
+    registers && isHidden(space, registers) ? space.image.machine.teb(registers, space.reader) : undefined;
   return cpus.filter((cpu) => {
     const teb = tebOf(cpu);
     const fitting = free.filter((f) => f.teb === teb);

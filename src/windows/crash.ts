@@ -10,7 +10,7 @@ import type { Evidence } from './evidence.ts';
 import type { Kdbg } from './kdbg.ts';
 import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
-import { findExport, functionAt, functionEntry, readPeImage } from './pe-image.ts';
+import { findExport, functionAt, functionEntry, readExports, readPeImage } from './pe-image.ts';
 import { type Processor, readContextFrame } from './processors.ts';
 
 const STEP = 'crashing processor';
@@ -247,7 +247,17 @@ function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRa
   const from = findExport(space, kernel, name);
   if (from === undefined) return undefined;
   const bounds = functionAt(space, kernel, from);
-  return bounds ?? { from, to: from + 0x200n };
+  if (bounds) return bounds;
+  const end = from + 0x200n;
+  const next = space.image.machine.functionTable ? undefined : nextExport(space, kernel, from);
+  return { from, to: next !== undefined && next < end ? next : end };
+}
+
+/** Where nothing lists functions, the next export ends one. */
+function nextExport(space: AddressSpace, kernel: KernelImage, from: bigint): bigint | undefined {
+  const rva = Number(from - kernel.base);
+  const next = readExports(space, kernel)?.entries.find((entry) => entry.rva > rva);
+  return next && kernel.base + BigInt(next.rva);
 }
 
 /**

@@ -127,10 +127,14 @@ function databaseDoubt(space: AddressSpace, kernel: KernelImage, variable: bigin
     return `the variable there holds ${hex64(base)}, where no page frame database begins`;
   }
   // The entry of a page that is in use for certain.
-  const { entrySize, layouts } = space.image.machine.pageDatabase;
-  const entry = space.read(base + BigInt(entrySize) * BigInt(pfnOf(space.root)), entrySize);
-  const active = layouts.some(({ stateAt }) => ((entry?.[stateAt] ?? 0) & 7) === PageLocation.active);
-  return entry && !active ? 'the database there does not have the page tables’ root as a page in use' : undefined;
+  const { complete, layouts } = space.image.machine.pageDatabase;
+  const active = layouts.map(({ entrySize, stateAt }) => {
+    const entry = space.read(base + BigInt(entrySize) * BigInt(pfnOf(space.root)), entrySize);
+    return entry && (entry[stateAt]! & 7) === PageLocation.active;
+  });
+  return complete && active.every((is) => is === false)
+    ? 'the database there does not have the page tables’ root as a page in use'
+    : undefined;
 }
 
 /** A PRCB's saved state: special registers, and the CONTEXT right behind them. */

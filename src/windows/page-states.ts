@@ -56,12 +56,13 @@ export function readPageStates(
       `MmPfnDatabase at ${hex64(variable)} holds ${base === undefined ? 'nothing that is present' : hex64(base)}`,
     );
   }
-  const { entrySize, layouts } = image.machine.pageDatabase;
+  const { layouts } = image.machine.pageDatabase;
   const mapped = take(known.mapped, MAX_SAMPLE);
   const transition = take(known.transition, MAX_SAMPLE);
   if (mapped.length < MIN_SAMPLE) return because(`only ${mapped.length} pages are known to hold it against`);
   const tried: string[] = [];
   for (const layout of layouts) {
+    const { entrySize } = layout;
     const state = reader({ space, base, entrySize }, layout);
     const active = mapped.filter((address) => state(address)?.location === PageLocation.active).length;
     const inactive = transition.filter((address) => {

@@ -14,8 +14,7 @@ import {
   IMAGE_DEBUG_TYPE_CODEVIEW,
   MZ,
   PE_SIGNATURE,
-  PE32PLUS,
-  PeHeader,
+  peForm,
   RSDS,
   SectionHeader,
 } from '../formats/pe.ts';
@@ -48,20 +47,21 @@ export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine:
   const { e_magic, e_lfanew } = DosHeader.read(dos);
   if (e_magic !== MZ) return NO_MZ;
   // The PE header follows the DOS stub and Rich header in the first page in every kernel-mode image.
-  if (e_lfanew < DosHeader.size || e_lfanew > PAGE_SIZE - PeHeader.size)
+  const { layout, magic } = peForm(space.image.machine);
+  if (e_lfanew < DosHeader.size || e_lfanew > PAGE_SIZE - layout.size)
     return because(`MZ, but e_lfanew is ${e_lfanew}`);
-  const nt = space.read(base + BigInt(e_lfanew), PeHeader.size);
+  const nt = space.read(base + BigInt(e_lfanew), layout.size);
   if (!nt) return because('MZ, but its PE header is not present');
-  const header = PeHeader.read(nt);
+  const header = layout.read(nt);
   if (header.Signature !== PE_SIGNATURE) return because('MZ, but no PE signature');
-  if (header.Machine !== imageFileMachine || header.Magic !== PE32PLUS) {
+  if (header.Machine !== imageFileMachine || header.Magic !== magic) {
     return because(`a PE image of another machine (0x${header.Machine.toString(16)})`);
   }
   if (header.SizeOfImage < PAGE_SIZE || header.SizeOfImage > MAX_IMAGE_SIZE) {
     return because(`a PE image with an impossible SizeOfImage (0x${header.SizeOfImage.toString(16)})`);
   }
   const count = Math.min(header.NumberOfRvaAndSizes, 16);
-  const table = space.read(base + BigInt(e_lfanew + PeHeader.size), count * DataDirectory.size);
+  const table = space.read(base + BigInt(e_lfanew + layout.size), count * DataDirectory.size);
   const directories = [];
   for (let i = 0; table && i < count; i++) {
     const { VirtualAddress: rva, Size: size } = DataDirectory.read(table, i * DataDirectory.size);
@@ -83,9 +83,10 @@ const MAX_SECTIONS = 96;
 export function sectionAt(space: AddressSpace, { base }: PeImage, rva: number): string | undefined {
   const dos = space.read(base, DosHeader.size);
   const nt = dos && base + BigInt(DosHeader.read(dos).e_lfanew);
-  const bytes = nt === undefined ? undefined : space.read(nt, PeHeader.size);
+  const { layout } = peForm(space.image.machine);
+  const bytes = nt === undefined ? undefined : space.read(nt, layout.size);
   if (nt === undefined || !bytes) return undefined;
-  const { NumberOfSections, SizeOfOptionalHeader } = PeHeader.read(bytes);
+  const { NumberOfSections, SizeOfOptionalHeader } = layout.read(bytes);
   const count = Math.min(NumberOfSections, MAX_SECTIONS);
   // Behind the signature, the file header and the optional header.
   const table = space.read(nt + BigInt(24 + SizeOfOptionalHeader), count * SectionHeader.size);
@@ -259,6 +260,7 @@ export function functionEntry(space: AddressSpace, image: PeImage, rva: number):
   const directory = image.directories[DIRECTORY_EXCEPTION];
   if (!directory) return undefined;
   const table = space.image.machine.functionTable;
+  if (!table) return undefined;
   const count = Math.min(Math.floor(directory.size / table.entrySize), MAX_FUNCTIONS);
   let found: FunctionEntry | 'missing' | undefined;
   findIndex(count, (i) => {

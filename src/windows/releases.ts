@@ -9,6 +9,7 @@ interface Release {
 }
 
 const RELEASES: readonly Release[] = [
+  { build: 2600, client: 'Windows XP', server: undefined },
   { build: 3790, client: 'Windows XP x64', server: 'Windows Server 2003' },
   { build: 6000, client: 'Windows Vista', server: undefined },
   { build: 6001, client: 'Windows Vista SP1', server: 'Windows Server 2008' },
@@ -49,7 +50,7 @@ const RELEASES: readonly Release[] = [
  */
 export const baseBuild = (build: number): number => RELEASES.find((r) => r.build === build)?.of ?? build;
 
-/** The first build of each NT version that 64-bit Windows has had. */
+/** The first build of each NT version. */
 const NT_VERSIONS: readonly (readonly [since: number, version: string])[] = [
   [10240, '10.0'],
   [9600, '6.3'],
@@ -57,6 +58,7 @@ const NT_VERSIONS: readonly (readonly [since: number, version: string])[] = [
   [7600, '6.1'],
   [6000, '6.0'],
   [3790, '5.2'],
+  [2600, '5.1'],
 ];
 
 /** The NT version of a build, where nothing says it. */

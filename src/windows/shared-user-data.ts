@@ -4,6 +4,7 @@ import { because, type Reason } from '../core/reason.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex64 } from '../core/units.ts';
 import { SharedUserData, type SystemTimeField } from '../formats/win-kernel.ts';
+import type { Machine } from '../machines/machine.ts';
 import { type AddressSpace, describeFault } from '../memory/address-space.ts';
 
 /** What SharedUserData says, with values that make no sense left out. */
@@ -27,9 +28,11 @@ export interface SharedData {
   bootId: number;
 }
 
-/** NT versions that exist on 64-bit machines: 5.2, 6.0 to 6.3, 10.0. */
-const plausibleVersion = (major: number, minor: number) =>
-  (major === 5 && minor === 2) || (major === 6 && minor <= 4) || (major === 10 && minor <= 1);
+/** NT versions that exist: 5.0 to 5.2, of which 64-bit machines have the last alone, 6.0 to 6.3, 10.0. */
+const plausibleVersion = (major: number, minor: number, { pointerSize }: Machine) =>
+  (major === 5 && minor <= 2 && (minor === 2 || pointerSize === 4)) ||
+  (major === 6 && minor <= 4) ||
+  (major === 10 && minor <= 1);
 
 /** The page's contents, or the reason why this is not it. */
 export function readSharedUserData(space: AddressSpace): SharedData | Reason {
@@ -40,7 +43,7 @@ export function readSharedUserData(space: AddressSpace): SharedData | Reason {
     return because(`SharedUserData is not there: ${fault ? describeFault(fault) : hex64(address)}`);
   }
   const data = SharedUserData.read(page);
-  if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion)) {
+  if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion, space.image.machine)) {
     return because(`SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`);
   }
   const productTypeOk = isProductType(data.NtProductType);

@@ -51,11 +51,13 @@ export interface StackFrame {
   imageId: string | undefined;
   /**
    * How the frame was found: from the processor's registers; by the unwind data of the frame before; because that
-   * was a leaf function; through what the processor pushed at an interrupt, exception or system call; or by a search of
-   * the stack for what looks like a return address.
+   * was a leaf function; through what the processor pushed at an interrupt, exception or system call; by the frame
+   * pointer, which leaves out functions that keep none; or by a search of the stack for what looks like a return address.
    */
-  how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'guess';
-  /** false from the first guess on, and where it is at an address that no code can have. */
+  how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'frame-pointer' | 'guess';
+  /**
+   * false from the first guess on, where frame pointers led to it, and where it is at an address that no code can have.
+   */
   certain: boolean;
 }
 
@@ -186,6 +188,7 @@ class Walk {
       if (!step) return stack('it is in 32-bit code (WoW64)');
       if ('state' in step) {
         ({ how, state } = step);
+        if (how === 'frame-pointer') certain = false;
         if (state.instructionPointer === 0n)
           return stack('the return address is 0, as in the first function of a thread');
         continue;
@@ -254,7 +257,8 @@ class Walk {
     if (image instanceof Reason) return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
     const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
     if ('stopped' in step) return { stopped: `${hex64(instructionPointer)} in ${module.name}: ${step.stopped}` };
-    if (step.how !== 'leaf') return step;
+    if (step.how === 'unwound' || step.how === 'trap') return step;
+    if (step.how === 'frame-pointer') return this.#byFramePointer(step, instructionPointer, module);
     // A caller cannot be a leaf function.
     if (isCaller(how)) {
       return { stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data describes this caller` };
@@ -264,6 +268,13 @@ class Walk {
     return {
       stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
     };
+  }
+
+  /** Believed where a call ends there, or nothing follows. */
+  #byFramePointer(step: UnwindStep & { state: FrameState }, from: bigint, { name }: CodeModule): UnwindStep {
+    const { instructionPointer: to } = step.state;
+    if (to === 0n || this.#isReturnAddress(to, this.#codeAt(to))) return step;
+    return { stopped: `${hex64(from)} in ${name}: its frame pointer leads to ${hex64(to)}, which no call returns to` };
   }
 
   /** The next word up the stack that looks like a return address. All other registers are unknown then. */
@@ -297,7 +308,8 @@ class Walk {
     const before = BigInt(machine.longestCall);
     const bytes = address - module.base > before ? this.#read(address - before, machine.longestCall) : undefined;
     if (!bytes || !machine.endsWithCall(bytes)) return false;
-    return image instanceof Reason || image.functionAt(Number(address - module.base)) !== undefined;
+    if (image instanceof Reason || !machine.functionTable) return true;
+    return image.functionAt(Number(address - module.base)) !== undefined;
   }
 
   #codeAt(address: bigint): Code | undefined {
@@ -344,7 +356,8 @@ class Walk {
   /** Modules on the loader's list whose pages are present. */
   #readUserModules(): CodeModule[] {
     const registers = this.#processor.cpu?.registers;
-    const teb = registers && this.#windows.image.machine.teb(registers);
+    const teb =
+      registers && this.#windows.image.machine.teb(registers, (address, length) => this.#read(address, length));
     const { tebPeb, pebLdr, loadOrderList } = kernelStructures(this.#windows.image.machine);
     const pointer = (at: bigint | undefined, offset: number) => {
       const value = at === undefined ? undefined : this.#readPointer(at + BigInt(offset));

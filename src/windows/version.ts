@@ -133,4 +133,5 @@ const NT_VERSIONS: readonly (readonly [from: number, major: number, minor: numbe
   [7600, 6, 1],
   [6000, 6, 0],
   [3790, 5, 2],
+  [2600, 5, 1],
 ];

@@ -43,25 +43,30 @@ const EXCEPTION_VECTORS = 32;
 /** KIDTENTRY64: offset 15..0 at 0, 31..16 at 6, 63..32 at 8; type in byte 5, bit 7 present. */
 const GATE_SIZE = 16;
 
+const MODES = [PAGING_4_LEVELS, PAGING_5_LEVELS];
+
 /** 64-bit x86. */
 export const X64: MachineOf<X64Registers> = {
   name: 'x64',
   title: '64-bit x86',
+  takenFor: 'x86',
   elfMachine: 62,
   imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
   words: { instructionPointer: 'rip', stackPointer: 'rsp', root: 'cr3', kpcr: 'gs', interruptTable: 'IDT' },
   pointerSize: 8,
   sharedUserData: SHARED_USER_DATA_64,
-  pagingModes: [PAGING_4_LEVELS, PAGING_5_LEVELS],
+  pagingModes: MODES,
+  pagingModesOf: () => MODES,
+  debuggerDefaults: {},
   pageDatabase: {
-    entrySize: 0x30,
+    complete: true,
     layouts: [
       // Since 10240. ResidentPage is bit 40 of u4; builds that lack it have a part of a frame number there.
-      { stateAt: 0x22, cacheShift: 6, originalPteAt: 0x10, resident: { at: 0x2d, mask: 1 } },
+      { entrySize: 0x30, stateAt: 0x22, cacheShift: 6, originalPteAt: 0x10, resident: { at: 0x2d, mask: 1 } },
       // Vista to 8.1: u3.e1 follows the 16-bit reference count.
-      { stateAt: 0x1a, cacheShift: 6, originalPteAt: 0x20, resident: undefined },
+      { entrySize: 0x30, stateAt: 0x1a, cacheShift: 6, originalPteAt: 0x20, resident: undefined },
       // Server 2003: the count comes last.
-      { stateAt: 0x19, cacheShift: 4, originalPteAt: 0x20, resident: undefined },
+      { entrySize: 0x30, stateAt: 0x19, cacheShift: 4, originalPteAt: 0x20, resident: undefined },
     ],
   },
 

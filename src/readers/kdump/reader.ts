@@ -1,7 +1,7 @@
 /** Kdump-compressed files, raw and flattened, as QEMU's `dump-guest-memory -z|-l|-s [-R]` writes them. */
 import { type Fail as FailOf, failIn } from '../../core/errors.ts';
 import { bytes, hex, KIB, MIB, PHYSICAL_ADDRESS_LIMIT } from '../../core/units.ts';
-import { EM_X86_64, NT_PRSTATUS } from '../../formats/elf.ts';
+import { NT_PRSTATUS } from '../../formats/elf.ts';
 import {
   FLATTENED_HEADER_SIZE,
   FlattenedRecord,
@@ -12,11 +12,12 @@ import {
   KdumpSubHeader64,
   PRSTATUS_SIZES,
 } from '../../formats/kdump.ts';
-import { convertedMachines, MACHINES, machineOf, marksOf } from '../../machines/index.ts';
+import { convertedMachines, MACHINES, machinesOf, marksOf } from '../../machines/index.ts';
 import type { Machine } from '../../machines/machine.ts';
-import { MemoryImage } from '../../memory/image.ts';
+import type { MemoryImage } from '../../memory/image.ts';
 import { InputDiagnostics } from '../../memory/input-diagnostics.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
+import { imageOf } from '../machine-images.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
 import type { Reader } from '../reader.ts';
 import { FlattenedSource } from './flattened.ts';
@@ -67,21 +68,26 @@ function open(source: ByteSource): MemoryImage {
   }
 
   const notes = readNotes(source, Number(sub.offset_note), Number(sub.note_size), diagnostics);
-  const machine = machineOfNotes(notes, blockSize, fail);
-  const { cpus, notes: otherNotes } = interpretNotes(notes, machine, diagnostics);
+  const machines = machinesOfNotes(notes, blockSize, fail);
   const pages = new PageIndex(readBitmap(source, header, fail), header.descriptorsAt);
   const paged = { source, pages, blockSize };
   const runs = scanDescriptors(paged, diagnostics, fail);
-  const reader = new PageReader(paged, diagnostics);
-  return new MemoryImage({
-    file: source.name,
-    format: source instanceof FlattenedSource ? 'kdump-flattened' : 'kdump',
-    machine,
-    contents: { kind: 'decoded', runs, reader, close: () => reader.close() },
-    cpus,
-    notes: otherNotes,
-    diagnostics,
-    missing: diagnostics.missing,
+  return imageOf(machines, diagnostics, (machine, own, alternatives) => {
+    const reader = new PageReader(paged, own);
+    const close = () => {
+      for (const each of alternatives) each.close();
+      reader.close();
+    };
+    return {
+      file: source.name,
+      format: source instanceof FlattenedSource ? 'kdump-flattened' : 'kdump',
+      machine,
+      contents: { kind: 'decoded', runs, reader, close },
+      ...interpretNotes(notes, machine, own),
+      diagnostics: own,
+      missing: own.missing,
+      alternatives,
+    };
   });
 }
 
@@ -193,14 +199,11 @@ function readNotes(source: ByteSource, at: number, size: number, diagnostics: In
 }
 
 /** The header's name for the machine may be "Unknown", so the notes tell: each machine's status has its own size. */
-function machineOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, fail: Fail): Machine {
+function machinesOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, fail: Fail): readonly Machine[] {
   const prstatus = notes.filter((n) => n.name === 'CORE' && n.type === NT_PRSTATUS);
   const [first] = prstatus;
-  // i386 is written for a 64-bit guest too when CPU 0 is not in 64-bit mode.
-  const doubtful =
-    prstatus.every((n) => PRSTATUS_SIZES[n.desc.length] === 'i386') && notes.some((n) => n.name === 'QEMU');
-  const named = first && machineOf(doubtful ? { elfMachine: EM_X86_64 } : { prstatusSize: first.desc.length });
-  const other = doubtful ? undefined : prstatus.find((n) => n.desc.length !== named?.prstatusSize);
+  const [named, ...others] = first ? machinesOf({ prstatusSize: first.desc.length }) : [];
+  const other = prstatus.find((n) => n.desc.length !== named?.prstatusSize);
   if (other) {
     const machine = PRSTATUS_SIZES[other.desc.length] ?? 'unknown';
     throw fail('unsupported', {
@@ -211,13 +214,9 @@ function machineOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, 
       offset: other.offset,
       expected: marksOf(({ prstatusSize: size }) => `${size} bytes (${PRSTATUS_SIZES[size]})`),
       actual: `${other.desc.length} (${machine})`,
-      hint:
-        machine === 'i386'
-          ? 'QEMU writes i386 when CPU 0 was not in 64-bit mode: a 32-bit guest, or a 64-bit one still in its boot loader'
-          : undefined,
     });
   }
-  if (named) return named;
+  if (named) return [named, ...others];
   // Without CPUs only the size of a block is left.
   const fitting = MACHINES.find(({ kdumpBlockSize }) => kdumpBlockSize === blockSize);
   if (!fitting && blockSize === 64 * KIB) {
@@ -231,7 +230,7 @@ function machineOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number, 
       actual: `${blockSize}`,
     });
   }
-  return fitting ?? MACHINES[0]!;
+  return [fitting ?? MACHINES[0]!];
 }
 
 /** The second bitmap: the pages that are in the file. QEMU writes the same twice. */

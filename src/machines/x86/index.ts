@@ -1,0 +1,161 @@
+import { isKernelAddress } from '../../core/bits.ts';
+import { PAGE_SIZE, va } from '../../core/units.ts';
+import { DUMP_HEADER_FORM_32 } from '../../formats/dump-header.ts';
+import { EM_386, NT_PRSTATUS } from '../../formats/elf.ts';
+import { IMAGE_FILE_MACHINE_I386 } from '../../formats/pe.ts';
+import { SHARED_USER_DATA_32 } from '../../formats/win-kernel.ts';
+import type { MachineOf } from '../machine.ts';
+import { rootIn } from '../paging-mode.ts';
+import { parseQemuNote } from '../x64/qemu-note.ts';
+import { privilegeLevel, type X64Registers } from '../x64/registers.ts';
+import { endsWithCall, LONGEST_CALL } from '../x64/unwind.ts';
+import {
+  areContextFlags,
+  Context,
+  decodeContext,
+  encodeContext,
+  encodeUnknownContext,
+  frameState,
+  interruptsEnabled,
+  looksLikeContext,
+  patchSpecialRegisters,
+  SpecialRegisters,
+  viewContext,
+} from './context.ts';
+import { Kpcr, kpcrCandidates, kpcrDoubt, runsKpcr } from './kpcr.ts';
+import { pageClues } from './page-clues.ts';
+import { PAGING_32_BIT, PAGING_PAE } from './paging.ts';
+import { Prstatus32, parsePrstatus32 } from './prstatus.ts';
+import { address, isPae, isPaging, namedRegisters, teb } from './registers.ts';
+import { unwind } from './unwind.ts';
+
+/** The processor exceptions; vectors above are not always installed. */
+const EXCEPTION_VECTORS = 32;
+
+/** KIDTENTRY: offset 15..0 at 0, 31..16 at 6; type in byte 5, of which bit 7 is "present". Task gates have no offset. */
+const GATE_SIZE = 8;
+const GATE_TYPES: ReadonlySet<number> = new Set([0xe, 0xf]);
+
+/** 32-bit x86. */
+export const X86: MachineOf<X64Registers> = {
+  name: 'x86',
+  title: '32-bit x86',
+  takenFor: undefined,
+  elfMachine: EM_386,
+  imageFileMachine: IMAGE_FILE_MACHINE_I386,
+  words: { instructionPointer: 'eip', stackPointer: 'esp', root: 'cr3', kpcr: 'GDT', interruptTable: 'IDT' },
+  pointerSize: 4,
+  sharedUserData: SHARED_USER_DATA_32,
+  pagingModes: [PAGING_PAE, PAGING_32_BIT],
+  pagingModesOf: ({ PaeEnabled }) => (PaeEnabled === 0 ? [PAGING_32_BIT, PAGING_PAE] : [PAGING_PAE, PAGING_32_BIT]),
+  // XP to 7, with PAE and without; others are not known.
+  pageDatabase: {
+    complete: false,
+    layouts: [
+      { entrySize: 0x1c, stateAt: 0xe, cacheShift: 6, originalPteAt: 0x10, resident: undefined },
+      { entrySize: 0x18, stateAt: 0xe, cacheShift: 6, originalPteAt: 0x10, resident: undefined },
+      { entrySize: 0x1c, stateAt: 0xd, cacheShift: 4, originalPteAt: 0x10, resident: undefined },
+      { entrySize: 0x18, stateAt: 0xd, cacheShift: 4, originalPteAt: 0x10, resident: undefined },
+    ],
+  },
+  // NT 5.1, whose block has 0x290 bytes (types in public symbols). It has no other form than this one.
+  debuggerDefaults: {
+    OffsetKThreadTeb: 0x20,
+    OffsetKThreadInitialStack: 0x18,
+    OffsetKThreadApcProcess: 0x44,
+    SizeEProcess: 0x260,
+    OffsetEprocessPeb: 0x1b0,
+    OffsetEprocessParentCID: 0x14c,
+    OffsetEprocessDirectoryTableBase: 0x18,
+    OffsetPrcbCurrentThread: 4,
+    OffsetPrcbProcStateContext: 0x1c,
+    OffsetPrcbNumber: 0x10,
+    OffsetPcrSelfPcr: Kpcr.offsetOf('SelfPcr'),
+    OffsetPcrCurrentPrcb: Kpcr.offsetOf('Prcb'),
+    OffsetPcrContainedPrcb: Kpcr.size,
+    OffsetPrcbProcStateSpecialReg: 0x1c + Context.size,
+  },
+
+  cpuNotes: [
+    { name: 'QEMU', type: 0, label: 'QEMU', more: [], whole: true, parse: parseQemuNote },
+    // General registers only.
+    { name: 'CORE', type: NT_PRSTATUS, label: 'NT_PRSTATUS', more: [], whole: false, parse: parsePrstatus32 },
+  ],
+  prstatusSize: Prstatus32.size,
+  kdumpBlockSize: PAGE_SIZE,
+  xenVcpu: undefined,
+  migration: undefined,
+  namedRegisters,
+  neverStarted: ({ control }) => control !== undefined && !isPaging(control),
+  rootRegister: ({ control }) => control?.cr3,
+  pageTables: ({ control }) => {
+    if (!control || !isPaging(control)) return undefined;
+    const mode = isPae(control) ? PAGING_PAE : PAGING_32_BIT;
+    return { root: rootIn(mode, control.cr3), mode };
+  },
+
+  kpcr: {
+    prcb: Kpcr.size,
+    kdVersionBlock: Kpcr.offsetOf('KdVersionBlock'),
+    lockArray: undefined,
+    size: Kpcr.size,
+    // With the PRCB's first fields.
+    reach: Kpcr.size + 0x18,
+  },
+  kpcrCandidates,
+  kpcrDoubt,
+  runsKpcr,
+
+  interruptTable: ({ tables }) => tables && { base: address(tables.idt.base), size: tables.idt.limit + 1 },
+
+  descriptorTable: ({ tables }) => tables && { base: address(tables.gdt.base), size: tables.gdt.limit + 1 },
+
+  interruptHandlers: ({ base, size }, read) => {
+    const gates = read(base, Math.min(EXCEPTION_VECTORS * GATE_SIZE, size));
+    if (!gates) return [];
+    const handlers = [];
+    for (let at = 0; at + GATE_SIZE <= gates.length; at += GATE_SIZE) {
+      const type = gates.readUInt8(at + 5);
+      if ((type & 0x80) === 0 || !GATE_TYPES.has(type & 0x1f)) continue;
+      const handler = address(BigInt(gates.readUInt16LE(at) + gates.readUInt16LE(at + 6) * 0x1_0000));
+      if (isKernelAddress(handler)) handlers.push(va(handler));
+    }
+    return handlers;
+  },
+
+  pageClues,
+  createPageScan: () => undefined,
+
+  isUserMode: (r) => privilegeLevel(r) === 3,
+  runsNativeCode: () => true,
+  instructionPointer: (r) => address(r.rip),
+  stackPointer: (r) => address(r.rsp),
+
+  dumpHeader: DUMP_HEADER_FORM_32,
+  contextSize: Context.size,
+  contextAlignment: 4,
+  encodeContext,
+  viewContext,
+  areContextFlags,
+  interruptsEnabled,
+  // CR8 is of 64-bit mode.
+  priority: () => undefined,
+  // PAUSE
+  spinHint: Buffer.from([0xf3, 0x90]),
+  looksLikeContext,
+  decodeContext,
+  encodeUnknownContext,
+  specialRegistersSize: SpecialRegisters.size,
+  isProcessorState: (special, context) => special % 4 === 0 && special - context === Context.size,
+  patchSpecialRegisters,
+
+  functionTable: undefined,
+  frameState,
+  unwind,
+  functionBegin: () => undefined,
+  endsWithCall,
+  longestCall: LONGEST_CALL,
+  // KERNEL_LARGE_STACK_SIZE.
+  kernelStackSize: 0xf000,
+  teb,
+};
