@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
+import { buildGuest32, type GuestOptions32 } from '../test/guest/x86/guest.ts';
 import { dumpWithQemu } from '../test/support/qemu.ts';
 
 const SAMPLES: Record<string, GuestOptions> = {
@@ -23,13 +24,26 @@ const SAMPLES: Record<string, GuestOptions> = {
   },
 };
 
+const SAMPLES_32: Record<string, GuestOptions32> = {
+  'crashed-7601-x86-2cpu': {
+    user: [0],
+    crash: { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 },
+    seed: 43,
+  },
+};
+
+const guests = () => ({
+  ...Object.fromEntries(Object.entries(SAMPLES).map(([name, options]) => [name, buildGuest(options)])),
+  ...Object.fromEntries(Object.entries(SAMPLES_32).map(([name, options]) => [name, buildGuest32(options)])),
+});
+
 async function main(): Promise<void> {
   const target = fileURLToPath(new URL('../samples/', import.meta.url));
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-samples-'));
   try {
-    for (const [name, options] of Object.entries(SAMPLES)) {
+    for (const [name, guest] of Object.entries(guests())) {
       const elf = join(dir, `${name}.elf`);
-      await dumpWithQemu(buildGuest(options), elf);
+      await dumpWithQemu(guest, elf);
       // zlib writes no time stamp and no name: the same bytes each time.
       const stored = gzipSync(readFileSync(elf), { level: 9 });
       writeFileSync(join(target, `${name}.elf.gz`), stored);

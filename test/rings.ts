@@ -31,6 +31,7 @@ export const RING_FILES = {
     'test/operations/reflink.test.ts',
     'test/operations/smaller-dumps-debugger.test.ts',
     'test/operations/triage-debugger.test.ts',
+    'test/operations/x86-debugger.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
     'test/readers/qevm/kvm.test.ts',

@@ -72,7 +72,7 @@ describe('the 64-bit dump header', () => {
           v.pagingLevels ?? 0x47,
         ]);
         expect(header.VersionUser.toString('latin1')).toBe('PAGE'.repeat(8));
-        expect([header.SecondaryDataState, header.Exception.UnusedAlignment]).toEqual([0x45474150, 0x45474150]);
+        expect([header.SecondaryDataState, header.bytes.readUInt32LE(0xf00 + 0x1c)]).toEqual([0x45474150, 0x45474150]);
         expect(header.Exception.ExceptionFlags).toBe(v.context ? 1 : 0);
       }),
       { numRuns: 100 },

@@ -321,7 +321,12 @@ describe('kdump-compressed', () => {
       ['block size 0x80000000', patched((f) => f.writeUInt32LE(0x80000000, 0x1ac)), 'kdump-block-size', 'corrupt'],
       ['block size 4097', patched((f) => f.writeUInt32LE(4097, 0x1ac)), 'kdump-block-size', 'corrupt'],
       ['split file', patched((f) => f.writeUInt32LE(1, 4096 + 0xc)), 'kdump-split', 'unsupported'],
-      ['i386 notes', sample({ notes: elfNote('CORE', 1, Buffer.alloc(144)) }).file, 'kdump-machine', 'unsupported'],
+      [
+        '32-bit Arm notes',
+        sample({ notes: elfNote('CORE', 1, Buffer.alloc(148)) }).file,
+        'kdump-machine',
+        'unsupported',
+      ],
       ['AArch64 notes', sample({ notes: elfNote('CORE', 1, Buffer.alloc(392)) }).file, 'kdump-machine', 'unsupported'],
       [
         'blocks of 64 KiB without notes',

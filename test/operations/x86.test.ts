@@ -1,0 +1,97 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/operations/convert.ts';
+import { stacks } from '../../src/operations/stacks.ts';
+import { verify } from '../../src/operations/verify.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest32, type Guest32, type GuestOptions32 } from '../guest/x86/guest.ts';
+
+let dir: string;
+let count = 0;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'elf2dmp-x86-'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+function inputOf(options: GuestOptions32 = {}, change: (guest: Guest32) => void = () => undefined) {
+  const guest = buildGuest32(options);
+  change(guest);
+  const input = join(dir, `${count++}.elf`);
+  writeFileSync(input, writeElf(guest));
+  return { guest, input, output: `${input}.dmp` };
+}
+
+const CRASH = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 } as const;
+
+describe('a dump of a 32-bit guest', () => {
+  it('has the pages of RAM behind one page of header, with the registers where the debugger looks', async () => {
+    const { guest, input, output } = inputOf({ processors: 3, user: [1] });
+    const report = await convert({ input, output });
+    expect(report.diagnostics).toEqual([]);
+    const dump = readFileSync(output);
+    expect(dump.toString('latin1', 0, 8)).toBe('PAGEDUMP');
+    expect(dump[0x5c]).toBe(1);
+    const at = (physical: number) => 0x1000 + (physical < 0xa0000 ? physical : physical - 0x60000);
+    for (const { context, specialRegisters, cpu, gdt } of guest.truth.processors) {
+      const { rip, rsp, rax } = guest.cpus[cpu]!.regs;
+      const frame = dump.subarray(at(guest.kernel.translate(context)!));
+      expect([0, 0xb8, 0xc4, 0xb0].map((offset) => frame.readUInt32LE(offset))).toEqual([
+        0x10007,
+        ...[rip, rsp, rax].map(Number),
+      ]);
+      const special = dump.subarray(at(guest.kernel.translate(specialRegisters)!));
+      expect([8, 0x2c].map((offset) => special.readUInt32LE(offset))).toEqual([Number(guest.cpus[cpu]!.cr3), gdt]);
+    }
+  });
+
+  it.each(['full', 'bitmap', 'kernel', 'active'] as const)('is sound: %s', async (type) => {
+    const { input, output } = inputOf({ crash: CRASH, user: [0] });
+    const report = await convert({ input, output, type });
+    // The made-up guest has no page frame database.
+    const losses = report.diagnostics.filter(({ severity }) => severity === 'loss').map(({ code }) => code);
+    expect(losses).toEqual(type === 'active' ? ['page-states-unknown'] : []);
+    const verified = await verify({ dump: output });
+    expect(verified.findings).toEqual([]);
+  });
+
+  it('has a KDBG that says how to walk page tables, where the guest has another word for it', async () => {
+    const { guest, input, output } = inputOf({ pae: false }, ({ kernel, truth }) => kernel.u16(truth.kdbg + 0x36, 1));
+    const report = await convert({ input, output });
+    expect(report.outcome).toBe('good');
+    const dump = readFileSync(output);
+    const physical = guest.kernel.translate(guest.truth.kdbg)!;
+    expect(dump.readUInt16LE(0x1000 + physical - (physical < 0xa0000 ? 0 : 0x60000) + 0x36)).toBe(0);
+    expect(dump[0x5c]).toBe(0);
+    const again = await convert({ input: output, output: `${output}.kernel`, type: 'kernel' });
+    expect(again.outcome).toBe('good');
+  });
+
+  it('is not made of a kind that is not known', async () => {
+    const { input, output } = inputOf();
+    await expect(convert({ input, output, type: 'triage' })).rejects.toMatchObject({ code: 'triage-machine' });
+  });
+});
+
+describe('a stack of 32-bit code', () => {
+  it('follows frame pointers, and marks what they lead to as guesses', async () => {
+    const { guest, input } = inputOf({ processors: 3, user: [2], crash: CRASH });
+    const report = await stacks({ input });
+    for (const { number, frames } of guest.truth.processors) {
+      const seen = report.stacks.find(({ processor }) => processor === number)!.frames;
+      const { captured } = guest.truth;
+      const own = captured?.processor === number ? [captured.eip, ...frames.slice(2)] : frames;
+      const wide = own.map(
+        (ip) =>
+          `0x${BigInt.asUintN(64, BigInt(ip | 0))
+            .toString(16)
+            .padStart(16, '0')}`,
+      );
+      expect(seen.map((frame) => frame.instructionPointer)).toEqual(wide);
+      expect(seen.map((frame) => [frame.how, frame.certain])).toEqual(
+        own.map((_, i) => (i === 0 ? ['registers', true] : ['frame-pointer', false])),
+      );
+    }
+  });
+});
