@@ -126,6 +126,7 @@ const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
   pipe,
   batch,
   'c-tool': cTool,
+  dumps,
 };
 
 async function copying(dir: string): Promise<Row[]> {
@@ -481,6 +482,34 @@ async function smaller(dir: string): Promise<Row[]> {
     `a guest of 256 MiB: ${name}`,
     `${sizes[name]!.toFixed(1)} MiB in ${spread(times[name]!)} s; ÷ full ${spread(times[name]!.map((s, i) => s / times['full']![i]!))}`,
   ]);
+}
+
+/** Peak memory of every type made from every type, and how long a minidump of a large guest takes. */
+async function dumps(dir: string): Promise<Row[]> {
+  const at = (name: string) => join(dir, name);
+  const rows: Row[] = [];
+  bigElf(at('vm.elf'), 64 * GIB, false);
+  const times = await alternating(5, {
+    triage: () => elf2dmp('-q', '-f', '--type', 'triage', at('vm.elf'), at('mini.dmp')).seconds,
+    info: () => elf2dmp('info', '-q', at('vm.elf')).seconds,
+  });
+  const more = times['triage']!.map((s, i) => s - times['info']![i]!);
+  rows.push(['--type triage of a sparse guest of 64 GiB, seconds', spread(times['triage']!)]);
+  rows.push(['… more than info, which locates and lists', spread(more)]);
+
+  bigElf(at('vm.elf'), 512 * MIB, true);
+  const types = ['full', 'bitmap', 'kernel', 'active', 'triage'];
+  for (const type of types.slice(0, 4)) elf2dmp('-q', '-f', '--type', type, at('vm.elf'), at(`in-${type}.dmp`));
+  for (const input of ['vm.elf', ...types.slice(0, 4).map((type) => `in-${type}.dmp`)]) {
+    const isSmaller = /kernel|active/.test(input);
+    const peaks = (isSmaller ? types.slice(1) : types).map((type) => {
+      const { peakMib } = elf2dmp('-q', '-f', '--type', type, at(input), at('out.dmp'));
+      return `${type} ${peakMib.toFixed(0)}`;
+    });
+    const name = input === 'vm.elf' ? 'an ELF file' : `a ${/in-(\w+)/.exec(input)?.[1]} dump`;
+    rows.push([`peak memory from ${name} of a guest of 512 MiB, MiB`, peaks.join(', ')]);
+  }
+  return rows;
 }
 
 async function main(): Promise<void> {
