@@ -6,6 +6,7 @@
 export const RING_FILES = {
   cli: [
     'test/batch/batch.test.ts',
+    'test/batch/crash-dumps.test.ts',
     'test/batch/faults.test.ts',
     'test/batch/outputs.test.ts',
     'test/batch/run.test.ts',

@@ -116,7 +116,7 @@ function nothingToDo({ paths, manifest }: PlanRequest, foreign: readonly string[
   return planError(
     'batch-no-input',
     `there is no input in ${places}${others}`,
-    'a directory is searched for dumps; what a batch itself writes, hidden files and what is excluded do not count',
+    "a directory is searched for dumps; what a batch itself writes (.dmp), hidden files and what is excluded do not count: a glob takes crash dumps, as in 'DIR/**/*.dmp'",
   );
 }
 

@@ -312,6 +312,13 @@ describe('a dump whose header or memory is wrong', () => {
     ['a comment', fill('Made by hand\0', 0xfb0, 0xfbd)],
     ['a context', fill(0x11, 0x348, 0x348 + 0x4d0)],
     ['an exception', u32(0xf00, 0xc0000005)],
+    [
+      'the page frame database by its value',
+      u64(0x18, guest.kernel.read(guest.truth.pfnDatabaseVariable, 8).readBigUInt64LE()),
+    ],
+    ["a bug check's code as of a system that broke into a debugger first", u32(0x38, 0x100000d1)],
+    ["the base build of an edition's", u32(0xc, 19045)],
+    ['a time half a minute before', u64(0xfa8, guest.truth.systemTime - 300_000_000n)],
     ['a later time', u64(0xfa8, guest.truth.systemTime + 36_000_000_000n)],
   ])('keeps what memory does not decide: %s', async (_, change) => {
     const bytes = Buffer.from(good);
