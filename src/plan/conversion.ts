@@ -100,17 +100,14 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
   const repairs = [...(repaired?.repairs ?? []), ...faults.map(repairOf), ...listed.map(repairOf)];
   if (!dumpHeader) diagnostics.addAll(lossesOfHeader(windows.shared));
   const { opened } = contexts;
-  const values = headerValues(windows, opened?.frame);
+  const values = dumpHeader
+    ? { header: dumpHeader, changes: Object.assign({}, ...faults.map(({ change }) => change), unspilled(image)) }
+    : headerValues(windows, opened?.frame);
   const plan =
     type === 'triage'
       ? planTriage(windows, { values, patches: patches.list, contexts }, choices.triage ?? {})
       : planDump(image, {
-          values: dumpHeader
-            ? {
-                header: dumpHeader,
-                changes: Object.assign({}, ...faults.map(({ change }) => change), unspilled(image)),
-              }
-            : values,
+          values,
           patches: patches.list,
           type,
           firstPage: choices.firstPage,

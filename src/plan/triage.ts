@@ -31,7 +31,7 @@ import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { Contexts, ShownContext } from './contexts.ts';
 import type { Patch } from './patches.ts';
-import type { DumpPlan, PlanValues } from './plan.ts';
+import type { DumpPlan, PlanValues, RevisedHeader } from './plan.ts';
 import { readPatched, type VirtualBlock, VirtualBlocks } from './virtual-blocks.ts';
 
 /** What a caller may choose of a triage dump. */
@@ -44,7 +44,8 @@ export interface TriageChoices {
 
 /** What the dump is made from. */
 export interface TriageSources {
-  values: PlanValues;
+  /** As in `PlanOptions`. */
+  values: PlanValues | RevisedHeader;
   patches: readonly Patch[];
   contexts: Contexts;
 }
@@ -124,7 +125,7 @@ class TriageWriter {
 
   plan(): DumpPlan {
     const { image, kdbg } = this.#windows;
-    const { values, patches } = this.#sources;
+    const { patches } = this.#sources;
     const form = image.machine.dumpHeader;
     const prcb = this.#part('PRCB', this.#current.prcb, kdbg.fields.SizePrcb ?? 0);
     const running = this.#thread();
@@ -157,17 +158,7 @@ class TriageWriter {
     const size = ValidOffset + TRIAGE_VALID.length;
     const [prcbAt, processAt, threadAt, stackAt] = parts.map((part) => part?.offset ?? 0);
     const bytes = file.assemble(size);
-    form
-      .encode({
-        ...values,
-        extents: [],
-        pages: 0,
-        dumpType: DumpType.triage,
-        miniDumpFields: TRIAGE_FIELDS,
-        attributes: values.secureKernel ? DUMP_ATTRIBUTE_SECURE_KERNEL : undefined,
-        requiredSpace: size,
-      })
-      .copy(bytes);
+    this.#header(size).copy(bytes);
     TriageHeader64.write(bytes, form.size, {
       SizeOfDump: size,
       ValidOffset,
@@ -202,6 +193,20 @@ class TriageWriter {
       patches,
       diagnostics: this.#diagnostics.list,
     };
+  }
+
+  /** @param requiredSpace bytes of the whole file */
+  #header(requiredSpace: number): Buffer {
+    const { values } = this.#sources;
+    const { dumpHeader: form } = this.#windows.image.machine;
+    const described = { extents: [], pages: 0, dumpType: DumpType.triage, requiredSpace };
+    // What the header of a dump says beside its type stays, with its bug check where memory has none.
+    if ('header' in values) {
+      const changes = { ...values.changes, MiniDumpFields: TRIAGE_FIELDS };
+      return form.revise(values.header, { ...described, attributes: undefined }, changes);
+    }
+    const attributes = values.secureKernel ? DUMP_ATTRIBUTE_SECURE_KERNEL : undefined;
+    return form.encode({ ...values, ...described, miniDumpFields: TRIAGE_FIELDS, attributes });
   }
 
   /** Structure of which pages may be missing: they are zeros then, and a loss. */

@@ -88,7 +88,7 @@ export function openSource(
   }
   if (format !== 'raw' && isQcow2(head)) return openQcow2(source, snapshot, ramFile);
   if (snapshot !== undefined) throw notAnImage(source);
-  const known = READERS.find((r) => r.probe(head));
+  const known = readerOf(head, crashDumps);
   if (known && runs && format !== 'raw') {
     source.close();
     throw new Elf2dmpError({

@@ -342,6 +342,27 @@ describe('a dump whose header or memory is wrong', () => {
     same('encoded.dmp', 'untouched.dmp');
   });
 
+  it('keeps in a minidump what the header says and memory does not: a live report with its exception', async () => {
+    const live = writeWinDump(buildGuest({ processors: 2, kdbg: 'plain', seed: 44, ramMiB: 4 }), 1);
+    live.writeUInt32LE(0x1a8, 0x38);
+    live.writeBigUInt64LE(0x1234n, 0x40);
+    live.writeUInt32LE(0xc0000005, 0xf00);
+    live.fill('Made by hand\0', 0xfb0, 0xfbd);
+    live.fill(0x11, 0x348, 0x348 + 0x4d0);
+    writeFileSync(at('live.dmp'), live);
+    const { dump, verification } = await made('live.dmp', 'live-mini.dmp', { type: 'triage', verify: true });
+    expect([dump.bugCheckCode, dump.exception?.code, dump.repairs]).toEqual(['0x1a8', '0xc0000005', []]);
+    expect(verification?.findings).toEqual([]);
+    const mini = bytesOf('live-mini.dmp');
+    for (const [from, end] of [
+      [0x8, 0x88],
+      [0x348, 0xf98],
+      [0xfa8, 0x1038],
+    ] as const) {
+      expect(mini.subarray(from, end).equals(live.subarray(from, end))).toBe(true);
+    }
+  });
+
   it('refuses a triage dump, which has no physical memory', async () => {
     writeFileSync(at('triage.dmp'), writeTriage(guest).file);
     await expect(made('triage.dmp', 'no.dmp')).rejects.toMatchObject({ code: 'triage-input', kind: 'unsupported' });

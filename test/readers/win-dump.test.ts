@@ -102,6 +102,13 @@ describe('crash dumps as input', () => {
     expect(() => openAsIs(bytes)).toThrow(expect.objectContaining({ code }));
   });
 
+  it('refuses a layout for raw memory: the dump has its own', () => {
+    const given = { crashDumps: true, runs: [{ start: 0, size: undefined }] };
+    expect(() => openSource(new BufferSource(full, 'test.dmp'), given)).toThrow(
+      expect.objectContaining({ code: 'runs-of-no-raw-memory' }),
+    );
+  });
+
   it('refuses a file that ends in its header, and says what a cut one lacks', () => {
     expect(() => open(full.subarray(0, 0x1fff))).toThrow(expect.objectContaining({ code: 'dmp-truncated-header' }));
     expect(() => open(full.subarray(0, 0x2000))).toThrow(expect.objectContaining({ code: 'dmp-no-memory' }));

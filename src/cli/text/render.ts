@@ -26,10 +26,10 @@ export function renderReport(report: ConversionReport, verbose: boolean): string
     ],
     ['Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${w.kernel.pdb ? `, ${w.kernel.pdb.symbolPath}` : ''}`],
     ['Page tables', pageTables(w)],
-    ['KDBG', `${w.kdbg.address}${w.kdbg.encoded ? ', encoded; decoded in the dump' : ''}`],
+    ['KDBG', kdbg(report)],
     ['Modules', `${w.moduleCount}`],
     ['Time', `${w.systemTime ?? 'unknown'}, up ${w.uptimeSeconds === null ? 'unknown' : uptime(w.uptimeSeconds)}`],
-    ['Bug check', bugCheck(w.bugCheck)],
+    ['Bug check', bugCheck(w.bugCheck, dump.bugCheckCode)],
     ...(w.bugCheck?.parameters ?? []).flatMap((p, i): [string, string][] => {
       const text = describeParameter(p);
       return text === '' ? [] : [[`  parameter ${i + 1}`, `${p.value}  ${text}`]];
@@ -99,11 +99,22 @@ function pageCounts(counts: PageCounts): string {
   return parts.length > 0 ? `${parts.join(', ')} (pages)` : 'nothing';
 }
 
+/** What a dump of a running system says by itself; a crash dump that is converted may say something else. */
+const LIVE = '0x161';
+
 /** In place of a name: nothing at all would look like a fault of the dump. */
 export const UNKNOWN_BUG_CHECK = "(not in elf2dmp's list)";
 
-function bugCheck(check: ConversionReport['windows']['bugCheck']): string {
-  if (!check) return 'none: the guest was running (the dump says 0x161, LIVE_SYSTEM_DUMP)';
+function kdbg({ windows, dump }: ConversionReport): string {
+  const { address, encoded } = windows.kdbg;
+  if (!encoded) return address;
+  const isDecoded = dump.patches.some(({ what }) => what === 'KDBG');
+  return `${address}, encoded${isDecoded ? '; decoded in the dump' : ''}`;
+}
+
+function bugCheck(check: ConversionReport['windows']['bugCheck'], inDump: string): string {
+  if (!check)
+    return `none: the guest was running (the dump says ${inDump}${inDump === LIVE ? ', LIVE_SYSTEM_DUMP' : ''})`;
   const where = check.processor === null ? 'on an unknown processor' : `on processor ${check.processor}`;
   return `${check.code} ${check.name ?? UNKNOWN_BUG_CHECK} (${check.parameters.map(({ value }) => value).join(', ')}) ${where}`;
 }
