@@ -68,6 +68,8 @@ const MUTANTS: readonly Mutant[] = [
     find: "if (flags === LOCK_QUEUE_WAIT) return 'waits';",
     replace: "if (flags === LOCK_QUEUE_WAIT) return 'owns';",
     tests: 'test/report/activity.test.ts',
+  },
+  {
     what: "a running process's root is a fault of a header",
     file: 'plan/header-faults.ts',
     find: 'if (system === undefined || runs(windows, found)) return;',
