@@ -1,5 +1,6 @@
-// Makes the guest dumps in samples/ again: `npx tsx scripts/make-samples.ts`. A real QEMU runs the made-up
-// guests of test/guest and writes the files itself; they hold only bytes that this repository makes.
+// Makes the guest dumps in samples/ again: `npx tsx scripts/make-samples.ts [NAME…]`. A real QEMU runs the made-up
+// guests of test/guest and writes the files itself; they hold only bytes that this repository makes. ELF files are the
+// same each time as long as test/guest is: a change of the guests, or of the stub, is in the next ones. Streams hold times.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,47 +8,58 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
 import { buildGuest32, type GuestOptions32 } from '../test/guest/x86/guest.ts';
-import { dumpWithQemu } from '../test/support/qemu.ts';
+import { type AnyGuest, dumpWithQemu } from '../test/support/qemu.ts';
 
-const SAMPLES: Record<string, GuestOptions> = {
-  'live-19041-4cpu': { processors: 4, order: [2, 0, 3, 1], user: [3], seed: 41 },
-  'crashed-19041-2cpu': {
-    processors: 2,
-    // An access to 0x10 at DISPATCH_LEVEL, a read, from demo.sys.
-    crash: {
-      code: 0xd1,
-      parameters: [0x10n, 2n, 0n, FAULT_AT.DemoDispatch],
-      processor: 1,
-      fault: 'DemoDispatch',
-    },
-    seed: 42,
+const CRASHED: GuestOptions = {
+  processors: 2,
+  // An access to 0x10 at DISPATCH_LEVEL, a read, from demo.sys.
+  crash: {
+    code: 0xd1,
+    parameters: [0x10n, 2n, 0n, FAULT_AT.DemoDispatch],
+    processor: 1,
+    fault: 'DemoDispatch',
   },
+  seed: 42,
 };
 
-const SAMPLES_32: Record<string, GuestOptions32> = {
-  'crashed-7601-x86-2cpu': {
-    user: [0],
-    crash: { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 },
-    seed: 43,
-  },
+const CRASHED_32: GuestOptions32 = {
+  user: [0],
+  crash: { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 },
+  seed: 43,
 };
 
-const guests = () => ({
-  ...Object.fromEntries(Object.entries(SAMPLES).map(([name, options]) => [name, buildGuest(options)])),
-  ...Object.fromEntries(Object.entries(SAMPLES_32).map(([name, options]) => [name, buildGuest32(options)])),
-});
+/** By their names in samples/, without `.gz`. */
+const SAMPLES: Record<string, () => AnyGuest> = {
+  'live-19041-4cpu.elf': () => buildGuest({ processors: 4, order: [2, 0, 3, 1], user: [3], seed: 41 }),
+  'crashed-19041-2cpu.elf': () => buildGuest(CRASHED),
+  'crashed-19041-2cpu.save': () => buildGuest(CRASHED),
+  'crashed-7601-x86-2cpu.elf': () => buildGuest32(CRASHED_32),
+};
+
+/** In front of the stream, as `virsh save` writes it: libvirt's header, and a description of the VM without a word in it. */
+function saveHeader(): Buffer {
+  const description = Buffer.from('<domain/>\0', 'latin1');
+  const header = Buffer.alloc(92);
+  header.write('LibvirtQemudSave', 'latin1');
+  header.writeUInt32LE(2, 16);
+  header.writeUInt32LE(description.length, 20);
+  return Buffer.concat([header, description]);
+}
 
 async function main(): Promise<void> {
   const target = fileURLToPath(new URL('../samples/', import.meta.url));
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-samples-'));
   try {
-    for (const [name, guest] of Object.entries(guests())) {
-      const elf = join(dir, `${name}.elf`);
-      await dumpWithQemu(guest, elf);
+    const wanted = process.argv.slice(2);
+    for (const [name, build] of Object.entries(SAMPLES)) {
+      if (wanted.length > 0 && !wanted.includes(name)) continue;
+      const path = join(dir, name);
+      await dumpWithQemu(build(), path, name.endsWith('.save') ? { raw: 'migrate' } : {});
+      const bytes = readFileSync(path);
       // zlib writes no time stamp and no name: the same bytes each time.
-      const stored = gzipSync(readFileSync(elf), { level: 9 });
-      writeFileSync(join(target, `${name}.elf.gz`), stored);
-      console.log(`${name}.elf.gz: ${stored.length} bytes`);
+      const stored = gzipSync(name.endsWith('.save') ? Buffer.concat([saveHeader(), bytes]) : bytes, { level: 9 });
+      writeFileSync(join(target, `${name}.gz`), stored);
+      console.log(`${name}.gz: ${stored.length} bytes`);
     }
   } finally {
     rmSync(dir, { recursive: true, force: true });
