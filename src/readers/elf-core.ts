@@ -28,7 +28,7 @@ import { append, endOf, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { imageOf } from './machine-images.ts';
 import { interpretNotes, MAX_NOTE_BYTES, MAX_NOTES, type RawNote, splitNotes } from './notes.ts';
-import type { Reader } from './reader.ts';
+import { closing, type Reader } from './reader.ts';
 
 /** 56 MiB of program headers; QEMU was seen to write 71,684 (paging mode). */
 const MAX_PROGRAM_HEADERS = 1 << 20;
@@ -66,14 +66,7 @@ export const elfCore: Reader = {
     }
     return { file, memory };
   },
-  open(source) {
-    try {
-      return open(source);
-    } catch (error) {
-      source.close();
-      throw error;
-    }
-  },
+  open: (source) => closing(source, () => open(source)),
 };
 
 function open(source: ByteSource): MemoryImage {

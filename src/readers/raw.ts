@@ -11,6 +11,7 @@ import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { type FileRun, firstOverlap } from '../memory/runs.ts';
 import type { RawRange } from '../options/values.ts';
 import type { ByteSource } from '../source/source.ts';
+import { closing } from './reader.ts';
 
 /**
  * Where machines end their low memory when there is more: the rest is put at 4 GiB. QEMU's pc (3 GiB,
@@ -35,7 +36,7 @@ export function openRaw(
   ranges?: readonly RawRange[],
   machines: readonly Machine[] = MACHINES,
 ): MemoryImage {
-  try {
+  return closing(source, () => {
     const known = ranges ? [placed(source, ranges)] : layouts(source.size);
     const [first, ...others] = machines.flatMap((machine) =>
       known.map((runs) => ({ machine, runs, arranged: ranges !== undefined })),
@@ -45,10 +46,7 @@ export function openRaw(
       first!,
       others.map((choice) => makeImage(source, choice)),
     );
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+  });
 }
 
 /** Contiguous, as `pmemsave 0 SIZE` writes it, and with each hole that fits. */

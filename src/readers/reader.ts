@@ -24,6 +24,16 @@ export interface Reader {
   open(source: ByteSource, also?: OpenAlso): MemoryImage;
 }
 
+/** Closes the source where `open` throws. */
+export function closing(source: ByteSource, open: () => MemoryImage): MemoryImage {
+  try {
+    return open();
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
+
 /** What the caller knows besides, for the readers that need it. */
 export interface OpenAlso {
   /** Path of the file with memory that a migration stream does not hold. */

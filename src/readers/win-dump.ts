@@ -20,7 +20,7 @@ import {
   rangeRuns,
   summaryRuns,
 } from './dump-runs.ts';
-import type { Estimate, Reader } from './reader.ts';
+import { closing, type Estimate, type Reader } from './reader.ts';
 import { openTriage } from './triage.ts';
 
 /** Of every form. */
@@ -47,16 +47,6 @@ export const winDump: Reader = {
  * file proves is read, and reported, and the locator asks Windows' own list.
  */
 export const mendingWinDump: Reader = { ...winDump, open: (source) => closing(source, () => openMending(source)) };
-
-/** Closes the source where `open` throws. */
-function closing(source: ByteSource, open: () => MemoryImage): MemoryImage {
-  try {
-    return open();
-  } catch (error) {
-    source.close();
-    throw error;
-  }
-}
 
 /**
  * The header alone, also of kinds of dumps whose memory is not read (triage, kernel memory). Throws

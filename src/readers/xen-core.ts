@@ -12,7 +12,7 @@ import { MemoryImage } from '../memory/image.ts';
 import { InputDiagnostics } from '../memory/input-diagnostics.ts';
 import { append, type FileRun, firstWins } from '../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
-import type { Reader } from './reader.ts';
+import { closing, type Reader } from './reader.ts';
 
 const MAX_SECTIONS = 64;
 const MAX_NAMES = 4096;
@@ -39,14 +39,7 @@ export const xenCore: Reader = {
   },
   // Its sections may lie anywhere.
   estimate: () => undefined,
-  open(source) {
-    try {
-      return open(source);
-    } catch (error) {
-      source.close();
-      throw error;
-    }
-  },
+  open: (source) => closing(source, () => open(source)),
 };
 
 /** The machine, if Xen runs Windows on it. */

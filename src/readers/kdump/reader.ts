@@ -19,7 +19,7 @@ import { InputDiagnostics } from '../../memory/input-diagnostics.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import { imageOf } from '../machine-images.ts';
 import { interpretNotes, MAX_NOTE_BYTES, splitNotes } from '../notes.ts';
-import type { Reader } from '../reader.ts';
+import { closing, type Reader } from '../reader.ts';
 import { FlattenedSource } from './flattened.ts';
 import { PageIndex } from './page-index.ts';
 import { PageReader } from './pages.ts';
@@ -43,15 +43,11 @@ export const kdump: Reader = {
     const { max_mapnr, block_size } = KdumpHeader64.read(header);
     return { file: undefined, memory: max_mapnr * block_size };
   },
-  open(source) {
-    try {
+  open: (source) =>
+    closing(source, () => {
       const flattened = FlattenedSource.probe(readUpTo(source, 0, 16));
       return open(flattened ? FlattenedSource.open(source) : source);
-    } catch (error) {
-      source.close();
-      throw error;
-    }
-  },
+    }),
 };
 
 function open(source: ByteSource): MemoryImage {

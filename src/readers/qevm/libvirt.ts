@@ -9,7 +9,7 @@ import {
   QEVM_MAGIC,
 } from '../../formats/qevm.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
-import type { Reader } from '../reader.ts';
+import { closing, type Reader } from '../reader.ts';
 import { openMigration } from './reader.ts';
 
 /** The XML and libvirt's cookie: some kilobytes. Nothing of it is shown: it can hold passwords. */
@@ -63,7 +63,7 @@ export const libvirtSave: Reader = {
 };
 
 function openLibvirtSave(source: ByteSource, ramFile: string | undefined) {
-  try {
+  return closing(source, () => {
     const save = readLibvirtHeader(readUpTo(source, 0, LIBVIRT_HEADER_SIZE), source.name)!;
     const found = readUpTo(source, save.stream, QEVM_MAGIC.length);
     if (!found.equals(QEVM_MAGIC)) {
@@ -78,8 +78,5 @@ function openLibvirtSave(source: ByteSource, ramFile: string | undefined) {
       });
     }
     return openMigration(source, { format: 'libvirt-save', start: save.stream, ramFile });
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+  });
 }

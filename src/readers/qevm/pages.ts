@@ -131,7 +131,7 @@ export class StreamPages implements RunReader {
     while (base.kind === 'delta' && deltas.length < MAX_DELTAS) {
       const { offset, length, before } = this.#deltas.at(base.delta);
       deltas.push(readUpTo(this.#source, offset, length));
-      base = placeOf(before);
+      base = before;
     }
     if (base.kind === 'fill') page.fill(base.byte);
     else if (base.kind === 'raw') this.#source.readSync(base.offset, page);
@@ -158,11 +158,6 @@ export class StreamPages implements RunReader {
       { page: hex(at) },
     );
   }
-}
-
-function placeOf({ kind, value }: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number }): PagePlace {
-  if (kind === 'fill') return { kind, byte: value };
-  return kind === 'delta' ? { kind, delta: value } : { kind, offset: value };
 }
 
 /** Between pages that follow each other are the records of some pages of zeros. */

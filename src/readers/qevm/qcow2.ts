@@ -14,6 +14,7 @@ import {
 } from '../../formats/qcow2.ts';
 import type { MemoryImage } from '../../memory/image.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
+import { closing } from '../reader.ts';
 import { openMigration } from './reader.ts';
 
 /** A snapshot that has a VM's state. */
@@ -105,14 +106,11 @@ function stateOffset(disk: number, clusterBits: number): number {
 
 /** Opens the state of one snapshot; takes over the source. Throws `Elf2dmpError`. */
 export function openQcow2(source: ByteSource, snapshot: string | undefined, ramFile?: string): MemoryImage {
-  try {
+  return closing(source, () => {
     refuseUnreadable(source);
     const state = chosen(savedStates(source), snapshot, source.name);
     return openMigration(new StateSource(source, state), { format: 'qcow2-snapshot', start: 0, ramFile });
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+  });
 }
 
 function refuseUnreadable(source: ByteSource): void {

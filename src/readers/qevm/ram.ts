@@ -3,7 +3,7 @@ import { hex, PAGE_SIZE } from '../../core/units.ts';
 import { MAPPED_RAM_VERSION, RamFlag } from '../../formats/qevm.ts';
 import type { ByteSource } from '../../source/source.ts';
 import type { Cursor } from './cursor.ts';
-import { PageStore } from './page-store.ts';
+import { type PagePlace, PageStore } from './page-store.ts';
 
 /** A RAM block as QEMU's memory backends make them: `pc.ram`, `vga.vram`, `/rom@etc/acpi/tables`. */
 export interface RamBlock {
@@ -36,23 +36,22 @@ export class StreamFault extends Error {
   }
 }
 
+/** Where a page that came is. */
+export type PresentPlace = Exclude<PagePlace, { kind: 'absent' }>;
+
 /** Differences to pages (xbzrle), each with the one before it of the same page. */
 export class DeltaList {
   #offsets = new Float64Array(256);
   #lengths = new Uint16Array(256);
-  /** The place of what the page held before, as `PageStore` keeps it. */
-  readonly #before: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number }[] = [];
+  /** The place of what the page held before. */
+  readonly #before: PresentPlace[] = [];
 
   get length(): number {
     return this.#before.length;
   }
 
   /** @returns the index of the new entry */
-  add(
-    offset: number,
-    length: number,
-    before: { kind: 'fill' | 'raw' | 'compressed' | 'delta'; value: number },
-  ): number {
+  add(offset: number, length: number, before: PresentPlace): number {
     const at = this.#before.length;
     if (at === this.#offsets.length) {
       const [offsets, lengths] = [new Float64Array(2 * at), new Uint16Array(2 * at)];
@@ -150,18 +149,12 @@ function readPage(cursor: Cursor, { deltas }: RamState, { store, page, flags, at
       const before = store.get(page);
       if (before.kind === 'absent') throw new StreamFault('a difference to a page that never came', at);
       cursor.skip(length);
-      store.set(page, 'delta', deltas.add(cursor.at - length, length, numberOf(before)));
+      store.set(page, 'delta', deltas.add(cursor.at - length, length, before));
       return;
     }
     default:
       throw new StreamFault(`a RAM record with flags ${hex(flags)}`, at);
   }
-}
-
-function numberOf(place: Exclude<ReturnType<PageStore['get']>, { kind: 'absent' }>) {
-  if (place.kind === 'fill') return { kind: place.kind, value: place.byte };
-  if (place.kind === 'delta') return { kind: place.kind, value: place.delta };
-  return { kind: place.kind, value: place.offset };
 }
 
 function readBlockSizes(cursor: Cursor, state: RamState, total: number): void {

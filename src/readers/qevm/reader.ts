@@ -10,7 +10,7 @@ import { MemoryImage } from '../../memory/image.ts';
 import type { PhysicalRun } from '../../memory/runs.ts';
 import { FileSource } from '../../source/file.ts';
 import type { ByteSource } from '../../source/source.ts';
-import type { Reader } from '../reader.ts';
+import { closing, type Reader } from '../reader.ts';
 import { Devices, fieldWords } from './devices.ts';
 import { isRam, type Layout, layouts, type Piece } from './layout.ts';
 import { PageStore } from './page-store.ts';
@@ -39,26 +39,33 @@ export interface StreamPlace {
 
 /** Opens the stream that lies at a place of the source, which it takes over. Throws `Elf2dmpError`. */
 export function openMigration(
-  given: ByteSource,
-  { format, start, end = given.size, ramFile }: StreamPlace,
+  source: ByteSource,
+  { format, start, end = source.size, ramFile }: StreamPlace,
 ): MemoryImage {
-  let source = given;
-  try {
+  return closing(source, () => {
     const stream = readStream(source, start, end);
     const machine = machineOf(stream, source.name);
     const file = openMemoryElsewhere(stream, source.name, ramFile);
-    if (file) source = closedTogether(source, file);
-    const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
-    const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
-    if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
-    const parts = { source, format, stream, machine, devices, cpus: readCpus(machine, devices) };
-    const [first, ...others] = choices;
-    const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
-    return makeImage({ ...parts, layout: first!, alternatives });
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+    const whole = file ? closedTogether(source, file) : source;
+    return closing(whole, () => imageIn(whole, { format, stream, machine, end }));
+  });
+}
+
+interface StreamFound {
+  format: string;
+  stream: MigrationStream;
+  machine: Machine;
+  end: number;
+}
+
+function imageIn(source: ByteSource, { format, stream, machine, end }: StreamFound): MemoryImage {
+  const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
+  const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
+  if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
+  const parts = { source, format, stream, machine, devices, cpus: readCpus(machine, devices) };
+  const [first, ...others] = choices;
+  const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
+  return makeImage({ ...parts, layout: first!, alternatives });
 }
 
 function machineOf({ machineType, blocks, fault }: MigrationStream, file: string): Machine {
