@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
 import { buildGuest32, type GuestOptions32 } from '../test/guest/x86/guest.ts';
-import { type AnyGuest, dumpWithQemu } from '../test/support/qemu.ts';
+import { dumpWithQemu } from '../test/support/qemu.ts';
 
 const CRASHED: GuestOptions = {
   processors: 2,
@@ -29,7 +29,7 @@ const CRASHED_32: GuestOptions32 = {
 };
 
 /** By their names in samples/, without `.gz`. */
-const SAMPLES: Record<string, () => AnyGuest> = {
+const SAMPLES: Record<string, () => Parameters<typeof dumpWithQemu>[0]> = {
   'live-19041-4cpu.elf': () => buildGuest({ processors: 4, order: [2, 0, 3, 1], user: [3], seed: 41 }),
   'crashed-19041-2cpu.elf': () => buildGuest(CRASHED),
   'crashed-19041-2cpu.save': () => buildGuest(CRASHED),
