@@ -15,7 +15,7 @@ import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { checkInput } from '../readers/input.ts';
 import { type ConversionReport, reportDump } from '../report/conversion.ts';
 import type { VerificationReport } from '../report/findings.ts';
-import { reportInput } from '../report/input.ts';
+import { reportGuestInput } from '../report/input.ts';
 import type { PageData } from '../report/page.ts';
 import { encodePatchFile } from '../report/patch-file.ts';
 import { Images } from '../report/processors.ts';
@@ -175,15 +175,16 @@ export function reportConversion(
 ): ConversionReport {
   const { image, effort } = guest;
   const { windows } = conversion;
-  const described = reportWindows(windows, conversion.contexts, new Images(windows, naming.symbols));
+  const images = new Images(windows, naming.symbols);
+  const described = reportWindows(windows, conversion.contexts, images);
   const diagnostics = Diagnostics.join(image.diagnostics.list, conversion.diagnostics, naming.diagnostics());
   return {
     schema: SCHEMA.convert,
     tool: TOOL,
     outcome: diagnostics.outcome,
-    input: reportInput(image),
+    input: reportGuestInput(windows, conversion.contexts, naming.symbols),
     windows: described,
-    dump: reportDump(path, conversion),
+    dump: reportDump(path, conversion, images),
     verification: null,
     sha256: null,
     effort,

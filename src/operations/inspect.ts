@@ -8,7 +8,14 @@ import { chooseContexts } from '../plan/contexts.ts';
 import { openInput } from '../readers/input.ts';
 import { openDumpHeader } from '../readers/registry.ts';
 import { reportError } from '../report/failure.ts';
-import { type DumpHeader, type InfoReport, type InputReport, reportHeader, reportInput } from '../report/input.ts';
+import {
+  type DumpHeader,
+  type InfoReport,
+  type InputReport,
+  reportGuestInput,
+  reportHeader,
+  reportInput,
+} from '../report/input.ts';
 import { describePage, type PageData } from '../report/page.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
@@ -83,7 +90,7 @@ async function inspectGuest(
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols)).list;
   const page = described && { ...described, diagnostics, conversion: undefined };
   const report = reportOf({
-    input: reportInput(image),
+    input: reportGuestInput(windows, contexts, symbols),
     windows: found,
     diagnostics,
   });

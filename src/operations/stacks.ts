@@ -4,7 +4,7 @@ import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { reportActivity } from '../report/activity.ts';
-import { reportInput } from '../report/input.ts';
+import { reportGuestInput } from '../report/input.ts';
 import { Images } from '../report/processors.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { type StackReport, stacksOf } from '../report/stacks.ts';
@@ -51,7 +51,7 @@ async function reportGuest(
     schema: SCHEMA.stack,
     tool: TOOL,
     outcome: diagnostics.outcome,
-    input: reportInput(image),
+    input: reportGuestInput(windows, contexts, symbols),
     windows: described,
     stacks: wanted,
     activity,

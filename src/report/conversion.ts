@@ -10,6 +10,7 @@ import type { Attempt } from '../windows/evidence.ts';
 import type { VerificationReport } from './findings.ts';
 import { type InputReport, type RangeReport, reportRuns } from './input.ts';
 import { type PatchReport, reportPatch } from './patch-file.ts';
+import { type CodePlace, codePlace, type Images } from './processors.ts';
 import type { SCHEMA } from './schemas.ts';
 import type { WindowsReport } from './windows.ts';
 
@@ -32,8 +33,8 @@ export interface DumpReport {
   /** The input became the dump, in place: the journal that `--undo` needs. */
   undoJournal: string | null;
   bugCheckCode: string;
-  /** The header's exception record, and its origin; null where no registers are known. */
-  exception: { code: string; address: string; from: string } | null;
+  /** The header's exception record, where it lies, and its origin; null where no registers are known. */
+  exception: { code: string; address: string; at: CodePlace | null; from: string } | null;
   patches: PatchReport[];
   /** What was wrong in a crash dump that was converted, and is right in the new one. */
   repairs: readonly Repair[];
@@ -75,7 +76,8 @@ export interface UndoReport {
   patchesUndone: number;
 }
 
-export function reportDump(path: string, conversion: Conversion): DumpReport {
+/** @param images that names the code of the header's exception */
+export function reportDump(path: string, conversion: Conversion, images: Images): DumpReport {
   const { plan, header, repairs, selection, zeroPagesDropped, written } = conversion;
   return {
     path,
@@ -89,22 +91,28 @@ export function reportDump(path: string, conversion: Conversion): DumpReport {
     sharesInput: written.how === 'shared',
     undoJournal: written.how === 'in place' ? written.journal : null,
     bugCheckCode: hex(header.BugCheckCode),
-    exception: reportException(conversion),
+    exception: reportException(conversion, images),
     patches: plan.patches.map(reportPatch),
     repairs,
   };
 }
 
-function reportException({ header, contexts: { opened } }: Conversion): DumpReport['exception'] {
-  const { ExceptionCode: code, ExceptionAddress: address } = header.Exception;
-  if (opened?.source === 'dump') return { code: hex(code), address: hex64(address), from: "the input's header" };
-  return opened
-    ? {
-        code: hex(code),
-        address: hex64(address),
-        from: `a breakpoint at the ${opened.source === 'captured' ? 'captured' : "CPU's"} instruction pointer of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
-      }
-    : null;
+function reportException(
+  { header, windows, contexts: { opened } }: Conversion,
+  images: Images,
+): DumpReport['exception'] {
+  if (!opened) return null;
+  const { ExceptionCode, ExceptionAddress } = header.Exception;
+  const whose = opened.source === 'captured' ? 'captured' : "CPU's";
+  return {
+    code: hex(ExceptionCode),
+    address: hex64(ExceptionAddress),
+    at: codePlace(windows, ExceptionAddress, images),
+    from:
+      opened.source === 'dump'
+        ? "the input's header"
+        : `a breakpoint at the ${whose} instruction pointer of processor ${opened.processor.number}, as Windows writes it in every dump: not an exception that the guest had`,
+  };
 }
 
 const selectionReport = ({ type: _, extents: __, diagnostics: ___, ...rest }: PageSelection) => rest;

@@ -8,6 +8,7 @@ import {
   busyFrame,
   callsBugCheck,
   isPlumbing,
+  isWindowsOwn,
   keptFrames,
   moduleName,
   rvaSignature,
@@ -60,6 +61,12 @@ const CONTEXT_PARAMETER: ReadonlyMap<number, number> = new Map([
 const OWNER_PARAMETER: ReadonlyMap<number, number> = new Map([
   [0x116, 1],
   [0x117, 1],
+]);
+
+/** Index of the parameter that lies in the driver which broke a rule of Driver Verifier, by parameter 1 of 0xC4. */
+const VERIFIED_PARAMETER: ReadonlyMap<bigint, number> = new Map([
+  ...[0xe3n, 0xe4n, 0xe6n, 0xfan, 0xfbn, 0xfcn, 0x111n, 0x2000n, 0x2001n, 0x2002n].map((rule) => [rule, 1] as const),
+  [0xf6n, 3],
 ]);
 
 /**
@@ -185,15 +192,15 @@ const blame = (frame: SignatureFrame, reason: string): CulpritReport => ({
 const inModule = (place: AddressPlace | null) => (place?.in === 'module' && place.module ? place : undefined);
 
 function ownerOf(crash: Crash, places: Places): CulpritReport | undefined {
-  const address = parameterOf(crash, OWNER_PARAMETER);
+  const code = plainCode(crash);
+  const { parameters } = crash.bugCheck;
+  const index = code === 0xc4 ? VERIFIED_PARAMETER.get(parameters[0]) : OWNER_PARAMETER.get(code);
+  const address = index === undefined ? undefined : parameters[index];
   const place = address === undefined ? undefined : inModule(places.of(address));
-  if (!place) return undefined;
+  if (!place || isWindowsOwn(place.module!)) return undefined;
   const { in: _, section: __, ...at } = place;
-  return {
-    module: place.module!,
-    at,
-    reason: `parameter 2, by which the driver is known, lies in it: ${hex64(address!)}`,
-  };
+  const how = code === 0xc4 ? 'the place that broke the rule' : 'by which the driver is known';
+  return { module: place.module!, at, reason: `parameter ${index! + 1}, ${how}, lies in it: ${hex64(address!)}` };
 }
 
 /** Code that runs where a module was, ran in that module. */

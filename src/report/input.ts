@@ -5,10 +5,14 @@ import type { CpuState } from '../machines/machine.ts';
 import type { HostWitness } from '../memory/host-witness.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { TriageContents } from '../memory/triage-contents.ts';
+import type { Contexts } from '../plan/contexts.ts';
+import type { Symbols } from '../symbols/symbols.ts';
 import type { TOOL } from '../version.ts';
 import { guestBuild } from '../windows/host-witness.ts';
+import type { Windows } from '../windows/windows.ts';
 import type { ErrorReport } from './failure.ts';
-import { type CpuMode, modeOf } from './processors.ts';
+import { Places } from './places.ts';
+import { type CpuMode, Images, modeOf } from './processors.ts';
 import type { SCHEMA } from './schemas.ts';
 import { type BugCheckReport, filetimeToIso, reportBugCheck, type WindowsInfo } from './windows.ts';
 
@@ -87,7 +91,8 @@ export const reportRuns = (runs: readonly { start: number; size: number }[]) => 
   runCount: runs.length,
 });
 
-export function reportInput(image: MemoryImage): InputReport {
+/** @param places where addresses lie in the Windows that was found; without it, parameters of the header have none */
+export function reportInput(image: MemoryImage, places?: Places): InputReport {
   return {
     path: image.file,
     format: image.format,
@@ -96,19 +101,23 @@ export function reportInput(image: MemoryImage): InputReport {
     ...reportRuns(image.runs),
     cpus: image.cpus.map((cpu) => reportCpu(image, cpu)),
     blocks: image.triage ? reportBlocks(image.triage) : null,
-    dumpHeader: image.dumpHeader ? reportHeader(image.dumpHeader) : null,
-    host: image.host ? reportHost(image.host) : null,
+    dumpHeader: image.dumpHeader ? reportHeader(image.dumpHeader, places) : null,
+    host: image.host ? reportHost(image.host, places) : null,
   };
 }
 
-function reportHost({ runState, crash, guestOsId }: HostWitness): HostReport {
+function reportHost({ runState, crash, guestOsId }: HostWitness, places: Places | undefined): HostReport {
   const [code, ...parameters] = crash ?? [];
   return {
     runState: runState ?? null,
-    bugCheck: code === undefined ? null : reportBugCheck(Number(BigInt.asUintN(32, code)), parameters),
+    bugCheck: code === undefined ? null : reportBugCheck(Number(BigInt.asUintN(32, code)), parameters, places),
     build: guestBuild(guestOsId) ?? null,
   };
 }
+
+/** The input of a Windows that was found: addresses in its header have places. */
+export const reportGuestInput = (windows: Windows, contexts: Contexts, symbols?: Symbols): InputReport =>
+  reportInput(windows.image, new Places(windows, contexts, new Images(windows, symbols)));
 
 const reportBlocks = ({ blockCount, runs }: TriageContents): NonNullable<InputReport['blocks']> => ({
   count: blockCount,
@@ -135,14 +144,14 @@ function reportCpu(image: MemoryImage, { index, registers }: CpuState): CpuRepor
 
 export type DumpHeader = NonNullable<MemoryImage['dumpHeader']>;
 
-export function reportHeader(header: DumpHeader): DumpHeaderReport {
+export function reportHeader(header: DumpHeader, places?: Places): DumpHeaderReport {
   return {
     dumpType: header.DumpType,
     build: header.MinorVersion,
     processors: header.NumberProcessors,
     systemTime: filetimeToIso(header.SystemTime),
     uptimeSeconds: Number(header.SystemUpTime / 10000n) / 1000,
-    bugCheck: reportBugCheck(header.BugCheckCode, header.BugCheckParameters),
+    bugCheck: reportBugCheck(header.BugCheckCode, header.BugCheckParameters, places),
     comment: headerText(header.Comment),
   };
 }

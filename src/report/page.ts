@@ -6,7 +6,7 @@ import type { Symbols } from '../symbols/symbols.ts';
 import { runsIdleThread } from '../windows/thread-stack.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
-import { type InfoReport, reportInput } from './input.ts';
+import { type InfoReport, reportGuestInput } from './input.ts';
 import { drawMemory, type MemoryPicture } from './memory-picture.ts';
 import { type ProcessorStackReport, stacksOf } from './stacks.ts';
 import { describeWindows } from './windows.ts';
@@ -46,7 +46,7 @@ export async function describePage(
     to: physical + bytes.length,
   }));
   return {
-    input: reportInput(windows.image),
+    input: reportGuestInput(windows, contexts, symbols),
     windows: describeWindows(windows, contexts, symbols),
     problem: null,
     diagnostics: windows.image.diagnostics.list,

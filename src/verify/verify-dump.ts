@@ -5,11 +5,11 @@ import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { BitmapDumpHeader, DumpType } from '../formats/win-dump.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { chooseContexts } from '../plan/contexts.ts';
+import { type Contexts, chooseContexts } from '../plan/contexts.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { asFinding, Findings, inFile, type VerificationReport } from '../report/findings.ts';
-import { reportInput } from '../report/input.ts';
+import { type InputReport, reportGuestInput, reportInput } from '../report/input.ts';
 import { reportPatch } from '../report/patch-file.ts';
 import { reportWindows } from '../report/windows.ts';
 import { identifyContainer } from '../source/containers.ts';
@@ -63,6 +63,7 @@ export async function verifyDump(
       }
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }
+    const described = windows && { windows, contexts: chooseContexts(windows, 'auto') };
     return {
       outcome: findings.outcome,
       dump: {
@@ -71,8 +72,8 @@ export async function verifyDump(
         type: image?.dumpHeader ? dumpTypeOf(image.dumpHeader) : null,
         pages: image && !image.triage ? Math.floor(image.size / PAGE_SIZE) : 0,
       },
-      input: image ? reportInput(image) : null,
-      windows: windows ? reportWindows(windows, chooseContexts(windows, 'auto')) : null,
+      input: inputOf(image, described),
+      windows: described ? reportWindows(described.windows, described.contexts) : null,
       against: expectation
         ? {
             input: reportInput(expectation.image),
@@ -162,4 +163,12 @@ function checkSize(image: MemoryImage, size: number, findings: Findings): void {
     where: inFile(truncated ? size : end),
     ...(truncated ? {} : { expected: `${hex(end)} bytes`, found: `${hex(size)} bytes` }),
   });
+}
+
+function inputOf(
+  image: MemoryImage | undefined,
+  described: { windows: Windows; contexts: Contexts } | undefined,
+): InputReport | null {
+  if (described) return reportGuestInput(described.windows, described.contexts);
+  return image ? reportInput(image) : null;
 }

@@ -77,14 +77,20 @@ const HALS = new Set(['halmacpi', 'halacpi', 'halaacpi', 'halapic', 'halmps']);
 
 /** A module as debuggers call it: lower case, no extension, `nt` for the kernel; undefined without a name. */
 export function moduleName(frame: Pick<SignatureFrame, 'module'>): string | undefined {
-  const name = frame.module?.name.toLowerCase().replace(/\.[a-z]+$/, '');
-  if (!name) return undefined;
+  return frame.module?.name ? plainName(frame.module.name) || undefined : undefined;
+}
+
+function plainName(file: string): string {
+  const name = file.toLowerCase().replace(/\.[a-z]+$/, '');
   if (KERNELS.has(name)) return 'nt';
   return HALS.has(name) ? 'hal' : name;
 }
 
 /** Whether the frame's code is the kernel's own, or sits between it and drivers. */
 export const isPlumbing = (frame: SignatureFrame): boolean => PLUMBING.has(moduleName(frame) ?? '');
+
+/** Likewise a module, by its name. */
+export const isWindowsOwn = (name: string): boolean => PLUMBING.has(plainName(name));
 
 /**
  * The frames of a stack that a crash is known by.

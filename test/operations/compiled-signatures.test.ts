@@ -15,6 +15,8 @@ import { dumpWithQemu, qemuAvailable } from '../support/qemu.ts';
 interface Case {
   variant?: CompiledVariant;
   options?: GuestOptions;
+  /** The driver has another name, of as many letters. */
+  rename?: string;
   rva: 'same' | 'another';
   symbols: 'same' | 'another';
 }
@@ -34,6 +36,7 @@ const CASES: Readonly<Record<string, Case>> = {
     symbols: 'same',
   },
   'in a driver that was built again': { variant: { rebuilt: true }, rva: 'another', symbols: 'same' },
+  'in another driver': { rename: 'deno.sys', rva: 'another', symbols: 'another' },
   'in another function': { variant: { dispatch: 'DemoFaultToo' }, rva: 'another', symbols: 'another' },
 };
 
@@ -42,21 +45,24 @@ describe.skipIf(!compilerAvailable() || !qemuAvailable())('signatures of compile
   let first: WindowsInfo;
   let count = 0;
 
-  async function crash({ variant = {}, options = {} }: Partial<Case>): Promise<WindowsInfo> {
+  async function crash({ variant = {}, options = {}, rename }: Partial<Case>): Promise<WindowsInfo> {
     const [input, symbols] = [join(dir, `${count}.elf`), join(dir, `symbols${count++}`)];
     mkdirSync(symbols);
     const crashing = variant.crashing ?? 0;
     const compiled = compileImages(symbols, { dispatch: 'DemoFault', ...variant, crashing });
     const fault = compiled.drivers[0]!.exports.get('DemoTouch')!;
-    await dumpWithQemu(
-      buildGuest({
-        compiled,
-        processors: 2,
-        ...options,
-        crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, fault], processor: crashing, captured: false },
-      }),
-      input,
-    );
+    const guest = buildGuest({
+      compiled,
+      processors: 2,
+      ...options,
+      crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, fault], processor: crashing, captured: false },
+    });
+    if (rename) {
+      const next = (entry: bigint) => guest.kernel.read(entry, 8).readBigUInt64LE();
+      // BaseDllName's text, of the entry behind the kernel's.
+      guest.kernel.write(next(next(guest.truth.psLoadedModuleList)) + 0x400n, Buffer.from(rename, 'utf16le'));
+    }
+    await dumpWithQemu(guest, input);
     const { windows } = await inspect({ input, symbols });
     expect((await inspect({ input })).windows!.signatures).toEqual({ rva: windows!.signatures.rva, symbols: null });
     return windows!;
@@ -84,7 +90,7 @@ describe.skipIf(!compilerAvailable() || !qemuAvailable())('signatures of compile
 
   it.each(Object.entries(CASES))('%s', async (_, each) => {
     const { culprit, signatures } = await crash(each);
-    expect(culprit?.module).toBe('demo.sys');
+    expect(culprit?.module).toBe(each.rename ?? 'demo.sys');
     const relation = (a: string, b: string | undefined) => (a === b ? 'same' : 'another');
     expect({
       rva: relation(first.signatures.rva.hash, signatures.rva.hash),

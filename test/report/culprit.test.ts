@@ -12,6 +12,7 @@ const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-culprit-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const input = join(dir, 'vm.elf');
 
+const DEMO = 0xfffff804_2c450000n;
 type Crash = NonNullable<GuestOptions['crash']>;
 
 const faultIn = (fault: keyof typeof FAULT_AT, more: Partial<Crash> = {}): GuestOptions => ({
@@ -92,6 +93,30 @@ describe('a fault in a driver', () => {
   });
 });
 
+describe('a rule of Driver Verifier', () => {
+  const broken = (parameters: Crash['parameters']) => windowsOf({ crash: { code: 0xc4, parameters, processor: 1 } });
+
+  it.each([
+    ['0xf6', [0xf6n, 0x1234n, 0xffffa58f_00000000n, DEMO + 0x10009n], 4],
+    ['0xe3', [0xe3n, DEMO + 0x10009n, 0x10000n, 0n], 2],
+    ['0x2000', [0x2000n, DEMO + 0x10009n, 0n, 0n], 2],
+  ] as const)('%s names the driver by the place that broke it', async (_, parameters, number) => {
+    const { culprit, bugCheck, signatures } = await broken(parameters);
+    expect(culprit).toMatchObject({
+      module: 'demo.sys',
+      at: { nearestExport: { name: 'DemoDispatch', offset: '0x9' } },
+      reason: `parameter ${number}, the place that broke the rule, lies in it: 0xfffff8042c460009`,
+    });
+    expect(bugCheck?.parameters[0]?.decoded).not.toBeNull();
+    expect(signatures.rva.text).toMatch(new RegExp(`^0xc4_${parameters[0].toString(16)} `));
+  });
+
+  it("names nobody where the place is Windows' own, or the rule has none", async () => {
+    expect((await broken([0xe3n, 0xfffff804_1a2c7009n, 0x10000n, 0n])).culprit).toBeNull();
+    expect((await broken([0x32n, 2n, DEMO + 0x10009n, 0n])).culprit).toBeNull();
+  });
+});
+
 describe('a driver that is not loaded any more', () => {
   it('is the culprit where code ran in it', async () => {
     const [unloaded] = buildGuest({ crash: faultIn('DemoRead').crash! }).truth.unloaded;
@@ -142,6 +167,16 @@ describe('signatures are others', () => {
     ['for a guest that runs', {}],
   ])('%s', async (_, options) => {
     expect((await signatureOf(options)).hash).not.toBe((await signatureOf(BASE)).hash);
+  });
+
+  it('for another driver with the same code', async () => {
+    const { signatures } = await windowsOf(BASE, ({ kernel, truth }) => {
+      const hal = kernel.read(kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE(), 8).readBigUInt64LE();
+      const demo = kernel.read(hal, 8).readBigUInt64LE();
+      kernel.write(demo + 0x400n, Buffer.from('deno.sys', 'utf16le'));
+    });
+    expect(signatures.rva.text).toBe('0xd1_0 deno+0x10000');
+    expect(signatures.rva.hash).not.toBe((await signatureOf(BASE)).hash);
   });
 
   it('for another build of the driver, whose functions may lie elsewhere', async () => {

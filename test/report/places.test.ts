@@ -3,7 +3,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
+import { stacks } from '../../src/operations/stacks.ts';
+import { verify } from '../../src/operations/verify.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type GuestOptions } from '../guest/guest.ts';
 
@@ -84,4 +87,21 @@ describe('parameters', () => {
     const places = await parametersOf(0xd1, [0x8000_00000000n, 0n, 0n, 0n], { la57: true });
     expect(places[0]!.place).toEqual({ in: 'user' });
   });
+});
+
+it("a dump's own header has the places too, and so has its exception", async () => {
+  const [input, output] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
+  const crash = { code: 0xd1, parameters: [0x10n, 2n, 1n, DEMO + 0x10004n] as const, processor: 1 };
+  writeFileSync(input, writeElf(buildGuest({ crash })));
+  const { dump } = await convert({ input, output, force: true });
+  expect(dump.exception).toMatchObject({
+    at: { module: 'ntoskrnl.exe', nearestExport: { name: 'KeBugCheckEx', offset: '0x0' } },
+  });
+  const back = await inspect({ input: output });
+  const { parameters } = back.input.dumpHeader!.bugCheck;
+  expect(parameters).toEqual(back.windows!.bugCheck!.parameters);
+  expect(parameters[3]!.place).toMatchObject({ in: 'module', module: 'demo.sys', offset: '0x10004' });
+  for (const { input: same } of [await stacks({ input: output }), await verify({ dump: output })]) {
+    expect(same!.dumpHeader).toEqual(back.input.dumpHeader);
+  }
 });
