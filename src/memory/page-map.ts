@@ -1,11 +1,10 @@
 /** A few bits for each whole page that an image holds, whatever its addresses are. */
-import type { Pulse } from '../core/pulse.ts';
-import { PAGE_SIZE, pa } from '../core/units.ts';
+import { PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from './image.ts';
-import { append, type Extent, endOf, firstEndingAfter } from './runs.ts';
+import { type Extent, endOf, firstEndingAfter } from './runs.ts';
 
-/** Pages that are looked at in some milliseconds. */
-const BEAT_PAGES = 1 << 14;
+/** Longer runs are split: whoever goes through them has to look up now and then. */
+const MAX_RUN = 1 << 20;
 
 /** Bits for each whole page of an image, found by physical address. */
 export class PageMap {
@@ -52,24 +51,29 @@ export class PageMap {
     return any;
   }
 
-  /** Every page in ascending order. */
-  *[Symbol.iterator](): Generator<{ index: number; address: number }> {
+  /** All pages, in ascending order, as runs of adjacent ones with the same bits: of at most `MAX_RUN` pages. */
+  *runs(): Generator<PageRun> {
+    const { bits } = this;
     let index = 0;
     for (const { start, size } of this.extents) {
-      for (let at = 0; at < size; at += PAGE_SIZE) yield { index: index++, address: start + at };
-    }
-  }
-
-  /** The pages for which `keep` says true, as sorted maximal extents. */
-  async select(keep: (index: number, address: number) => boolean, pulse: Pick<Pulse, 'beat'>): Promise<Extent[]> {
-    const kept: Extent[] = [];
-    let index = 0;
-    for (const { start, size } of this.extents) {
-      for (let at = 0; at < size; at += PAGE_SIZE, index++) {
-        if (index % BEAT_PAGES === 0) await pulse.beat();
-        if (keep(index, start + at)) append(kept, { start: pa(start + at), size: PAGE_SIZE });
+      const first = index;
+      const end = first + size / PAGE_SIZE;
+      while (index < end) {
+        const from = index;
+        const same = bits[index]!;
+        const limit = Math.min(end, from + MAX_RUN);
+        do index++;
+        while (index < limit && bits[index] === same);
+        yield { start: start + (from - first) * PAGE_SIZE, pages: index - from, bits: same };
       }
     }
-    return kept;
   }
+}
+
+/** Adjacent pages with the same bits. */
+export interface PageRun {
+  /** Physical address. */
+  start: number;
+  pages: number;
+  bits: number;
 }

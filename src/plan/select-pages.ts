@@ -3,9 +3,10 @@
 import { type Diagnostic, Diagnostics } from '../core/errors.ts';
 import { Pulse } from '../core/pulse.ts';
 import { Reason } from '../core/reason.ts';
+import { PAGE_SIZE, pa } from '../core/units.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
-import { PageMap } from '../memory/page-map.ts';
-import type { Extent } from '../memory/runs.ts';
+import { PageMap, type PageRun } from '../memory/page-map.ts';
+import { append, type Extent, endOf } from '../memory/runs.ts';
 import { Mapped, walkTables } from '../memory/table-walk.ts';
 import { MAX_SAMPLE, type PageState, type PageStates, readPageStates } from '../windows/page-states.ts';
 import { findProcessRoots } from '../windows/process-roots.ts';
@@ -88,17 +89,7 @@ export async function selectPages(
     transition: walked.transition.filter((address) => ((map.bits[map.indexOf(address)] ?? MAPPED) & MAPPED) === 0),
   });
   const known = !(states instanceof Reason);
-  const isRam = ramTest(windows);
-  const counts: { kept: PageCounts; leftOut: PageCounts } = { kept: {}, leftOut: {} };
-  const extents = await map.select((index, address) => {
-    const outside = !isRam(address);
-    const bits = outside && ram === 'windows' ? 0 : map.bits[index]!;
-    const kind = kindOf(bits, outside, () => (known ? states.state(address)?.location : undefined));
-    const keep = type === 'kernel' ? KERNEL_KINDS.has(kind) : keepsActive(kind, bits, address, states);
-    const side = keep ? counts.kept : counts.leftOut;
-    side[kind] = (side[kind] ?? 0) + 1;
-    return keep;
-  }, pulse);
+  const { extents, counts } = await sortPages(windows, map, states, { type, ram, pulse });
 
   const diagnostics = new Diagnostics();
   if (found.doubt !== undefined) {
@@ -146,25 +137,79 @@ export async function selectPages(
   };
 }
 
-function kindOf(bits: number, outside: boolean, state: () => number | undefined): PageKind {
+/** Pages that are looked at in some milliseconds. */
+const BEAT_PAGES = 1 << 12;
+
+/** What to keep. */
+interface Choice {
+  type: 'kernel' | 'active';
+  ram: 'all' | 'windows';
+  pulse: Pulse;
+}
+
+/** Decides on every page; on adjacent ones of which the same is known together: most of a large guest's are such. */
+async function sortPages(
+  windows: Windows,
+  map: PageMap,
+  known: { states: PageStates } | Reason,
+  { type, ram, pulse }: Choice,
+): Promise<{ extents: Extent[]; counts: { kept: PageCounts; leftOut: PageCounts } }> {
+  const counts: { kept: PageCounts; leftOut: PageCounts } = { kept: {}, leftOut: {} };
+  const extents: Extent[] = [];
+  const add = (start: number, pages: number, kind: PageKind, keep: boolean) => {
+    const side = keep ? counts.kept : counts.leftOut;
+    side[kind] = (side[kind] ?? 0) + pages;
+    if (keep) append(extents, { start: pa(start), size: pages * PAGE_SIZE });
+  };
+  const addByStates = (run: PageRun, kind: PageKind | undefined, states: PageStates) => {
+    for (let page = 0; page < run.pages; ) {
+      const address = run.start + page * PAGE_SIZE;
+      const state = states.of(address);
+      const same = state ? 1 : Math.min(run.pages - page, states.pagesWithout(address));
+      const own = kind ?? STATE_KINDS[state?.location ?? -1] ?? 'unknown';
+      // Where the database is believed, it should have said so.
+      add(address, same, own, type === 'active' && (state === undefined || windowsKeeps(state)));
+      page += same;
+    }
+  };
+  let looked = 0;
+  for (const run of splitByRam(map.runs(), windows)) {
+    looked += run.pages;
+    if (looked >= BEAT_PAGES) {
+      looked = 0;
+      await pulse.beat();
+    }
+    const bits = !run.isRam && ram === 'windows' ? 0 : run.bits;
+    const kind = kindOf(bits, !run.isRam);
+    if (!(known instanceof Reason) && needsStates(type, kind, bits)) addByStates(run, kind, known.states);
+    else {
+      const keep = type === 'kernel' ? kind !== undefined && KERNEL_KINDS.has(kind) : keepsActive(kind, bits);
+      add(run.start, run.pages, kind ?? 'unknown', keep);
+    }
+  }
+  return { extents, counts };
+}
+
+/** undefined where only Windows' own database can tell. */
+function kindOf(bits: number, outside: boolean): PageKind | undefined {
   if ((bits & Mapped.kernelTable) !== 0) return 'kernelPageTables';
   if ((bits & Mapped.kernel) !== 0) return 'kernel';
   if ((bits & Mapped.kernelSoft) !== 0) return 'kernelInTransition';
   if ((bits & Mapped.userTable) !== 0) return 'userPageTables';
   if ((bits & Mapped.user) !== 0) return 'user';
   if ((bits & Mapped.userSoft) !== 0) return 'userInTransition';
-  if (outside) return 'notRam';
-  return STATE_KINDS[state() ?? -1] ?? 'unknown';
+  return outside ? 'notRam' : undefined;
 }
 
-function keepsActive(kind: PageKind, bits: number, address: number, states: { state: PageStates } | Reason): boolean {
-  if ((bits & MAPPED) !== 0) return true;
-  if (states instanceof Reason) return kind !== 'unknown' && !UNUSED_KINDS.has(kind);
-  if (kind === 'notRam') return false;
-  const state = states.state(address);
-  // Where the database is believed, it should have said so.
-  return state === undefined || windowsKeeps(state);
+/** Whether the database decides on a page's kind, or on whether it is kept. */
+function needsStates(type: 'kernel' | 'active', kind: PageKind | undefined, bits: number): boolean {
+  if (kind === undefined) return true;
+  return type === 'active' && (bits & MAPPED) === 0 && kind !== 'notRam';
 }
+
+/** Whether a dump of active memory keeps a page, as far as the page tables tell. */
+const keepsActive = (kind: PageKind | undefined, bits: number): boolean =>
+  (bits & MAPPED) !== 0 || (kind !== undefined && !UNUSED_KINDS.has(kind));
 
 /** Windows' rule for its own dumps of active memory; a page that is being read or written is in use too. */
 function windowsKeeps({ location, cached, isPrivate }: PageState): boolean {
@@ -179,22 +224,39 @@ async function pagesWith(
   bits: number,
   { windows, pulse }: { windows: Windows; pulse: Pulse },
 ): Promise<number[]> {
-  const isRam = ramTest(windows);
   const pages: number[] = [];
-  await map.select((index, address) => {
-    if (pages.length < MAX_SAMPLE && (map.bits[index]! & bits) !== 0 && isRam(address)) pages.push(address);
-    return false;
-  }, pulse);
+  let looked = 0;
+  for (const run of splitByRam(map.runs(), windows)) {
+    looked += run.pages;
+    if (looked >= BEAT_PAGES) {
+      looked = 0;
+      await pulse.beat();
+    }
+    if ((run.bits & bits) === 0 || !run.isRam) continue;
+    for (let page = 0; page < run.pages && pages.length < MAX_SAMPLE; page++) pages.push(run.start + page * PAGE_SIZE);
+    if (pages.length === MAX_SAMPLE) break;
+  }
   return pages;
 }
 
-/** Whether Windows counts a page as RAM; everything is where that is unknown. For ascending addresses. */
-function ramTest({ physicalMemory }: Windows): (address: number) => boolean {
-  if (physicalMemory instanceof Reason) return () => true;
+/** Runs of pages that Windows counts as RAM, all of them, or does not; all are RAM where that is unknown. */
+function* splitByRam(runs: Iterable<PageRun>, { physicalMemory }: Windows): Generator<PageRun & { isRam: boolean }> {
   let at = 0;
-  return (address) => {
-    while (at < physicalMemory.length && physicalMemory[at]!.start + physicalMemory[at]!.size <= address) at++;
-    const range = physicalMemory[at];
-    return range !== undefined && address >= range.start;
-  };
+  for (const run of runs) {
+    if (physicalMemory instanceof Reason) {
+      yield { ...run, isRam: true };
+      continue;
+    }
+    const end = run.start + run.pages * PAGE_SIZE;
+    for (let start = run.start; start < end; ) {
+      while (at < physicalMemory.length && endOf(physicalMemory[at]!) <= start) at++;
+      const range = physicalMemory[at];
+      const isRam = range !== undefined && start >= range.start;
+      const stop = Math.min(end, (isRam ? endOf(range) : range?.start) ?? end);
+      // A page counts by its first byte.
+      const pages = Math.ceil((stop - start) / PAGE_SIZE);
+      yield { start, pages, bits: run.bits, isRam };
+      start += pages * PAGE_SIZE;
+    }
+  }
 }

@@ -18,8 +18,13 @@ export interface PageState {
   isPrivate: boolean;
 }
 
-/** State of the page at a physical address; undefined where the database has no entry that is present. */
-export type PageStates = (address: number) => PageState | undefined;
+/** States of pages, by physical address. */
+export interface PageStates {
+  /** undefined where the database has no entry that is present. */
+  of(address: number): PageState | undefined;
+  /** For a page without an entry: how many pages from it on have none, at least. */
+  pagesWithout(address: number): number;
+}
 
 /** Pages whose use is known, to judge the database by. */
 export interface KnownPages {
@@ -48,7 +53,7 @@ export function readPageStates(
   space: AddressSpace,
   variable: bigint | undefined,
   known: KnownPages,
-): { state: PageStates; how: string } | Reason {
+): { states: PageStates; how: string } | Reason {
   if (variable === undefined || !isKernelAddress(variable)) return because('the KDBG names no MmPfnDatabase');
   const base = space.readPointer(variable);
   if (base === undefined || !isKernelAddress(base) || base % BigInt(PAGE_SIZE) !== 0n) {
@@ -63,15 +68,15 @@ export function readPageStates(
   const tried: string[] = [];
   for (const layout of layouts) {
     const { entrySize } = layout;
-    const state = reader({ space, base, entrySize }, layout);
-    const active = mapped.filter((address) => state(address)?.location === PageLocation.active).length;
+    const states = reader({ space, base, entrySize }, layout);
+    const active = mapped.filter((address) => states.of(address)?.location === PageLocation.active).length;
     const inactive = transition.filter((address) => {
-      const location = state(address)?.location;
+      const location = states.of(address)?.location;
       return location !== undefined && location !== PageLocation.active;
     }).length;
     const result = `by byte ${hex(layout.stateAt)} of its ${hex(entrySize)}-byte entries, ${active} of ${mapped.length} mapped pages are active and ${inactive} of ${transition.length} in transition are not`;
     if (active >= mapped.length * NEEDED && inactive >= transition.length * NEEDED) {
-      return { state, how: `MmPfnDatabase at ${hex64(base)}: ${result}` };
+      return { states, how: `MmPfnDatabase at ${hex64(base)}: ${result}` };
     }
     tried.push(result);
   }
@@ -103,50 +108,86 @@ const OF_FILE = 0x400;
 const LARGE_PAGES = [16, 512, 512 * 512];
 
 function reader(database: Database, { stateAt, cacheShift, originalPteAt, resident }: PageEntryLayout): PageStates {
-  const entryOf = entryReader(database);
+  const entries = new Entries(database);
   /** Within a large free page only its first entry has the state; the others say Bad. */
-  const locationOf = (pfn: number, entry: Buffer): number => {
-    const location = entry[stateAt]! & 7;
-    if (location !== PageLocation.bad || !resident || (entry[resident.at]! & resident.mask) === 0) return location;
+  const locationOf = (pfn: number, location: number, residence: number): number => {
+    if (location !== PageLocation.bad || !resident || (residence & resident.mask) === 0) return location;
     for (const pages of LARGE_PAGES) {
-      const base = entryOf(pfn - (pfn % pages));
-      const state = base === undefined ? PageLocation.bad : base[stateAt]! & 7;
+      const state = entries.find(pfn - (pfn % pages)) ? entries.byte(stateAt) & 7 : PageLocation.bad;
       if (state !== PageLocation.bad) return state;
     }
     return location;
   };
-  return (address) => {
-    const pfn = pfnOf(address);
-    const entry = entryOf(pfn);
-    if (!entry) return undefined;
-    return {
-      location: locationOf(pfn, entry),
-      cached: ((entry[stateAt]! >> cacheShift) & 3) === CACHED,
-      isPrivate: (entry.readUInt16LE(originalPteAt) & OF_FILE) === 0,
-    };
+  return {
+    of(address) {
+      const pfn = pfnOf(address);
+      if (!entries.find(pfn)) return undefined;
+      const state = entries.byte(stateAt);
+      const cached = ((state >> cacheShift) & 3) === CACHED;
+      const isPrivate = ((entries.byte(originalPteAt) | (entries.byte(originalPteAt + 1) << 8)) & OF_FILE) === 0;
+      return { location: locationOf(pfn, state & 7, resident ? entries.byte(resident.at) : 0), cached, isPrivate };
+    },
+    pagesWithout: (address) => entries.pagesWithout(pfnOf(address)),
   };
 }
 
-/** Reads entries by page frame number; undefined where not all of one is present. */
-function entryReader({ space, base, entrySize }: Database): (pfn: number) => Buffer | undefined {
-  const pages = new Map<number, Buffer | undefined>();
-  const pageAt = (page: number): Buffer | undefined => {
-    if (!pages.has(page)) {
-      // Pages are asked for in order: a few are enough.
-      if (pages.size >= KEPT_PAGES) pages.clear();
-      const virtual = base + BigInt(page) * BigInt(PAGE_SIZE);
-      pages.set(page, isKernelAddress(virtual) ? space.read(virtual, PAGE_SIZE) : undefined);
-    }
-    return pages.get(page);
-  };
-  return (pfn) => {
+/** Reads entries by page frame number, most of them in ascending order. */
+class Entries {
+  readonly #database: Database;
+  /** By number of page in the database. */
+  readonly #pages = new Map<number, Buffer | undefined>();
+  #bytes: Buffer = Buffer.alloc(0);
+  #at = 0;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Goes to an entry. False where not all of it is present. */
+  find(pfn: number): boolean {
+    const { entrySize } = this.#database;
     const at = pfn * entrySize;
     const offset = at % PAGE_SIZE;
-    const first = pageAt((at - offset) / PAGE_SIZE);
-    if (!first || offset + entrySize <= PAGE_SIZE) return first?.subarray(offset, offset + entrySize);
-    const second = pageAt((at - offset) / PAGE_SIZE + 1);
-    return second && Buffer.concat([first.subarray(offset), second.subarray(0, offset + entrySize - PAGE_SIZE)]);
-  };
+    const page = (at - offset) / PAGE_SIZE;
+    const first = this.#page(page);
+    if (!first) return false;
+    this.#bytes = first;
+    this.#at = offset;
+    if (offset + entrySize <= PAGE_SIZE) return true;
+    const second = this.#page(page + 1);
+    if (!second) return false;
+    this.#bytes = Buffer.concat([first.subarray(offset), second.subarray(0, offset + entrySize - PAGE_SIZE)]);
+    this.#at = 0;
+    return true;
+  }
+
+  /** A byte of the entry that was found last. */
+  byte(offset: number): number {
+    return this.#bytes[this.#at + offset]!;
+  }
+
+  /** As `PageStates` says. */
+  pagesWithout(pfn: number): number {
+    const { space, base, entrySize } = this.#database;
+    const at = pfn * entrySize;
+    const virtual = base + BigInt(at - (at % PAGE_SIZE));
+    const fault = isKernelAddress(virtual) ? space.fault(virtual) : undefined;
+    if (!fault) return 1;
+    const end = virtual - (virtual % BigInt(fault.region)) + BigInt(fault.region);
+    return Math.max(1, Math.ceil(Number(end - base) / entrySize) - pfn);
+  }
+
+  #page(number: number): Buffer | undefined {
+    const known = this.#pages.get(number);
+    if (known || this.#pages.has(number)) return known;
+    const { space, base } = this.#database;
+    // A few are enough.
+    if (this.#pages.size >= KEPT_PAGES) this.#pages.clear();
+    const virtual = base + BigInt(number) * BigInt(PAGE_SIZE);
+    const page = isKernelAddress(virtual) ? space.read(virtual, PAGE_SIZE) : undefined;
+    this.#pages.set(number, page);
+    return page;
+  }
 }
 
 const KEPT_PAGES = 16;

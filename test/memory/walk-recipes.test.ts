@@ -173,9 +173,10 @@ describe('walking all tables', () => {
     const image = build(mode, tables);
     const map = new PageMap(image);
     const result = await walkTables(new AddressSpace(image, pa(roots[0]!), mode), roots, map);
-    const kinds = [...map].flatMap(({ index, address }) => {
-      const names = Object.entries(Mapped).filter(([, bit]) => (map.bits[index]! & bit) !== 0);
-      return names.length > 0 ? [`${address.toString(16)} ${names.map(([name]) => name).join(' ')}`] : [];
+    const kinds = [...map.runs()].flatMap(({ start, pages, bits }) => {
+      const names = Object.entries(Mapped).filter(([, bit]) => (bits & bit) !== 0);
+      const addresses = names.length > 0 ? Array.from({ length: pages }, (_, i) => start + i * 0x1000) : [];
+      return addresses.map((address) => `${address.toString(16)} ${names.map(([name]) => name).join(' ')}`);
     });
     return { result, kinds };
   };

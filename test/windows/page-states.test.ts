@@ -52,7 +52,7 @@ function states(version: keyof typeof LAYOUTS, entries: readonly Entry[], absent
 function believed(...args: Parameters<typeof states>) {
   const found = states(...args);
   if (found instanceof Reason) throw new Error(found.text);
-  return found.state;
+  return found.states.of;
 }
 
 describe('the page frame database', () => {
@@ -87,6 +87,19 @@ describe('the page frame database', () => {
     // Entry 85 begins in the first page and ends in the second.
     const state = believed('Windows 10', [{ pfn: 84, state: ACTIVE }], [1]);
     expect([84, 85, 90].map((pfn) => state(pfn * PAGE)?.location)).toEqual([ACTIVE, undefined, undefined]);
+  });
+
+  it('says how many pages have no entry, at most up to the next that has one', () => {
+    const absent = [1, 2, 3];
+    const found = states('Windows 10', [], absent);
+    if (found instanceof Reason) throw new Error(found.text);
+    const { of, pagesWithout } = found.states;
+    for (let pfn = 85; of(pfn * PAGE) === undefined; pfn += pagesWithout(pfn * PAGE)) {
+      const without = pagesWithout(pfn * PAGE);
+      expect(without).toBeGreaterThan(0);
+      for (let i = 0; i < without; i++) expect(of((pfn + i) * PAGE)).toBeUndefined();
+      expect(pfn).toBeLessThan(4 * 86);
+    }
   });
 
   it('is not believed where it contradicts the page tables', () => {
