@@ -35,8 +35,9 @@ import {
 import { inspect as inspectInput } from './operations/inspect.ts';
 import { stacks as stacksOf } from './operations/stacks.ts';
 import { verify as verifyFile } from './operations/verify.ts';
-import { checkPath, found } from './options/check.ts';
+import { checkInputValue, found } from './options/check.ts';
 import { checked, checkedOn } from './options/guard.ts';
+import type { InputBytes } from './options/opened.ts';
 import { wrongValue } from './options/values.ts';
 import { type OpenOptions, openInput } from './readers/input.ts';
 import type { Windows } from './windows/windows.ts';
@@ -67,9 +68,9 @@ export const verify = checked('verify', verifyFile);
  * Opens a dump and finds Windows in it, once for everything that is asked of it: `convert`, `inspect`, `stacks` and
  * `verify` take the guest instead of a path. It has to be closed, by `close` or `await using`.
  */
-export const openGuest: (input: string, options?: GuestOptions) => Promise<Guest> = checkedOn(
+export const openGuest: (input: string | InputBytes, options?: GuestOptions) => Promise<Guest> = checkedOn(
   'openGuest',
-  (path) => checkPath('openGuest: input', path),
+  (input) => checkInputValue('openGuest: input', input),
   openAndLocate,
 );
 
@@ -77,9 +78,9 @@ export const openGuest: (input: string, options?: GuestOptions) => Promise<Guest
  * Opens an input: a file, a compressed file, a pipe, or `-` for standard input. Streams and compressed files are
  * written to a temporary file first. The image has to be closed.
  */
-export const open: (path: string, options?: OpenOptions) => Promise<MemoryImage> = checkedOn(
+export const open: (input: string | InputBytes, options?: OpenOptions) => Promise<MemoryImage> = checkedOn(
   'open',
-  (path) => checkPath('open: path', path),
+  (input) => checkInputValue('open: input', input),
   openInput,
 );
 
@@ -97,11 +98,12 @@ export type { LocateOptions } from './locate/locator.ts';
 export type { MemoryImage } from './memory/image.ts';
 export type { PhysicalRun } from './memory/runs.ts';
 export type { ConvertOptions, Progress } from './operations/convert.ts';
-export type { Guest, GuestOptions } from './operations/guest.ts';
+export type { Guest, GuestOptions, Input } from './operations/guest.ts';
 export type { InPlaceOptions } from './operations/in-place.ts';
 export type { InspectOptions } from './operations/inspect.ts';
 export type { StackOptions } from './operations/stacks.ts';
 export type { VerifyOptions, VerifyReport } from './operations/verify.ts';
+export type { InputBytes } from './options/opened.ts';
 export type { RawRange } from './options/values.ts';
 export type { OpenOptions } from './readers/input.ts';
 export type { ConversionReport, UndoReport } from './report/conversion.ts';

@@ -1,11 +1,14 @@
 /** The main job: open, locate, plan, emit. */
 import { dirname } from 'node:path';
+import type { Writable } from 'node:stream';
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
 import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
 import { removeLeftovers } from '../files/temporary.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { notTogether } from '../options/check.ts';
+import type { Compression } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
 import { chooseSelection } from '../plan/dump-type.ts';
@@ -24,18 +27,18 @@ import { reportWindows } from '../report/windows.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
 import { TOOL } from '../version.ts';
 import type { Windows } from '../windows/windows.ts';
-import { checkCompression, emitCompressed } from '../write/compressed.ts';
+import { checkCompression, emitCompressed, emitStream } from '../write/compressed.ts';
 import { emitCopy } from '../write/copy.ts';
 import { OnePass } from '../write/one-pass.ts';
 import { emitReflink } from '../write/reflink.ts';
-import { type Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+import { Guest, type Input, nameOf, type ReadingOptions, withGuest } from './guest.ts';
 import { type Naming, withNaming } from './naming.ts';
 
 export interface ConvertOptions extends CallOptions<'convert'>, Omit<ReadingOptions, 'onSpooled' | 'onSearch'> {
-  /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
-  input: string | Guest;
-  /** The dump's path. */
-  output: string;
+  /** What to read. */
+  input: Input;
+  /** The dump's path; or a stream that takes it, and is ended. What a stream got stays there when the conversion fails. */
+  output: string | Writable;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -52,12 +55,15 @@ export type Progress =
 export interface Converted {
   report: ConversionReport;
   page: PageData | undefined;
+  patches?: Buffer | undefined;
 }
 
 /** What goes with a conversion besides its dump. */
 export interface Wanted {
   /** Also return what a report for people shows. */
   page?: boolean | undefined;
+  /** Also return the list of patches, as a file has it. */
+  patches?: boolean | undefined;
   /** A file with such a report, published together with the dump. */
   pageFile?: { path: string; force: boolean; render: (page: PageData) => Promise<string> } | undefined;
   /** Asked when everything is on disk, with the file that becomes the dump; may throw to refuse it. */
@@ -72,25 +78,31 @@ export async function convert(options: ConvertOptions): Promise<ConversionReport
 /** As `convert`: dump, list of patches and page get their names together, or none does. */
 export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted): Promise<Converted> {
   const started = performance.now();
-  const { input, output, force = false, signal, onProgress } = options;
+  const { input, force = false, signal, onProgress } = options;
+  const output = nameOfOutput(options.output);
   if (options.compress !== undefined) checkCompression(options.compress);
-  if (typeof input === 'string') checkInput(input);
+  if (typeof options.output !== 'string') refuseForStream(options);
+  if (!(input instanceof Guest)) checkInput(input);
   const targets = await checkTargets(options, wanted);
   // A batch did it for all of its outputs.
-  if (!wanted.approve) await removeLeftovers([targets.dump]);
+  if (!wanted.approve && targets.dump !== undefined) await removeLeftovers([targets.dump]);
   onProgress?.({ phase: 'open' });
   const convertGuest = async (guest: Guest, naming: Naming, destination: Destination) => {
     const { windows } = guest;
     const { together } = destination;
     refuseTriage(guest);
     signal?.throwIfAborted();
-    const conversion = await makeDump(windows, options, destination);
-    if (targets.patches !== undefined) {
-      const content = encodePatchFile(conversion.plan, { input: guest.input, output });
-      await writeNewFile(targets.patches, content, { force, together });
-    }
-    const file = together.fileOf(targets.dump);
-    const checked = await checkWritten(guest, conversion, file, options);
+    const { conversion, sha256 } = await makeDump(windows, options, destination);
+    const patches =
+      targets.patches !== undefined || wanted.patches
+        ? encodePatchFile(conversion.plan, { input: guest.input, output })
+        : undefined;
+    if (targets.patches !== undefined && patches) await writeNewFile(targets.patches, patches, { force, together });
+    const file = targets.dump === undefined ? undefined : together.fileOf(targets.dump);
+    const checked =
+      file === undefined
+        ? { verification: null, sha256: options.hash ? { input: await hashOfInput(options), dump: sha256! } : null }
+        : await checkWritten(guest, conversion, { file, name: output }, options);
     // Whatever was read, the hash included, is of one state of the input.
     await guest.image.checkUnchanged();
     if (options.strict) refuseLosses(guest.image, conversion);
@@ -102,20 +114,24 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
       const content = Buffer.from(await pageFile.render(data));
       await writeNewFile(targets.page, content, { force: pageFile.force, together });
     }
-    await wanted.approve?.(file);
-    return { report, page: data };
+    if (file !== undefined) await wanted.approve?.(file);
+    return { report, page: data, patches: wanted.patches ? patches : undefined };
   };
   return withNaming(options.symbols, (naming) =>
     publishTogether(signal, (together) => {
-      const onePass = new OnePass(together, targets.dump, options);
+      const { dump: target } = targets;
+      const onePass = target === undefined ? undefined : new OnePass(together, target, options);
       const opening = {
         crashDumps: true,
         // The output's directory has room for a dump anyway; a system's /tmp often lacks it.
-        spoolDirectory: dirname(targets.dump),
+        spoolDirectory: target === undefined ? undefined : dirname(target),
         ...withProgress(options),
-        arrange: goesInOnePass(options) ? onePass.arrange : undefined,
+        arrange: goesInOnePass(options) ? onePass?.arrange : undefined,
       };
-      const destination = { target: targets.dump, together, onePass };
+      const destination: Destination =
+        target === undefined || !onePass
+          ? { together, target: options.output as Writable }
+          : { together, target, onePass };
       return withGuest(input, opening, (guest) => convertGuest(guest, naming, destination));
     }),
   );
@@ -137,16 +153,34 @@ function goesInOnePass({
 
 /** Checks all files that a conversion writes. */
 async function checkTargets({ input, ramFile, output, patches, force = false }: ConvertOptions, { pageFile }: Wanted) {
-  const outputs: WantedOutput[] = [{ what: 'OUTPUT', path: output, force }];
+  const outputs: WantedOutput[] = [];
+  if (typeof output === 'string') outputs.push({ what: 'OUTPUT', path: output, force });
   if (patches !== undefined) outputs.push({ what: '--patches', path: patches, force });
   if (pageFile) outputs.push({ what: '--report', path: pageFile.path, force: pageFile.force });
-  const paths = await checkOutputs(outputs, [nameOf(input), ...(ramFile === undefined ? [] : [ramFile])]);
-  return {
-    dump: paths[0]!,
-    patches: patches === undefined ? undefined : paths[1],
-    page: pageFile ? paths.at(-1) : undefined,
-  };
+  const read = typeof input === 'string' || input instanceof Guest ? [nameOf(input)] : [];
+  if (ramFile !== undefined) read.push(ramFile);
+  const paths = await checkOutputs(outputs, read);
+  const pathOf = (what: string) => paths[outputs.findIndex((wanted) => wanted.what === what)];
+  return { dump: pathOf('OUTPUT'), patches: pathOf('--patches'), page: pathOf('--report') };
 }
+
+/** What reports call the dump. */
+function nameOfOutput(output: ConvertOptions['output']): string {
+  if (typeof output === 'string') return output;
+  return isStandardOutput(output) ? 'standard output' : 'a stream';
+}
+
+const isStandardOutput = (stream: Writable): boolean => stream === (process.stdout as Writable);
+
+/** Throws `Elf2dmpError` for what needs the dump as a file. */
+function refuseForStream({ verify, reflink = 'never', sparse = 'auto' }: ConvertOptions): void {
+  const option = [verify && '--verify', reflink !== 'never' && '--reflink', sparse === 'always' && '--sparse always'];
+  const first = option.find(Boolean);
+  if (first) throw notTogether(first, 'a dump that goes to a stream', 'name a file');
+}
+
+const hashOfInput = async ({ input, signal }: Pick<ConvertOptions, 'input' | 'signal'>): Promise<string | null> =>
+  typeof input === 'string' || input instanceof Guest ? sha256OfInput(nameOf(input), signal) : null;
 
 /** The options for opening and locating, with their progress as a conversion's. */
 export function withProgress<T extends ReadingOptions & Pick<ConvertOptions, 'onProgress'>>(options: T): T {
@@ -221,10 +255,10 @@ function refuseTriage({ image }: Guest): void {
 }
 
 async function checkWritten(
-  { input, image, windows }: Guest,
+  { image, windows }: Guest,
   { plan: { extents, patches, prefix } }: Conversion,
-  file: string,
-  { output, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
+  { file, name }: { file: string; name: string },
+  { input: given, verify, hash, patch = true, signal, onProgress }: ConvertOptions,
 ): Promise<Pick<ConversionReport, 'verification' | 'sha256'>> {
   const verification = verify
     ? await verifyDump(
@@ -233,8 +267,10 @@ async function checkWritten(
         { signal, onProgress: onProgress && ((done, total) => onProgress({ phase: 'verify', done, total })) },
       )
     : null;
-  if (verification) nameAs(verification, file, output);
-  const sha256 = hash ? { input: await sha256OfInput(input, signal), dump: await sha256OfFile(file, signal) } : null;
+  if (verification) nameAs(verification, file, name);
+  const sha256 = hash
+    ? { input: await hashOfInput({ input: given, signal }), dump: await sha256OfFile(file, signal) }
+    : null;
   return { verification, sha256 };
 }
 
@@ -246,18 +282,20 @@ function nameAs(report: VerificationReport, temporary: string, name: string): vo
 }
 
 /** Where the dump goes, and what it is published with. */
-interface Destination {
-  target: string;
-  together: Publication;
-  onePass: OnePass;
+type Destination = { together: Publication } & ({ target: string; onePass: OnePass } | { target: Writable });
+
+/** What was written; the hash of a dump that went to a stream. */
+interface Made {
+  conversion: Conversion;
+  sha256?: string;
 }
 
 /** Writes the dump in the way that is asked for. */
-async function makeDump(windows: Windows, options: ConvertOptions, target: Destination): Promise<Conversion> {
+async function makeDump(windows: Windows, options: ConvertOptions, destination: Destination): Promise<Made> {
   const { reflink = 'never' } = options;
-  if (reflink === 'never') return copy(windows, options, target);
-  const shared = await share(windows, options, target);
-  if (!(shared instanceof Reason)) return shared;
+  if (!('onePass' in destination) || reflink === 'never') return copy(windows, options, destination);
+  const shared = await share(windows, options, destination);
+  if (!(shared instanceof Reason)) return { conversion: shared };
   if (reflink === 'always') {
     throw new Elf2dmpError({
       code: 'reflink-impossible',
@@ -267,13 +305,14 @@ async function makeDump(windows: Windows, options: ConvertOptions, target: Desti
       hint: 'use --reflink=auto, which copies where it has to; sharing needs XFS or Btrfs, both files on one file system',
     });
   }
-  const copied = await copy(windows, options, target);
+  const { conversion: copied } = await copy(windows, options, destination);
   const message = `the pages were copied, not shared: ${shared}`;
-  return { ...copied, diagnostics: [...copied.diagnostics, { severity: 'warning', code: 'copied', message }] };
+  const diagnostics = [...copied.diagnostics, { severity: 'warning', code: 'copied', message } as const];
+  return { conversion: { ...copied, diagnostics } };
 }
 
-async function copy(windows: Windows, options: ConvertOptions, destination: Destination): Promise<Conversion> {
-  const { target, together, onePass } = destination;
+async function copy(windows: Windows, options: ConvertOptions, destination: Destination): Promise<Made> {
+  const { together } = destination;
   const { onProgress, compress } = options;
   const { image } = windows;
   const planned = await planCopy(windows, options);
@@ -288,13 +327,25 @@ async function copy(windows: Windows, options: ConvertOptions, destination: Dest
     onSync: onProgress && (() => onProgress({ phase: 'sync' })),
     onProgress: onProgress && ((done: number, total: number) => onProgress({ phase: 'write', done, total })),
   };
-  if (await onePass.finish(planned.plan, image, emitOptions)) return { ...planned, written: { how: 'copied' } };
+  const copied = { ...planned, written: { how: 'copied' } } as const;
+  const compressed = (format: Compression, bytes: number): Conversion => ({
+    ...planned,
+    written: { how: 'compressed', format, bytes },
+  });
+  if (!('onePass' in destination)) {
+    const { target: stream } = destination;
+    const to = { stream, name: nameOfOutput(stream), end: !isStandardOutput(stream), compression: compress };
+    const { bytes, sha256 } = await emitStream(planned.plan, image, to, emitOptions);
+    return { conversion: compress === undefined ? copied : compressed(compress, bytes), sha256 };
+  }
+  const { target, onePass } = destination;
+  if (await onePass.finish(planned.plan, image, emitOptions)) return { conversion: copied };
   if (compress === undefined) {
     await emitCopy(planned.plan, image, target, emitOptions);
-    return { ...planned, written: { how: 'copied' } };
+    return { conversion: copied };
   }
   const bytes = await emitCompressed(planned.plan, image, target, { ...emitOptions, compression: compress });
-  return { ...planned, written: { how: 'compressed', format: compress, bytes } };
+  return { conversion: compressed(compress, bytes) };
 }
 
 async function planCopy(windows: Windows, options: ConvertOptions): Promise<PlannedConversion> {
@@ -318,7 +369,7 @@ async function planCopy(windows: Windows, options: ConvertOptions): Promise<Plan
 async function share(
   windows: Windows,
   options: ConvertOptions,
-  { target, together }: Destination,
+  { target, together }: Extract<Destination, { onePass: OnePass }>,
 ): Promise<Conversion | Reason> {
   const { image } = windows;
   const choices = unsharable(options);

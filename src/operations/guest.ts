@@ -1,7 +1,7 @@
 /** An opened guest: found once, asked many things. */
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
-import { OpenedInput } from '../options/opened.ts';
+import { type InputBytes, nameOfBytes, OpenedInput } from '../options/opened.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type OpenOptions, openInput, type StreamOptions } from '../readers/input.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -73,12 +73,12 @@ export class Guest extends OpenedInput implements AsyncDisposable {
  * await convert({ input: guest, output: 'vm.dmp' });
  * ```
  *
- * @param input a file, a compressed file, a pipe, or `-` for standard input
+ * @param input a file, a compressed file, a pipe, or `-` for standard input; or the bytes of one: a buffer or a stream
  */
-export async function openGuest(input: string, options: ReportedOptions = {}): Promise<Guest> {
+export async function openGuest(input: string | InputBytes, options: ReportedOptions = {}): Promise<Guest> {
   const image = await openInput(input, options);
   try {
-    return await Guest.locate(input, image, options);
+    return await Guest.locate(nameOf(input), image, options);
   } catch (error) {
     image.close();
     throw error;
@@ -87,11 +87,11 @@ export async function openGuest(input: string, options: ReportedOptions = {}): P
 
 /** Runs `work` on a guest, or on one that is opened for it and closed afterwards. */
 export async function withGuest<T>(
-  input: string | Guest,
+  input: Input,
   options: ReportedOptions,
   work: (guest: Guest) => Promise<T>,
 ): Promise<T> {
-  if (typeof input !== 'string') return work(input);
+  if (input instanceof Guest) return work(input);
   const guest = await openGuest(input, options);
   try {
     return await work(guest);
@@ -100,5 +100,14 @@ export async function withGuest<T>(
   }
 }
 
+/**
+ * A file, a compressed file, a pipe, or `-` for standard input; the bytes of any of these, as a buffer or a stream; or a
+ * guest that was opened, which stays open.
+ */
+export type Input = string | InputBytes | Guest;
+
 /** The input's name. */
-export const nameOf = (input: string | Guest): string => (typeof input === 'string' ? input : input.input);
+export function nameOf(input: Input): string {
+  if (typeof input === 'string') return input;
+  return input instanceof Guest ? input.input : nameOfBytes(input);
+}

@@ -21,12 +21,12 @@ import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
-import { Guest, type ReadingOptions } from './guest.ts';
+import { Guest, type Input, nameOf, type ReadingOptions } from './guest.ts';
 import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
 export interface InspectOptions extends CallOptions<'inspect'>, ReadingOptions {
-  /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
-  input: string | Guest;
+  /** What to read. */
+  input: Input;
 }
 
 /** What an inspection found: the report, and what a report for people shows if that was asked for. */
@@ -56,19 +56,19 @@ interface Wanted {
 
 async function inspectWith(options: InspectOptions, wanted: Wanted): Promise<Inspected> {
   const { input } = options;
-  if (typeof input !== 'string') return inspectGuest(input, options, wanted);
+  if (input instanceof Guest) return inspectGuest(input, options, wanted);
   let image: MemoryImage;
   try {
     image = await openInput(input, { ...options, crashDumps: true });
   } catch (error) {
     // If only the memory of a crash dump is not read, its header is still worth showing.
     if (!(error instanceof Elf2dmpError) || (error.code !== 'dmp-type' && error.code !== 'dmp-machine')) throw error;
-    const header = describeHeaderOnly(input);
+    const header = typeof input === 'string' ? describeHeaderOnly(input) : undefined;
     if (!header) throw error;
     return { report: reportOf({ input: header, problem: reportError(error) }), page: undefined };
   }
   try {
-    return await inspectGuest(await Guest.locate(input, image, options), options, wanted);
+    return await inspectGuest(await Guest.locate(nameOf(input), image, options), options, wanted);
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || (error.kind !== 'unsupported' && error.kind !== 'corrupt')) throw error;
     const found = { input: reportInput(image), problem: reportError(error), diagnostics: image.diagnostics.list };

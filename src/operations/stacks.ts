@@ -11,12 +11,12 @@ import { type StackReport, stacksOf } from '../report/stacks.ts';
 import { reportWindows } from '../report/windows.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
-import { type Guest, type ReadingOptions, withGuest } from './guest.ts';
+import { type Guest, type Input, type ReadingOptions, withGuest } from './guest.ts';
 import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
 export interface StackOptions extends CallOptions<'stacks'>, ReadingOptions {
-  /** A file, a compressed file, a pipe, or `-` for standard input; or a guest that was opened, which stays open. */
-  input: string | Guest;
+  /** What to read. */
+  input: Input;
 }
 
 /** The stacks of a guest's processors. Throws `Elf2dmpError`. */

@@ -9,14 +9,14 @@ import type { VerifyDumpOptions } from '../verify/expectation.ts';
 import { expectationFromPatches, planAgain } from '../verify/plan-again.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
 import { TOOL } from '../version.ts';
-import { Guest, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+import { Guest, type Input, nameOf, type ReadingOptions, withGuest } from './guest.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
 export interface VerifyOptions extends Omit<CallOptions<'verify'>, 'against'>, VerifyDumpOptions, ReadingOptions {
   /** The crash dump. */
   dump: string;
-  /** The input that it was made from; or a guest that was opened, which stays open. */
-  against?: string | Guest | undefined;
+  /** The input that it was made from. */
+  against?: Input | undefined;
 }
 
 /** What `verify` found. */
@@ -44,7 +44,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   };
 }
 
-async function verifyAgainst(against: string | Guest | undefined, options: VerifyOptions): Promise<VerificationReport> {
+async function verifyAgainst(against: Input | undefined, options: VerifyOptions): Promise<VerificationReport> {
   const { dump, patches, signal, onProgress, onSearch } = options;
   // A caller's root and base are those of the input: the dump's header names its own.
   const own: VerifyDumpOptions = { signal, onProgress, onSearch };
@@ -64,12 +64,12 @@ async function verifyAgainst(against: string | Guest | undefined, options: Verif
       ? report
       : { ...report, outcome: 'differs', findings: [...findings, ...report.findings] };
   };
-  if (typeof against !== 'string') return check(against);
+  if (against instanceof Guest) return check(against);
   const image = await openInput(against, { ...options, crashDumps: true });
   try {
     // Only Windows shows which layout of raw memory is right, and of a dump whose list of runs is not.
     const isKnown = image.alternatives.length === 0 && !image.unlisted;
-    return await check(isKnown ? { image } : await Guest.locate(against, image, options));
+    return await check(isKnown ? { image } : await Guest.locate(nameOf(against), image, options));
   } finally {
     image.close();
   }

@@ -4,7 +4,7 @@
  */
 import { Elf2dmpError } from '../core/errors.ts';
 import { PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
-import { OpenedInput } from './opened.ts';
+import { isInputBytes, isWritable, OpenedInput } from './opened.ts';
 import type { Call, OptionRow } from './row.ts';
 import { closest } from './similar.ts';
 import { OPTIONS, type OptionName, ROWS } from './table.ts';
@@ -15,15 +15,17 @@ interface CallForm {
   /** Paths that it can't do without. */
   paths: readonly string[];
   callbacks: readonly string[];
-  /** Options that may be an opened input instead of a path. */
+  /** Those that may be an opened input, or its bytes, instead of a path. */
   inputs: readonly string[];
+  /** Those that may be a stream to write to. */
+  outputs?: readonly string[];
 }
 
 const READING = ['onSpool', 'onSpooled', 'onSearch'] as const;
 
 /** Every function of the library that takes options. */
 export const CALLS = {
-  convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onProgress'], inputs: ['input'] },
+  convert: { paths: ['input', 'output'], callbacks: ['onSpool', 'onProgress'], inputs: ['input'], outputs: ['output'] },
   convertInPlace: { paths: ['file'], callbacks: ['onProgress'], inputs: [] },
   undoInPlace: { paths: ['file'], callbacks: [], inputs: [] },
   inspect: { paths: ['input'], callbacks: READING, inputs: ['input'] },
@@ -72,8 +74,10 @@ export function checkCall(call: Call, options: unknown): void {
     throw wrongValue(call, 'an object of options', found(options));
   }
   const given = options as Readonly<Record<string, unknown>>;
-  const { paths, callbacks, inputs }: CallForm = CALLS[call];
-  const isOpened = (key: string) => inputs.includes(key) && given[key] instanceof OpenedInput;
+  const { paths, callbacks, inputs, outputs = [] }: CallForm = CALLS[call];
+  const isOpened = (key: string) =>
+    (inputs.includes(key) && (given[key] instanceof OpenedInput || isInputBytes(given[key]))) ||
+    (outputs.includes(key) && isWritable(given[key]));
   const rows = new Map(
     ROWS.filter(([, row]) => row.calls.includes(call)).map(([name, row]) => [libraryName(name, row), { name, row }]),
   );
@@ -114,6 +118,11 @@ export function checkCall(call: Call, options: unknown): void {
     }
   }
   checkTogether(values);
+}
+
+/** An input that a caller of the library gave: a path, or its bytes. Throws `Elf2dmpError` (kind `usage`). */
+export function checkInputValue(name: string, value: unknown): void {
+  if (!isInputBytes(value)) checkPath(name, value);
 }
 
 /** A path that a caller of the library gave; `-` is standard input. Throws `Elf2dmpError` (kind `usage`). */

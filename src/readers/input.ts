@@ -4,13 +4,15 @@ import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isatty } from 'node:tty';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { MIB } from '../core/units.ts';
+import { bytes, MIB } from '../core/units.ts';
 import { InputWatch, lockForReading } from '../files/input-watch.ts';
 import { enlargePipe } from '../files/pipe-size.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { STANDARD_STREAM } from '../options/choices.ts';
-import type { CallOptions } from '../options/values.ts';
+import { type InputBytes, nameOfBytes } from '../options/opened.ts';
+import { type CallOptions, wrongValue } from '../options/values.ts';
 import { ArrangedSource, type Arrangement } from '../source/arranged.ts';
+import { BufferSource } from '../source/buffer.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
 import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
@@ -51,8 +53,8 @@ export interface Spooling {
 }
 
 /** Throws `Elf2dmpError` when there is no such input. */
-export function checkInput(path: string): void {
-  if (path === STANDARD_STREAM) return;
+export function checkInput(path: string | InputBytes): void {
+  if (typeof path !== 'string' || path === STANDARD_STREAM) return;
   try {
     statSync(path);
   } catch (cause) {
@@ -64,9 +66,10 @@ export function checkInput(path: string): void {
  * Opens an input. A pipe, standard input and a compressed file are written to a temporary file first, or where the
  * caller wants them, since a dump's header depends on what comes at its end. Throws `Elf2dmpError`. The image has to be closed.
  *
- * @param path a file's, or `-` for standard input
+ * @param path a file's, or `-` for standard input; or the input's bytes
  */
-export async function openInput(path: string, options: StreamOptions = {}): Promise<MemoryImage> {
+export async function openInput(path: string | InputBytes, options: StreamOptions = {}): Promise<MemoryImage> {
+  if (typeof path !== 'string') return openBytes(path, options);
   const opened = openPath(path);
   if (opened instanceof FileSource) {
     const watch = await watched(opened, path);
@@ -90,6 +93,22 @@ export async function openInput(path: string, options: StreamOptions = {}): Prom
   const { fd, name } = opened;
   await enlargePipe(fd, MIB);
   return openStream(new PipeChunks(fd), name, 0, options);
+}
+
+async function openBytes(input: InputBytes, options: StreamOptions): Promise<MemoryImage> {
+  const name = nameOfBytes(input);
+  if (!(input instanceof Uint8Array)) return openStream(buffersOf(input, name), name, 0, options);
+  const source = new BufferSource(Buffer.from(input.buffer, input.byteOffset, input.byteLength), name);
+  const at = containerIn(source, options);
+  if (at === undefined) return openSource(source, options);
+  return openStream(chunksOf(source, at), name, source.size - at, options);
+}
+
+async function* buffersOf(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<Buffer> {
+  for await (const chunk of chunks as AsyncIterable<unknown>) {
+    if (!(chunk instanceof Uint8Array)) throw wrongValue(name, 'chunks of bytes', typeof chunk);
+    yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  }
 }
 
 /** Locks a file and remembers what it is like. Closes it if that fails. */
@@ -135,7 +154,7 @@ function watchedImage(image: MemoryImage, watch: InputWatch, { liveInput = false
 }
 
 /** Where in a file compressed contents begin; undefined where it can be read as it lies there. */
-function containerIn(file: FileSource, { format }: OpenOptions): number | undefined {
+function containerIn(file: ByteSource, { format }: OpenOptions): number | undefined {
   try {
     const head = readUpTo(file, 0, PROBE_SIZE);
     if (identifyContainer(head)) return 0;
@@ -180,7 +199,7 @@ function openPath(path: string): FileSource | { fd: number; name: string } {
   }
 }
 
-async function* chunksOf(source: FileSource, from: number): AsyncGenerator<Buffer> {
+async function* chunksOf(source: ByteSource, from: number): AsyncGenerator<Buffer> {
   for (let at = from; at < source.size; at += CHUNK) {
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK, source.size - at));
     await source.read(at, chunk);
@@ -247,7 +266,17 @@ async function announceSpool(
   const { bavail, bsize } = await statfs(directory).catch((cause) => {
     throw ioError('use the directory for temporary files', directory, cause);
   });
-  options.onSpool?.({ ...what, directory, free: bavail * bsize, estimate: estimate(head) });
+  const [free, estimated] = [bavail * bsize, estimate(head)];
+  if (estimated?.file !== undefined && estimated.file > free) {
+    throw new Elf2dmpError({
+      code: 'no-space',
+      kind: 'io-transient',
+      message: `the temporary copy of ${what.name} needs ${bytes(estimated.file)}, but its directory has ${bytes(free)} free`,
+      file: directory,
+      hint: 'free space, or name a directory with more of it with --spool; nothing was written',
+    });
+  }
+  options.onSpool?.({ ...what, directory, free, estimate: estimated });
 }
 
 async function arrangementOf(stream: Peeked, { arrange, ...format }: StreamOptions): Promise<Arrangement | undefined> {

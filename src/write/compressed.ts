@@ -1,8 +1,9 @@
-/** Writes a plan compressed, in one go and with bounded memory. */
-import { Readable, type Transform } from 'node:stream';
+/** Writes a plan in one go and with bounded memory: compressed, or to a stream. */
+import { createHash } from 'node:crypto';
+import { PassThrough, Readable, type Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
-import { Elf2dmpError } from '../core/errors.ts';
+import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { KIB } from '../core/units.ts';
 import { writeAll, writeThenPublish } from '../files/publish.ts';
 import { WriteBack } from '../files/write-back.ts';
@@ -64,8 +65,58 @@ export async function emitCompressed(
   return written;
 }
 
+/** A dump that goes to a stream. */
+export interface StreamTarget {
+  stream: Writable;
+  /** For messages. */
+  name: string;
+  /** End the stream after the dump. */
+  end: boolean;
+  compression?: Compression | undefined;
+}
+
+/**
+ * Writes the dump to a stream. What was written stays written when it fails.
+ *
+ * @returns what went there
+ */
+export async function emitStream(
+  plan: DumpContents,
+  image: MemoryImage,
+  { stream, name, end, compression }: StreamTarget,
+  options: Pick<EmitOptions, 'signal' | 'onProgress'>,
+): Promise<{ bytes: number; sha256: string }> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  const counted = async function* (chunks: AsyncIterable<Buffer>) {
+    for await (const chunk of chunks) {
+      hash.update(chunk);
+      bytes += chunk.length;
+      yield chunk;
+    }
+  };
+  try {
+    await pipeline(
+      Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
+      compression === undefined ? new PassThrough({ objectMode: true, highWaterMark: 2 }) : compressor(compression),
+      counted,
+      stream,
+      { end },
+    );
+  } catch (cause) {
+    options.signal?.throwIfAborted();
+    const isCall = /^E[A-Z]+$/.test(String((cause as NodeJS.ErrnoException).code));
+    throw isCall && !(cause instanceof Elf2dmpError) ? ioError('write', name, cause) : cause;
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}
+
 /** The dump's bytes in their order. */
-async function* contents(plan: DumpContents, image: MemoryImage, options: EmitOptions): AsyncGenerator<Buffer> {
+async function* contents(
+  plan: DumpContents,
+  image: MemoryImage,
+  options: Pick<EmitOptions, 'signal' | 'onProgress'>,
+): AsyncGenerator<Buffer> {
   const from = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
   let done = 0;
   for (const segment of plan.segments) {

@@ -237,6 +237,21 @@ describe('elf2dmp', () => {
     rmSync(file);
   });
 
+  it('writes the dump, the page or the patches to standard output, and the text beside it', () => {
+    clean();
+    expect(run('-q', input, output).status).toBe(0);
+    const piped = spawnSync(process.execPath, [BIN, input, '-'], { cwd: dir, maxBuffer: 1 << 30 });
+    expect(piped.status).toBe(0);
+    expect(piped.stdout.equals(readFileSync(output))).toBe(true);
+    expect(piped.stderr.toString()).toMatch(/^Dump: +standard output \(full, /m);
+    const page = run('-qf', input, output, '--report', '-');
+    expect([page.status, page.stdout]).toEqual([0, expect.stringMatching(/^<!doctype html>/i)]);
+    const patches = run('-qf', input, output, '--patches', '-');
+    expect(JSON.parse(patches.stdout)).toMatchObject({ schema: 'elf2dmp-patches-1' });
+    expect(run('info', output, '--report', '-').stdout).toMatch(/^<!doctype html>/i);
+    expect(readdirSync(dir).sort()).toEqual(['out.dmp', 'vm.elf']);
+  });
+
   it('prints progress as JSON for programs, one object a line', () => {
     clean();
     const { status, stderr } = run('--progress=json', '--quiet', '--verify', input, output);

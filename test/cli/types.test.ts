@@ -59,7 +59,7 @@ describe('the library', () => {
       writeFileSync(join(project, file), `${runnable}\nif (typeof guest !== 'undefined') guest.close();\n`);
       const said = execFileSync(process.execPath, [file], { cwd: project, encoding: 'utf8' });
       expect(said).toMatch(/^19041 4$/m);
-      for (const name of ['vm.dmp', 'again.dmp']) rmSync(join(project, name));
+      for (const name of ['vm.dmp', 'again.dmp', 'streamed.dmp']) rmSync(join(project, name));
     }
     const schema = `console.log(import.meta.resolve('elf2dmp/schema/info.schema.json'))`;
     const found = execFileSync(process.execPath, ['--input-type=module', '-e', schema], {

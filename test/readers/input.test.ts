@@ -293,7 +293,9 @@ describe('streams', () => {
   it('says what is wrong with an empty one, one that is no dump, and an output to nowhere', () => {
     expect(run(['-', at('x.dmp')], Buffer.alloc(0))).toMatchObject({ status: 5 });
     expect(run(['-', at('x.dmp')], Buffer.from('hello')).stderr).toContain('not a guest memory dump');
-    expect(run([at('vm.elf'), '-'], undefined)).toMatchObject({ status: 2 });
+    // Standard output takes one thing.
+    expect(run([at('vm.elf'), '-', '--json'], undefined)).toMatchObject({ status: 2 });
+    expect(run([at('vm.elf'), '-', '--report', '-'], undefined)).toMatchObject({ status: 2 });
     const spooled = ['--spool', at('nowhere'), '--compress=gzip', '-', at('x.dmp')];
     expect(run(spooled, elf)).toMatchObject({ status: 6 });
   });

@@ -1,7 +1,7 @@
 /** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
 
 import { toJson } from '../../core/json.ts';
-import type { ConvertOptions, Progress, Wanted } from '../../operations/convert.ts';
+import type { Converted, ConvertOptions, Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
 import { rowsOf } from '../../options/table.ts';
@@ -40,7 +40,8 @@ export async function convertForBatch({ names, values }: Given, signal: AbortSig
   const target = targetOf(args, names, values);
   checkTogether(values);
   if ('undo' in target) throw notTogether('--undo', 'batch');
-  return performConversion({ target, args, values }, { signal, onProgress: progressForBatch() });
+  const { report } = await performConversion({ target, args, values }, { signal, onProgress: progressForBatch() });
+  return report;
 }
 
 type ConversionValues = CommandValues<'convert'>;
@@ -65,7 +66,7 @@ async function runConversion(asked: Asked, signal: AbortSignal): Promise<number>
   const { json, quiet, verbose, progress: form } = asked.args;
   const line = new ProgressLine(process.stderr, { quiet, json: form === 'json' });
   try {
-    const report = await performConversion(asked, {
+    const { report, page, patches } = await performConversion(asked, {
       signal,
       onProgress: progressForBatch() ?? ((progress: Progress) => line.update(progress)),
       onSpool: quiet
@@ -78,35 +79,49 @@ async function runConversion(asked: Asked, signal: AbortSignal): Promise<number>
     line.clear();
     writeDiagnostics(report.diagnostics, { quiet, verbose });
     if (report.verification) writeFindings(report.verification, { quiet, verbose });
+    if (page && asked.args.report === STANDARD_STREAM) process.stdout.write(await renderReportPage(page));
+    if (patches) process.stdout.write(patches);
     if (json) process.stdout.write(`${toJson(report, 2)}\n`);
-    else if (!quiet) process.stdout.write(renderReport(report, verbose));
+    else if (!quiet) (usesOutput(asked) ? process.stderr : process.stdout).write(renderReport(report, verbose));
     return exitCodeOf(report);
   } finally {
     line.end();
   }
 }
 
+/** Whether standard output takes something else than the report. */
+const usesOutput = ({ target, args }: Asked): boolean =>
+  [args.report, args.patches, 'output' in target && target.output].includes(STANDARD_STREAM);
+
 async function performConversion(
   { target, args, values }: Asked,
   { onSpool, ...watched }: Pick<ConvertOptions, 'signal' | 'onProgress' | 'onSpool'>,
-): Promise<ConversionReport> {
+): Promise<Converted> {
   const path = args.report;
+  const isFile = path !== undefined && path !== STANDARD_STREAM;
   const wanted: Wanted = {
-    pageFile: path === undefined ? undefined : { path, force: args.force, render: renderReportPage },
+    pageFile: isFile ? { path, force: args.force, render: renderReportPage } : undefined,
+    page: path === STANDARD_STREAM,
+    patches: args.patches === STANDARD_STREAM,
     approve: (await import('../../batch/approval.ts')).approvalOfBatch(),
   };
   const common = { ...watched, symbols: symbolPath(args.symbols) };
-  const { report } =
-    'inPlace' in target
-      ? await (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
-          { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
-          wanted,
-        )
-      : await (await import('../../operations/convert.ts')).convertAndDescribe(
-          { ...optionsFor('convert', values), ...common, ...target, onSpool },
-          wanted,
-        );
-  return report;
+  return 'inPlace' in target
+    ? (await import('../../operations/in-place.ts')).convertInPlaceAndDescribe(
+        { ...optionsFor('convertInPlace', values), ...common, file: target.inPlace },
+        wanted,
+      )
+    : (await import('../../operations/convert.ts')).convertAndDescribe(
+        {
+          ...optionsFor('convert', values),
+          ...(wanted.patches ? { patches: undefined } : {}),
+          ...common,
+          input: target.input,
+          output: target.output === STANDARD_STREAM ? process.stdout : target.output,
+          onSpool,
+        },
+        wanted,
+      );
 }
 
 /** Throws `Elf2dmpError` (kind `usage`). */
@@ -119,12 +134,8 @@ function targetOf(
   if (inPlace !== undefined) return { inPlace: fileOf('in-place', inPlace, names, values) };
   const [input, output] = names;
   if (input === undefined || output === undefined) throw usage('INPUT and OUTPUT are needed');
-  if (output === STANDARD_STREAM) {
-    throw usage(
-      'the dump cannot go to standard output: its header depends on what comes last',
-      'convert',
-      'name a file',
-    );
+  if (output === STANDARD_STREAM && process.stdout.isTTY) {
+    throw usage('the dump is to go to standard output, but that is a terminal', 'convert', 'name a file, or a pipe');
   }
   return { input, output };
 }
