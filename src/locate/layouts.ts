@@ -47,12 +47,25 @@ export async function locateInLayouts(image: MemoryImage, locate: Locate): Promi
   const machines = [...new Set(images.map((i) => i.machine))];
   // What a CPU has loaded decides, where it leads to Windows: nothing has to be searched for it then.
   const shown = machines.filter((machine) => images.some((i) => i.machine === machine && loadedLeadsToWindows(i)));
+  const searches: LayoutSearch[] = [];
   for (const machine of new Set([...shown, ...machines])) {
     const layouts = images.filter((i) => i.machine === machine);
     try {
       // With one layout, nothing has to choose.
       if (layouts.length === 1 && layouts[0] && !layouts[0].arrange) return await locate(layouts[0], layouts[0]);
-      return await new LayoutSearch(layouts, locate).run();
+      const search = new LayoutSearch(layouts, locate);
+      const found = await search.find();
+      if (found) return found;
+      searches.push(search);
+    } catch (error) {
+      if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
+      failure ??= error;
+    }
+  }
+  // Costly, so not before every machine had its chance of a layout that is known.
+  for (const search of searches) {
+    try {
+      return await search.run();
     } catch (error) {
       if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
       failure ??= error;
@@ -123,7 +136,21 @@ class LayoutSearch {
     this.#locate = locate;
   }
 
+  /** In the usual layouts and in those that they lead to; undefined where it is in none. */
+  async find(): Promise<Windows | undefined> {
+    await this.#tryKnown();
+    return this.#found.length > 0 ? this.#best() : undefined;
+  }
+
+  /** As `find`, and then in layouts whose page tables would point to themselves. */
   async run(): Promise<Windows> {
+    await this.#tryKnown();
+    const [first] = this.#layouts;
+    if (this.#found.length === 0 && first?.arrange) await this.#tryShifted(first);
+    return this.#best();
+  }
+
+  async #tryKnown(): Promise<void> {
     const [first, ...others] = this.#layouts;
     await this.#try(first!, first!);
     // Where the list says which layouts fit, the usual ones are no more than guesses.
@@ -131,8 +158,6 @@ class LayoutSearch {
       for (const layout of others) await this.#try(layout, first!);
       await this.#tryDerived();
     }
-    if (this.#found.length === 0 && first?.arrange) await this.#tryShifted(first);
-    return this.#best();
   }
 
   /** Tries the layouts that the lists found so far lead to; false where there are none. */
@@ -148,6 +173,8 @@ class LayoutSearch {
 
   /** Tries the layouts whose page tables would point to themselves. */
   async #tryShifted(first: MemoryImage): Promise<void> {
+    // Roots of other machines have another form.
+    if (first.machine.pointerSize !== 8) return;
     let tries = 0;
     for (const { shift, root } of (await shiftedRoots(first)).slice(0, MAX_SHIFTED_ROOTS)) {
       const runs = shiftedLayouts(shift, first.size).find((r) => leadsToWindows(arranged(first, r), root));
