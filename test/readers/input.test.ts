@@ -428,7 +428,7 @@ describe('raw memory', () => {
         { start: 2 ** 32, size: undefined },
       ],
     });
-    expect(given.alternatives).toEqual([]);
+    expect(given.alternatives.map(({ runs }) => runs.length)).toEqual(given.alternatives.map(() => 2));
     expect((await locateWindows(given)).kernel.base).toBe(high.truth.kernelBase);
     given.close();
   });
