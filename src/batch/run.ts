@@ -17,6 +17,7 @@ import { type BatchJob, pageOf, sidecarOf } from './plan.ts';
 import {
   headerSha256,
   type JobRecord,
+  mtimeOf,
   outputHolds,
   readSidecar,
   type Sidecar,
@@ -203,7 +204,9 @@ class JobRun {
       if (this.#stop.aborted && !result.report) return await this.#stopped(before);
       const record = await this.#recordOf(result, attempts, started);
       const header = result.report ? await headerSha256(job.output) : await vouchedHeader(job.output, this.#noted);
-      await this.#note({ ...now, state: 'finished', headerSha256: header, record });
+      // Where this one failed, the earlier dump may have stayed.
+      const outputMtime = result.report ? await mtimeOf(job.output) : before?.outputMtime;
+      await this.#note({ ...now, state: 'finished', headerSha256: header, outputMtime, record });
       return { job, status: 'ran', record };
     } catch (error) {
       const known = error instanceof Elf2dmpError ? error : ioError('use', job.output, error);

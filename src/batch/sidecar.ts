@@ -75,6 +75,8 @@ export interface Sidecar {
   headerSha256: string | null;
   /** Of the dump that was there before, while another is made. */
   formerHeaderSha256?: string | null | undefined;
+  /** When the dump was written, nanoseconds since 1970: one that was written to since is not vouched for. */
+  outputMtime?: string | undefined;
   record: JobRecord | null;
 }
 
@@ -120,6 +122,7 @@ const sidecarSchema = z.looseObject({
   options: z.record(z.string(), z.union([z.string(), z.boolean()])),
   headerSha256: hash.nullable(),
   formerHeaderSha256: hash.nullable().optional(),
+  outputMtime: z.string().optional(),
   record: wholeRecord.nullable(),
 });
 
@@ -178,20 +181,38 @@ export const headerSha256 = (output: string): Promise<string> => sha256OfHead(ou
  *
  * @param recheck read the dump instead of trusting its size
  */
-export async function outputHolds(output: string, { record, headerSha256: header }: Sidecar, recheck: boolean) {
-  const stats = await stat(output).catch(() => undefined);
-  if (!stats?.isFile() || !record || stats.size !== record.bytes) return false;
+export async function outputHolds(output: string, sidecar: Sidecar, recheck: boolean) {
+  const { record, headerSha256: header } = sidecar;
+  const stats = await stat(output, { bigint: true }).catch(() => undefined);
+  if (!stats?.isFile() || !record || Number(stats.size) !== record.bytes) return false;
   if (!recheck) return true;
-  const sound = record.sha256 ? (await sha256OfFile(output)) === record.sha256.dump : true;
+  const sound = record.sha256
+    ? (await sha256OfFile(output)) === record.sha256.dump
+    : !(await isRewritten(output, stats, sidecar));
   return sound && (await headerSha256(output)) === header;
 }
 
+/** See `Sidecar.outputMtime`. Throws what the file system throws. */
+export const mtimeOf = async (output: string): Promise<string> => `${(await stat(output, { bigint: true })).mtimeNs}`;
+
+/** Whether somebody wrote to the dump after the batch did. Its body has a hash only where that was asked for. */
+async function isRewritten(
+  output: string,
+  { size, mtimeNs }: BigIntStats,
+  { outputMtime, record }: Sidecar,
+): Promise<boolean> {
+  if (outputMtime === undefined || `${mtimeNs}` === outputMtime) return false;
+  // One that was cut off lost nothing that is not made again.
+  if (record?.bytes && size < record.bytes) return false;
+  return !record?.sha256 || (await sha256OfFile(output)) !== record.sha256.dump;
+}
+
 /**
- * The header's SHA-256 of the dump that is there, if the sidecar says that a batch made it; null for any other file.
- * Throws what the file system throws.
+ * The header's SHA-256 of the dump that is there, if the sidecar says that a batch made it and nobody wrote to it since;
+ * null for any other file. Throws what the file system throws.
  */
 export async function vouchedHeader(output: string, sidecar: Sidecar | undefined): Promise<string | null> {
-  const stats = await lstat(output).catch((error: NodeJS.ErrnoException) => {
+  const stats = await lstat(output, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
     // What can't be seen must not pass for what is not there.
     if (error.code !== 'ENOENT') throw error;
   });
@@ -199,7 +220,8 @@ export async function vouchedHeader(output: string, sidecar: Sidecar | undefined
   // A dump that was cut off is still ours.
   const { headerSha256: header, formerHeaderSha256: former } = sidecar;
   const found = await headerSha256(output);
-  return found === header || found === former ? found : null;
+  if (found !== header && found !== former) return null;
+  return (await isRewritten(output, stats, sidecar)) ? null : found;
 }
 
 /** undefined if there is none. Throws `Elf2dmpError` if another file has its name. */

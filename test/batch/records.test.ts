@@ -1,10 +1,20 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { lockOutputs } from '../../src/batch/lock.ts';
 import { ReportFile } from '../../src/batch/report.ts';
-import { headerSha256, readSidecar, startedSidecar, vouchedHeader, writeSidecar } from '../../src/batch/sidecar.ts';
+import {
+  headerSha256,
+  type JobRecord,
+  mtimeOf,
+  readSidecar,
+  type Sidecar,
+  startedSidecar,
+  vouchedHeader,
+  writeSidecar,
+} from '../../src/batch/sidecar.ts';
 
 let dir: string;
 let output: string;
@@ -50,6 +60,34 @@ describe('a sidecar', () => {
       expect(await vouchedHeader(output, both)).toBe(expected);
     }
     expect(await vouchedHeader(output, undefined)).toBeNull();
+  });
+
+  it('does not vouch for a dump whose body was written to since, unless that is as it was', async () => {
+    writeFileSync(join(dir, 'vm'), 'x');
+    const body = Buffer.alloc(0x4000, 1);
+    writeFileSync(output, body);
+    const header = await headerSha256(output);
+    const record = { bytes: body.length, sha256: null } as unknown as JobRecord;
+    const finished: Sidecar = {
+      ...(await startedSidecar(join(dir, 'vm'), {})),
+      state: 'finished',
+      headerSha256: header,
+      outputMtime: await mtimeOf(output),
+      record,
+    };
+    expect(await vouchedHeader(output, finished)).toBe(header);
+    const later = new Date(Date.now() + 5000);
+    const dump = createHash('sha256').update(body).digest('hex');
+    const hashed: Sidecar = { ...finished, record: { ...record, sha256: { input: dump, dump } } };
+    utimesSync(output, later, later);
+    expect([await vouchedHeader(output, finished), await vouchedHeader(output, hashed)]).toEqual([null, header]);
+    writeFileSync(output, Buffer.concat([body.subarray(0, 0x3000), Buffer.alloc(0x1000, 2)]));
+    utimesSync(output, later, later);
+    expect([await vouchedHeader(output, finished), await vouchedHeader(output, hashed)]).toEqual([null, null]);
+    // Cut off, by a full disk or a broken copy.
+    writeFileSync(output, body.subarray(0, 0x3000));
+    utimesSync(output, later, later);
+    expect(await vouchedHeader(output, finished)).toBe(header);
   });
 });
 

@@ -10,10 +10,10 @@ import type { Subject } from './subjects.ts';
 export type Kind = 'pieces' | 'readers' | 'guests' | 'contradictions';
 
 /** Of so many inputs: a parser takes a twentieth of a millisecond, a reader half of one, a whole guest some five. */
-const ROUND = 64;
-const CONTRADICTIONS = 2;
+const ROUND = 128;
+const CONTRADICTIONS = 3;
 const GUESTS = 1;
-const READERS = 27;
+const READERS = 56;
 /** Of so many whole guests one has its stacks walked and a triage dump planned too. */
 const DEEP = 8;
 

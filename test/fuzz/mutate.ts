@@ -50,12 +50,12 @@ const WORDS = [
 const TABLE = 0x63n;
 const LARGE = 0xe3n;
 
-/** One of a list by any number: those that are slow come up in one of 32 turns. */
+/** One of a list by any number: those that are slow come up in one of 128 turns. */
 export function oftener<T extends { slow?: boolean }>(list: readonly T[], number: number): T {
   const quick = list.filter(({ slow }) => !slow);
-  const turn = number % 32 === 0 ? list.filter(({ slow }) => slow) : [];
+  const turn = number % 128 === 0 ? list.filter(({ slow }) => slow) : [];
   const from = turn.length > 0 ? turn : quick;
-  return from[Math.floor(number / 32) % from.length]!;
+  return from[Math.floor(number / 128) % from.length]!;
 }
 
 /** The damage of one input: a pure function of the seed. */
