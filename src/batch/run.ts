@@ -193,7 +193,7 @@ class JobRun {
       if (out !== undefined) await refuseOutside(dirname(job.output), out);
       await this.#refuseForeign(before);
       await makeDirectory(dirname(job.output));
-      const former = await vouchedHeader(job.output, before);
+      const former = await vouchedHeader(job.output, before, { evenIfRewritten: true });
       await this.#note({ ...now, headerSha256: former });
       const approve = async (file: string) => {
         await this.#refuseForeign(before);
@@ -223,10 +223,11 @@ class JobRun {
 
   /** Throws `Elf2dmpError` where another program's file, or a changed dump, would be replaced. */
   async #refuseForeign(before: Sidecar | undefined): Promise<void> {
-    const { force, html } = this.#options;
+    const { force, html, recheck } = this.#options;
     if (force) return;
     const { output } = this.#job;
-    if ((await exists(output)) && (await vouchedHeader(output, this.#noted ?? before)) === null) {
+    const vouched = () => vouchedHeader(output, this.#noted ?? before, { evenIfRewritten: recheck });
+    if ((await exists(output)) && (await vouched()) === null) {
       throw outputExists(output);
     }
     const page = pageOf(output);

@@ -210,8 +210,14 @@ async function isRewritten(
 /**
  * The header's SHA-256 of the dump that is there, if the sidecar says that a batch made it and nobody wrote to it since;
  * null for any other file. Throws what the file system throws.
+ *
+ * @param evenIfRewritten it is to be replaced where it does not hold (`--recheck`)
  */
-export async function vouchedHeader(output: string, sidecar: Sidecar | undefined): Promise<string | null> {
+export async function vouchedHeader(
+  output: string,
+  sidecar: Sidecar | undefined,
+  { evenIfRewritten = false } = {},
+): Promise<string | null> {
   const stats = await lstat(output, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
     // What can't be seen must not pass for what is not there.
     if (error.code !== 'ENOENT') throw error;
@@ -221,7 +227,7 @@ export async function vouchedHeader(output: string, sidecar: Sidecar | undefined
   const { headerSha256: header, formerHeaderSha256: former } = sidecar;
   const found = await headerSha256(output);
   if (found !== header && found !== former) return null;
-  return (await isRewritten(output, stats, sidecar)) ? null : found;
+  return !evenIfRewritten && (await isRewritten(output, stats, sidecar)) ? null : found;
 }
 
 /** undefined if there is none. Throws `Elf2dmpError` if another file has its name. */

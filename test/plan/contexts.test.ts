@@ -91,6 +91,10 @@ function written(guest: Guest, dump: Buffer) {
   return { registers: frames.map(registersOf), opens: opens < 0 ? null : opens };
 }
 
+/** What the page says of a processor that has an entry of its own. */
+const aboutOnPage = (html: string, number: number): string | undefined =>
+  new RegExp(`<(h3|strong)>Processor ${number}[< ][\\s\\S]*?<p>(.*?)</p>`).exec(html)?.[2];
+
 describe.each(Object.entries(STATES))('a guest %s', (_, { guest: options, elf, change, shows }) => {
   it.each(CHOICES)('shows the same registers everywhere with --context %s', async (context) => {
     const guest = buildGuest(options);
@@ -120,18 +124,19 @@ describe.each(Object.entries(STATES))('a guest %s', (_, { guest: options, elf, c
     // The page of the conversion.
     expect(page?.windows).toMatchObject(report.windows);
     const html = renderPage(page!);
-    report.windows.processors.forEach(({ number, registers, instructionPointer }) => {
-      const [, about] = html.match(new RegExp(`<h3>Processor ${number}</h3>\\n<p>(.*?)</p>`)) ?? [];
+    for (const { number, registers } of report.windows.processors) {
+      const about = aboutOnPage(html, number);
       const whose = {
         cpu: 'the CPU&#39;s',
         captured: 'captured by Windows',
         dump: 'the dump&#39;s',
         unknown: 'unknown',
       };
-      expect(about).toContain(`registers: ${whose[registers]}`);
-      if (instructionPointer !== null) expect(about).toContain(instructionPointer);
-      expect(about?.includes('the debugger opens here')).toBe(number === opens);
-    });
+      if (about !== undefined) expect(about).toContain(`registers: ${whose[registers]}`);
+      // Several that run the same code share one entry, with a row for each.
+      else expect(html).toContain(`<tr><td>${number}</td>`);
+    }
+    if (opens !== null) expect(html).toContain(`The debugger opens on processor ${opens}.`);
 
     // The stacks and the description of the input.
     const stack = await stacks({ input, context });
@@ -165,5 +170,5 @@ it("says on the page of a real conversion with --context cpu that the registers 
   const { captured, instructionPointer } = report.windows.processors[1]!;
   expect(captured?.instructionPointer).not.toBe(instructionPointer);
   const html = renderPage(page!);
-  expect(html).toContain(`registers: the CPU&#39;s; at <code>${instructionPointer}</code>`);
+  expect(aboutOnPage(html, 1)).toContain('registers: the CPU&#39;s');
 });

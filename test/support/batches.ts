@@ -145,7 +145,7 @@ export function endState(out: string, report: string): { files: unknown[]; lines
     const contents = readFileSync(join(out, name));
     if (!name.endsWith('.json')) return [name, createHash('sha256').update(contents).digest('hex')];
     const sidecar = JSON.parse(contents.toString('utf8')) as Sidecar;
-    return [name, { ...sidecar, record: timeless(sidecar.record) }];
+    return [name, { ...sidecar, outputMtime: '', record: timeless(sidecar.record) }];
   });
   const lines = linesOf(report)
     .map(timeless)
