@@ -1228,6 +1228,62 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'many > 1000',
     tests: 'test/batch/glob.test.ts',
   },
+  {
+    what: 'empty bug check data means that nothing crashed',
+    file: 'windows/crash.ts',
+    find: 'if (trace !== undefined) {',
+    replace: "if (trace === '') {",
+    tests: 'test/windows/crash.test.ts',
+  },
+  {
+    what: 'any bug check is believed, whatever KeBugCheckEx was called with',
+    file: 'windows/crash.ts',
+    find: 'if (!isSaved || isSame) continue;',
+    replace: 'if (isSaved || isSame) continue;',
+    tests: 'test/windows/crash.test.ts',
+  },
+  {
+    what: "the kernel's exports do not contradict the KDBG",
+    file: 'windows/kdbg-fields.ts',
+    find: 'exported !== undefined && exported !== address',
+    replace: 'exported !== undefined && exported === 0n',
+    tests: 'test/windows/kdbg-fields.test.ts',
+  },
+  {
+    what: 'a KDBG of any size is believed',
+    file: 'windows/kdbg-fields.ts',
+    find: 'if (size > LARGEST_SIZE) return',
+    replace: 'if (size < 0) return',
+    tests: 'test/windows/kdbg-fields.test.ts',
+  },
+  {
+    what: 'modules that changed places',
+    file: 'windows/modules.ts',
+    find: 'exportNames.get(own) === name.toLowerCase()',
+    replace: 'exportNames.get(own) === undefined && own === name',
+    tests: 'test/windows/modules.test.ts',
+  },
+  {
+    what: 'the selection of pages hears no signal',
+    file: 'memory/page-map.ts',
+    find: 'if (index % BEAT_PAGES === 0) await pulse.beat();',
+    replace: '',
+    tests: 'test/memory/table-walk.test.ts',
+  },
+  {
+    what: 'the walk of page tables hears no signal',
+    file: 'memory/table-walk.ts',
+    find: 'await pulse.beat();',
+    replace: 'void pulse;',
+    tests: 'test/memory/table-walk.test.ts',
+  },
+  {
+    what: 'a batch vouches for a dump that somebody wrote to',
+    file: 'batch/sidecar.ts',
+    find: 'if (record?.bytes && size < record.bytes) return false;',
+    replace: 'if (record?.bytes) return false;',
+    tests: 'test/batch/records.test.ts',
+  },
 ];
 
 /** What the tests and the build need. */
