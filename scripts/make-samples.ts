@@ -6,9 +6,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { type Arm64Options, buildArm64Guest } from '../test/guest/arm64.ts';
 import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
 import { buildGuest32, type GuestOptions32 } from '../test/guest/x86/guest.ts';
 import { dumpWithQemu } from '../test/support/qemu.ts';
+import { dumpArm64WithQemu } from '../test/support/qemu-arm64.ts';
+
+const CRASHED_ARM64: Arm64Options = {
+  processors: 4,
+  user: [2],
+  crash: { code: 0xd1, parameters: [0x10n, 2n, 0n, 0xfffff806_86040004n], processor: 1 },
+  seed: 43,
+};
 
 const CRASHED: GuestOptions = {
   processors: 2,
@@ -29,11 +38,13 @@ const CRASHED_32: GuestOptions32 = {
 };
 
 /** By their names in samples/, without `.gz`. */
-const SAMPLES: Record<string, () => Parameters<typeof dumpWithQemu>[0]> = {
-  'live-19041-4cpu.elf': () => buildGuest({ processors: 4, order: [2, 0, 3, 1], user: [3], seed: 41 }),
-  'crashed-19041-2cpu.elf': () => buildGuest(CRASHED),
-  'crashed-19041-2cpu.save': () => buildGuest(CRASHED),
-  'crashed-7601-x86-2cpu.elf': () => buildGuest32(CRASHED_32),
+const SAMPLES: Record<string, (path: string) => Promise<unknown>> = {
+  'live-19041-4cpu.elf': (path) =>
+    dumpWithQemu(buildGuest({ processors: 4, order: [2, 0, 3, 1], user: [3], seed: 41 }), path),
+  'crashed-19041-2cpu.elf': (path) => dumpWithQemu(buildGuest(CRASHED), path),
+  'crashed-19041-2cpu.save': (path) => dumpWithQemu(buildGuest(CRASHED), path, { raw: 'migrate' }),
+  'crashed-7601-x86-2cpu.elf': (path) => dumpWithQemu(buildGuest32(CRASHED_32), path),
+  'crashed-arm64-22000-4cpu.elf': (path) => dumpArm64WithQemu(buildArm64Guest(CRASHED_ARM64), path),
 };
 
 /** In front of the stream, as `virsh save` writes it: libvirt's header, and a description of the VM without a word in it. */
@@ -51,10 +62,10 @@ async function main(): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-samples-'));
   try {
     const wanted = process.argv.slice(2);
-    for (const [name, build] of Object.entries(SAMPLES)) {
+    for (const [name, write] of Object.entries(SAMPLES)) {
       if (wanted.length > 0 && !wanted.includes(name)) continue;
       const path = join(dir, name);
-      await dumpWithQemu(build(), path, name.endsWith('.save') ? { raw: 'migrate' } : {});
+      await write(path);
       const bytes = readFileSync(path);
       // zlib writes no time stamp and no name: the same bytes each time.
       const stored = gzipSync(name.endsWith('.save') ? Buffer.concat([saveHeader(), bytes]) : bytes, { level: 9 });

@@ -2,14 +2,19 @@
 // `npm run matrix`. Needs QEMU and the debugger, as CONTRIBUTING.md says.
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { ARM64_CASES, runArm64Case } from '../test/matrix/arm64.ts';
 import { CASES } from '../test/matrix/cases.ts';
 import { runCase } from '../test/matrix/run.ts';
 
 async function main(): Promise<void> {
   const rows = ['| guest | written by | checks | read to locate | locating |', '| --- | --- | --- | --- | --- |'];
   let failed = 0;
-  for (const c of CASES) {
-    const r = await runCase(c).catch((error: unknown) => ({
+  const all = [
+    ...CASES.map((c) => ({ ...c, run: () => runCase(c) })),
+    ...ARM64_CASES.map((c) => ({ name: c.name, format: c.format, elf: undefined, run: () => runArm64Case(c) })),
+  ];
+  for (const c of all) {
+    const r = await c.run().catch((error: unknown) => ({
       problems: [String(error)],
       checks: 0,
       bytesRead: 0,
@@ -22,7 +27,7 @@ async function main(): Promise<void> {
         ? `${(r.bytesRead / 1024).toFixed(0)} KiB (${((100 * r.bytesRead) / r.inputBytes).toFixed(1)}%) | ${r.locateMilliseconds} ms`
         : '| ';
     rows.push(
-      `| ${c.name} | ${c.elf || /raw|lzo|snappy/.test(c.format ?? '') ? 'test/guest' : 'QEMU'} | ${outcome} | ${effort} |`,
+      `| ${c.name} | ${c.elf || /raw|lzo|snappy|without/.test(c.format ?? '') ? 'test/guest' : 'QEMU'} | ${outcome} | ${effort} |`,
     );
     console.log(rows.at(-1));
     for (const problem of r.problems) console.log(`    ${problem}`);

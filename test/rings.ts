@@ -20,6 +20,8 @@ export const RING_FILES = {
     'test/guest/qemu.test.ts',
     'test/html/*.test.ts',
     'test/matrix/*.test.ts',
+    'test/operations/arm64-debugger.test.ts',
+    'test/operations/arm64-real-crash.test.ts',
     'test/operations/compiled-signatures.test.ts',
     'test/operations/compiled-stack.test.ts',
     'test/operations/compiled-symbols.test.ts',

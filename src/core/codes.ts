@@ -52,7 +52,7 @@ export type FindingSeverity = 'error' | 'warning';
 
 const DUMP_AGAIN = 'Make a new dump.';
 const CUT_OFF = 'The dump was cut off or never finished: make a new one.';
-const OTHER_MACHINE = 'elf2dmp converts dumps of 64-bit and 32-bit x86 guests only.';
+const OTHER_MACHINE = 'elf2dmp converts dumps of 64-bit and 32-bit x86 and of 64-bit Arm guests only.';
 const MEMORY_DAMAGED = 'The rest of the dump is usable. If you can, make a new dump.';
 const TWICE = 'It is compressed twice: decompress it once by hand.';
 const PIPE = 'Decompress it into elf2dmp: `PROGRAM -dc FILE | elf2dmp - OUTPUT`.';
@@ -900,6 +900,11 @@ export const DIAGNOSTICS = {
     means:
       "A processor of a crash dump shows the registers of another one, by its KPCR, its descriptor tables or its thread's stack.",
     todo: 'Convert the dump: registers go to their processors where memory proves whose they are.',
+  },
+  'context-pointer-mended': {
+    severity: 'warning',
+    means:
+      'A PRCB did not point to its frame of registers, without which the debugger shows neither registers nor memory (ARM64): the dump points to it.',
   },
   'no-context-frame': {
     severity: 'loss',

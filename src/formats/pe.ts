@@ -7,6 +7,9 @@ export const IMAGE_FILE_MACHINE_AMD64 = 0x8664;
 /** IMAGE_FILE_HEADER.Machine of 32-bit x86 (winnt.h). */
 export const IMAGE_FILE_MACHINE_I386 = 0x14c;
 
+/** IMAGE_FILE_HEADER.Machine of ARM64 images; ARM64X ones too, which hold x64 code beside. */
+export const IMAGE_FILE_MACHINE_ARM64 = 0xaa64;
+
 /** IMAGE_DOS_HEADER.e_magic. */
 export const MZ = 0x5a4d;
 

@@ -34,6 +34,9 @@ export function* addressesFromCpus(space: AddressSpace, evidence: Evidence): Gen
   for (const { cpu, registers } of inKernel) {
     const address = machine.instructionPointer(registers);
     if (isKernelAddress(address)) yield { address, why: `${machine.words.instructionPointer} of CPU ${cpu.index}` };
+    const caller = machine.returnAddress(registers);
+    if (caller !== undefined && isKernelAddress(caller))
+      yield { address: caller, why: `return address of CPU ${cpu.index}` };
   }
   for (const { cpu, registers } of inKernel) {
     const stack = machine.stackPointer(registers);

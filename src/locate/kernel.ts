@@ -1,6 +1,6 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name or CodeView record is the kernel's. */
 import { because, Reason } from '../core/reason.ts';
-import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress } from '../core/units.ts';
+import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
@@ -116,6 +116,37 @@ export function findKernel(
   const detail = `${describeKernel(doubtful.kernel)}: its names differ, and no other image has the kernel's`;
   evidence.accept(KERNEL_STEP, doubtful.method, detail);
   return doubtful.kernel;
+}
+
+/** Pages that `kernelsAmongImages` looks at: 2 GiB of images. */
+const MAX_IMAGE_PAGES = 1 << 19;
+
+/** Addresses in images that have the kernel's names, of all that begin where the machine's Windows maps images. */
+export function* kernelsAmongImages(space: AddressSpace): Generator<CodeAddress> {
+  const { images, imageFileMachine } = space.image.machine;
+  if (!images) return;
+  const end = images.from + BigInt(images.size);
+  let at: bigint = images.from;
+  for (let pages = 0; at < end && pages < MAX_IMAGE_PAGES; pages++) {
+    const mapping = space.walk(at);
+    if ('reason' in mapping) {
+      const region = BigInt(mapping.region);
+      at += region - (at % region);
+      continue;
+    }
+    const image = readPeImage(space, at, imageFileMachine);
+    if (image instanceof Reason) {
+      at += BigInt(PAGE_SIZE);
+      continue;
+    }
+    const { kernel, verdict } = nameImage(space, image);
+    const last = va(at + BigInt(Math.max(image.size, PAGE_SIZE) - 1));
+    if (verdict === 'sure' || verdict === 'doubtful') {
+      yield { address: last, why: `end of ${describeImage(kernel.exportName, kernel)}` };
+    }
+    at = last + 1n;
+    at += (BigInt(PAGE_SIZE) - (at % BigInt(PAGE_SIZE))) % BigInt(PAGE_SIZE);
+  }
 }
 
 const isIn = ({ base, size }: KernelImage, address: bigint): boolean =>

@@ -26,7 +26,7 @@ import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
 import { locateInDump, locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
-import { crashRoot, headerRoot, ROOT_STEP } from './roots.ts';
+import { headerRoot, ROOT_STEP, rootForHeader } from './roots.ts';
 import { locateInTriage } from './triage.ts';
 import {
   compareNote,
@@ -153,7 +153,7 @@ async function locateIn(
     image,
     space,
     root: space.root,
-    headerRoot: headerRoot(crashRoot(space, kernel.base, crash), diagnostics),
+    headerRoot: headerRoot(rootForHeader({ space, kernel, kdbg, processors }, crash), diagnostics),
     kernel,
     kdbg,
     version,

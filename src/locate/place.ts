@@ -10,7 +10,7 @@ import { readSharedUserData, readUnsetSharedUserData, type SharedData } from '..
 import { addressesFromCpus, addressesFromSearch } from './code-addresses.ts';
 import { notFound } from './failures.ts';
 import { findKdbg } from './kdbg.ts';
-import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt } from './kernel.ts';
+import { type CodeAddress, describeKernel, findKernel, KERNEL_STEP, kernelAt, kernelsAmongImages } from './kernel.ts';
 import type { SearchResult } from './memory-search.ts';
 import { recoverKernel } from './recover-kernel.ts';
 import {
@@ -98,10 +98,11 @@ class PlaceSearch {
   /** By a search. Its first root that verifies ends it; everything is searched only if that leads to no kernel. */
   async #searched(near: Addresses): Promise<Place | undefined> {
     const { image, dtb, kernelBase, search, evidence } = this.#question;
-    const far =
-      (result: SearchResult): Addresses =>
-      (space) =>
-        addressesFromSearch(space, result, evidence);
+    const far = (result: SearchResult): Addresses =>
+      function* (space) {
+        yield* addressesFromSearch(space, result, evidence);
+        yield* kernelsAmongImages(space);
+      };
     const both = (result: SearchResult): Addresses =>
       function* (space) {
         yield* near(space);

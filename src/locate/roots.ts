@@ -8,6 +8,7 @@ import { AddressSpace } from '../memory/address-space.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Crash } from '../windows/crash.ts';
 import type { Evidence } from '../windows/evidence.ts';
+import { findSystemRoot, type ProcessScene } from '../windows/process-roots.ts';
 import { savedRegisters } from '../windows/processors.ts';
 
 /** Names this step in evidence. */
@@ -51,9 +52,20 @@ export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): Physi
 /**
  * The root for the dump's header, before `headerRoot`: that of the process in which the guest crashed, so that its user
  * memory resolves. By the registers of its CPU or, without them, by those that the bug check saved. Believed if it maps
- * kernel and SharedUserData to where `space` does.
+ * kernel and SharedUserData to where `space` does. Where registers never name a root, that of System, which outlives all
+ * others: debuggers take the user memory of each processor from its thread's process.
  */
-export function crashRoot(space: AddressSpace, kernelBase: VirtualAddress, crash: Crash | undefined): AddressSpace {
+export function rootForHeader(scene: ProcessScene, crash: Crash | undefined): AddressSpace {
+  const { space } = scene;
+  const { image } = space;
+  if (!image.machine.systemRegisters && !image.dumpHeader) {
+    const system = findSystemRoot(scene);
+    return system === undefined ? space : new AddressSpace(image, system, space.mode);
+  }
+  return crashRoot(space, scene.kernel.base, crash);
+}
+
+function crashRoot(space: AddressSpace, kernelBase: VirtualAddress, crash: Crash | undefined): AddressSpace {
   const { image } = space;
   const processor = crash?.processor;
   // The root of a crash dump was chosen by who wrote it.
@@ -87,6 +99,10 @@ export function* dumpHeaderRoot({ dumpHeader, machine }: MemoryImage): Generator
 export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<RootCandidate> {
   const seen = new Set<number>();
   if (image.cpus.length === 0) evidence.reject(ROOT_STEP, 'CPU states', 'the input holds none');
+  else if (!image.machine.systemRegisters) {
+    evidence.reject(ROOT_STEP, 'CPU states', `they never have ${image.machine.words.root}`);
+    return;
+  }
   for (const cpu of image.cpus) {
     const method = `${image.machine.words.root} of CPU ${cpu.index}`;
     if (!cpu.registers) {
@@ -99,7 +115,7 @@ export function* loadedRoots(image: MemoryImage, evidence: Evidence): Generator<
         ROOT_STEP,
         method,
         image.machine.neverStarted(cpu.registers)
-          ? 'paging is off: the CPU was never started'
+          ? `${image.machine.words.notStarted}: the CPU was never started`
           : 'the input lacks its control registers',
       );
       continue;

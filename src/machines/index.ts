@@ -1,11 +1,12 @@
 /** The machines whose guests are converted. A new one is a folder beside this file and an entry here. */
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
+import { ARM64 } from './arm64/index.ts';
 import type { Machine } from './machine.ts';
 import { X64 } from './x64/index.ts';
 import { X86 } from './x86/index.ts';
 
 /** In the order in which they are tried where an input doesn't say whose it is. */
-export const MACHINES: readonly Machine[] = [X64, X86];
+export const MACHINES: readonly Machine[] = [X64, X86, ARM64];
 
 /** What an input says of its machine: e_machine of an ELF file, IMAGE_FILE_MACHINE_*, or the bytes of its NT_PRSTATUS notes. */
 export type MachineMark = { elfMachine: number } | { imageFileMachine: number } | { prstatusSize: number };

@@ -82,6 +82,8 @@ export interface MachineWords {
   /** The register that leads to a processor's KPCR. */
   kpcr: string;
   interruptTable: string;
+  /** By what a CPU shows that it was never started. */
+  notStarted: string;
 }
 
 /** A register to be shown. */
@@ -107,6 +109,8 @@ export interface MachineOf<R extends Registers> {
   readonly elfMachine: number;
   /** IMAGE_FILE_MACHINE_*, in PE and dump headers. */
   readonly imageFileMachine: number;
+  /** What its Windows does with images of other machines, by their IMAGE_FILE_MACHINE_*. */
+  readonly otherImages: Readonly<Record<number, string>>;
   readonly words: MachineWords;
   /** Bytes of a pointer, and of a word on the stack. */
   readonly pointerSize: 4 | 8;
@@ -132,6 +136,13 @@ export interface MachineOf<R extends Registers> {
   namedRegisters(registers: R): NamedRegister[];
   /** The CPU was never started: it runs without the paging that this Windows needs. */
   neverStarted(registers: R): boolean;
+  /** What a CPU runs that is not this Windows, by its registers alone: `a hypervisor`; undefined where they don't say. */
+  outsideWindows(registers: R): string | undefined;
+  /**
+   * Inputs can have its CPUs' system registers, page-table root and interrupt table. false: Windows' own structures are
+   * all that leads to them, and a dump's header names System's page tables.
+   */
+  readonly systemRegisters: boolean;
   /** What the register with the page-table root holds; undefined where the input doesn't say. */
   rootRegister(registers: R): bigint | undefined;
   /** undefined where they are unknown, or the CPU was never started. */
@@ -162,12 +173,23 @@ export interface MachineOf<R extends Registers> {
   runsNativeCode(registers: R): boolean;
   instructionPointer(registers: R): VirtualAddress;
   stackPointer(registers: R): VirtualAddress;
+  /** Where it returns to, in a register; undefined on machines that keep that on the stack. */
+  returnAddress(registers: R): VirtualAddress | undefined;
+  /** Where Windows maps the kernel and drivers, for where no address of code is known; undefined where it can be anywhere. */
+  readonly images: { from: VirtualAddress; size: number } | undefined;
+  /** Where its RAM begins, the likeliest first, and where it may end below 4 GiB, with the rest from there on. */
+  readonly ram: { readonly starts: readonly number[]; readonly lowEnds: readonly number[] };
 
   /** Of its crash dumps. */
   readonly dumpHeader: DumpHeaderForm;
   readonly contextSize: number;
   /** Bytes; Windows aligns CONTEXT frames to it. */
   readonly contextAlignment: number;
+  /**
+   * Where a PRCB's pointer to its CONTEXT is null, the debugger shows nothing of the whole dump. The frame is in the
+   * PRCB, so that the pointer can be mended.
+   */
+  readonly framesInPrcb: boolean;
   encodeContext(registers: R): Buffer;
   /** @param frame `contextSize` bytes */
   viewContext(frame: Buffer): ContextView;
@@ -176,7 +198,7 @@ export interface MachineOf<R extends Registers> {
   /** Whether the CPU takes interrupts, but for those that can't be masked. @param frame with control registers */
   interruptsEnabled(frame: Buffer): boolean;
   /** The IRQL that the CPU itself holds, and in which register; undefined where the input doesn't say. */
-  priority(registers: Registers): { value: number; register: string } | undefined;
+  priority(registers: R): { value: number; register: string } | undefined;
   /** The instruction that loops have which wait for another processor. */
   readonly spinHint: Buffer;
   /** A frame that Windows has filled, or not used yet. */

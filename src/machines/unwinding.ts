@@ -8,6 +8,8 @@ export interface FrameState {
   integers: readonly (bigint | undefined)[];
   /** It runs the machine's own code, not that of WoW64. */
   native: boolean;
+  /** The instruction pointer is a return address: behind a call, which can be the last instruction of its function. */
+  afterCall?: boolean;
 }
 
 /** An entry of an image's exception directory: RVAs. */

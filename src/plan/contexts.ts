@@ -165,6 +165,20 @@ export function ownerOf(
   return shown.filter(isKnown).find(({ frame }) => machine.viewContext(frame).stackPointer === stackPointer);
 }
 
+/** Where a PRCB's pointer to its frame is missing, the debugger shows neither registers nor memory. */
+function mendPointer({ number, prcb, missingPointer }: Processor, frame: bigint, patches: PatchSet): void {
+  if (missingPointer === undefined) return;
+  const pointer = Buffer.alloc(8);
+  pointer.writeBigUInt64LE(frame);
+  if (!patches.add(`pointer to the CONTEXT of processor ${number}`, missingPointer, pointer)) return;
+  patches.diagnostics.add(
+    'warning',
+    'context-pointer-mended',
+    `processor ${number}: its PRCB at ${hex64(prcb)} points to no CONTEXT frame, without which the debugger shows nothing of the dump: in the dump it points to its own at ${hex64(frame)}`,
+    { prcb: hex64(prcb) },
+  );
+}
+
 /** Puts the registers that a processor shows where the debugger takes them from. */
 export function patchProcessor(
   { image: { machine }, space, kdbg, crash }: Windows,
@@ -184,6 +198,7 @@ export function patchProcessor(
     );
   } else {
     patches.add(`CONTEXT ${name}`, processor.context, frame);
+    mendPointer(processor, processor.context, patches);
   }
   if (processor.specialRegisters === undefined) return;
   const { OffsetPrcbProcStateContext: contextAt = 0, OffsetPrcbProcStateSpecialReg: specialAt = 0 } = kdbg.fields;

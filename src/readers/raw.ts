@@ -13,12 +13,6 @@ import type { RawRange } from '../options/values.ts';
 import type { ByteSource } from '../source/source.ts';
 import { closing } from './reader.ts';
 
-/**
- * Where machines end their low memory when there is more: the rest is put at 4 GiB. QEMU's pc (3 GiB,
- * and 3.5 where max-ram-below-4g says so) and q35 (2 GiB; 2.75 with up to that much), as
- * hw/i386/pc_piix.c and pc_q35.c have it; other hypervisors use 3 to 3.75 GiB.
- */
-const LOW_MEMORY_ENDS = [0xc000_0000, 0x8000_0000, 0xb000_0000, 0xe000_0000, 0xf000_0000] as const;
 const HIGH_MEMORY = 4 * GIB;
 
 /** Smaller files cannot be a machine's memory. */
@@ -37,9 +31,12 @@ export function openRaw(
   machines: readonly Machine[] = MACHINES,
 ): MemoryImage {
   return closing(source, () => {
-    const known = ranges ? [placed(source, ranges)] : layouts(source.size);
     const [first, ...others] = machines.flatMap((machine) =>
-      known.map((runs) => ({ machine, runs, arranged: ranges !== undefined })),
+      (ranges ? [placed(source, ranges)] : layouts(source.size, machine)).map((runs) => ({
+        machine,
+        runs,
+        arranged: ranges !== undefined,
+      })),
     );
     return makeImage(
       source,
@@ -49,13 +46,15 @@ export function openRaw(
   });
 }
 
-/** Contiguous, as `pmemsave 0 SIZE` writes it, and with each hole that fits. */
-function layouts(size: number): FileRun[][] {
-  const splits = LOW_MEMORY_ENDS.filter((end) => size > end).map((end) => [
-    { start: pa(0), size: end, fileOffset: 0 },
-    { start: pa(HIGH_MEMORY), size: size - end, fileOffset: end },
-  ]);
-  return [[{ start: pa(0), size, fileOffset: 0 }], ...splits];
+/** Contiguous, as `pmemsave` writes it, and with each hole that fits. */
+function layouts(size: number, { ram: { starts, lowEnds } }: Machine): FileRun[][] {
+  const splits = lowEnds
+    .filter((end) => size > end)
+    .map((end) => [
+      { start: pa(0), size: end, fileOffset: 0 },
+      { start: pa(HIGH_MEMORY), size: size - end, fileOffset: end },
+    ]);
+  return [...starts.map((start) => [{ start: pa(start), size, fileOffset: 0 }]), ...splits];
 }
 
 function placed(source: ByteSource, ranges: readonly RawRange[]): FileRun[] {

@@ -7,6 +7,7 @@ import type { ContextSource, Contexts, ShownContext } from '../plan/contexts.ts'
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { symbolAt } from '../windows/code-symbols.ts';
+import { tablesOf } from '../windows/current-process.ts';
 import { ImageSpaces, type LoadedImage } from '../windows/image-spaces.ts';
 import { moduleOf } from '../windows/modules.ts';
 import { type ExportTable, nearestExport, readExports } from '../windows/pe-image.ts';
@@ -116,8 +117,7 @@ export const reportProcessors = (w: Windows, { shown }: Contexts, images: Images
 function reportProcessor(w: Windows, shown: ShownContext, images: Images): ProcessorReport {
   const { machine } = w.image;
   const { processor, source } = shown;
-  const registers = processor.cpu?.registers;
-  const tables = registers && machine.pageTables(registers);
+  const tables = tablesOf(w, processor);
   const known = source === 'unknown' ? undefined : machine.viewContext(shown.frame);
   const captured = w.crash?.captured.get(processor);
   return {

@@ -1,11 +1,11 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
 import { because, Reason } from '../core/reason.ts';
-import { hex64, PAGE_SIZE } from '../core/units.ts';
+import { hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
-import type { Processor } from './processors.ts';
+import { ownFrame, type Processor } from './processors.ts';
 
 /** The kernel's structures, which no frame can overlap. */
 export interface Surroundings {
@@ -82,6 +82,11 @@ export function dropDoubtfulFrames(surroundings: Surroundings): void {
   const doubts = processors.map((processor) => frameDoubt(surroundings, processor));
   processors.forEach((processor, i) => {
     const doubt = doubts[i];
-    if (doubt) processor.context = doubt;
+    if (!doubt) return;
+    const { space, kdbg } = surroundings;
+    const { OffsetPrcbContext: pointerAt } = kdbg.fields;
+    const own = space.image.dumpHeader ? undefined : ownFrame(space, kdbg.fields, processor.prcb);
+    processor.context = own ?? doubt;
+    if (own !== undefined && pointerAt) processor.missingPointer = va(processor.prcb + BigInt(pointerAt));
   });
 }

@@ -2,9 +2,10 @@
 import { hex64 } from '../core/units.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
+import { currentTeb } from './current-process.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { type Processor, readContextFrame } from './processors.ts';
-import { currentRoot, currentThread, currentThreadStack } from './thread-stack.ts';
+import { currentRoot, currentThreadStack } from './thread-stack.ts';
 
 /**
  * Gives each processor the CPU whose registers name its KPCR; in user mode, where not every input has that
@@ -27,7 +28,8 @@ export function matchProcessors(
   const hidden = running.filter(({ registers }) => registers && isHidden(space, registers));
   const [processor, cpu] = [free[0], hidden[0]];
   if (processor && cpu && free.length === 1 && hidden.length === 1) {
-    assign(processor, cpu, 'as the only one left, in user mode');
+    const mode = cpu.registers && space.image.machine.isUserMode(cpu.registers) ? ', in user mode' : '';
+    assign(processor, cpu, `as the only one left${mode}`);
     return running.filter((other) => other !== cpu);
   }
   return running;
@@ -160,12 +162,10 @@ function matchByTeb(
   space: AddressSpace,
   fields: DebuggerFields,
 ): CpuState[] {
-  const { OffsetKThreadTeb: tebAt } = fields;
-  if (!tebAt) return [...cpus];
+  if (!fields.OffsetKThreadTeb) return [...cpus];
   const free = processors.flatMap((processor) => {
     if (processor.cpu) return [];
-    const thread = currentThread(space, fields, processor.prcb);
-    const teb = thread === undefined ? undefined : space.readPointer(thread + BigInt(tebAt));
+    const teb = currentTeb(space, fields, processor.prcb);
     return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
   });
   const tebOf = ({ registers }: CpuState): bigint | undefined =>
@@ -180,6 +180,13 @@ function matchByTeb(
   });
 }
 
-/** In user mode the KPCR's address is in a register that not every input has. */
-const isHidden = ({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean =>
-  machine.isUserMode(registers) && machine.kpcrCandidates(registers, reader).length === 0;
+/**
+ * In user mode the KPCR's address is in a register that not every input has. A machine that swaps it by instructions has
+ * the program's value in the kernel too, for the first few of them.
+ */
+function isHidden({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean {
+  if (machine.kpcrCandidates(registers, reader).length > 0) return false;
+  if (machine.isUserMode(registers)) return true;
+  const outside = machine.neverStarted(registers) || machine.outsideWindows(registers) !== undefined;
+  return !machine.systemRegisters && !outside;
+}

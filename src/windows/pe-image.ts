@@ -55,7 +55,10 @@ export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine:
   const header = layout.read(nt);
   if (header.Signature !== PE_SIGNATURE) return because('MZ, but no PE signature');
   if (header.Machine !== imageFileMachine || header.Magic !== magic) {
-    return because(`a PE image of another machine (0x${header.Machine.toString(16)})`);
+    const what = space.image.machine.otherImages[header.Machine];
+    return because(
+      `a PE image of another machine (0x${header.Machine.toString(16)}${what === undefined ? '' : `: ${what}`})`,
+    );
   }
   if (header.SizeOfImage < PAGE_SIZE || header.SizeOfImage > MAX_IMAGE_SIZE) {
     return because(`a PE image with an impossible SizeOfImage (0x${header.SizeOfImage.toString(16)})`);

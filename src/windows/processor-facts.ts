@@ -25,9 +25,12 @@ export function traceProcessors(facts: ProcessorFacts, evidence: Evidence): void
   }
   for (const { index, registers } of facts.strayCpus) {
     if (!registers) continue; // reported by the reader
+    const outside = machine.outsideWindows(registers);
+    const runs =
+      outside === undefined ? `its ${machine.words.kpcr} leads to no processor of Windows` : `it runs ${outside}`;
     const why = machine.neverStarted(registers)
-      ? 'paging is off: it was never started, so nothing of it is lost'
-      : `its ${machine.words.kpcr} leads to no processor of Windows`;
+      ? `${machine.words.notStarted}: it was never started, so nothing of it is lost`
+      : runs;
     evidence.reject(STEP, `CPU ${index}`, why);
   }
 }
@@ -57,10 +60,13 @@ export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
     const { index, registers } = cpu;
     // Without registers the reader has reported it.
     if (!registers || image.machine.neverStarted(registers) || claiming.has(cpu)) continue;
+    const outside = image.machine.outsideWindows(registers);
     losses.push(
       loss(
         'cpu-without-processor',
-        `CPU ${index} runs no processor that Windows knows: its registers are not in the dump`,
+        outside === undefined
+          ? `CPU ${index} runs no processor that Windows knows: its registers are not in the dump`
+          : `CPU ${index} runs ${outside}: those are not registers of Windows, so they are not in the dump`,
       ),
     );
   }

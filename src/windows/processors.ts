@@ -19,6 +19,11 @@ export interface Processor {
    * something that is not believed to be one; undefined where it points to nothing.
    */
   context: VirtualAddress | Reason | undefined;
+  /**
+   * What the PRCB lacks: its pointer to that frame, which is in it, and where that pointer is to be. undefined where
+   * nothing is to be mended.
+   */
+  missingPointer?: VirtualAddress | undefined;
   /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
   specialRegisters: VirtualAddress | undefined;
   /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
@@ -129,6 +134,32 @@ function checkNumber(space: AddressSpace, fields: DebuggerFields, prcb: bigint, 
     : `PRCB.Number is ${number}, but KiProcessorBlock has it at ${index}`;
 }
 
+/** A PRCB's own frame, where the machine has them there and what is there can be one. */
+export function ownFrame(
+  { image: { machine }, reader }: AddressSpace,
+  { OffsetPrcbProcStateContext: frameAt }: DebuggerFields,
+  prcb: VirtualAddress,
+): VirtualAddress | undefined {
+  const frame = machine.framesInPrcb && frameAt ? reader(prcb + BigInt(frameAt), machine.contextSize) : undefined;
+  return frameAt && frame && machine.looksLikeContext(frame) ? va(prcb + BigInt(frameAt)) : undefined;
+}
+
+/** A processor's frame, and the pointer to it if that has to be mended. */
+function frameOf(
+  space: AddressSpace,
+  fields: DebuggerFields,
+  prcb: VirtualAddress,
+): Pick<Processor, 'context' | 'missingPointer'> {
+  const context = contextOf(space, fields, prcb);
+  const { OffsetPrcbContext: pointerAt } = fields;
+  if (context !== undefined && !(context instanceof Reason)) return { context };
+  // Its writer has decided what a crash dump shows.
+  const own = space.image.dumpHeader ? undefined : ownFrame(space, fields, prcb);
+  if (own === undefined) return { context };
+  // Without an offset the debugger looks there by itself.
+  return { context: own, ...(pointerAt ? { missingPointer: va(prcb + BigInt(pointerAt)) } : {}) };
+}
+
 /** See `Processor.context`. */
 function contextOf(space: AddressSpace, fields: DebuggerFields, prcb: VirtualAddress): Processor['context'] {
   const { OffsetPrcbContext: pointerAt, OffsetPrcbProcStateContext: frameAt } = fields;
@@ -158,7 +189,7 @@ function describeProcessor(
     number,
     prcb,
     kpcr: va(prcb - prcbOffset(space, fields)),
-    context: contextOf(space, fields, prcb),
+    ...frameOf(space, fields, prcb),
     specialRegisters: fields.OffsetPrcbProcStateSpecialReg
       ? va(prcb + BigInt(fields.OffsetPrcbProcStateSpecialReg))
       : undefined,

@@ -3,6 +3,7 @@
 import { because, type Reason } from '../core/reason.ts';
 import type { StructOf } from '../core/struct.ts';
 import { hex64 } from '../core/units.ts';
+import { IMAGE_FILE_MACHINE_AMD64, IMAGE_FILE_MACHINE_ARM64, IMAGE_FILE_MACHINE_I386 } from '../formats/pe.ts';
 import { SharedUserData, type SystemTimeField } from '../formats/win-kernel.ts';
 import type { Machine } from '../machines/machine.ts';
 import { type AddressSpace, describeFault } from '../memory/address-space.ts';
@@ -46,6 +47,10 @@ export function readSharedUserData(space: AddressSpace): SharedData | Reason {
   if (!plausibleVersion(data.NtMajorVersion, data.NtMinorVersion, space.image.machine)) {
     return because(`SharedUserData has no Windows version: ${data.NtMajorVersion}.${data.NtMinorVersion}`);
   }
+  const { imageFileMachine } = space.image.machine;
+  if (data.ImageNumberLow !== imageFileMachine && WINDOWS_MACHINES.has(data.ImageNumberLow)) {
+    return because(`SharedUserData is of another machine: its images are 0x${data.ImageNumberLow.toString(16)}`);
+  }
   const productTypeOk = isProductType(data.NtProductType);
   if (!productTypeOk && !SYSTEM_ROOT.test(textOf(data.NtSystemRoot))) {
     return because(`SharedUserData has neither a product type (${data.NtProductType}) nor a system directory`);
@@ -66,6 +71,9 @@ export function readUnsetSharedUserData(space: AddressSpace, why: Reason): Share
   const empty = describe(SharedUserData.read(Buffer.alloc(SharedUserData.size)));
   return { ...empty, systemTime: undefined, interruptTime: undefined, unset: why.text };
 }
+
+/** IMAGE_FILE_MACHINE_*: what a page of another machine has, and a damaged one need not have. */
+const WINDOWS_MACHINES = new Set<number>([IMAGE_FILE_MACHINE_I386, IMAGE_FILE_MACHINE_AMD64, IMAGE_FILE_MACHINE_ARM64]);
 
 const SYSTEM_ROOT = /^[A-Za-z]:\\/;
 const textOf = (bytes: Buffer): string => bytes.toString('utf16le').replace(/\0.*$/s, '');

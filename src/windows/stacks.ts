@@ -12,6 +12,8 @@ import { AddressSpace, WatchedSpace } from '../memory/address-space.ts';
 import type { CodeSymbol } from '../symbols/symbolizer.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { symbolAt } from './code-symbols.ts';
+import { currentTeb, tablesOf } from './current-process.ts';
+import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf, readModules } from './modules.ts';
 import {
   type ExportTable,
@@ -119,8 +121,9 @@ export function walkStack(windows: Windows, processor: Processor, context: Buffe
 }
 
 /** The address spaces that a processor's memory is read in: its CPU's own, if that is known, and the kernel's. */
-export function spacesOf({ image, space }: Windows, { cpu }: Processor): AddressSpace[] {
-  const tables = cpu?.registers && image.machine.pageTables(cpu.registers);
+export function spacesOf(windows: Windows, processor: Processor): AddressSpace[] {
+  const { image, space } = windows;
+  const tables = tablesOf(windows, processor);
   return [...(tables && !image.triage ? [new AddressSpace(image, pa(tables.root), tables.mode)] : []), space];
 }
 
@@ -295,7 +298,7 @@ class Walk {
       // Only listed modules: a search for images below each word would take too long.
       const module = moduleOf(this.#modules(word), word);
       if (!module || !this.#isReturnAddress(word, this.#codeOf(module))) continue;
-      return { instructionPointer: word, stackPointer: at + size, integers: [], native: true };
+      return { instructionPointer: word, stackPointer: at + size, integers: [], native: true, afterCall: true };
     }
     return undefined;
   }
@@ -356,8 +359,10 @@ class Walk {
   /** Modules on the loader's list whose pages are present. */
   #readUserModules(): CodeModule[] {
     const registers = this.#processor.cpu?.registers;
+    const { image, space, kdbg } = this.#windows;
     const teb =
-      registers && this.#windows.image.machine.teb(registers, (address, length) => this.#read(address, length));
+      registers &&
+      (image.machine.teb(registers, (address, length) => this.#read(address, length)) ?? this.#threadsTeb(space, kdbg));
     const { tebPeb, pebLdr, loadOrderList } = kernelStructures(this.#windows.image.machine);
     const pointer = (at: bigint | undefined, offset: number) => {
       const value = at === undefined ? undefined : this.#readPointer(at + BigInt(offset));
@@ -372,6 +377,12 @@ class Walk {
   #unmappedAround(address: bigint): bigint {
     const regions = this.#spaces.map((space) => BigInt(space.fault(address)?.region ?? 0));
     return regions.reduce((least, region) => (region < least ? region : least)) || IMAGE_STEP;
+  }
+
+  /** Of the processor's thread, where no register has it in the kernel. */
+  #threadsTeb(space: AddressSpace, { fields }: Kdbg): bigint | undefined {
+    if (this.#windows.image.machine.systemRegisters) return undefined;
+    return currentTeb(space, fields, this.#processor.prcb);
   }
 
   /** An image of user mode that no list names. */

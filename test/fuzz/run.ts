@@ -53,7 +53,7 @@ async function attempt(subject: Subject, recipe: Recipe): Promise<Outcome | { pr
       const planned = windows.image.triage ? undefined : planConversion(windows);
       const contexts = planned?.contexts ?? chooseContexts(windows, 'auto');
       if (recipe.depth !== 'plan') {
-        const problem = (planned && triageProblem(windows)) ?? stackProblem(windows, contexts);
+        const problem = (planned && triageProblem(windows)) ?? stackProblem(windows, contexts, subject);
         if (problem !== undefined) return { problem };
         JSON.stringify(describeWindows(windows, contexts));
       }
@@ -104,12 +104,13 @@ function opened(image: MemoryImage): Outcome | { problem: string } {
   return { how: outcome, codes: [...new Set(list.map((d) => d.code))] };
 }
 
-function stackProblem(windows: Windows, { shown }: Contexts): string | undefined {
+function stackProblem(windows: Windows, { shown }: Contexts, { frame: at = X64_FRAME }: Subject): string | undefined {
   for (const { processor, source, frame } of shown) {
     if (source === 'unknown') continue;
     const { frames, end } = walkStack(windows, processor, frame);
     if (frames.length === 0 || frames.length > 256 || !end) return 'a stack without frames or end';
-    if (frames[0]?.instructionPointer !== frame.readBigUInt64LE(0xf8)) return 'a stack begins elsewhere';
+    if (frames[0]?.instructionPointer !== frame.readBigUInt64LE(at.instructionPointer))
+      return 'a stack begins elsewhere';
   }
   return undefined;
 }
@@ -131,8 +132,14 @@ type Planned = ReturnType<typeof planConversion>;
 const reported = (windows: Windows, planned: Planned): Diagnostics =>
   Diagnostics.join(windows.image.diagnostics.list, planned.diagnostics);
 
+const X64_FRAME = { instructionPointer: 0xf8, stackPointer: 0x98 };
+
 /** The guest's word and the notes are whole: a register, address or patch that is shown as sure has to be right. */
-function disagreement({ guest }: Subject, windows: Windows, planned: Planned): string | undefined {
+function disagreement(
+  { guest, frame: at = X64_FRAME }: Subject,
+  windows: Windows,
+  planned: Planned,
+): string | undefined {
   const { truth, cpus } = guest;
   const { shown } = planned.contexts;
   if (windows.kernel.base !== truth.kernelBase) return `kernel base ${windows.kernel.base.toString(16)}`;
@@ -141,7 +148,8 @@ function disagreement({ guest }: Subject, windows: Windows, planned: Planned): s
     const real = truth.processors[processor.number];
     if (source !== 'cpu' || !real || processor.prcb !== real.prcb) continue;
     const cpu = cpus[real.cpu]!;
-    if (frame.readBigUInt64LE(0xf8) !== cpu.regs.rip || frame.readBigUInt64LE(0x98) !== cpu.regs.rsp) {
+    const shownAt = [frame.readBigUInt64LE(at.instructionPointer), frame.readBigUInt64LE(at.stackPointer)];
+    if (shownAt[0] !== cpu.regs.rip || shownAt[1] !== cpu.regs.rsp) {
       return `processor ${processor.number} shows another CPU's registers`;
     }
   }

@@ -1,5 +1,7 @@
 /** What is fuzzed: small files of every kind, and where in them the structures are that readers and locator believe. */
 import { gzipSync } from 'node:zlib';
+import { type Arm64Guest, buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
@@ -25,6 +27,8 @@ export interface Subject {
   guest: Guest;
   /** Opening it takes milliseconds. */
   slow?: boolean;
+  /** Where a CONTEXT of its machine has instruction and stack pointer; default: x64's. */
+  frame?: { instructionPointer: number; stackPointer: number };
   /** File offset of a physical address, where memory lies in the file as it is. */
   offsetOf?: (physical: number) => number | undefined;
 }
@@ -149,7 +153,63 @@ export function subjects(): Subject[] {
       ],
     });
   }
+  made.push(...ARM64_GUESTS.map(([name, options]) => arm64Subject(name, buildArm64Guest(options))));
   return made;
+}
+
+const ARM64_GUESTS = [
+  ['live', { seed: 21, processors: 3, user: [1] }],
+  ['without architecture state', { seed: 22, archState: false, kernelPages: '2m' }],
+  ['crashed', { seed: 23, crash: { code: 0xd1, parameters: [1n, 2n, 3n, 4n], processor: 1 } }],
+] as const;
+
+function arm64Subject(name: string, guest: Arm64Guest): Subject {
+  const file = writeArm64Elf(guest);
+  const { truth, kernel } = guest;
+  const offsetOf = elfOffset(file);
+  const places = elfPlaces(file);
+  const add = (what: string, physical: number | undefined, length: number, changesTruth?: boolean) => {
+    const offset = physical === undefined ? undefined : offsetOf(physical);
+    if (offset !== undefined)
+      places.push({ what, offset, length, inMemory: true, ...(changesTruth ? { truth: true } : {}) });
+  };
+  const virtual = (what: string, address: bigint, length: number, changesTruth?: boolean) =>
+    add(what, kernel.translate(address), Math.min(length, 0x1000 - Number(address & 0xfffn)), changesTruth);
+  add('root', truth.root, 0x1000);
+  for (const process of truth.processes) add("a process's root", process.root, 0x1000);
+  for (const table of tablesBelow(guest.memory, truth.root)) add('page table', table, 0x1000);
+  virtual('SharedUserData', 0xfffff780_00000000n, 0x400, true);
+  virtual('kernel header', truth.kernelBase, 0x400);
+  virtual('export tables', truth.kernelBase + 0x2000n, 0x1000);
+  virtual('exception directory', truth.kernelBase + 0x8000n, 8 * 10);
+  virtual('KDBG', truth.kdbg, truth.kdbgBlock.length);
+  virtual('PsLoadedModuleList', truth.psLoadedModuleList, 16);
+  virtual('PsActiveProcessHead', truth.psActiveProcessHead, 16);
+  for (const p of truth.processes) virtual('EPROCESS', p.address, 0xc80);
+  virtual('KiProcessorBlock', truth.kdbgBlock.readBigUInt64LE(0x218), 8 * truth.processors.length);
+  virtual('KiBugCheckData', truth.kdbgBlock.readBigUInt64LE(0x88), 40, true);
+  for (const p of truth.processors) {
+    virtual('KPCR', p.kpcr, 0x980);
+    virtual('PRCB with its saved state', p.prcb, 0x680);
+    virtual('frame pointer', p.prcb + 0x8a0n, 16);
+    virtual('thread', kernel.read(p.prcb + 8n, 8).readBigUInt64LE(), 0x100);
+    if (p.returns.length > 0) virtual('stack', guest.cpus[p.cpu]!.sp, 0xc0);
+  }
+  return {
+    name: `ARM64 ELF, ${name}`,
+    file,
+    places,
+    frame: { instructionPointer: 0x108, stackPointer: 0x100 },
+    // As far as the oracle asks.
+    guest: {
+      ramBytes: guest.ramBytes,
+      cpus: guest.cpus.map(({ pc, sp }) => ({ regs: { rip: pc, rsp: sp } })),
+      truth: {
+        ...truth,
+        processors: truth.processors.map((p) => ({ ...p, specialRegisters: p.prcb + 0x40n })),
+      },
+    } as unknown as Guest,
+  };
 }
 
 /** Compressed: only their containers are looked at, so any byte may be hit. */
@@ -226,6 +286,23 @@ function memoryPlaces(guest: Guest, offsetOf: (physical: number) => number | und
     if (guest.build.prcbContext !== undefined) virtual('frame pointer', p.prcb + BigInt(guest.build.prcbContext), 8);
   }
   return places;
+}
+
+/** Physical pages of ARM64 page tables below a root. */
+function tablesBelow(memory: Arm64Guest['memory'], root: number): Set<number> {
+  const tables = new Set<number>();
+  const visit = (table: number, level: number) => {
+    const page = memory.page(table);
+    for (let i = 0; i < 512; i++) {
+      const entry = page.readBigUInt64LE(8 * i);
+      const below = Number(entry & 0xffff_ffff_f000n);
+      if ((entry & 3n) !== 3n || below === root || tables.has(below)) continue;
+      tables.add(below);
+      if (level < 2) visit(below, level + 1);
+    }
+  };
+  visit(root, 0);
+  return tables;
 }
 
 /** Physical pages of the kernel's page tables below the root. */

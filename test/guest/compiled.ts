@@ -153,7 +153,7 @@ const ntHeaders = (image: Buffer) => image.readUInt32LE(0x3c);
 const directory = (image: Buffer, index: number) => image.readUInt32LE(ntHeaders(image) + 0x88 + 8 * index);
 
 /** The file's sections where the loader puts them. It was linked for `base`, so nothing is to be relocated. */
-function mapImage(file: Buffer, base: bigint): Buffer {
+export function mapImage(file: Buffer, base: bigint): Buffer {
   const nt = ntHeaders(file);
   if (file.readBigUInt64LE(nt + 0x30) !== base) throw new Error('the image was linked for another address');
   const image = Buffer.alloc(file.readUInt32LE(nt + 0x50));
@@ -168,7 +168,7 @@ function mapImage(file: Buffer, base: bigint): Buffer {
 
 const text = (image: Buffer, at: number) => image.toString('latin1', at, image.indexOf(0, at));
 
-function readExports(image: Buffer, base: bigint): Map<string, bigint> {
+export function readExports(image: Buffer, base: bigint): Map<string, bigint> {
   const at = directory(image, 0);
   const [count, functions, names, ordinals] = [0x18, 0x1c, 0x20, 0x24].map((offset) => image.readUInt32LE(at + offset));
   return new Map(

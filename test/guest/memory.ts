@@ -23,10 +23,11 @@ export class PhysicalMemory {
   /**
    * @param reserved ranges of frames that `allocate` does not hand out: [from, to)
    * @param high bytes from 4 GiB on, of which every other frame is handed out
+   * @param base where memory begins
    */
-  constructor(bytes: number, seed: number, reserved: readonly { from: number; to: number }[] = [], high = 0) {
+  constructor(bytes: number, seed: number, reserved: readonly { from: number; to: number }[] = [], high = 0, base = 0) {
     this.bytes = bytes;
-    for (let at = 0x10000; at < bytes; at += PAGE) {
+    for (let at = base + 0x10000; at < base + bytes; at += PAGE) {
       if (at >= 0xa0000 && at < 0x100000) continue;
       if (reserved.some(({ from, to }) => at >= from && at < to)) continue;
       this.#free.push(at);

@@ -7,6 +7,8 @@ export interface PeFunction {
   code: Buffer;
   /** The processor enters it, with an error code. */
   trap?: boolean;
+  /** Of ARM64 images: the second word of its .pdata entry. */
+  unwind?: number;
 }
 
 export interface PeSpec {
@@ -21,6 +23,8 @@ export interface PeSpec {
   functions: readonly PeFunction[];
   /** Of the version resource, four numbers each; none without. */
   version?: { file: readonly number[]; product: readonly number[] };
+  /** Default: x64. */
+  arm64?: boolean;
   /** Exported data. */
   data?: readonly { name: string; rva: number }[];
 }
@@ -39,7 +43,7 @@ export function buildPe(spec: PeSpec): Buffer {
   image.writeUInt32LE(0x80, 0x3c);
   const nt = 0x80;
   image.write('PE\0\0', nt, 'latin1');
-  image.writeUInt16LE(0x8664, nt + 4);
+  image.writeUInt16LE(spec.arm64 ? 0xaa64 : 0x8664, nt + 4);
   const sections = SECTIONS.filter(([, rva]) => rva < spec.size);
   image.writeUInt16LE(sections.length, nt + 6);
   image.writeUInt32LE(spec.timeDateStamp, nt + 8);
@@ -137,11 +141,20 @@ export function buildPe(spec: PeSpec): Buffer {
     directory(2, resource, 0x200);
   }
 
+  const functions = [...spec.functions].sort((a, b) => a.rva - b.rva);
+  if (spec.arm64) {
+    functions.forEach((f, i) => {
+      f.code.copy(image, f.rva);
+      image.writeUInt32LE(f.rva, 0x8000 + 8 * i);
+      image.writeUInt32LE(f.unwind!, 0x8000 + 8 * i + 4);
+    });
+    directory(3, 0x8000, 8 * functions.length);
+    return image;
+  }
   // Unwind data: all functions share "allocates 0x28 bytes in a prologue of 4".
   image.set([0x01, 0x04, 0x01, 0x00, 0x04, 0x42, 0x00, 0x00], 0x7200);
   // The same behind a machine frame with an error code.
   if (spec.functions.some(({ trap }) => trap)) image.set([0x01, 0x04, 0x02, 0x00, 0x04, 0x42, 0x00, 0x1a], 0x7208);
-  const functions = [...spec.functions].sort((a, b) => a.rva - b.rva);
   functions.forEach((f, i) => {
     f.code.copy(image, f.rva);
     image.writeUInt32LE(f.rva, 0x8000 + 12 * i);

@@ -250,7 +250,7 @@ function placeProcessor({ kernel, put, put64, kernelBase }: Places, prcb: bigint
   };
 }
 
-interface Driver {
+export interface Driver {
   name: string;
   path: string;
   base: bigint;
@@ -259,7 +259,7 @@ interface Driver {
   timeDateStamp: number;
 }
 
-function readDrivers(file: Buffer): Driver[] {
+export function readDrivers(file: Buffer): Driver[] {
   const [list, count] = [file.readUInt32LE(0x2030), file.readUInt32LE(0x2034)];
   return Array.from({ length: count }, (_, i) => {
     const at = list + 0x90 * i;
@@ -276,7 +276,7 @@ function readDrivers(file: Buffer): Driver[] {
   });
 }
 
-function loaderEntry(at: bigint, m: Driver): Buffer {
+export function loaderEntry(at: bigint, m: Driver): Buffer {
   const entry = Buffer.alloc(0x800);
   entry.writeBigUInt64LE(m.base, 0x30);
   entry.writeUInt32LE(m.size, 0x40);
@@ -296,12 +296,12 @@ function loaderEntry(at: bigint, m: Driver): Buffer {
 }
 
 /** What a debugger reads of a module: time stamp, size, check sum. */
-function imageHeader(m: Driver): Buffer {
+export function imageHeader(m: Driver, machine = 0x8664): Buffer {
   const header = Buffer.alloc(0x400);
   header.write('MZ', 0, 'latin1');
   header.writeUInt32LE(0x80, 0x3c);
   header.write('PE\0\0', 0x80, 'latin1');
-  header.writeUInt16LE(0x8664, 0x84);
+  header.writeUInt16LE(machine, 0x84);
   header.writeUInt32LE(m.timeDateStamp, 0x88);
   header.writeUInt16LE(0xf0, 0x94);
   header.writeUInt16LE(0x22, 0x96);
@@ -344,7 +344,15 @@ function completeKernel(put: (virtual: bigint, bytes: Buffer) => void, base: big
   put(base + 0x134000n, exports);
 }
 
-function sharedUserData(v: { systemTime: bigint; upTime: bigint; productType: number; suiteMask: number }): Buffer {
+export function sharedUserData(v: {
+  systemTime: bigint;
+  upTime: bigint;
+  productType: number;
+  suiteMask: number;
+  /** Default: x64 19041. */
+  machine?: number;
+  build?: number;
+}): Buffer {
   const shared = Buffer.alloc(PAGE);
   shared.writeUInt32LE(0xfa00000, 4);
   for (const [at, value] of [
@@ -354,10 +362,10 @@ function sharedUserData(v: { systemTime: bigint; upTime: bigint; productType: nu
     shared.writeBigUInt64LE(value, at);
     shared.writeUInt32LE(Number(value >> 32n), at + 8);
   }
-  shared.writeUInt16LE(0x8664, 0x2c);
-  shared.writeUInt16LE(0x8664, 0x2e);
+  shared.writeUInt16LE(v.machine ?? 0x8664, 0x2c);
+  shared.writeUInt16LE(v.machine ?? 0x8664, 0x2e);
   shared.write('C:\\Windows\0', 0x30, 'utf16le');
-  shared.writeUInt32LE(19041, 0x260);
+  shared.writeUInt32LE(v.build ?? 19041, 0x260);
   shared.writeUInt32LE(v.productType, 0x264);
   shared.writeUInt8(1, 0x268);
   shared.writeUInt16LE(9, 0x26a);

@@ -299,7 +299,7 @@ describe('files that are refused', () => {
     ['a 32-bit core', elf({ patch: (f) => f.writeUInt8(1, 4) }), 'elf-32-bit', 'unsupported'],
     ['a big-endian core', elf({ patch: (f) => f.writeUInt8(2, 5) }), 'elf-big-endian', 'unsupported'],
     ['a program', elf({ patch: (f) => f.writeUInt16LE(2, 0x10) }), 'elf-not-core', 'unsupported'],
-    ['an AArch64 core', elf({ patch: (f) => f.writeUInt16LE(183, 0x12) }), 'elf-machine', 'unsupported'],
+    ['a PowerPC core', elf({ patch: (f) => f.writeUInt16LE(21, 0x12) }), 'elf-machine', 'unsupported'],
     ['an impossible header size', elf({ patch: (f) => f.writeUInt16LE(32, 0x36) }), 'elf-phentsize', 'corrupt'],
     ['no program headers', elf({ patch: (f) => f.writeUInt16LE(0, 0x38) }), 'elf-no-memory', 'unsupported'],
     [

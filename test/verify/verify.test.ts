@@ -292,7 +292,7 @@ describe('verify', () => {
       /^.*: cannot be verified: a dump of the header alone/,
     ],
     ['an automatic memory dump', 0xf98, '07000000', 'dmp-type', /automatic/],
-    ['an ARM64 dump', 0x30, '64aa0000', 'dmp-machine', /an ARM64 machine/],
+    ['an Itanium dump', 0x30, '00020000', 'dmp-machine', /an Itanium machine/],
     ['a user-mode minidump', 0, '4d444d50', 'minidump', /user-mode/],
     ['an ELF file', 0, '7f454c4602010100', 'not-a-crash-dump', /an input for a conversion/],
   ])('says of %s that it is not read, not that it is unsound', async (_, at, bytes, code, message) => {

@@ -23,6 +23,7 @@ import { Kpcr, kpcrCandidates, kpcrDoubt, PRCB_IN_KPCR, runsKpcr } from './kpcr.
 import { MIGRATION } from './migration.ts';
 import { pageClues, SCAN_PATTERNS } from './page-clues.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from './paging.ts';
+import { PC_RAM } from './pc-ram.ts';
 import { Prstatus, parsePrstatus } from './prstatus.ts';
 import { parseQemuNote } from './qemu-note.ts';
 import {
@@ -52,7 +53,15 @@ export const X64: MachineOf<X64Registers> = {
   takenFor: 'x86',
   elfMachine: 62,
   imageFileMachine: IMAGE_FILE_MACHINE_AMD64,
-  words: { instructionPointer: 'rip', stackPointer: 'rsp', root: 'cr3', kpcr: 'gs', interruptTable: 'IDT' },
+  otherImages: {},
+  words: {
+    instructionPointer: 'rip',
+    stackPointer: 'rsp',
+    root: 'cr3',
+    kpcr: 'gs',
+    interruptTable: 'IDT',
+    notStarted: 'paging is off',
+  },
   pointerSize: 8,
   sharedUserData: SHARED_USER_DATA_64,
   pagingModes: MODES,
@@ -83,6 +92,8 @@ export const X64: MachineOf<X64Registers> = {
   migration: MIGRATION,
   namedRegisters,
   neverStarted: ({ control }) => control !== undefined && !isLongModePaging(control),
+  outsideWindows: () => undefined,
+  systemRegisters: true,
   rootRegister: ({ control }) => control?.cr3,
   pageTables: ({ control }) => {
     if (!control || !isLongModePaging(control)) return undefined;
@@ -126,11 +137,16 @@ export const X64: MachineOf<X64Registers> = {
   runsNativeCode: is64BitCode,
   instructionPointer: (r) => va(r.rip),
   stackPointer: (r) => va(r.rsp),
+  returnAddress: () => undefined,
+  // Every CPU's interrupt table leads there.
+  images: undefined,
+  ram: PC_RAM,
 
   dumpHeader: DUMP_HEADER_FORM_64,
   contextSize: Context.size,
   // For the XMM registers in it.
   contextAlignment: 16,
+  framesInPrcb: false,
   encodeContext,
   viewContext,
   areContextFlags,

@@ -1,40 +1,18 @@
 /** x64 page tables (Intel SDM volume 3, 4.5): 4 levels, or 5 with CR4.LA57. */
 import { PAGE_SIZE } from '../../core/units.ts';
-import { ABSENT, type PageEntry, type PagingLevel, type PagingMode, type SoftwareEntry } from '../paging-mode.ts';
+import { ABSENT, type PagingLevel, type PagingMode, type SoftwareEntry } from '../paging-mode.ts';
+import { softwareEntry } from '../software-entries.ts';
 
 const PRESENT = 0x1;
 const LARGE = 0x80;
+
+/** Of an entry's upper half: bits 51 to 32 of an address. */
+const HIGH_ADDRESS = 0xf_ffff;
 
 /** In levels that map large pages bit 7 says which entries do. */
 type Level = PagingLevel & { large: boolean };
 const level = (name: string, shift: number, large = false): Level => ({ name, shift, bits: 9, large });
 const FOUR = [level('PML4E', 39), level('PDPTE', 30, true), level('PDE', 21, true), level('PTE', 12)];
-
-const PROTOTYPE = 0x400;
-const TRANSITION = 0x800;
-
-/** Clear: the entry may be swizzled. Set: the page's address has that bit itself. */
-const NOT_SWIZZLED = 0x10;
-
-/** Of an entry's upper half: bits 63 to 47 of a kernel pointer. */
-const POINTER_SHIFT = 15;
-const POINTER_BITS = 0x1_ffff;
-
-/** MMPTE_TRANSITION and MMPTE_PROTOTYPE (types in public symbols; checked against Volatility 3 and MemProcFS). */
-function softwareEntry(low: number, high: number): PageEntry {
-  // Since 22621 some entries are pointers: (entry & 0xffff80000000000f) == 0xffff800000000000.
-  if (high >>> POINTER_SHIFT === POINTER_BITS && (low & 0xf) === 0) return ABSENT;
-  const swizzled = (low & NOT_SWIZZLED) === 0;
-  if ((low & (PROTOTYPE | TRANSITION)) === TRANSITION) {
-    return { kind: 'transition', physical: (high & 0xf_ffff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0), swizzled };
-  }
-  // Prototype entries lie in the kernel, 8-byte aligned.
-  if ((low & 0x7_0400) === PROTOTYPE && high >>> 31 === 1) {
-    const entry = (BigInt(high) << 16n) | BigInt(low >>> 16) | 0xffff_0000_0000_0000n;
-    return { kind: 'prototype', entry, swizzled };
-  }
-  return ABSENT;
-}
 
 /** No guest has memory up there: where the bit is not known, those are not the address's. */
 const FIRST_DOUBTFUL_BIT = 45;
@@ -58,8 +36,8 @@ function decodeIn(levels: readonly Level[]): PagingMode['decode'] {
   const last = levels.length - 1;
   const sizes = levels.map(({ shift }) => 2 ** shift);
   return (at, low, high) => {
-    if ((low & PRESENT) === 0) return at === last ? softwareEntry(low, high) : ABSENT;
-    const physical = (high & 0xf_ffff) * 2 ** 32 + ((low & 0xffff_f000) >>> 0);
+    if ((low & PRESENT) === 0) return at === last ? softwareEntry(low, high, HIGH_ADDRESS) : ABSENT;
+    const physical = (high & HIGH_ADDRESS) * 2 ** 32 + ((low & 0xffff_f000) >>> 0);
     if (at === last) return { kind: 'page', physical, size: PAGE_SIZE };
     if (!levels[at]!.large || (low & LARGE) === 0) return { kind: 'table', physical };
     const size = sizes[at]!;

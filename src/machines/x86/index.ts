@@ -6,6 +6,7 @@ import { IMAGE_FILE_MACHINE_I386 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_32 } from '../../formats/win-kernel.ts';
 import type { MachineOf } from '../machine.ts';
 import { rootIn } from '../paging-mode.ts';
+import { PC_RAM } from '../x64/pc-ram.ts';
 import { parseQemuNote } from '../x64/qemu-note.ts';
 import { privilegeLevel, type X64Registers } from '../x64/registers.ts';
 import { endsWithCall, LONGEST_CALL } from '../x64/unwind.ts';
@@ -43,7 +44,15 @@ export const X86: MachineOf<X64Registers> = {
   takenFor: undefined,
   elfMachine: EM_386,
   imageFileMachine: IMAGE_FILE_MACHINE_I386,
-  words: { instructionPointer: 'eip', stackPointer: 'esp', root: 'cr3', kpcr: 'GDT', interruptTable: 'IDT' },
+  otherImages: {},
+  words: {
+    instructionPointer: 'eip',
+    stackPointer: 'esp',
+    root: 'cr3',
+    kpcr: 'GDT',
+    interruptTable: 'IDT',
+    notStarted: 'paging is off',
+  },
   pointerSize: 4,
   sharedUserData: SHARED_USER_DATA_32,
   pagingModes: [PAGING_PAE, PAGING_32_BIT],
@@ -87,6 +96,8 @@ export const X86: MachineOf<X64Registers> = {
   migration: undefined,
   namedRegisters,
   neverStarted: ({ control }) => control !== undefined && !isPaging(control),
+  outsideWindows: () => undefined,
+  systemRegisters: true,
   rootRegister: ({ control }) => control?.cr3,
   pageTables: ({ control }) => {
     if (!control || !isPaging(control)) return undefined;
@@ -130,10 +141,15 @@ export const X86: MachineOf<X64Registers> = {
   runsNativeCode: () => true,
   instructionPointer: (r) => address(r.rip),
   stackPointer: (r) => address(r.rsp),
+  returnAddress: () => undefined,
+  // Every CPU's interrupt table leads there.
+  images: undefined,
+  ram: PC_RAM,
 
   dumpHeader: DUMP_HEADER_FORM_32,
   contextSize: Context.size,
   contextAlignment: 4,
+  framesInPrcb: false,
   encodeContext,
   viewContext,
   areContextFlags,

@@ -214,19 +214,7 @@ function machinesOfNotes(notes: ReturnType<typeof readNotes>, blockSize: number,
   }
   if (named) return [named, ...others];
   // Without CPUs only the size of a block is left.
-  const fitting = MACHINES.find(({ kdumpBlockSize }) => kdumpBlockSize === blockSize);
-  if (!fitting && blockSize === 64 * KIB) {
-    throw fail('unsupported', {
-      code: 'kdump-machine',
-      message: `a kdump-compressed dump of an AArch64 machine: only ${convertedMachines()} guests are converted`,
-      structure: KdumpHeader64.name,
-      field: 'block_size',
-      offset: KdumpHeader64.offsetOf('block_size'),
-      expected: marksOf(({ kdumpBlockSize }) => `${kdumpBlockSize}`),
-      actual: `${blockSize}`,
-    });
-  }
-  return [fitting ?? MACHINES[0]!];
+  return [MACHINES.find(({ kdumpBlockSize }) => kdumpBlockSize === blockSize) ?? MACHINES[0]!];
 }
 
 /** The second bitmap: the pages that are in the file. QEMU writes the same twice. */

@@ -1,0 +1,6 @@
+    .text
+    .globl AppSystemCall
+AppSystemCall:
+    mov x8, x0
+    svc #0
+    ret
