@@ -18,6 +18,8 @@ export interface MatrixCase {
   format?: 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'pmemsave' | 'backend' | 'migrate';
   /** How the file reaches elf2dmp: compressed, through a pipe on standard input, or from QEMU's own hands. */
   via?: 'gzip' | 'zstd' | 'xz' | 'stdin' | 'fifo';
+  /** First a crash dump of this type is made, and that is converted. */
+  through?: 'full' | 'bitmap';
   /** Takes too long for every test run: `npm run matrix` has it. */
   slow?: boolean;
   /** All memory has to be searched. */
@@ -170,6 +172,14 @@ export const CASES: readonly MatrixCase[] = [
     // Windows counts the pages between them as RAM.
     exitCode: 3,
     losses: ['ram-missing'],
+  },
+  { name: 'a full dump of a bitmap dump', guest: { seed: 28 }, through: 'bitmap' },
+  {
+    name: 'a bitmap dump of a full dump, with a CPU in a program',
+    guest: { seed: 29, user: [1] },
+    through: 'full',
+    args: ['--type', 'bitmap'],
+    dumpType: 'bitmap',
   },
   { name: '--type bitmap', guest: { seed: 27 }, args: ['--type', 'bitmap'], dumpType: 'bitmap' },
   { name: '--ram windows', guest: { seed: 28 }, args: ['--ram', 'windows'] },
