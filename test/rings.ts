@@ -35,6 +35,7 @@ export const RING_FILES = {
     'test/operations/smaller-dumps-debugger.test.ts',
     'test/operations/triage-debugger.test.ts',
     'test/operations/x86-debugger.test.ts',
+    'test/package/*.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
     'test/readers/qevm/kvm.test.ts',

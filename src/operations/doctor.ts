@@ -27,6 +27,11 @@ export interface HostCheck {
 
 /** The machine that elf2dmp runs on. */
 export interface HostReport {
+  /** `Node.js`, `Bun`, `Deno`: what runs elf2dmp. */
+  runtime: string;
+  /** Its version. */
+  runtimeVersion: string;
+  /** The version of Node.js that it is, or is like. */
   node: string;
   /** `linux x64` */
   platform: string;
@@ -101,6 +106,7 @@ export async function describeHost(): Promise<HostReport> {
   // Since Node.js 20.13.
   const available = process.availableMemory?.();
   return {
+    ...runtime(),
     node: process.versions.node,
     platform: `${process.platform} ${process.arch}`,
     system: systemName(),
@@ -111,6 +117,14 @@ export async function describeHost(): Promise<HostReport> {
     memoryAvailable: available === undefined ? null : Math.min(available, totalmem()),
     openFiles: openFiles(),
   };
+}
+
+/** Other runtimes name themselves among the versions. */
+function runtime(): Pick<HostReport, 'runtime' | 'runtimeVersion'> {
+  const { bun, deno, node } = process.versions as Record<string, string | undefined>;
+  if (bun !== undefined) return { runtime: 'Bun', runtimeVersion: bun };
+  if (deno !== undefined) return { runtime: 'Deno', runtimeVersion: deno };
+  return { runtime: 'Node.js', runtimeVersion: node ?? '' };
 }
 
 function systemName(): string | null {

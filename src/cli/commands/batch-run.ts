@@ -209,8 +209,7 @@ function settingsOf({ names, raw, values }: Given) {
       overrides: config.override?.map((o) => ({ ...o, options: optionsOf(o.options, base) })),
     },
     run: {
-      // This Node and this script.
-      command: [process.execPath, ...process.execArgv, process.argv[1]!],
+      command: ownCommand(),
       jobs: args.jobs ?? config.jobs ?? Math.min(4, availableParallelism()),
       keepGoing: given ?? config['keep-going'] ?? true,
       retries: args.retries ?? config.retries ?? DEFAULT_RETRIES,
@@ -422,4 +421,11 @@ function exitCodeOf(records: readonly ({ exitCode: number } | undefined)[]): num
     return rank < 0 ? WORSE.length : rank;
   });
   return WORSE[Math.max(0, ...ranks)] ?? EXIT.internal;
+}
+
+/** This Node and this script; of the executable in one file, just that, which is its own script. */
+function ownCommand(): string[] {
+  // Not every runtime has that module.
+  if (process.getBuiltinModule('node:sea')?.isSea()) return [process.execPath];
+  return [process.execPath, ...process.execArgv, process.argv[1]!];
 }

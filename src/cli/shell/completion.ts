@@ -127,7 +127,7 @@ ${named.map((c) => `    ${c.name})\n      words=("\${(@)words[2,-1]}"); (( CURRE
       ${standard.map(body).join('')} ;;
   esac
 }
-compdef _elf2dmp elf2dmp
+if [[ $funcstack[1] == _elf2dmp ]]; then _elf2dmp "$@"; else compdef _elf2dmp elf2dmp; fi
 `;
 }
 

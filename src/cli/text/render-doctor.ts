@@ -33,7 +33,7 @@ export function renderDoctor({ host, directory, checks }: DoctorReport): string 
 export const renderVersion = (host: HostReport): string => hostLines(host).join('\n');
 
 const hostLines = (host: HostReport): string[] => [
-  `elf2dmp ${TOOL.version}, Node.js ${host.node}, koffi ${host.koffi ?? 'not loaded'}`,
+  `elf2dmp ${TOOL.version}, ${host.runtime} ${host.runtimeVersion}${host.runtime === 'Node.js' ? '' : ` (as Node.js ${host.node})`}, koffi ${host.koffi ?? 'not loaded'}`,
   `${host.platform}, kernel ${host.kernel}${host.system === null ? '' : `, ${printable(host.system)}`}`,
   `${plural(host.cpus, 'CPU')}, ${bytes(host.memory)} of memory${host.memoryAvailable === null ? '' : ` (${bytes(host.memoryAvailable)} available)`}${host.openFiles === null ? '' : `, ${host.openFiles} open files`}`,
 ];

@@ -1,10 +1,11 @@
 /** Decompresses pages of kdump files, several at once: zlib's own thread pool costs four times what a page takes. */
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { inflateSync } from 'node:zlib';
 import { DUMP_DH_COMPRESSED_LZO, DUMP_DH_COMPRESSED_SNAPPY, DUMP_DH_COMPRESSED_ZLIB } from '../../formats/kdump.ts';
 import { decodeLzo1x } from '../../source/lzo.ts';
 import { decodeSnappy } from './snappy.ts';
+import { startPageWorker } from './start-worker.ts';
 
 /** Fills `target`, of one page's size, from a compressed page. False if it is damaged. */
 export function decodePage(flags: number, source: Uint8Array, target: Uint8Array): boolean {
@@ -148,8 +149,7 @@ export class PageDecoder {
   constructor(pageSize: number, options: PageDecoderOptions = {}) {
     this.#pageSize = pageSize;
     this.#wanted = options.workers ?? Math.min(MAX_WORKERS, availableParallelism() - 1);
-    this.#startWorker =
-      options.startWorker ?? ((workerData) => new Worker(new URL('./page-worker.js', import.meta.url), { workerData }));
+    this.#startWorker = options.startWorker ?? startPageWorker;
     this.#untilWorkers = options.batchesBeforeWorkers ?? BATCHES_BEFORE_WORKERS;
   }
 
