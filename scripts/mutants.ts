@@ -478,9 +478,9 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'i386 in the header of a 64-bit guest is believed',
-    file: 'readers/elf-core.ts',
-    find: 'doubtful ? EM_X86_64 : elfMachine',
-    replace: 'elfMachine',
+    file: 'machines/index.ts',
+    find: '...MACHINES.filter(({ takenFor }) => takenFor === named.name)',
+    replace: '',
     tests: 'test/locate/rivals.test.ts',
   },
   {
@@ -717,8 +717,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'fields beyond the KDBG read',
     file: 'locate/kdbg.ts',
-    find: 'const fields = DebuggerData.readPartial(block, candidate.size);',
-    replace: 'const fields = DebuggerData.readPartial(space.read(at, 0x400)!, 0x400);',
+    find: 'const fields = debuggerFields(block, candidate.size, space.image.machine);',
+    replace: 'const fields = debuggerFields(space.read(at, 0x400)!, 0x400, space.image.machine);',
   },
   {
     what: 'KVA shadow not looked through',
@@ -869,7 +869,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'the search for return addresses leaves the stack',
     file: 'windows/stacks.ts',
-    find: 'at + 8n > bounds.base',
+    find: 'at + size > bounds.base',
     replace: 'at < bounds.limit',
     tests: 'test/windows/thread-stack.test.ts',
   },
