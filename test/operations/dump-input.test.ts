@@ -251,6 +251,7 @@ describe('a dump whose list of pages is wrong', () => {
 
   it.each([
     ['the file is cut off', (d: Buffer) => changed(u64(0x90, 7n), d.subarray(0, d.length - 0x3000))],
+    ["the file has a page that Windows' list has not", () => changed(erase, writeWinDump(guest, 1))],
     ['more than one number is wrong', (d: Buffer) => changed(u32(0x88, 9), changed(u64(0x90, 7n), d))],
   ])('is refused where nothing proves what it should be: %s', async (_, change) => {
     const lost = changed((d) => {
