@@ -1,5 +1,6 @@
 /** The crashes of a batch, grouped by what they are known by, and those that a list calls known. */
 import { readFileSync } from 'node:fs';
+import { codeName } from '../core/code-name.ts';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { STANDARD_STREAM } from '../options/choices.ts';
 import type { Signature } from '../windows/signature.ts';
@@ -61,6 +62,13 @@ export function signatureOf(record: JobRecord | undefined): Signature | undefine
   const windows = record?.windows;
   // A record of an earlier build has no signatures.
   return windows?.bugCheck ? (windows.signatures?.symbols ?? windows.signatures?.rva) : undefined;
+}
+
+/** A crash in a line: hash, text and, where a driver is suspected, the code that it is suspected for. */
+export function crashLine(signature: Signature, record: JobRecord | undefined): string {
+  const culprit = record?.windows?.culprit;
+  const place = culprit?.at ? codeName(culprit.at) : culprit?.module;
+  return `${signature.hash} ${signature.text}${place === undefined ? '' : `, likely culprit ${place}`}`;
 }
 
 /** Whether a list has one of the crash's signatures; null for a guest that did not crash, and without a list. */

@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError, printable } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
 import { openForAppending } from '../files/publish.ts';
-import { type CrashPolicy, failsAsNew, isKnown, signatureOf } from './crashes.ts';
+import { type CrashPolicy, crashLine, failsAsNew, isKnown, signatureOf } from './crashes.ts';
 import type { JobResult } from './run.ts';
 import { asRecord, type JobRecord } from './sidecar.ts';
 
@@ -220,7 +220,7 @@ function junitBody(record: JobResult['record'], policy: CrashPolicy): string {
     return `<failure type="${xml(error.code)}" message="${xml(error.text)}">exit code ${exitCode}</failure>`;
   }
   const signature = signatureOf(record);
-  const crash = signature && `${crashKind(isKnown(record, policy.known))}: ${signature.hash} ${signature.text}`;
+  const crash = signature && `${crashKind(isKnown(record, policy.known))}: ${crashLine(signature, record)}`;
   const failure = failsAsNew(record, policy) ? `<failure type="new-crash" message="${xml(crash!)}"/>` : '';
   const lines = [...(crash === undefined ? [] : [crash]), ...losses.map((loss) => `loss: ${loss}`)];
   return lines.length > 0 ? `${failure}<system-out>${xml(lines.join('\n'))}</system-out>` : failure;

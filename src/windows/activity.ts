@@ -152,7 +152,7 @@ class Observer {
       processor,
       state,
       thread,
-      threadId: threadIdOf(thread, ids),
+      threadId: threadIdOf(thread, state, ids),
       process: this.#process(thread),
       irql: this.#irql(context, { state, locks, frames }),
       interrupts: this.#interrupts(frame),
@@ -404,8 +404,13 @@ function useOf(flags: bigint): SpinLockUse['use'] | undefined | 'neither known' 
 const isSpinLock = (frame: StackFrame): boolean => frame.certain && isKernelFunction(frame, SPIN_LOCKS);
 const SPIN_LOCKS = /^(?:K[ei]Acquire\w*SpinLock|KxWaitFor(?:SpinLock|LockOwner)|Ex(?:pWaitFor|Acquire)SpinLock)\w*$/;
 
-function threadIdOf({ value: thread, from }: Fact<RunningThread>, ids: ThreadIds | Reason): Fact<number> {
+function threadIdOf(
+  { value: thread, from }: Fact<RunningThread>,
+  state: Fact<ProcessorState>,
+  ids: ThreadIds | Reason,
+): Fact<number> {
   if (!thread) return unknown(from);
+  if (thread.idle && state.value === 'user') return unknown('no idle thread runs in user mode');
   if (thread.idle) return known(0, 'idle threads have this one');
   if (ids instanceof Reason) return unknown(ids.text);
   const found = ids.of(thread.address);

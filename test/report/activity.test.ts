@@ -282,6 +282,14 @@ describe('what is not known', () => {
     expect((await locks(({ kernel }) => kernel.u64(prcb + 0x678n, 0xfffff804_05670003n))).from).toMatch(/has flags 3$/);
   });
 
+  it("is a thread's id in user mode, where its thread is said to be the idle one", async () => {
+    const { processors } = await activityOf({ user: [0] });
+    expect([processors[0]!.state.value, processors[0]!.threadId]).toEqual([
+      'user',
+      { value: null, from: 'no idle thread runs in user mode' },
+    ]);
+  });
+
   it('is DpcRoutineActive where the flag is none', async () => {
     const change = ({ kernel, truth }: Guest) => kernel.u8(truth.processors[0]!.prcb + 0x312an, 0x5a);
     const { processors } = await activityOf({ doing: {} }, { change });

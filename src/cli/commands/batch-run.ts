@@ -3,7 +3,14 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type CrashGroup, type CrashPolicy, failsAsNew, groupCrashes, readKnownCrashes } from '../../batch/crashes.ts';
+import {
+  type CrashGroup,
+  type CrashPolicy,
+  crashLine,
+  failsAsNew,
+  groupCrashes,
+  readKnownCrashes,
+} from '../../batch/crashes.ts';
 import { lockOutputs } from '../../batch/lock.ts';
 import {
   type BatchJob,
@@ -394,7 +401,7 @@ function renderCrashes(groups: readonly CrashGroup[]): string {
   if (groups.length === 0) return '';
   const lines = groups.slice(0, LISTED_CRASHES).map(({ signature, results, firstSeen, lastSeen, known }) => {
     const dumps = `${results.length} ${results.length === 1 ? 'dump' : 'dumps'}`;
-    return `${crashKind(known)} ${signature.hash} ${signature.text}: ${dumps}, first seen ${firstSeen ?? 'at an unknown time'}, last seen ${lastSeen ?? 'at an unknown time'}`;
+    return `${crashKind(known)} ${crashLine(signature, results[0]?.record)}: ${dumps}, first seen ${firstSeen ?? 'at an unknown time'}, last seen ${lastSeen ?? 'at an unknown time'}`;
   });
   if (groups.length > LISTED_CRASHES) lines.push(`… ${groups.length - LISTED_CRASHES} more crashes`);
   return lines.map((text) => `${printable(text)}\n`).join('');
