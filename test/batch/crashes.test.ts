@@ -122,8 +122,12 @@ it('crashes are classes in JUnit, and new ones failures', () => {
   const text = renderJunit(results, { known: new Set([RVA]), failOnNew: true });
   expect(text).toContain('tests="3" failures="1"');
   expect(text).toContain('classname="0xd1_0 &lt;rva&gt;" name="known"');
-  expect(text).toContain('<system-out>known crash: aaaaaaaaaaaa 0xd1_0 &lt;rva&gt;, likely culprit demo.sys</system-out>');
-  expect(text).toContain('<failure type="new-crash" message="new crash: cccccccccccc 0xd1_0 &lt;rva&gt;, likely culprit demo.sys"/>');
+  expect(text).toContain(
+    '<system-out>known crash: aaaaaaaaaaaa 0xd1_0 &lt;rva&gt;, likely culprit demo.sys</system-out>',
+  );
+  expect(text).toContain(
+    '<failure type="new-crash" message="new crash: cccccccccccc 0xd1_0 &lt;rva&gt;, likely culprit demo.sys"/>',
+  );
   expect(text).toContain('classname="elf2dmp" name="runs"');
   expect(renderJunit(results, { known: undefined, failOnNew: false })).toContain('failures="0"');
 });
