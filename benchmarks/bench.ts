@@ -222,10 +222,10 @@ async function pipe(dir: string): Promise<Row[]> {
     spread(times[of]!.map((each, i) => each[what] / times[to]![i]![what]));
   const mib = size / MIB;
   return [
-    [`zstdcat | elf2dmp - OUT, ${mib} MiB ÷ zstdcat > FILE and fsync`, ratio('dump', 'file', 'seconds')],
-    ['… ÷ zstdcat | cat > FILE and fsync', ratio('dump', 'cat', 'seconds')],
+    [`zstdcat into elf2dmp - OUT, ${mib} MiB ÷ zstdcat > FILE and fsync`, ratio('dump', 'file', 'seconds')],
+    ['… ÷ zstdcat into cat > FILE and fsync', ratio('dump', 'cat', 'seconds')],
     ['… processor time ÷ that of zstdcat > FILE and fsync', ratio('dump', 'file', 'cpu')],
-    ['… ÷ that of zstdcat | cat > FILE and fsync', ratio('dump', 'cat', 'cpu')],
+    ['… ÷ that of zstdcat into cat > FILE and fsync', ratio('dump', 'cat', 'cpu')],
     ['zstdcat > FILE and fsync, seconds', spread(times['file']!.map(({ seconds }) => seconds))],
   ];
 }
