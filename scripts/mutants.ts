@@ -193,7 +193,7 @@ const MUTANTS: readonly Mutant[] = [
     file: 'machines/x86/index.ts',
     find: 'const mode = isPae(control) ? PAGING_PAE : PAGING_32_BIT;',
     replace: 'const mode = PAGING_32_BIT;',
-    tests: 'test/locate/x86.test.ts',
+    tests: 'test/machines/x86.test.ts',
   },
   {
     what: 'a 32-bit KPCR is looked for by FS alone',

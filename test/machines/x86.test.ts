@@ -69,6 +69,13 @@ describe('a 32-bit CPU', () => {
     expect(X86.kpcrDoubt(read, wide(kpcr + 0x20) as never)).toMatch(/SelfPcr/);
   });
 
+  it('has the page tables that CR3 and CR4 say', () => {
+    expect(X86.pageTables(registersOf(1))).toEqual({ root: guest.truth.userRoot, mode: PAGING_PAE });
+    const other = buildGuest32({ pae: false });
+    const registers = x64(parseQemuNote(cpuNote32(other, other.cpus[0]!).subarray(20))!.registers);
+    expect(X86.pageTables(registers)).toEqual({ root: other.truth.root, mode: PAGING_32_BIT });
+  });
+
   it('leads to its TEB in user mode, and to none of an idle thread', () => {
     expect(X86.teb(registersOf(1), read)).toBe(guest.cpus[1]!.fsBase);
     expect(X86.teb(registersOf(0), read)).toBeUndefined();
@@ -76,6 +83,8 @@ describe('a 32-bit CPU', () => {
 
   it('dispatches through gates, not through tasks', () => {
     const table = X86.interruptTable(registersOf(0))!;
+    // What a task gate has where others have an offset means nothing.
+    guest.kernel.u16(guest.truth.processors[0]!.idt + 8 * 2 + 6, 0x8234);
     // Of 32 exceptions two go through task gates.
     expect(X86.interruptHandlers(table, read)).toHaveLength(30);
   });
