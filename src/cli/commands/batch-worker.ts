@@ -48,10 +48,19 @@ function nextTask(signal: AbortSignal): Promise<Task | undefined> {
   });
 }
 
+/** Bytes; 0 where the system does not say, as without /proc. */
+function memoryInUse(): number {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return 0;
+  }
+}
+
 async function convert({ job }: Task, signal: AbortSignal, isLast: boolean): Promise<Ended> {
   try {
     const report = await convertForBatch(parseWords(job), signal);
-    const last = isLast || process.memoryUsage.rss() > MAX_MEMORY;
+    const last = isLast || memoryInUse() > MAX_MEMORY;
     return { ended: report, exitCode: exitCodeOf(report), last };
   } catch (error) {
     const known = asKnown(error);
