@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RING_FILES } from '../test/rings.ts';
 
-interface Mutant {
+/** A break of the product. */
+export interface Mutant {
   what: string;
   file: string;
   find: string;
@@ -19,7 +20,7 @@ interface Mutant {
 
 const CONVERT = 'test/operations';
 
-const MUTANTS: readonly Mutant[] = [
+export const MUTANTS: readonly Mutant[] = [
   {
     what: 'members beyond their structure are believed',
     file: 'symbols/structures.ts',
@@ -96,6 +97,13 @@ const MUTANTS: readonly Mutant[] = [
     find: 'const VARIANT = 0x1000_0000;',
     replace: 'const VARIANT = 0;',
     tests: 'test/operations/dump-input.test.ts',
+  },
+  {
+    what: "a bug check that contradicts memory's is no fault",
+    file: 'plan/header-faults.ts',
+    find: 'if (!sameCode) {',
+    replace: 'if (!sameCode && code < 0) {',
+    tests: 'test/verify/contradictions.test.ts',
   },
   {
     what: 'clocks have to agree to 100 ns',
@@ -619,9 +627,10 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'a plan is held against the input, not the dump',
-    file: 'plan/check-plan.ts',
-    find: 'if (sound) patch(run, offset, target);',
-    replace: '',
+    file: 'plan/patched-image.ts',
+    find: 'applyPatches(patches, start + offset, target);',
+    replace: 'void [patches, start, offset, target];',
+    tests: 'test/plan/check-plan.test.ts',
   },
   {
     what: 'frames may lie in SharedUserData',
@@ -757,9 +766,9 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: "the page shows the auto choice's registers",
     file: 'operations/convert.ts',
-    find: 'describePage(windows, conversion.contexts, conversion.plan)',
+    find: 'describePage(conversion.windows, conversion.contexts, {',
     replace:
-      "describePage(windows, (await import('../plan/contexts.ts')).chooseContexts(windows, 'auto'), conversion.plan)",
+      "describePage(conversion.windows, (await import('../plan/contexts.ts')).chooseContexts(conversion.windows, 'auto'), {",
     tests: 'test/plan/contexts.test.ts',
   },
   {
@@ -772,8 +781,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'bug check always 0x161',
     file: 'windows/crash.ts',
-    find: 'if (code === 0) return undefined;',
-    replace: 'return undefined;',
+    find: "if (code === 0) return 'none';",
+    replace: "return 'none';",
   },
   {
     what: 'losses do not count',
@@ -791,17 +800,17 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'an existing output is replaced',
-    file: 'files/publish.ts',
-    find: 'await link(temporary, output);',
-    replace: 'await rename(temporary, output); return;',
-    tests: 'test/plan',
+    file: 'files/temporary.ts',
+    find: 'if (libc.errno() === EEXIST) throw outputExists(name);',
+    replace: 'if (libc.errno() === EEXIST) return false;',
+    tests: 'test/files/temporary.test.ts',
   },
   {
     what: 'a failed write leaves its file',
-    file: 'files/publish.ts',
-    find: 'await remove(temporary);\n      throw error;',
-    replace: 'throw error;',
-    tests: 'test/plan',
+    file: 'files/temporary.ts',
+    find: 'if (this.#name !== undefined) await removeFile(this.#name);',
+    replace: '',
+    tests: 'test/files/temporary.test.ts',
   },
   {
     what: 'patches left out',
@@ -820,8 +829,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'the self-map followed',
     file: 'memory/table-walk.ts',
-    find: 'level === this.#mode.selfMapLevel && this.#selfMapped.has(entry.physical)',
-    replace: 'false',
+    find: 'level !== this.#mode.selfMapLevel || !this.#selfMapped.has(entry.physical)',
+    replace: 'true',
     tests: 'test/memory/',
   },
   {
@@ -879,13 +888,6 @@ const MUTANTS: readonly Mutant[] = [
     find: 'if (own || space.image.triage || space.translate(base) !== undefined) return own;',
     replace: 'return own;',
     tests: 'test/windows/image-spaces.test.ts',
-  },
-  {
-    what: "a bug check that contradicts memory's is right",
-    file: 'verify/check-header.ts',
-    find: 'const isOfRunning = () => crash === undefined;',
-    replace: 'const isOfRunning = () => crash !== null;',
-    tests: 'test/verify/contradictions.test.ts',
   },
   {
     what: "another processor's descriptor tables are right",
@@ -946,8 +948,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: 'a mapped page left out by its state',
     file: 'plan/select-pages.ts',
-    find: 'if ((bits & MAPPED) !== 0) return true;',
-    replace: '',
+    find: "return type === 'active' && (bits & MAPPED) === 0 && kind !== 'notRam';",
+    replace: "return type === 'active' && kind !== 'notRam';",
     tests: 'test/operations/smaller-dumps.test.ts',
   },
   {
@@ -1002,8 +1004,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     what: "guesses that don't say so",
     file: 'windows/stacks.ts',
-    find: 'certain = false;',
-    replace: '',
+    find: "how = 'guess';\n      certain = false;",
+    replace: "how = 'guess';",
     tests: 'test/operations/stack.test.ts',
   },
   {
@@ -1015,16 +1017,16 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'a crash dump gives pages one too far',
-    file: 'readers/win-dump.ts',
-    find: 'let fileOffset = Number(bitmap.FirstPage);',
-    replace: 'let fileOffset = Number(bitmap.FirstPage) + 4096;',
+    file: 'readers/dump-runs.ts',
+    find: 'let fileOffset = Number(firstPage);',
+    replace: 'let fileOffset = Number(firstPage) + 4096;',
     tests: 'test/readers/win-dump.test.ts',
   },
   {
     what: 'overlapping runs of a crash dump taken',
-    file: 'readers/win-dump.ts',
-    find: 'if (overlap) {',
-    replace: 'if (overlap && overlap.before.start < 0) {',
+    file: 'readers/dump-runs.ts',
+    find: 'if (overlap) throw overlapping',
+    replace: 'if (overlap && overlap.before.start < 0) throw overlapping',
     tests: 'test/readers/win-dump.test.ts',
   },
   {
@@ -1356,10 +1358,10 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'the selection of pages hears no signal',
-    file: 'memory/page-map.ts',
-    find: 'if (index % BEAT_PAGES === 0) await pulse.beat();',
-    replace: '',
-    tests: 'test/memory/table-walk.test.ts',
+    file: 'plan/select-pages.ts',
+    find: 'if (looked >= BEAT_PAGES) {\n      looked = 0;\n      await pulse.beat();\n    }\n    const bits',
+    replace: 'const bits',
+    tests: 'test/plan/select-pages.test.ts',
   },
   {
     what: 'the walk of page tables hears no signal',
@@ -1386,7 +1388,7 @@ const COPIED = [
 const ringOf = (tests: string): string => ((RING_FILES.cli as readonly string[]).includes(tests) ? 'cli' : 'unit');
 
 /** A room's own tests, unless the list names others. */
-const testsOf = ({ file, tests }: Mutant): string => tests ?? `test/${file.slice(0, file.indexOf('/'))}/`;
+export const testsOf = ({ file, tests }: Mutant): string => tests ?? `test/${file.slice(0, file.indexOf('/'))}/`;
 
 function main(): void {
   const root = fileURLToPath(new URL('..', import.meta.url));
@@ -1428,4 +1430,4 @@ function main(): void {
   process.exitCode = unnoticed > 0 ? 1 : 0;
 }
 
-main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) main();
