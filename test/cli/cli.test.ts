@@ -190,7 +190,7 @@ describe('elf2dmp', () => {
   it.each([
     ['cut within its ELF header', 40, 0, 0, 5],
     ['cut within its program headers', 0xd0, 0, 0, 5],
-    ['of another machine', undefined, 0x12, 183, 4],
+    ['of another machine', undefined, 0x12, 21, 4],
     ['of 32 bits', undefined, 4, 1, 4],
     ['that is a program', undefined, 0x10, 2, 4],
   ])('says what is wrong with a file %s', (_, length, at, value, code) => {
