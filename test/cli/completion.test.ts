@@ -108,12 +108,14 @@ describe('completion', () => {
     });
 
     it('completes the same in zsh', () => {
-      const zsh = (line: string) => {
+      const once = (line: string) => {
         const found = join(dir, 'found');
         rmSync(found, { force: true });
         lines('zsh', '-f', '-c', ZSH_SESSION, 'zsh', scripts['zsh']!, found, `elf2dmp ${line}`);
         return existsSync(found) ? [...new Set(readFileSync(found, 'utf8').split('\n'))].filter(Boolean).sort() : [];
       };
+      // On a busy machine the session drops keys that come while it draws its prompt.
+      const zsh = (line: string) => [1, 2, 3].reduce<string[]>((found) => (found.length > 0 ? found : once(line)), []);
       expect(zsh('sta')).toEqual(['stack']);
       expect(zsh('--type b')).toEqual(['bitmap']);
       expect(zsh('--spool ')).toEqual(['dumps']);

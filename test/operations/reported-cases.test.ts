@@ -84,7 +84,8 @@ withCase('08-core-of-the-qemu-process', ['core'], (file, path) => {
 });
 
 // The others of that case are headers without pages, of kinds that are read by now: unsound is right.
-const KINDS = ['arm64', 'type7', 'user', 'x86'].map((name) => `${name}.dmp`);
+// Those of ARM64 and x86 are read by now; the case's files of them have headers and no contents.
+const KINDS = ['type7', 'user'].map((name) => `${name}.dmp`);
 withCase('09-verify-of-kinds-it-does-not-read', [...KINDS, 'vm.elf'], (file, path) => {
   it(`${file} is not called unsound`, async () => {
     await expect(verify({ dump: unpacked(path) })).rejects.toMatchObject({ kind: 'unsupported' });

@@ -6,6 +6,7 @@ import { DebuggerData } from '../../src/formats/win-kernel.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
+import type { HangReport } from '../../src/report/activity.ts';
 import { describeWindows } from '../../src/report/windows.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { walkStack } from '../../src/windows/stacks.ts';
@@ -27,6 +28,8 @@ interface Shown {
   /** All that is shown, but for the block's own size. */
   text: string;
   said: number;
+  /** What each processor does: every fact says itself what it is from, or why it is not known. */
+  activity: HangReport | null;
 }
 
 async function show(file: Buffer): Promise<Shown | undefined> {
@@ -36,7 +39,7 @@ async function show(file: Buffer): Promise<Shown | undefined> {
   const stacks = shown
     .filter(({ source }) => source !== 'unknown')
     .map(({ processor, frame }) => walkStack(windows, processor, frame).frames.map((f) => f.instructionPointer));
-  const { doubts, kdbg, ...info } = describeWindows(windows, planned.contexts);
+  const { doubts, kdbg, activity, ...info } = describeWindows(windows, planned.contexts);
   const { plan } = planned;
   const patches = plan.patches
     .filter(({ what }) => what !== 'KDBG')
@@ -47,7 +50,20 @@ async function show(file: Buffer): Promise<Shown | undefined> {
       typeof value === 'bigint' ? `${value}` : value,
     ),
     said: doubts.length + windows.image.diagnostics.list.length + planned.diagnostics.length,
+    activity,
   };
+}
+
+/** Facts that are neither what they were, nor unknown, nor said to be from where the KDBG points. */
+function differingFacts(clean: Shown | undefined, damaged: Shown): string[] {
+  return (damaged.activity?.processors ?? []).flatMap((processor, i) => {
+    const before = clean?.activity?.processors[i] as unknown as Record<string, unknown> | undefined;
+    return Object.entries(processor).flatMap(([name, fact]) => {
+      if (typeof fact !== 'object' || fact.value === null || fact.from.includes('by the KDBG')) return [];
+      const same = JSON.stringify((before?.[name] as typeof fact | undefined)?.value) === JSON.stringify(fact.value);
+      return same ? [] : [`${name} of processor ${i}`];
+    });
+  });
 }
 
 describe.each(Object.entries(GUESTS))('a guest that is %s', (_, options) => {
@@ -67,11 +83,14 @@ describe.each(Object.entries(GUESTS))('a guest that is %s', (_, options) => {
         file[at]! ^= 1 << (bit & 7);
         try {
           const damaged = await show(file);
-          if (damaged?.said === 0 && damaged.text !== clean?.text) wrong.push(`bit ${bit} of ${name}`);
+          if (damaged?.said !== 0) continue;
+          if (damaged.text !== clean?.text) wrong.push(`bit ${bit} of ${name}`);
+          wrong.push(...differingFacts(clean, damaged).map((fact) => `bit ${bit} of ${name}: ${fact}`));
         } catch (error) {
           expect(error).toBeInstanceOf(Elf2dmpError);
+        } finally {
+          file[at]! ^= 1 << (bit & 7);
         }
-        file[at]! ^= 1 << (bit & 7);
       }
     }
     expect(wrong).toEqual([]);

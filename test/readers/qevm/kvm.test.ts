@@ -39,4 +39,8 @@ if (qemuAvailable() && kvmAvailable()) {
       },
     );
   });
+} else {
+  it('is not here to be tried', () => {
+    expect(qemuAvailable() && kvmAvailable()).toBe(false);
+  });
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -61,6 +61,10 @@ if (qemuAvailable() && qemuVersion() >= 9) {
         elf.close();
       });
     });
+  });
+} else {
+  it('are tried by scripts/newer-qemu.sh where this QEMU is older', () => {
+    expect(existsSync(new URL('../../../scripts/newer-qemu.sh', import.meta.url))).toBe(true);
   });
 }
 
