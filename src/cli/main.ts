@@ -8,6 +8,7 @@ import { parseArguments } from './arguments.ts';
 import { EXIT } from './exit-codes.ts';
 import { asKnown, exitCodeOfError, renderFailure } from './failure.ts';
 import type { Job } from './job.ts';
+import { refuseMangled } from './mangled.ts';
 import { STATUS_SIGNALS } from './signals.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const;
@@ -43,6 +44,7 @@ export async function main(argv: readonly string[]): Promise<void> {
 async function run(argv: readonly string[]): Promise<number> {
   let job: Job;
   try {
+    refuseMangled(argv);
     const parsed = (await jobOfBatch(argv)) ?? (await parseArguments(argv));
     if ('print' in parsed) {
       process.stdout.write(`${parsed.print}\n`);

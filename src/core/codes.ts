@@ -67,6 +67,11 @@ export const ERRORS = {
     means: 'The command, or the function of the library, has no such option.',
     todo: 'See the hint, or docs/options.md.',
   },
+  'argument-not-utf8': {
+    kind: 'usage',
+    means: 'A name on the command line has bytes that are not UTF-8.',
+    todo: 'Rename the file.',
+  },
   'option-value': {
     kind: 'usage',
     means: "An option's value is not of its type, or not one of its choices.",

@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { bytes, KIB } from '../core/units.ts';
 import { memoryDumpKind } from './memory-dump.ts';
-import { formerOf, NO_HARD_LINKS, outputExists, removeFile, TemporaryFile } from './temporary.ts';
+import { formerOf, LONGEST_NAME, NO_HARD_LINKS, outputExists, removeFile, TemporaryFile } from './temporary.ts';
 
 /**
  * Safe publishing: a file gets its name when it is complete and on disk, and a crash, a kill or a full disk leaves
@@ -130,7 +130,7 @@ async function checkExisting(path: string, { path: name, force, ours }: WantedOu
   if (ours?.(head)) return;
   if (!force) throw outputExists(name);
   const kind = await memoryDumpKind(head);
-  if (kind === undefined && !(await statUnlessMissing(path + UNDO_SUFFIX, name))) return;
+  if (kind === undefined && !(await hasJournal(path, name))) return;
   throw new Elf2dmpError({
     code: 'output-is-memory-dump',
     kind: 'io-permanent',
@@ -142,6 +142,11 @@ async function checkExisting(path: string, { path: name, force, ours }: WantedOu
     hint: kind === undefined ? 'restore it with `elf2dmp --undo`, or remove both first' : 'remove it first',
   });
 }
+
+/** Where the journal's name would be too long there is none. */
+const hasJournal = async (path: string, name: string): Promise<boolean> =>
+  Buffer.byteLength(basename(path)) + UNDO_SUFFIX.length <= LONGEST_NAME &&
+  (await statUnlessMissing(path + UNDO_SUFFIX, name)) !== undefined;
 
 function twice(other: string, { what, path }: WantedOutput): Elf2dmpError {
   return new Elf2dmpError({

@@ -13,10 +13,20 @@ import { ON_SUDDEN_END } from '../core/sudden-end.ts';
 import { type Libc, loadLibc } from './libc.ts';
 import { tryLock } from './lock.ts';
 
-const temporaryFor = (output: string): string => `${output}.${randomBytes(6).toString('hex')}.part`;
+const temporaryFor = (output: string): string => beside(output, 'part');
 
 /** A name for what the output was until now: no leftover that a later run would remove. */
-export const formerOf = (output: string): string => `${output}.${randomBytes(6).toString('hex')}.former`;
+export const formerOf = (output: string): string => beside(output, 'former');
+
+/** Bytes that a name may have (NAME_MAX). */
+export const LONGEST_NAME = 255;
+
+/** A new name beside the output; one without the output's where both together would be too long. */
+function beside(output: string, ending: string): string {
+  const suffix = `.${randomBytes(6).toString('hex')}.${ending}`;
+  const isShort = Buffer.byteLength(basename(output)) + suffix.length <= LONGEST_NAME;
+  return isShort ? output + suffix : join(dirname(output), `elf2dmp${suffix}`);
+}
 
 /** The output whose temporary file has this name, which a killed process can leave; undefined for other names. */
 export const outputOfTemporary = (name: string): string | undefined => /^(.+)\.[0-9a-f]{12}\.part$/.exec(name)?.[1];

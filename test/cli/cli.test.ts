@@ -252,6 +252,17 @@ describe('elf2dmp', () => {
     expect(readdirSync(dir).sort()).toEqual(['out.dmp', 'vm.elf']);
   });
 
+  it('refuses names that are not UTF-8, and takes those of 255 bytes', () => {
+    const script = `"${process.execPath}" "${BIN}" "${input}" "$(printf 'caf\\351.dmp')"`;
+    const { status, stderr } = spawnSync('sh', ['-c', script], { encoding: 'utf8', cwd: dir });
+    expect([status, stderr]).toEqual([2, expect.stringContaining('not UTF-8')]);
+    const long = join(dir, `${'x'.repeat(251)}.dmp`);
+    for (const force of [[], ['-f']]) expect(run('-q', ...force, input, long).status).toBe(0);
+    expect(run('-q', input, join(dir, '\uFFFD.dmp')).status).toBe(0);
+    for (const name of [long, join(dir, '\uFFFD.dmp')]) rmSync(name);
+    expect(readdirSync(dir).filter((name) => !['vm.elf', 'out.dmp'].includes(name))).toEqual([]);
+  });
+
   it('prints progress as JSON for programs, one object a line', () => {
     clean();
     const { status, stderr } = run('--progress=json', '--quiet', '--verify', input, output);

@@ -64,6 +64,18 @@ describe.each(hasUnnamed ? (['without a name', 'with a name'] as const) : (['wit
       expect([readdirSync(dir), readFileSync(output, 'utf8')]).toEqual([['out.dmp'], 'new']);
     });
 
+    it('may have a name of 255 bytes', async () => {
+      const long = join(dir, `${'ä'.repeat(125)}.dmp`);
+      for (const text of ['one', 'two']) {
+        const file = await TemporaryFile.create(long, 0o600);
+        await file.handle.writeFile(text);
+        await file.giveName(long, text === 'two');
+        await file.close();
+        expect(readFileSync(long, 'utf8')).toBe(text);
+      }
+      expect(readdirSync(dir)).toHaveLength(1);
+    });
+
     it('is gone when it is discarded, or when a second signal ends the process', async () => {
       await (await written('x')).discard();
       expect(readdirSync(dir)).toEqual([]);
