@@ -1359,7 +1359,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'the selection of pages hears no signal',
     file: 'plan/select-pages.ts',
-    find: 'if (looked >= BEAT_PAGES) {\n      looked = 0;\n      await pulse.beat();\n    }\n    const bits',
+    find: 'if (isTime(run.pages)) await pulse.beat();\n    const bits',
     replace: 'const bits',
     tests: 'test/plan/select-pages.test.ts',
   },

@@ -2,15 +2,14 @@
 
 import { createHash } from 'node:crypto';
 import { type BigIntStats, createReadStream } from 'node:fs';
-import { lstat, readdir, readFile, stat, unlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { lstat, readFile, stat } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import { replaceFile } from '../files/publish.ts';
-import { outputOfTemporary } from '../files/temporary.ts';
+import { removeFile, removeLeftovers } from '../files/temporary.ts';
 import type { HashReport } from '../report/conversion.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import type { WindowsSummary } from '../report/windows.ts';
@@ -265,13 +264,8 @@ export async function writeSidecar(output: string, sidecar: Sidecar): Promise<vo
 }
 
 /** Removes temporary files that killed processes left beside these outputs. */
-export async function sweep(outputs: readonly string[]): Promise<void> {
-  const names = new Set(outputs.flatMap((output) => [output, sidecarOf(output)]));
-  for (const directory of new Set(outputs.map((output) => dirname(output)))) {
-    for (const entry of await readdir(directory).catch(() => [])) {
-      const of = outputOfTemporary(entry);
-      if (of !== undefined && names.has(join(directory, of)))
-        await unlink(join(directory, basename(entry))).catch(() => undefined);
-    }
-  }
-}
+export const sweep = (outputs: readonly string[]): Promise<void> =>
+  removeLeftovers(
+    outputs.flatMap((output) => [output, sidecarOf(output)]),
+    removeFile,
+  );

@@ -168,13 +168,17 @@ async function renameUnlessThere(temporary: string, output: string): Promise<voi
 /** A temporary file that was just created may not be locked yet. */
 const NEW_MS = 10_000;
 
-/** Removes temporary files of these outputs whose writers were killed, where locks tell that. */
-export async function removeLeftovers(outputs: readonly string[]): Promise<void> {
+/**
+ * Removes temporary files of these outputs.
+ *
+ * @param remove removes one; by default those whose writers were killed, where locks tell that
+ */
+export async function removeLeftovers(outputs: Iterable<string>, remove = removeIfLeft): Promise<void> {
   const names = new Set(outputs);
-  for (const directory of new Set(outputs.map((output) => dirname(output)))) {
+  for (const directory of new Set([...names].map((output) => dirname(output)))) {
     for (const entry of await readdir(directory).catch(() => [])) {
       const of = outputOfTemporary(entry);
-      if (of !== undefined && names.has(join(directory, of))) await removeIfLeft(join(directory, basename(entry)));
+      if (of !== undefined && names.has(join(directory, of))) await remove(join(directory, entry));
     }
   }
 }

@@ -113,13 +113,11 @@ export interface HeaderValues extends HeaderPages {
   comment: string;
 }
 
-function encode64(v: HeaderValues): Buffer {
-  // Windows fills the page first and sets fields then: those that it leaves, VersionUser too, read "PAGE".
-  const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
+/** Fields that both forms have. */
+function sharedValues(v: HeaderValues) {
   const comment = Buffer.alloc(128);
   comment.write(v.comment, 0, 127, 'latin1');
-  DumpHeader64.write(header, 0, {
-    Signature: DUMP_SIGNATURE,
+  return {
     MajorVersion: v.majorVersion,
     MinorVersion: v.build,
     DirectoryTableBase: BigInt(v.directoryTableBase),
@@ -130,6 +128,7 @@ function encode64(v: HeaderValues): Buffer {
     NumberProcessors: v.processors,
     BugCheckCode: v.bugCheck.code,
     BugCheckParameters: v.bugCheck.parameters,
+    KdSecondaryVersion: v.kdSecondaryVersion,
     KdDebuggerDataBlock: v.kdDebuggerDataBlock,
     SystemTime: v.systemTime,
     Comment: comment,
@@ -138,8 +137,16 @@ function encode64(v: HeaderValues): Buffer {
     ProductType: v.productType,
     SuiteMask: v.suiteMask,
     WriterStatus: 0,
+  };
+}
+
+function encode64(v: HeaderValues): Buffer {
+  // Windows fills the page first and sets fields then: those that it leaves, VersionUser too, read "PAGE".
+  const header = Buffer.alloc(DUMP_HEADER64_SIZE, DUMP_FILL);
+  DumpHeader64.write(header, 0, {
+    Signature: DUMP_SIGNATURE,
+    ...sharedValues(v),
     Unused1: 0,
-    KdSecondaryVersion: v.kdSecondaryVersion,
   });
   DumpHeader64.write(header, 0, {
     ...(v.pagingLevels !== undefined && { PagingLevels: v.pagingLevels }),
@@ -236,30 +243,10 @@ export const DUMP_HEADER_FORM_64: DumpHeaderForm = {
 
 function encode32(v: HeaderValues): Buffer {
   const header = Buffer.alloc(DUMP_HEADER32_SIZE, DUMP_FILL);
-  const comment = Buffer.alloc(128);
-  comment.write(v.comment, 0, 127, 'latin1');
   DumpHeader32.write(header, 0, {
     Signature: DUMP_SIGNATURE_32,
-    MajorVersion: v.majorVersion,
-    MinorVersion: v.build,
-    DirectoryTableBase: BigInt(v.directoryTableBase),
-    PfnDatabase: v.pfnDatabase,
-    PsLoadedModuleList: v.psLoadedModuleList,
-    PsActiveProcessHead: v.psActiveProcessHead,
-    MachineImageType: v.machine,
-    NumberProcessors: v.processors,
-    BugCheckCode: v.bugCheck.code,
-    BugCheckParameters: v.bugCheck.parameters,
+    ...sharedValues(v),
     PaeEnabled: v.pae ? 1 : 0,
-    KdSecondaryVersion: v.kdSecondaryVersion,
-    KdDebuggerDataBlock: v.kdDebuggerDataBlock,
-    SystemTime: v.systemTime,
-    Comment: comment,
-    SystemUpTime: v.systemUpTime,
-    MiniDumpFields: v.miniDumpFields ?? 0,
-    ProductType: v.productType,
-    SuiteMask: v.suiteMask,
-    WriterStatus: 0,
     ...(v.bootId !== undefined && { BootId: v.bootId }),
   });
   ExceptionRecord32.write(header, DumpHeader32.offsetOf('Exception'), exceptionRecord(v));

@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import type { Writable } from 'node:stream';
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { because, Reason } from '../core/reason.ts';
-import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import { sha256OfFile } from '../files/hash.ts';
 import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
 import { removeLeftovers } from '../files/temporary.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -31,7 +31,7 @@ import { checkCompression, emitCompressed, emitStream } from '../write/compresse
 import { emitCopy } from '../write/copy.ts';
 import { OnePass } from '../write/one-pass.ts';
 import { emitReflink } from '../write/reflink.ts';
-import { Guest, type Input, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+import { Guest, type Input, nameOf, type ReadingOptions, sha256OfGiven, withGuest } from './guest.ts';
 import { type Naming, withNaming } from './naming.ts';
 
 export interface ConvertOptions extends CallOptions<'convert'>, Omit<ReadingOptions, 'onSpooled' | 'onSearch'> {
@@ -101,7 +101,10 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
     const file = targets.dump === undefined ? undefined : together.fileOf(targets.dump);
     const checked =
       file === undefined
-        ? { verification: null, sha256: options.hash ? { input: await hashOfInput(options), dump: sha256! } : null }
+        ? {
+            verification: null,
+            sha256: options.hash ? { input: await sha256OfGiven(input, signal), dump: sha256! } : null,
+          }
         : await checkWritten(guest, conversion, { file, name: output }, options);
     // Whatever was read, the hash included, is of one state of the input.
     await guest.image.checkUnchanged();
@@ -178,9 +181,6 @@ function refuseForStream({ verify, reflink = 'never', sparse = 'auto' }: Convert
   const first = option.find(Boolean);
   if (first) throw notTogether(first, 'a dump that goes to a stream', 'name a file');
 }
-
-const hashOfInput = async ({ input, signal }: Pick<ConvertOptions, 'input' | 'signal'>): Promise<string | null> =>
-  typeof input === 'string' || input instanceof Guest ? sha256OfInput(nameOf(input), signal) : null;
 
 /** The options for opening and locating, with their progress as a conversion's. */
 export function withProgress<T extends ReadingOptions & Pick<ConvertOptions, 'onProgress'>>(options: T): T {
@@ -268,9 +268,7 @@ async function checkWritten(
       )
     : null;
   if (verification) nameAs(verification, file, name);
-  const sha256 = hash
-    ? { input: await hashOfInput({ input: given, signal }), dump: await sha256OfFile(file, signal) }
-    : null;
+  const sha256 = hash ? { input: await sha256OfGiven(given, signal), dump: await sha256OfFile(file, signal) } : null;
   return { verification, sha256 };
 }
 

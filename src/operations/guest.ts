@@ -1,4 +1,5 @@
 /** An opened guest: found once, asked many things. */
+import { sha256OfInput } from '../files/hash.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type InputBytes, nameOfBytes, OpenedInput } from '../options/opened.ts';
@@ -105,6 +106,10 @@ export async function withGuest<T>(
  * guest that was opened, which stays open.
  */
 export type Input = string | InputBytes | Guest;
+
+/** SHA-256 of the input's file; null where there is none, as for a pipe, standard input and bytes. */
+export const sha256OfGiven = async (input: Input, signal?: AbortSignal): Promise<string | null> =>
+  typeof input === 'string' || input instanceof Guest ? sha256OfInput(nameOf(input), signal) : null;
 
 /** The input's name. */
 export function nameOf(input: Input): string {

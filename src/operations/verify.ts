@@ -1,5 +1,5 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
-import { sha256OfFile, sha256OfInput } from '../files/hash.ts';
+import { sha256OfFile } from '../files/hash.ts';
 import type { CallOptions } from '../options/values.ts';
 import { openInput } from '../readers/input.ts';
 import type { HashReport } from '../report/conversion.ts';
@@ -9,7 +9,7 @@ import type { VerifyDumpOptions } from '../verify/expectation.ts';
 import { expectationFromPatches, planAgain } from '../verify/plan-again.ts';
 import { verifyDump } from '../verify/verify-dump.ts';
 import { TOOL } from '../version.ts';
-import { Guest, type Input, nameOf, type ReadingOptions, withGuest } from './guest.ts';
+import { Guest, type Input, nameOf, type ReadingOptions, sha256OfGiven, withGuest } from './guest.ts';
 
 /** How to open `against`, and how to locate Windows in it. */
 export interface VerifyOptions extends Omit<CallOptions<'verify'>, 'against'>, VerifyDumpOptions, ReadingOptions {
@@ -38,7 +38,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
     sha256: hash
       ? {
           dump: await sha256OfFile(dump, signal),
-          input: against === undefined ? null : await sha256OfInput(nameOf(against), signal),
+          input: against === undefined ? null : await sha256OfGiven(against, signal),
         }
       : null,
   };

@@ -140,6 +140,17 @@ export async function selectPages(
 /** Pages that are looked at in some milliseconds. */
 const BEAT_PAGES = 1 << 12;
 
+/** Says, for each further number of pages, whether it is time for a look at signals. */
+function pacing(): (pages: number) => boolean {
+  let looked = 0;
+  return (pages) => {
+    looked += pages;
+    if (looked < BEAT_PAGES) return false;
+    looked = 0;
+    return true;
+  };
+}
+
 /** What to keep. */
 interface Choice {
   type: 'kernel' | 'active';
@@ -172,13 +183,9 @@ async function sortPages(
       page += same;
     }
   };
-  let looked = 0;
+  const isTime = pacing();
   for (const run of splitByRam(map.runs(), windows)) {
-    looked += run.pages;
-    if (looked >= BEAT_PAGES) {
-      looked = 0;
-      await pulse.beat();
-    }
+    if (isTime(run.pages)) await pulse.beat();
     const bits = !run.isRam && ram === 'windows' ? 0 : run.bits;
     const kind = kindOf(bits, !run.isRam);
     if (!(known instanceof Reason) && needsStates(type, kind, bits)) addByStates(run, kind, known.states);
@@ -225,13 +232,9 @@ async function pagesWith(
   { windows, pulse }: { windows: Windows; pulse: Pulse },
 ): Promise<number[]> {
   const pages: number[] = [];
-  let looked = 0;
+  const isTime = pacing();
   for (const run of splitByRam(map.runs(), windows)) {
-    looked += run.pages;
-    if (looked >= BEAT_PAGES) {
-      looked = 0;
-      await pulse.beat();
-    }
+    if (isTime(run.pages)) await pulse.beat();
     if ((run.bits & bits) === 0 || !run.isRam) continue;
     for (let page = 0; page < run.pages && pages.length < MAX_SAMPLE; page++) pages.push(run.start + page * PAGE_SIZE);
     if (pages.length === MAX_SAMPLE) break;

@@ -12,8 +12,9 @@ import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
 import { ProgressLine } from '../text/progress.ts';
-import { renderSpooling, writeDiagnostics } from '../text/render.ts';
+import { writeDiagnostics } from '../text/render.ts';
 import { renderInfo } from '../text/render-info.ts';
+import { watchReading } from '../text/watch-reading.ts';
 
 /** The job that a command line for `info` asks for. */
 export function infoJob({ names: [file], values }: Given): Job {
@@ -41,14 +42,7 @@ export function infoJob({ names: [file], values }: Given): Job {
           {
             ...inspection,
             signal,
-            onSpool: quiet
-              ? undefined
-              : (spooling) => {
-                  line.clear();
-                  process.stderr.write(renderSpooling(spooling));
-                },
-            onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
-            onSearch: (done, total) => line.update({ phase: 'search', done, total }),
+            ...watchReading(line, quiet),
           },
           { page: writePage !== undefined },
         );

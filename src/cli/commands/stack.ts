@@ -10,7 +10,8 @@ import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
 import { inlinedCalls, isNamed, legendOf, readingRows, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
 import { ProgressLine } from '../text/progress.ts';
-import { renderSpooling, writeDiagnostics } from '../text/render.ts';
+import { writeDiagnostics } from '../text/render.ts';
+import { watchReading } from '../text/watch-reading.ts';
 
 /** The job that a command line for `stack` asks for. */
 export function stackJob({ names: [file], values }: Given): Job {
@@ -26,14 +27,7 @@ export function stackJob({ names: [file], values }: Given): Job {
           symbols: symbolPath(symbols),
           input: file!,
           signal,
-          onSpool: quiet
-            ? undefined
-            : (spooling) => {
-                line.clear();
-                process.stderr.write(renderSpooling(spooling));
-              },
-          onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
-          onSearch: (done, total) => line.update({ phase: 'search', done, total }),
+          ...watchReading(line, quiet),
         });
         line.clear();
         writeDiagnostics(report.diagnostics, { quiet, verbose });

@@ -7,8 +7,8 @@ import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { ProgressLine } from '../text/progress.ts';
-import { renderSpooling } from '../text/render.ts';
 import { describeVerification, writeFindings } from '../text/render-verify.ts';
+import { watchReading } from '../text/watch-reading.ts';
 import { usage } from '../usage.ts';
 
 /** The job that a command line for `verify` asks for. Throws `Elf2dmpError` (kind `usage`). */
@@ -25,15 +25,8 @@ export function verifyJob({ names: [dump], values }: Given): Job {
         const report = await (await import('../../operations/verify.ts')).verify({
           ...verification,
           signal,
-          onSpool: quiet
-            ? undefined
-            : (spooling) => {
-                line.clear();
-                process.stderr.write(renderSpooling(spooling));
-              },
-          onSpooled: (done, total) => line.update({ phase: 'spool', done, total }),
+          ...watchReading(line, quiet),
           onProgress: (done, total) => line.update({ phase: 'verify', done, total }),
-          onSearch: (done, total) => line.update({ phase: 'search', done, total }),
         });
         line.clear();
         writeFindings(report, { quiet, verbose });
