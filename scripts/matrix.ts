@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { ARM64_CASES, runArm64Case } from '../test/matrix/arm64.ts';
 import { CASES } from '../test/matrix/cases.ts';
 import { runCase } from '../test/matrix/run.ts';
+import { runX86Case, X86_CASES } from '../test/matrix/x86.ts';
 
 async function main(): Promise<void> {
   const rows = ['| guest | written by | checks | read to locate | locating |', '| --- | --- | --- | --- | --- |'];
@@ -12,6 +13,7 @@ async function main(): Promise<void> {
   const all = [
     ...CASES.map((c) => ({ ...c, run: () => runCase(c) })),
     ...ARM64_CASES.map((c) => ({ name: c.name, format: c.format, elf: undefined, run: () => runArm64Case(c) })),
+    ...X86_CASES.map((c) => ({ name: c.name, format: undefined, elf: undefined, run: () => runX86Case(c) })),
   ];
   for (const c of all) {
     const r = await c.run().catch((error: unknown) => ({

@@ -34,7 +34,6 @@ export const RING_FILES = {
     'test/operations/reflink.test.ts',
     'test/operations/smaller-dumps-debugger.test.ts',
     'test/operations/triage-debugger.test.ts',
-    'test/operations/x86-debugger.test.ts',
     'test/package/*.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',

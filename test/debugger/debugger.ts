@@ -457,12 +457,12 @@ export interface Instruction {
   readonly text: string;
 }
 
-/** The instruction at a processor's RIP, as `u @rip L1` disassembles it. */
-export function instruction(cpu: number): Question<Instruction> {
-  return question(on(cpu, 'u @rip L1'), (output) => {
-    const match = /^([0-9a-f]{8})`([0-9a-f]{8}) ([0-9a-f]+) +(.*\S) *$/m.exec(output);
+/** The instruction at a processor's RIP or EIP, as `u @rip L1` disassembles it. */
+export function instruction(cpu: number, register: 'rip' | 'eip' = 'rip'): Question<Instruction> {
+  return question(on(cpu, `u @${register} L1`), (output) => {
+    const match = /^((?:[0-9a-f]{8}`)?[0-9a-f]{8}) ([0-9a-f]+) +(.*\S) *$/m.exec(output);
     if (!match) throw new DebuggerError('parse', 'no instruction in the answer to "u"', output);
-    return { address: BigInt(`0x${match[1]}${match[2]}`), bytes: match[3]!, text: match[4]!.replaceAll(/ +/g, ' ') };
+    return { address: wide(match[1]!), bytes: match[2]!, text: match[3]!.replaceAll(/ +/g, ' ') };
   });
 }
 

@@ -2,11 +2,9 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { locateWindows } from '../../src/locate/locator.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
-import { openInput } from '../../src/readers/input.ts';
 import {
   askDebugger,
   bugCheck,
@@ -22,6 +20,7 @@ import {
 import { type Arm64Guest, type Arm64Options, buildArm64Guest } from '../guest/arm64.ts';
 import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { dumpArm64WithQemu } from '../support/qemu-arm64.ts';
+import { Checks, type Effort, effortOf } from './checks.ts';
 
 export interface Arm64Case {
   name: string;
@@ -70,27 +69,12 @@ export const ARM64_CASES: readonly Arm64Case[] = [
   { name: 'ARM64, crashed, triage dump', guest: { processors: 2, crash: CRASH, seed: 8 }, type: 'triage' },
 ];
 
-export interface Arm64Result {
+export interface Arm64Result extends Effort {
   problems: string[];
   /** What was compared. */
   checks: number;
-  bytesRead: number;
-  inputBytes: number;
-  locateMilliseconds: number;
 }
 
-class Checks {
-  readonly problems: string[] = [];
-  count = 0;
-
-  same(what: string, actual: unknown, expected: unknown): void {
-    this.count++;
-    if (show(actual) !== show(expected)) this.problems.push(`${what}: ${show(actual)}, not ${show(expected)}`);
-  }
-}
-
-const show = (value: unknown): string =>
-  JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v)) ?? 'undefined';
 const vector = (value: Buffer) => BigInt(`0x${Buffer.from(value).reverse().toString('hex')}`);
 
 /** A processor's registers by the debugger's names, as the guest has them. */
@@ -116,7 +100,7 @@ export async function runArm64Case(c: Arm64Case): Promise<Arm64Result> {
     const guest = buildArm64Guest(c.guest);
     const [input, output] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
     await writeInput(c, guest, input);
-    await convert({
+    const report = await convert({
       ...{ input, output, force: true },
       ...(c.type && { type: c.type }),
       ...(c.type === 'triage' && { triageCpus: 'all' as const }),
@@ -126,19 +110,7 @@ export async function runArm64Case(c: Arm64Case): Promise<Arm64Result> {
     checks.same('verify', verified.outcome, 'sound');
     checkHeader(checks, guest, readFileSync(output));
     await checkDebugger(checks, { c, guest, output });
-    const image = await openInput(input);
-    const started = performance.now();
-    const { evidence } = await locateWindows(image);
-    const locateMilliseconds = Math.round(performance.now() - started);
-    image.close();
-    const searched = evidence.find(({ method }) => method === 'search of memory')?.detail ?? '';
-    return {
-      problems: checks.problems,
-      checks: checks.count,
-      bytesRead: Number(/^([\d.]+) MiB/.exec(searched)?.[1] ?? 0) * 2 ** 20,
-      inputBytes: guest.ramBytes,
-      locateMilliseconds,
-    };
+    return { problems: checks.problems, checks: checks.count, ...effortOf(report) };
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }

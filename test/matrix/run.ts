@@ -27,34 +27,17 @@ import { flatten, kdumpOf } from '../guest/kdump.ts';
 import { loadCompressors } from '../support/compressors.ts';
 import { dumpWithQemu } from '../support/qemu.ts';
 import { guestOf, type MatrixCase } from './cases.ts';
+import { Checks, type Effort, effortOf } from './checks.ts';
 
-export interface CaseResult {
+export interface CaseResult extends Effort {
   case: MatrixCase;
   /** Every difference between what went in and what came out. */
   problems: string[];
   /** What was compared. */
   checks: number;
-  locateMilliseconds: number;
-  bytesRead: number;
-  inputBytes: number;
 }
 
 const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
-class Checks {
-  readonly problems: string[] = [];
-  count = 0;
-
-  same(what: string, actual: unknown, expected: unknown): void {
-    this.count++;
-    if (show(actual) !== show(expected)) this.problems.push(`${what}: ${show(actual)}, not ${show(expected)}`);
-  }
-}
-
-const show = (value: unknown): string =>
-  JSON.stringify(value, (_, v) => {
-    if (typeof v === 'bigint') return `0x${v.toString(16)}`;
-    return Buffer.isBuffer(v) ? v.toString('hex') : v;
-  }) ?? 'undefined';
 
 /** Writes the guest's ELF file, by a real QEMU unless the case is one that QEMU can't make. */
 export async function writeInput(c: MatrixCase, guest: Guest, path: string): Promise<void> {
@@ -148,11 +131,7 @@ export async function runCase(c: MatrixCase): Promise<CaseResult> {
     checkReport(checks, c, guest, report);
     await checkInDebugger(checks, c, guest, output);
     checkHeaderBytes(checks, output);
-    return result({
-      locateMilliseconds: report.effort.locateMilliseconds,
-      bytesRead: report.effort.bytesReadToLocate,
-      inputBytes: report.input.memoryBytes,
-    });
+    return result(effortOf(report));
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }

@@ -337,13 +337,14 @@ function isParked(cpu: GuestCpu, registers: string): boolean {
 
 export function writeRam(guest: AnyGuest, path: string): void {
   const file = openSync(path, 'w', 0o600);
+  const lowBytes = is32(guest) ? guest.lowBytes : 2 ** 31;
   try {
     ftruncateSync(file, guest.ramBytes);
     for (const [at, page] of guest.memory.pages) {
       if (at >= 0xa0000 && at < 0x100000)
         throw new Error(`the guest has memory at 0x${at.toString(16)}, where firmware is`);
       // RAM above 4 GiB lies behind the low memory, see GuestOptions.highMiB.
-      writeSync(file, page, 0, page.length, at < 2 ** 32 ? at : at - 2 ** 32 + 2 ** 31);
+      writeSync(file, page, 0, page.length, at < 2 ** 32 ? at : at - 2 ** 32 + lowBytes);
     }
   } finally {
     closeSync(file);

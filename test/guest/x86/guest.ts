@@ -94,7 +94,7 @@ export interface GuestOptions32 {
   threeGigabytes?: boolean;
   seed?: number;
   ramMiB?: number;
-  /** With PAE: so much RAM from 4 GiB on, half of what the guest uses in it, and low memory up to 2 GiB. */
+  /** With PAE: so much RAM from 4 GiB on, with half of what the guest uses in it. */
   highMiB?: number;
   processors?: number;
   /** order[i] is the processor that QEMU's CPU i runs. Default: reversed. */
@@ -142,6 +142,8 @@ export interface Guest32 {
   pae: boolean;
   memory: PhysicalMemory;
   ramBytes: number;
+  /** Of it, below 4 GiB. */
+  lowBytes: number;
   kernel: PageTables32;
   user: PageTables32;
   cpus: readonly GuestCpu[];
@@ -253,18 +255,13 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
   const count = options.processors ?? 2;
   const order = options.order ?? Array.from({ length: count }, (_, i) => count - 1 - i);
   const highBytes = pae ? (options.highMiB ?? 0) * 2 ** 20 : 0;
-  const lowBytes = highBytes > 0 ? 2 ** 31 : (options.ramMiB ?? 16) * 2 ** 20;
+  const lowBytes = (options.ramMiB ?? 16) * 2 ** 20;
   const ramBytes = lowBytes + highBytes;
   const top = options.threeGigabytes ? 0xe0000000 : 0x80000000;
   const kernelFrom = options.threeGigabytes ? 0xc0000000 : 0x80000000;
 
   const large = { from: 0x400000, to: 0x800000 };
-  const memory = new PhysicalMemory(
-    highBytes > 0 ? 2 ** 24 : lowBytes,
-    seed,
-    options.largePages ? [large] : [],
-    highBytes,
-  );
+  const memory = new PhysicalMemory(lowBytes, seed, options.largePages ? [large] : [], highBytes);
   const pdptPage = allocateLow(memory);
   const kernel = new PageTables32(memory, pae, { page: pdptPage, slot: 3 });
   // As XP and later have it: 4 KiB aligned.
@@ -548,6 +545,20 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
       ] as const)
         context.writeUInt32LE(value >>> 0, at);
       kernel.write(frame, context);
+      const saved = Buffer.alloc(0x54);
+      for (const [at, value] of [
+        [0x0, 0x8001003b],
+        [0x4, 0x10],
+        [0x8, kernel.root],
+        [0xc, Number(cr4)],
+        [0x2c, gdt],
+        [0x34, idt],
+        [0x38, 0x28],
+      ] as const)
+        saved.writeUInt32LE(value >>> 0, at);
+      saved.writeUInt16LE(0x3ff, 0x2a);
+      saved.writeUInt16LE(0x7ff, 0x32);
+      kernel.write(special, saved);
     }
 
     const regs = Object.fromEntries(GPRS.map((name) => [name, /^r\d/.test(name) ? 0n : word()])) as GuestCpu['regs'];
@@ -811,6 +822,7 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
     pae,
     memory,
     ramBytes,
+    lowBytes,
     kernel,
     user,
     cpus,
