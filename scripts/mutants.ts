@@ -1,12 +1,14 @@
 // Shows that the tests can fail: breaks the product in one place at a time, in a copy, and runs the tests that
-// should notice: those of its own room, so that a fault is named where it is. `npm run mutants -- [PART OF A FILE'S NAME]`
-// prints a line per break and exits with 1 if one goes unnoticed.
-import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+// should notice. `npm run mutants -- [--workers N] [PART OF A FILE'S NAME OR OF A BREAK'S TEXT …]` prints a line per
+// break and exits with 1 if one goes unnoticed.
+import { spawn } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { RING_FILES } from '../test/rings.ts';
+import { parseArgs } from 'node:util';
+import picomatch from 'picomatch';
+import { RING_FILES, RINGS } from '../test/rings.ts';
 
 /** A break of the product. */
 export interface Mutant {
@@ -1192,7 +1194,7 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'any file is a report',
     file: 'batch/report.ts',
     find: 'refuseForeign(file, content);',
-    replace: '',
+    replace: 'void refuseForeign;',
     tests: 'test/batch/records.test.ts',
   },
   {
@@ -1311,7 +1313,7 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'TOML: large integers wrap',
     file: 'cli/config.ts',
     find: 'refuseLargeIntegers(file, source);',
-    replace: '',
+    replace: 'void refuseLargeIntegers;',
     tests: 'test/cli/config.test.ts',
   },
   {
@@ -1384,50 +1386,132 @@ const COPIED = [
   ...['bin', 'docs', 'samples', 'schema', 'scripts', 'src', 'test'],
   ...['package.json', 'package-lock.json', 'README.md', 'tsconfig.json', 'tsconfig.build.json', 'vitest.config.ts'],
 ];
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+/** ms. Only a break that lets the product loop gets there, however busy the machine is: seconds are usual. */
+const LONGEST = 15 * 60_000;
 
-const ringOf = (tests: string): string => ((RING_FILES.cli as readonly string[]).includes(tests) ? 'cli' : 'unit');
+const isCliTest = picomatch([...RING_FILES.cli]);
+const ringOf = (tests: string): string => (isCliTest(tests) ? 'cli' : 'unit');
 
 /** A room's own tests, unless the list names others. */
 export const testsOf = ({ file, tests }: Mutant): string => tests ?? `test/${file.slice(0, file.indexOf('/'))}/`;
 
-function main(): void {
-  const root = fileURLToPath(new URL('..', import.meta.url));
+/** What a run of tests came to. Tests that cannot even be loaded notice nothing. */
+type Outcome = { kind: 'passed' } | { kind: 'failed'; by: string } | { kind: 'not run'; why: string };
+
+/** The part of vitest's JSON report that is used. */
+interface Report {
+  testResults: {
+    name: string;
+    message: string;
+    assertionResults: { status: string; fullName: string; failureMessages: string[] }[];
+  }[];
+}
+
+function outcomeOf({ testResults }: Report, dir: string): Outcome {
+  for (const { name, message, assertionResults } of testResults) {
+    const failed = assertionResults.find(({ status }) => status === 'failed');
+    const [error = ''] = failed?.failureMessages ?? [message];
+    // The break is no program: it says nothing about the tests.
+    if (/^(Reference|Syntax)Error|Transform failed/.test(error)) return { kind: 'not run', why: error };
+    if (failed) return { kind: 'failed', by: `${relative(dir, name)}: ${failed.fullName}` };
+    if (message) return { kind: 'not run', why: message };
+  }
+  return testResults.length > 0 ? { kind: 'passed' } : { kind: 'not run', why: 'no tests' };
+}
+
+/** Runs tests of one ring in a copy of the project, by one start of vitest. */
+function run(dir: string, tests: readonly string[], workers = 1): Promise<Outcome> {
+  const report = join(dir, 'report.json');
+  const args = [
+    ...['run', '--project', ringOf(tests[0]!), '--bail', '1', '--maxWorkers', String(workers)],
+    ...['--reporter', 'json', '--outputFile', report],
+    // Of two runs only one file differs.
+    ...['--experimental.fsModuleCache', '--experimental.fsModuleCachePath', join(dir, 'module-cache')],
+  ];
+  rmSync(report, { force: true });
+  const child = spawn(process.execPath, [join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'), ...args, ...tests], {
+    cwd: dir,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    timeout: LONGEST,
+    killSignal: 'SIGKILL',
+  });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said += text;
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (_, signal) => {
+      if (signal) resolve({ kind: 'failed', by: 'a run without end' });
+      // The build failed.
+      else if (!existsSync(report)) resolve({ kind: 'not run', why: said });
+      else resolve(outcomeOf(JSON.parse(readFileSync(report, 'utf8')) as Report, dir));
+    });
+  });
+}
+
+/** A copy of the project that may be broken. */
+function copyProject(): string {
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-mutants-'));
-  const wanted = MUTANTS.filter((m) => m.file.includes(process.argv[2] ?? ''));
+  for (const name of COPIED) cpSync(join(ROOT, name), join(dir, name), { recursive: true });
+  symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'));
+  return dir;
+}
+
+/** Breaks the copy, runs the tests that should notice, and mends it again. The line that says how it went. */
+async function tryMutant(dir: string, mutant: Mutant): Promise<{ noticed: boolean; line: string }> {
+  const { what, file, find, replace } = mutant;
+  const path = join(dir, 'src', file);
+  const source = readFileSync(path, 'utf8');
+  if (!source.includes(find)) {
+    return { noticed: false, line: `GONE       ${what}: ${file} has no "${find}": mend this list` };
+  }
+  writeFileSync(
+    path,
+    source.replace(find, () => replace),
+  );
+  const outcome = await run(dir, [testsOf(mutant)]);
+  writeFileSync(path, source);
+  if (outcome.kind === 'failed') return { noticed: true, line: `noticed    ${what} (${outcome.by})` };
+  if (outcome.kind === 'passed') return { noticed: false, line: `UNNOTICED  ${what} (${testsOf(mutant)})` };
+  return { noticed: false, line: `NOT RUN    ${what} (${testsOf(mutant)}): ${outcome.why}` };
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: { workers: { type: 'string', default: String(availableParallelism()) } },
+    allowPositionals: true,
+  });
+  const isWanted = ({ file, what }: Mutant) => positionals.some((part) => file.includes(part) || what.includes(part));
+  const wanted = positionals.length > 0 ? MUTANTS.filter(isWanted) : MUTANTS;
+  const dirs = Array.from({ length: Number(values.workers) }, copyProject);
+  const started = process.hrtime.bigint();
   let unnoticed = 0;
   try {
-    for (const name of COPIED) cpSync(join(root, name), join(dir, name), { recursive: true });
-    symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
-    const passes = (tests: string): boolean =>
-      spawnSync(
-        process.execPath,
-        [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--project', ringOf(tests), '--bail', '1', tests],
-        { cwd: dir, encoding: 'utf8' },
-      ).status === 0;
     // A test that fails anyhow, or is not there, would notice everything.
-    for (const tests of new Set(wanted.map(testsOf))) {
-      if (!passes(tests)) throw new Error(`${tests} fails without any break`);
+    const named = [...new Set(wanted.map(testsOf))];
+    for (const ring of RINGS) {
+      const tests = named.filter((name) => ringOf(name) === ring);
+      if (tests.length === 0) continue;
+      const outcome = await run(dirs[0]!, tests, dirs.length);
+      if (outcome.kind !== 'passed') throw new Error(`fails without any break: ${JSON.stringify(outcome)}`);
     }
-    for (const mutant of wanted) {
-      const { what, file, find, replace } = mutant;
-      const path = join(dir, 'src', file);
-      const source = readFileSync(path, 'utf8');
-      if (!source.includes(find)) {
-        unnoticed++;
-        console.log(`GONE       ${what}: ${file} has no "${find}": mend this list`);
-        continue;
+    const queue = wanted.values();
+    const work = async (dir: string): Promise<void> => {
+      for (const mutant of queue) {
+        const { noticed, line } = await tryMutant(dir, mutant);
+        if (!noticed) unnoticed++;
+        console.log(line);
       }
-      writeFileSync(path, source.replace(find, replace));
-      const noticed = !passes(testsOf(mutant));
-      writeFileSync(path, source);
-      if (!noticed) unnoticed++;
-      console.log(`${noticed ? 'noticed  ' : 'UNNOTICED'}  ${what} (${testsOf(mutant)})`);
-    }
+    };
+    await Promise.all(dirs.map(work));
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
   }
-  console.log(`${wanted.length} breaks, ${unnoticed} unnoticed`);
+  const minutes = Math.round(Number(process.hrtime.bigint() - started) / 60e9);
+  console.log(`${wanted.length} breaks, ${unnoticed} unnoticed, in ${minutes} minutes`);
   process.exitCode = unnoticed > 0 ? 1 : 0;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
