@@ -28,6 +28,7 @@ function options(more: Partial<RunOptions> = {}): RunOptions {
     };
     const tries = () => (appendFileSync(output + '.tries', '.'), readFileSync(output + '.tries').length);
     process.on('message', ({ job }) => {
+      if (!job) return;
       [input, output] = job.slice(-2);
       eval(readFileSync(input, 'utf8'));
     });`,
@@ -119,6 +120,24 @@ describe('runBatch', () => {
       'ran',
       'ran',
     ]);
+  });
+
+  it('vouches for the dump that is there until the new one has its name', async () => {
+    // Killed when the new dump is complete: the old one stays, and is still the batch's.
+    const script = (content: string, last: string) => `
+      writeFileSync(output + '.part', ${JSON.stringify(content)});
+      process.once('message', () => ${last});
+      process.send({ ready: output + '.part' })`;
+    const run = async (...words: [content: string, last: string]) => {
+      const [result] = await runBatch([job('vm', script(...words))], options({ retries: 0 }), () => undefined);
+      const { output } = result!.job;
+      return [result?.record?.error?.code, readFileSync(output, 'utf8')];
+    };
+    const publish = (text: string) =>
+      `(writeFileSync(output, '${text}'), end({ outcome: 'good', windows: { build: 1, bugCheck: null }, diagnostics: [] }, 0))`;
+    expect(await run('old', publish('old'))).toEqual([undefined, 'old']);
+    expect(await run('new', "process.kill(process.pid, 'SIGKILL')")).toEqual(['crashed', 'old']);
+    expect(await run('newer', publish('newer'))).toEqual([undefined, 'newer']);
   });
 
   it('stops its jobs by closing their channel, so that Ctrl-C and a batch that is gone are one', async () => {

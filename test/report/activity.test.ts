@@ -290,6 +290,22 @@ describe('what is not known', () => {
     ]);
   });
 
+  it('is the DPC stack where memory is mapped from the stack pointer on, but no stack is as large', async () => {
+    const onStack = async (pages: number) => {
+      const change = ({ kernel, truth, cpus }: Guest) => {
+        const { prcb, cpu } = truth.processors[0]!;
+        const first = (cpus[cpu]!.regs.rsp & ~0xfffn) + 0x1000n;
+        for (let i = 0; i < pages; i++) {
+          const at = first + BigInt(i) * 0x1000n;
+          if (kernel.translate(at) === undefined) kernel.mapNew(at, 0x1000);
+        }
+        kernel.u64(prcb + 0x3110n, first + BigInt(pages) * 0x1000n);
+      };
+      return (await activityOf({ doing: {} }, { change })).processors[0]!.onDpcStack.value;
+    };
+    expect([await onStack(0x10), await onStack(0x12), await onStack(0x40)]).toEqual([true, false, false]);
+  });
+
   it('is DpcRoutineActive where the flag is none', async () => {
     const change = ({ kernel, truth }: Guest) => kernel.u8(truth.processors[0]!.prcb + 0x312an, 0x5a);
     const { processors } = await activityOf({ doing: {} }, { change });
