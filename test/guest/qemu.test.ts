@@ -144,8 +144,9 @@ describe.skipIf(!qemuAvailable())("a real QEMU's dump", () => {
     const guest = buildGuest();
     guest.cpus[1]!.regs.rip = 0xfffff900_00000000n;
     const path = join(dir, 'stuck.elf');
+    // On a busy machine it may not have left 16-bit code, whose registers have other names.
     await expect(dumpWithQemu(guest, path, { timeoutMilliseconds: 1500 })).rejects.toThrow(
-      /CPU 1 should be at 0xfffff90000000000[\s\S]*RIP=/,
+      /CPU 1 should be at 0xfffff90000000000[\s\S]*[RE]IP=/,
     );
     expect(() => readFileSync(path)).toThrow();
   });

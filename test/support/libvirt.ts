@@ -45,7 +45,7 @@ export function libvirtVersion(): number {
 /** Debian's "nobody": for root, libvirt's daemon has no sessions. */
 const NOBODY = 65534;
 const DOMAIN = 'guest';
-const START_MS = 60_000;
+const START_MS = 300_000;
 
 export class Libvirt {
   /** libvirt and QEMU may write here. */

@@ -7,6 +7,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   ftruncateSync,
   mkdtempSync,
   openSync,
@@ -187,13 +188,17 @@ export const createImage = (path: string) => execFileSync('qemu-img', ['create',
 
 /** The migration stream of the paused guest, as `virsh save` and `virsh dump` have QEMU write it. */
 async function migrate(qemu: Qemu, path: string): Promise<void> {
-  await qemu.command('migrate', { uri: `exec:cat > ${path}` });
-  await migrated(qemu);
+  await qemu.command('migrate', { uri: intoFile(path) });
+  await migrated(qemu, path);
 }
+
+/** Where a migration goes. The file appears when it is whole: QEMU can call a migration completed before that. */
+const intoFile = (path: string): string => `exec:cat > ${path}.part && mv ${path}.part ${path}`;
 
 /** How a migration is made. */
 export interface Migration {
-  uri: string;
+  /** Its file, which appears when it is whole; or QEMU's address of where it goes. */
+  to: { file: string } | { uri: string };
   capabilities?: readonly string[];
   parameters?: object;
   /** The guest runs meanwhile, and its memory changes. */
@@ -201,7 +206,7 @@ export interface Migration {
 }
 
 /** A migration to a file of the paused guest, which is paused again after it. */
-export async function migrateTo(qemu: Qemu, { uri, capabilities = [], parameters, live }: Migration): Promise<void> {
+export async function migrateTo(qemu: Qemu, { to, capabilities = [], parameters, live }: Migration): Promise<void> {
   const set = (state: boolean) =>
     qemu.command('migrate-set-capabilities', {
       capabilities: capabilities.map((capability) => ({ capability, state })),
@@ -209,8 +214,9 @@ export async function migrateTo(qemu: Qemu, { uri, capabilities = [], parameters
   await set(true);
   if (parameters) await qemu.command('migrate-set-parameters', parameters);
   if (live) await qemu.command('cont');
-  await qemu.command('migrate', { uri });
-  await migrated(qemu);
+  if ('file' in to) rmSync(to.file, { force: true });
+  await qemu.command('migrate', { uri: 'uri' in to ? to.uri : intoFile(to.file) });
+  await migrated(qemu, 'uri' in to ? undefined : to.file);
   await set(false);
   // From where it stopped: QEMU migrates only what ran since the last migration.
   await qemu.command('cont');
@@ -223,14 +229,15 @@ export function qemuVersion(): number {
   return Number.parseFloat(/version ([\d.]+)/.exec(execFileSync(program!, args, { encoding: 'utf8' }))![1]!);
 }
 
-/** Waits until the migration is over. */
-export async function migrated(qemu: Qemu): Promise<void> {
+/** Waits until the migration is over, QEMU would run the guest again, and the file is there. */
+export async function migrated(qemu: Qemu, file?: string): Promise<void> {
   for (;;) {
     const seen = (await qemu.command('query-migrate')) as { status: string; 'error-desc'?: string };
-    if (seen.status === 'completed') return;
-    if (seen.status === 'failed') {
-      throw new Error(`QEMU could not write its migration stream: ${seen['error-desc']}`);
+    if (seen.status === 'failed' || seen.status === 'cancelled') {
+      throw new Error(`QEMU could not write its migration stream: ${seen['error-desc'] ?? seen.status}`);
     }
+    const { status } = (await qemu.command('query-status')) as { status: string };
+    if (seen.status === 'completed' && status === 'postmigrate' && (!file || existsSync(file))) return;
     await sleep(20);
   }
 }

@@ -20,7 +20,7 @@ if (qemuAvailable() && kvmAvailable()) {
         try {
           await runInQemu(made, { machineType, kvm: true }, async ({ qemu }) => {
             await qemu.command('dump-guest-memory', { paging: false, protocol: `file:${elf}` });
-            await migrateTo(qemu, { uri: `exec:cat > ${stream}` });
+            await migrateTo(qemu, { to: { file: stream } });
           });
           const [a, b] = [await openInput(stream), await openInput(elf)];
           expect(samePages(a, b)).toBeGreaterThan(3900);

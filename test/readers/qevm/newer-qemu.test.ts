@@ -17,7 +17,7 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const OFFSET = 0x1000;
 
 /** What QEMU 9 and 10 brought. `scripts/newer-qemu.sh` runs it where the machine's own QEMU is older. */
-const FORMS: Record<string, Omit<Migration, 'uri'> & { offset?: number }> = {
+const FORMS: Record<string, Omit<Migration, 'to'> & { offset?: number }> = {
   'mapped-ram': { capabilities: ['mapped-ram'] },
   'mapped-ram by four threads': {
     capabilities: ['mapped-ram', 'multifd'],
@@ -44,7 +44,7 @@ if (qemuAvailable() && qemuVersion() >= 9) {
         for (const [name, { offset, ...form }] of Object.entries(FORMS)) {
           const file = join(dir, name.replaceAll(/\W/g, '-'));
           if (offset) writeHeader(file, offset);
-          await migrateTo(qemu, { uri: offset ? `file:${file},offset=${offset}` : `file:${file}`, ...form });
+          await migrateTo(qemu, { to: { uri: offset ? `file:${file},offset=${offset}` : `file:${file}` }, ...form });
           const stream = await openInput(file);
           expect(samePages(stream, elf), name).toBeGreaterThan(3900);
           expect(

@@ -115,7 +115,7 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       };
       return ['-m', `${bytes / 2 ** 20}`, ...node('m1', 0), ...node('m0', 1)];
     };
-    await runInQemu(made, { memory }, ({ qemu }) => migrateTo(qemu, { uri: `exec:cat > ${stream}` }));
+    await runInQemu(made, { memory }, ({ qemu }) => migrateTo(qemu, { to: { file: stream } }));
     const report = await convert({ input: stream, output: join(dir, 'numa.dmp') });
     expect(report.windows.kernel.base).toBe(`0x${made.truth.kernelBase.toString(16)}`);
     expect(report.diagnostics.map(({ code }) => code)).not.toContain('layout-doubtful');
@@ -135,7 +135,7 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
     ];
     await runInQemu(made, { raw: 'backend' }, async ({ qemu, ram: file }) => {
       await qemu.command('dump-guest-memory', { paging: false, protocol: `file:${elf}` });
-      await migrateTo(qemu, { uri: `exec:cat > ${stream}`, capabilities: ['x-ignore-shared'] });
+      await migrateTo(qemu, { to: { file: stream }, capabilities: ['x-ignore-shared'] });
       copyFileSync(file, ram);
     });
     await expect(openInput(stream)).rejects.toMatchObject({
