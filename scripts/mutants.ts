@@ -51,10 +51,24 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     what: 'the DPC stack has no end',
-    file: 'windows/activity.ts',
-    find: 'if (stackPointer > top || top - stackPointer > BigInt(image.machine.kernelStackSize))',
+    file: 'windows/thread-stack.ts',
+    find: 'if (stackPointer > top || top - stackPointer > BigInt(space.image.machine.kernelStackSize))',
     replace: 'if (stackPointer > top)',
-    tests: 'test/report/activity.test.ts',
+    tests: 'test/windows/thread-stack.test.ts',
+  },
+  {
+    what: 'registers are said to be confirmed though they name nobody',
+    file: 'windows/exchanged-processors.ts',
+    find: 'const unconfirmed = running.filter((_, i) => owners[i] === undefined);',
+    replace: 'const unconfirmed = running.filter(() => false);',
+    tests: 'test/operations/exchanged-registers.test.ts',
+  },
+  {
+    what: 'a DPC runs on no stack of its processor',
+    file: 'windows/exchanged-processors.ts',
+    find: 'return !isUser && processorStackTops',
+    replace: 'return false && processorStackTops',
+    tests: 'test/operations/exchanged-registers.test.ts',
   },
   {
     what: "a thread's id is the first of several places that fit",

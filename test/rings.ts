@@ -29,6 +29,7 @@ export const RING_FILES = {
     'test/operations/hangs-debugger.test.ts',
     'test/operations/in-place.test.ts',
     'test/operations/info-debugger.test.ts',
+    'test/operations/qemu-win-dump.test.ts',
     'test/operations/real-windows-debugger.test.ts',
     'test/operations/real-crash.test.ts',
     'test/operations/reflink.test.ts',

@@ -906,6 +906,12 @@ export const DIAGNOSTICS = {
       "A processor of a crash dump shows the registers of another one, by its KPCR, its descriptor tables or its thread's stack.",
     todo: 'Convert the dump: registers go to their processors where memory proves whose they are.',
   },
+  'registers-unconfirmed': {
+    severity: 'warning',
+    means:
+      'Nothing in a crash dump shows that registers are those of the processor that has them: no KPCR, no descriptor table, no stack.',
+    todo: 'Compare stacks and threads (!thread) before you rely on which processor did what.',
+  },
   'context-pointer-mended': {
     severity: 'warning',
     means:

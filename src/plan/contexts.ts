@@ -7,7 +7,7 @@ import type { Diagnostic } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
 import type { ContextChoice } from '../options/choices.ts';
-import { exchangedProcessors } from '../windows/exchanged-processors.ts';
+import { exchangedProcessors, unconfirmedProcessors } from '../windows/exchanged-processors.ts';
 import { type Processor, readContextFrame } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';
@@ -80,7 +80,8 @@ function* lossesOf(windows: Windows, shown: readonly ShownContext[]): Generator<
 function* exchangesIn(windows: Windows): Generator<Diagnostic> {
   const { dumpHeader, triage } = windows.image;
   if (!dumpHeader || triage) return;
-  for (const { processor, why } of exchangedProcessors(windows)) {
+  const exchanged = exchangedProcessors(windows);
+  for (const { processor, why } of exchanged) {
     yield {
       severity: 'loss',
       code: 'processor-exchanged',
@@ -88,7 +89,23 @@ function* exchangesIn(windows: Windows): Generator<Diagnostic> {
       where: { prcb: hex64(processor.prcb) },
     };
   }
+  const unconfirmed = unconfirmedProcessors(windows);
+  if (unconfirmed.length > 0) {
+    yield {
+      severity: 'warning',
+      code: 'registers-unconfirmed',
+      message: `nothing in the dump shows that the registers of processors ${numbersOf(unconfirmed)} are their own: a writer that goes by the numbers of CPUs, as QEMU does, can give a processor those of another`,
+    };
+  }
 }
+
+const NAMED = 8;
+
+const numbersOf = (processors: readonly Processor[]): string => {
+  const shown = processors.slice(0, NAMED).map(({ number }) => `${number}`);
+  const more = processors.length - shown.length;
+  return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ');
+};
 
 function chooseContext(
   { image: { machine }, crash }: Windows,

@@ -20,7 +20,7 @@ import type { Processor } from './processors.ts';
 import { busyFrame, isKernelFunction } from './signature.ts';
 import { type StackFrame, walkStack } from './stacks.ts';
 import { findThreadIds, type KnownThread, type ThreadIds } from './thread-ids.ts';
-import { currentThread, runsIdleThread } from './thread-stack.ts';
+import { currentThread, leadsTo, runsIdleThread } from './thread-stack.ts';
 import type { Windows } from './windows.ts';
 
 /** A value, and what shows it; undefined: it is not known, and why. */
@@ -274,11 +274,8 @@ class Observer {
     if (top === undefined) return unknown(`${place.by} is not present, or no address of the kernel`);
     const { stackPointer } = image.machine.viewContext(frame);
     const bounds = `${place.by} is ${hex64(top)}, the stack pointer ${hex64(stackPointer)}`;
-    if (stackPointer > top || top - stackPointer > BigInt(image.machine.kernelStackSize)) return known(false, bounds);
-    for (let page = stackPointer & ~0xfffn; page < top; page += 0x1000n) {
-      if (space.translate(page) === undefined) return known(false, `${bounds}, and between them a page is missing`);
-    }
-    return known(true, bounds);
+    const leads = leadsTo(space, stackPointer, top);
+    return known(leads ?? false, leads === undefined ? `${bounds}, and between them a page is missing` : bounds);
   }
 
   #dpcRoutine({ prcb }: Processor, { value: state }: Fact<ProcessorState>): Fact<bigint> {

@@ -2,7 +2,7 @@
 import { hex64 } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
 import type { Processor } from './processors.ts';
-import { currentThreadStack, currentUserStack, isOnStack, type StackBounds } from './thread-stack.ts';
+import { currentThreadStack, currentUserStack, isOnStack, leadsTo, processorStackTops } from './thread-stack.ts';
 import type { Windows } from './windows.ts';
 
 /** A processor, and what about its registers belongs to another one. */
@@ -27,6 +27,25 @@ export function exchangedProcessors(windows: Windows): Exchanged[] {
     const why = ownerElsewhere(windows, processor, running);
     return why === undefined ? [] : [{ processor, why }];
   });
+}
+
+/**
+ * Processors of whose registers nothing in memory says that they are their own: no KPCR or descriptor table in them, and
+ * no stack. Windows saves what tells; a hypervisor that goes by the numbers of its CPUs does not. Of several processors
+ * only: the registers of a single one are its own.
+ */
+export function unconfirmedProcessors(windows: Windows): Processor[] {
+  const running = runningOf(windows);
+  if (running.length < 2) return [];
+  const owners = running.map(
+    (processor) =>
+      specialOwner(windows, processor, running)?.owner ??
+      (isOnStackOf(windows, processor, processor) ? processor : undefined),
+  );
+  const unconfirmed = running.filter((_, i) => owners[i] === undefined);
+  const others = owners.filter((owner, i) => owner !== undefined && owner !== running[i]);
+  // The only one that is left has what is left.
+  return unconfirmed.length === 1 && others.length === 0 ? [] : unconfirmed;
 }
 
 function ownerElsewhere(windows: Windows, processor: Running, running: readonly Running[]): string | undefined {
@@ -57,22 +76,22 @@ function specialOwner(
 
 const stackOf = ({ number }: Processor): string => `they lead to the stack of processor ${number}`;
 
-/** Its stack pointer is not on the stack of the thread that it runs; programs can have others, if that one is unknown. */
+/** Its stack pointer is on none of the stacks that it runs on; programs can have others, if their own is unknown. */
 function strayed(windows: Windows, processor: Running): boolean {
-  const bounds = stackFor(windows, processor.registers, processor);
-  if (!bounds) return !windows.image.machine.isUserMode(processor.registers);
-  return !isOnStack(bounds, windows.image.machine.stackPointer(processor.registers));
+  if (isOnStackOf(windows, processor, processor)) return false;
+  return (
+    !windows.image.machine.isUserMode(processor.registers) ||
+    currentUserStack(windows.space, windows.kdbg.fields, processor.prcb) !== undefined
+  );
 }
 
-/** The stack of the thread that a processor runs, in the mode that some registers are of. */
-function stackFor({ image, space, kdbg }: Windows, registers: Registers, { prcb }: Processor): StackBounds | undefined {
-  const find = image.machine.isUserMode(registers) ? currentUserStack : currentThreadStack;
-  return find(space, kdbg.fields, prcb);
-}
-
-function isOnStackOf(windows: Windows, { registers }: Running, other: Processor): boolean {
-  const bounds = stackFor(windows, registers, other);
-  return bounds !== undefined && isOnStack(bounds, windows.image.machine.stackPointer(registers));
+/** Whether registers lead to the stack of the thread that a processor runs, or to its stacks for DPCs and interrupts. */
+function isOnStackOf({ image, space, kdbg }: Windows, { registers }: Running, { prcb }: Processor): boolean {
+  const stackPointer = image.machine.stackPointer(registers);
+  const isUser = image.machine.isUserMode(registers);
+  const bounds = (isUser ? currentUserStack : currentThreadStack)(space, kdbg.fields, prcb);
+  if (bounds && isOnStack(bounds, stackPointer)) return true;
+  return !isUser && processorStackTops(space, kdbg.fields, prcb).some((top) => leadsTo(space, stackPointer, top));
 }
 
 /** Registers that a dump shows for one processor and that memory proves to be another's. */

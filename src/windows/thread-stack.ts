@@ -73,6 +73,30 @@ export function currentUserStack(space: AddressSpace, fields: DebuggerFields, pr
   return limit < base && base - limit <= MAX_USER_STACK ? { limit, base } : undefined;
 }
 
+/**
+ * Whether a stack pointer is on one of a processor's own stacks, for DPCs or interrupts, of which the PRCB tells where it
+ * begins (`top`). undefined: between them a page is missing, so that they cannot be of one stack.
+ */
+export function leadsTo(space: AddressSpace, stackPointer: bigint, top: bigint): boolean | undefined {
+  if (stackPointer > top || top - stackPointer > BigInt(space.image.machine.kernelStackSize)) return false;
+  for (let page = stackPointer & ~0xfffn; page < top; page += 0x1000n) {
+    if (space.translate(page) === undefined) return undefined;
+  }
+  return true;
+}
+
+/** Where a processor's stacks for DPCs and interrupts begin, as far as the KDBG says where the PRCB has that. */
+export function processorStackTops(
+  space: AddressSpace,
+  { OffsetPrcbDpcStack, OffsetPrcbIsrStack }: DebuggerFields,
+  prcb: bigint,
+): bigint[] {
+  return [OffsetPrcbDpcStack, OffsetPrcbIsrStack].flatMap((offset) => {
+    const top = offset ? space.readPointer(prcb + BigInt(offset)) : undefined;
+    return top !== undefined && isKernelAddress(top) ? [top] : [];
+  });
+}
+
 /** Whether an address lies on a stack. */
 export const isOnStack = ({ limit, base }: StackBounds, address: bigint): boolean => address >= limit && address < base;
 

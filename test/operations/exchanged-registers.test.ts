@@ -7,7 +7,7 @@ import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
-import type { Guest } from '../guest/guest.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
 import { PageTables } from '../guest/memory.ts';
 import { buildTrueGuest } from '../guest/true-guest.ts';
 import { writeWinDump } from '../guest/win-dump.ts';
@@ -142,6 +142,42 @@ describe('registers of exchanged processors', () => {
     const { guest, right } = withPrograms();
     const { repairs } = await repaired(exchangeFrames(right, guest, [1, 0]), right);
     expect(repairs).toHaveLength(2);
+  });
+
+  it('go by the stacks for DPCs too, on which no thread runs', async () => {
+    const guest = buildGuest({ processors: 3, seed: 71, kdbg: 'plain', doing: { 1: 'dpc' } });
+    const right = writeWinDump(guest);
+    writeFileSync(at('in.dmp'), exchangeFrames(right, guest, [1, 2, 0]));
+    const { dump, windows } = await made('out.dmp');
+    expect(dump.repairs.map((r) => r.what)).toEqual([0, 1, 2].map((i) => `registers of processor ${i}`));
+    const rsp = (i: number) => guest.cpus[guest.truth.processors[i]!.cpu]!.regs.rsp;
+    expect(windows.processors.map((p) => BigInt(p.stackPointer!))).toEqual([0, 1, 2].map(rsp));
+  });
+
+  it('are said to be unconfirmed where neither special registers nor stacks tell whose they are', async () => {
+    const said = async (guest: Guest, change: (dump: Buffer) => void) => {
+      const dump = writeWinDump(guest);
+      change(dump);
+      writeFileSync(at('in.dmp'), dump);
+      const { diagnostics } = await made('out.dmp');
+      return diagnostics.find(({ code }) => code === 'registers-unconfirmed');
+    };
+    const guest = buildTrueGuest({ kdbg: 'plain', processors: 3, user: [2] });
+    expect(await said(guest, () => {})).toBeUndefined();
+    const without = (numbers: readonly number[], stacks: boolean) => (dump: Buffer) => {
+      for (const n of numbers) {
+        const { context, specialRegisters } = guest.truth.processors[n]!;
+        memoryAt(dump, guest, specialRegisters, 0xf0).fill(0);
+        if (!stacks) memoryAt(dump, guest, context, 0x4d0).writeBigUInt64LE(0xffffd00011112000n, 0x98);
+      }
+    };
+    expect(await said(guest, without([0, 1], true))).toBeUndefined();
+    expect(await said(guest, without([0, 1], false))).toMatchObject({
+      severity: 'warning',
+      message: expect.stringContaining('processors 0, 1 are their own'),
+    });
+    // The only one left has what is left.
+    expect(await said(guest, without([0], false))).toBeUndefined();
   });
 
   it('stay, as a loss, where one of them proves nothing: none is overwritten', async () => {

@@ -50,7 +50,7 @@ export interface QemuOptions {
   paging?: boolean;
   /** Only this physical range. */
   filter?: { begin: number; length: number };
-  format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib';
+  format?: 'elf' | 'kdump-zlib' | 'kdump-lzo' | 'kdump-snappy' | 'kdump-raw-zlib' | 'win-dmp';
   /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
   raw?: 'pmemsave' | 'backend' | 'migrate';
   /** More dumps of the same paused guest. */

@@ -2,13 +2,31 @@ import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { selfMapAt } from '../../src/windows/self-map.ts';
 import { walkStack } from '../../src/windows/stacks.ts';
-import { currentThreadStack, runsIdleThread } from '../../src/windows/thread-stack.ts';
+import { currentThreadStack, leadsTo, runsIdleThread } from '../../src/windows/thread-stack.ts';
 import { GENERATIONS } from '../guest/generations.ts';
 import { buildTrueGuest, type TrueGuest } from '../guest/true-guest.ts';
 import { imageOf } from '../support/images.ts';
+import { knownGuest } from '../support/known-guest.ts';
 
 const PAGE = 0x1000;
 const imageOfGuest = (guest: TrueGuest) => imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
+
+describe('a stack for DPCs or interrupts', () => {
+  it('ends at its top, has the size of such stacks, and no gaps', () => {
+    const STACK = 0xffffa58f_20000000n;
+    const guest = knownGuest({}, ({ kernel }) => {
+      kernel.mapNew(STACK, 0x20000);
+      kernel.mapNew(STACK + 0x21000n, PAGE);
+    });
+    const leads = (from: bigint, to: bigint) => leadsTo(guest.space, STACK + from, STACK + to);
+    expect(leads(0x10ff8n, 0x12000n)).toBe(true);
+    expect(leads(0x12000n, 0x12000n)).toBe(true);
+    expect(leads(0x12008n, 0x12000n)).toBe(false);
+    expect(leads(0x2000n, 0x14000n)).toBe(true);
+    expect(leads(0x1ff8n, 0x14000n)).toBe(false);
+    expect(leads(0x1f000n, 0x22000n)).toBeUndefined();
+  });
+});
 
 describe('the stack of the thread that a processor runs', () => {
   it.each(['8.1', '1607', '2004', '11 24H2'] as const)('has the bounds of %s', async (generation) => {
