@@ -1,11 +1,13 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
+import { isKernelAddress } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import { hex64, PAGE_SIZE, va } from '../core/units.ts';
+import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { kernelStructures } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Kdbg } from './kdbg.ts';
 import { type Module, moduleOf } from './modules.ts';
 import { ownFrame, type Processor } from './processors.ts';
+import { currentThread, currentThreadStack } from './thread-stack.ts';
 
 /** The kernel's structures, which no frame can overlap. */
 export interface Surroundings {
@@ -17,7 +19,7 @@ export interface Surroundings {
 
 /** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
 function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | undefined {
-  const { space, kdbg, modules } = surroundings;
+  const { space, kdbg, processors, modules } = surroundings;
   const { context } = processor;
   const { machine } = space.image;
   if (context === undefined || context instanceof Reason) return undefined;
@@ -28,41 +30,103 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
   if (context % BigInt(machine.contextAlignment) !== 0n) {
     return doubt(`it is not aligned to ${machine.contextAlignment} bytes`);
   }
-  const taken = structures(surroundings).find(
-    ({ from, size }) => context < from + BigInt(size) && from < context + BigInt(machine.contextSize),
-  );
+  const overlaps = (from: bigint, size: number) =>
+    context < from + BigInt(size) && from < context + BigInt(machine.contextSize);
+  const taken = structures(surroundings).find(({ from, size }) => overlaps(from, size));
   if (taken) return doubt(`${taken.what} is there`);
+  const sharing = processors.find(
+    (other) => other !== processor && typeof other.context === 'bigint' && overlaps(other.context, machine.contextSize),
+  );
+  if (sharing) return doubt(`the PRCB of processor ${sharing.number} points to ${hex64(sharing.context as bigint)}`);
   const frame = space.read(context, machine.contextSize);
   // Writing the frame reports whether that is a loss.
-  if (!frame || machine.looksLikeContext(frame)) return undefined;
+  if (!frame) return undefined;
+  const isUnused = frame.every((byte) => byte === 0);
+  if (!isUnused && machine.looksLikeContext(frame)) return undefined;
   const module = moduleOf(modules, context);
   if (module) return doubt(`${module.name} is there, and no CONTEXT`);
-  // After the pointer the PRCB keeps the flags that a new frame gets.
+  if (!isUnused) return doubt('what is there looks like no CONTEXT');
+  const unproven = unusedDoubt(surroundings, processor, context);
+  return unproven === undefined ? undefined : doubt(`zeros are there, and ${unproven}`);
+}
+
+const inPage = (address: bigint): number => Number(address & BigInt(PAGE_SIZE - 1));
+
+/** Why zeros are not a frame that was never used, as a clause: what the PRCB and the other processors say of it. */
+function unusedDoubt(
+  { space, kdbg: { fields }, processors }: Surroundings,
+  processor: Processor,
+  context: bigint,
+): string | undefined {
+  const { machine } = space.image;
+  // After the pointer the PRCB keeps the flags that a new frame gets, if any were set yet.
   const flags = space
-    .read(processor.prcb + BigInt(kdbg.fields.OffsetPrcbContext + machine.pointerSize), 4)
+    .read(processor.prcb + BigInt((fields.OffsetPrcbContext ?? 0) + machine.pointerSize), 4)
     ?.readUInt32LE();
-  if (flags !== undefined && machine.areContextFlags(flags)) return undefined;
-  return doubt('what is there looks like no CONTEXT');
+  if (flags && !machine.areContextFlags(flags)) {
+    return `the flags after the pointer, ${hex(flags)}, are not those of a CONTEXT`;
+  }
+  // Windows places them alike: in a real dump all 16 begin at 0x340 of a page.
+  const others = processors.flatMap((other) =>
+    other !== processor && typeof other.context === 'bigint' ? [inPage(other.context)] : [],
+  );
+  const [place] = others;
+  const isElsewhere = others.length > 1 && others.every((at) => at === place) && place !== inPage(context);
+  return isElsewhere && place !== undefined ? `other processors have theirs at ${hex(place)} of a page` : undefined;
+}
+
+/** What a frame can't overlap. */
+interface Taken {
+  /** `the IDT of processor 1` */
+  what: string;
+  from: bigint;
+  /** Bytes. */
+  size: number;
+}
+
+/** The descriptor tables that a processor's CPU has loaded. */
+function tablesOf({ image: { machine } }: AddressSpace, { number, cpu }: Processor): Taken[] {
+  if (!cpu?.registers) return [];
+  const tables = [
+    { what: machine.words.interruptTable, table: machine.interruptTable(cpu.registers) },
+    { what: 'GDT', table: machine.descriptorTable?.(cpu.registers) },
+  ];
+  return tables.flatMap(({ what, table }) =>
+    table ? [{ what: `the ${what} of processor ${number}`, from: table.base, size: table.size }] : [],
+  );
+}
+
+/** The thread that a processor runs, its stack, and what its CPU has of another one. */
+function threadOf(space: AddressSpace, { fields }: Kdbg, { number, prcb, cpu }: Processor): Taken[] {
+  const thread = currentThread(space, fields, prcb);
+  const stack = currentThreadStack(space, fields, prcb);
+  const pointer = cpu?.registers && space.image.machine.stackPointer(cpu.registers);
+  const taken: Taken[] = [];
+  if (thread !== undefined) {
+    const size = Math.min(fields.SizeEThread ?? 0, PAGE_SIZE);
+    taken.push({ what: `the thread of processor ${number}`, from: thread, size });
+  }
+  const onStack = `the stack of processor ${number}`;
+  if (stack) taken.push({ what: onStack, from: stack.limit, size: Number(stack.base - stack.limit) });
+  // Guard pages are between stacks and other memory, so that nothing else is in its page.
+  if (pointer !== undefined && isKernelAddress(pointer))
+    taken.push({ what: onStack, from: pointer, size: PAGE_SIZE - inPage(pointer) });
+  return taken;
 }
 
 /** Kernel structures that a damaged pointer must not lead the writer to. */
-function structures({ space, kdbg, processors, modules }: Surroundings) {
+function structures({ space, kdbg, processors, modules }: Surroundings): Taken[] {
   const { machine } = space.image;
   const { loaderEntry } = kernelStructures(machine);
   const { KiBugCheckData, KiProcessorBlock, PsLoadedModuleList, PsActiveProcessHead } = kdbg.fields;
-  const list = [
-    { what: 'the KDBG', from: kdbg.address as bigint, size: kdbg.size },
-    { what: 'SharedUserData', from: machine.sharedUserData as bigint, size: PAGE_SIZE },
+  const list: Taken[] = [
+    { what: 'the KDBG', from: kdbg.address, size: kdbg.size },
+    { what: 'SharedUserData', from: machine.sharedUserData, size: PAGE_SIZE },
     ...modules.map((m) => ({ what: `the list entry of ${m.name}`, from: m.entry, size: loaderEntry.size })),
-    ...processors.flatMap(({ number, cpu }) => {
-      const table = cpu?.registers && machine.interruptTable(cpu.registers);
-      return table
-        ? [{ what: `the ${machine.words.interruptTable} of processor ${number}`, from: table.base, size: table.size }]
-        : [];
-    }),
+    ...processors.flatMap((processor) => [...tablesOf(space, processor), ...threadOf(space, kdbg, processor)]),
     ...processors.map((p) => ({
       what: `the KPCR of processor ${p.number}`,
-      from: p.kpcr as bigint,
+      from: p.kpcr,
       size: machine.kpcr.reach,
     })),
   ];
