@@ -17,6 +17,7 @@ import { type Arm64Guest, type Arm64Options, arm64Context, buildArm64Guest } fro
 import { type Arm64ElfOptions, arm64Notes, writeArm64Elf } from '../guest/arm64-elf.ts';
 import { RAM_BASE } from '../guest/arm64-memory.ts';
 import { kdumpFile } from '../guest/kdump.ts';
+import { addPageDatabaseArm64 } from '../guest/page-database.ts';
 import { pagesOf } from '../support/dumps.ts';
 
 let dir: string;
@@ -206,6 +207,20 @@ describe('a conversion of an ARM64 guest', () => {
       expect(info.windows?.processors.map((p) => p.mode)).toEqual(['user', 'kernel']);
     },
   );
+
+  it('has in a dump of active memory what its page frame database says is in use', async () => {
+    const guest = buildArm64Guest({ processors: 2, user: [0], seed: 10 });
+    const { unmapped, fill } = addPageDatabaseArm64(guest);
+    const { report, pages, input, output } = await made(guest, { type: 'active' });
+    expect(report).toMatchObject({ outcome: 'good', diagnostics: [] });
+    expect(report.dump.selection?.statesFrom).toBe('page frame database');
+    for (const physical of [unmapped.modified, unmapped.active]) expect(pages.get(physical)).toEqual(fill(physical));
+    for (const physical of [unmapped.standby, unmapped.free, unmapped.zeroed]) expect(pages.has(physical)).toBe(false);
+    // It is a file's, and on standby.
+    const { physical } = guest.truth.samples.find(({ what }) => what === 'a page in transition')!;
+    expect(pages.has(physical! - (physical! % 0x1000))).toBe(false);
+    expect(await verify({ dump: output, against: input })).toMatchObject({ outcome: 'sound' });
+  });
 
   it('drops pages of zeros', async () => {
     const guest = buildArm64Guest({ processors: 2 });

@@ -6,7 +6,9 @@ import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
 import { writeElf } from '../guest/elf.ts';
+import { addPageDatabase32 } from '../guest/page-database.ts';
 import { buildGuest32, type Guest32, type GuestOptions32 } from '../guest/x86/guest.ts';
+import { pagesOf } from '../support/dumps.ts';
 
 let dir: string;
 let count = 0;
@@ -15,12 +17,16 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-function inputOf(options: GuestOptions32 = {}, change: (guest: Guest32) => void = () => undefined) {
-  const guest = buildGuest32(options);
-  change(guest);
+function writtenOf(guest: Guest32) {
   const input = join(dir, `${count++}.elf`);
   writeFileSync(input, writeElf(guest));
   return { guest, input, output: `${input}.dmp` };
+}
+
+function inputOf(options: GuestOptions32 = {}, change: (guest: Guest32) => void = () => undefined) {
+  const guest = buildGuest32(options);
+  change(guest);
+  return writtenOf(guest);
 }
 
 const CRASH = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 } as const;
@@ -49,11 +55,47 @@ describe('a dump of a 32-bit guest', () => {
   it.each(['full', 'bitmap', 'kernel', 'active'] as const)('is sound: %s', async (type) => {
     const { input, output } = inputOf({ crash: CRASH, user: [0] });
     const report = await convert({ input, output, type });
-    // The made-up guest has no page frame database.
+    // This guest has no page frame database.
     const losses = report.diagnostics.filter(({ severity }) => severity === 'loss').map(({ code }) => code);
     expect(losses).toEqual(type === 'active' ? ['page-states-unknown'] : []);
     const verified = await verify({ dump: output });
     expect(verified.findings).toEqual([]);
+  });
+
+  it.each([
+    ['xp', false],
+    ['xp', true],
+    ['server2003', true],
+    ['win7', false],
+    ['win7', true],
+    ['win10', true],
+  ] as const)('has what its page frame database says is in use: %s, PAE %s', async (build, pae) => {
+    const guest = buildGuest32({ build, pae, user: [0], crash: CRASH });
+    const { unmapped, fill } = addPageDatabase32(guest);
+    const { input, output } = writtenOf(guest);
+    const report = await convert({ input, output, type: 'active' });
+    expect(report.diagnostics).toEqual([]);
+    expect(report.dump.selection?.statesFrom).toBe('page frame database');
+    const pages = pagesOf(readFileSync(output));
+    for (const physical of [unmapped.modified, unmapped.active]) expect(pages.get(physical)).toEqual(fill(physical));
+    for (const physical of [unmapped.standby, unmapped.free, unmapped.zeroed]) expect(pages.has(physical)).toBe(false);
+    // The process that a processor runs, and none of what a file has.
+    expect(pages.has(guest.user.translate(guest.truth.userSample.virtual)! & ~0xfff)).toBe(true);
+    for (const { what, physical } of guest.truth.samples) {
+      if (physical !== undefined)
+        expect([what, pages.has(physical & ~0xfff)]).toEqual([what, !/transition/.test(what)]);
+    }
+    expect((await verify({ dump: output, against: input })).findings).toEqual([]);
+  });
+
+  it('goes by the page tables where the database has a form that no known build has', async () => {
+    const guest = buildGuest32();
+    addPageDatabase32(guest);
+    for (let pfn = 0; pfn < 4096; pfn++) guest.kernel.u8(0x83800000 + pfn * 0x1c + 0xe, pfn % 7);
+    const { input, output } = writtenOf(guest);
+    const report = await convert({ input, output, type: 'active' });
+    expect(report.diagnostics.map(({ code }) => code)).toEqual(['page-states-unknown']);
+    expect(report.diagnostics[0]!.message).toContain('does not agree with the page tables');
   });
 
   it('has a KDBG that says how to walk page tables, where the guest has another word for it', async () => {

@@ -59,6 +59,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   pagingModesOf: () => [PAGING_4K_GRANULE],
   debuggerDefaults: {},
   // As x64 has it since 10240; not seen in a real guest's memory.
+  // Build 18290; not every build was looked at.
   pageDatabase: {
     complete: false,
     layouts: [{ entrySize: 0x30, stateAt: 0x22, cacheShift: 6, originalPteAt: 0x10, resident: { at: 0x2d, mask: 1 } }],

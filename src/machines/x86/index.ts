@@ -57,12 +57,16 @@ export const X86: MachineOf<X64Registers> = {
   sharedUserData: SHARED_USER_DATA_32,
   pagingModes: [PAGING_PAE, PAGING_32_BIT],
   pagingModesOf: ({ PaeEnabled }) => (PaeEnabled === 0 ? [PAGING_32_BIT, PAGING_PAE] : [PAGING_PAE, PAGING_32_BIT]),
-  // XP to 7, with PAE and without; others are not known.
+  // Not every build was looked at.
   pageDatabase: {
     complete: false,
     layouts: [
+      // Build 15063, which has PAE alone.
+      { entrySize: 0x1c, stateAt: 0x16, cacheShift: 6, originalPteAt: 0x8, resident: undefined },
+      // Vista to 8, with PAE and without.
       { entrySize: 0x1c, stateAt: 0xe, cacheShift: 6, originalPteAt: 0x10, resident: undefined },
       { entrySize: 0x18, stateAt: 0xe, cacheShift: 6, originalPteAt: 0x10, resident: undefined },
+      // XP and Server 2003, likewise.
       { entrySize: 0x1c, stateAt: 0xd, cacheShift: 4, originalPteAt: 0x10, resident: undefined },
       { entrySize: 0x18, stateAt: 0xd, cacheShift: 4, originalPteAt: 0x10, resident: undefined },
     ],

@@ -174,8 +174,8 @@ export interface Guest32 {
     upTime: bigint;
     productType: number;
     suiteMask: number;
-    /** Places to compare memory at, with pages in transition and behind prototype entries. */
-    samples: readonly { what: string; virtual: number; bytes: Buffer }[];
+    /** Places to compare memory at; `physical`: of pages that the hardware does not find. */
+    samples: readonly { what: string; virtual: number; bytes: Buffer; physical?: number }[];
     /** Of the process in user mode. */
     userSample: { virtual: number; bytes: Buffer };
     userModule: { name: string; base: number; size: number };
@@ -773,11 +773,12 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
   const mark = (n: number) => Buffer.from(Array.from({ length: 64 }, (_, i) => (i * 7 + seed + n) & 0xff));
   const sample = pool(2 * PAGE);
   kernel.write(sample + 0xfe0, mark(0));
-  const softly = (n: number, entryOf: (physical: number) => bigint): number => {
+  const softly = (n: number, entryOf: (physical: number) => bigint): { virtual: number; physical: number } => {
     const at = pool(PAGE);
     kernel.write(at + 0x40, mark(n));
-    kernel.setEntry(at, entryOf(kernel.translate(at)!));
-    return at + 0x40;
+    const physical = kernel.translate(at)!;
+    kernel.setEntry(at, entryOf(physical));
+    return { virtual: at + 0x40, physical: physical + 0x40 };
   };
   const prototypes = pool(PAGE);
   const prototype = (slot: number, entry: bigint): bigint => {
@@ -856,9 +857,9 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
       suiteMask: 0x110,
       samples: [
         { what: 'two pages', virtual: sample + 0xfe0, bytes: mark(0) },
-        { what: 'in transition', virtual: inTransition, bytes: mark(1) },
-        { what: 'a prototype entry', virtual: shared, bytes: mark(2) },
-        { what: 'a prototype entry in transition', virtual: sharedInTransition, bytes: mark(3) },
+        { what: 'in transition', ...inTransition, bytes: mark(1) },
+        { what: 'a prototype entry', ...shared, bytes: mark(2) },
+        { what: 'a prototype entry in transition', ...sharedInTransition, bytes: mark(3) },
         { what: 'code', virtual: functionAt('PoIdle'), bytes: idleFunction32() },
         { what: 'SharedUserData', virtual: SHARED_USER_DATA + 0x30, bytes: Buffer.from('C:\\Windows', 'utf16le') },
       ],
