@@ -91,10 +91,14 @@ function* exchangesIn(windows: Windows): Generator<Diagnostic> {
   }
   const unconfirmed = unconfirmedProcessors(windows);
   if (unconfirmed.length > 0) {
+    const crashed = windows.crash?.processor;
+    const doubt = unconfirmed.some(({ number }) => number === crashed?.number)
+      ? `, and processor ${crashed?.number}'s the crash`
+      : '';
     yield {
       severity: 'warning',
       code: 'registers-unconfirmed',
-      message: `nothing in the dump shows that the registers of processors ${numbersOf(unconfirmed)} are their own: a writer that goes by the numbers of CPUs, as QEMU does, can give a processor those of another`,
+      message: `nothing in the dump shows that the registers of processors ${numbersOf(unconfirmed)} are their own${doubt}: a writer that goes by the numbers of CPUs, as QEMU does, can give a processor those of another`,
     };
   }
 }

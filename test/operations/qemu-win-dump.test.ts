@@ -67,5 +67,10 @@ describe.skipIf(!qemuAvailable() || !debuggerAvailable())("a dump by QEMU's -w",
     const { byElf, byW } = await both(guest);
     expect(byW.windows.bugCheck).toMatchObject({ code: byElf.windows.bugCheck!.code });
     expect(byW.windows.bugCheck!.parameters).toEqual(byElf.windows.bugCheck!.parameters);
+    // The crashing CPU is number 0, and processor 1.
+    expect(byW.windows.bugCheck!.processor === 1).toBe(false);
+    expect(byW.diagnostics.map(({ message }) => message).join('\n')).toContain(
+      "are their own, and processor 0's the crash",
+    );
   });
 });
