@@ -174,7 +174,7 @@ export const OPTIONS = {
     kind: 'choice',
     choices: ['auto', 'full', 'bitmap', 'kernel', 'active', 'triage'],
     default: 'auto',
-    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; triage: a minidump of at most 2 MiB with registers and stacks; auto: full, or bitmap if there are more than 42 runs',
+    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; triage: a minidump of at most 2 MiB with registers and stacks; auto: full, or bitmap if there are more than 42 runs; of a kernel or active dump its own type',
     group: 'Output',
     commands: ['convert', 'in-place', 'batch'],
     calls: ['convert'],
