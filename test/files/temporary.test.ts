@@ -109,6 +109,30 @@ describe.runIf(hasUnnamed)('a file system that creates files without names and c
   });
 });
 
+describe('a file system without hard links', () => {
+  it('gets files under their names, but never over another one without force', async () => {
+    const real = await import('node:fs/promises');
+    vi.resetModules();
+    vi.doMock('node:fs/promises', () => ({
+      ...real,
+      link: () => Promise.reject(Object.assign(new Error('EPERM: operation not permitted'), { code: 'EPERM' })),
+    }));
+    vi.doMock('../../src/files/libc.ts', () => ({ ...libc, loadLibc: async () => 'not here' }));
+    const { TemporaryFile: Other } = await import('../../src/files/temporary.ts');
+    vi.doUnmock('node:fs/promises');
+    vi.doUnmock('../../src/files/libc.ts');
+    writeFileSync(output, 'old');
+    const file = await Other.create(output, 0o600);
+    await file.handle.writeFile('new');
+    await expect(file.giveName(output, false)).rejects.toMatchObject({ code: 'output-exists' });
+    expect(readFileSync(output, 'utf8')).toBe('old');
+    rmSync(output);
+    await file.giveName(output, false);
+    await file.close();
+    expect([readdirSync(dir), readFileSync(output, 'utf8')]).toEqual([['out.dmp'], 'new']);
+  });
+});
+
 describe.runIf(hasUnnamed)('what a killed process left', () => {
   const left = (name: string, ageSeconds: number): string => {
     const path = join(dir, name);

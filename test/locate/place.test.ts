@@ -4,13 +4,16 @@ import { pa, va } from '../../src/core/units.ts';
 import { decodeBlock, findKdbg } from '../../src/locate/kdbg.ts';
 import { findKernel, kernelAt } from '../../src/locate/kernel.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { recoverKernel } from '../../src/locate/recover-kernel.ts';
 import { givenRoot, headerRoot, loadedRoots, shadowedRoots } from '../../src/locate/roots.ts';
+import { PAGING_4_LEVELS, PAGING_5_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
+import { PageTables } from '../guest/memory.ts';
 import { knownGuest } from '../support/known-guest.ts';
 
 /** Gives an image another name in its export directory. */
@@ -32,6 +35,27 @@ describe('page-table roots', () => {
     for (const { root, mode } of behind) {
       const space = new AddressSpace(image, pa(root), mode);
       expect(space.read(truth.samples[0]!.virtual, 8)).toEqual(truth.samples[0]!.bytes.subarray(0, 8));
+    }
+  });
+
+  it('in a KPCR map it as the loaded ones do, and have a KPCR there', () => {
+    const at = 0x9000n;
+    const { image, truth } = knownGuest({ kernelRootAt: Number(at), user: [0, 1] }, ({ kernel, truth }) => {
+      const { kpcr } = truth.processors[0]!;
+      // Tables with another page there, and tables that lack the KPCR.
+      const [elsewhere, without] = [new PageTables(kernel.memory), new PageTables(kernel.memory)];
+      elsewhere.map(kpcr, kernel.translate(kpcr)!);
+      elsewhere.mapNew(kpcr + at, 0x1000);
+      without.map(kpcr + at, kernel.translate(kpcr + at)!);
+      kernel.u64(kpcr + at + 8n, BigInt(elsewhere.root));
+      kernel.u64(kpcr + at + 0x10n, BigInt(without.root));
+    });
+    const roots = [...shadowedRoots(image, new Evidence())].map(({ tables }) => tables.root);
+    expect(roots).toHaveLength(2);
+    expect(knownGuest({ kernelRootAt: Number(at), user: [0, 1] }).truth.root).toBe(truth.root);
+    for (const root of roots) {
+      const space = new AddressSpace(image, pa(root), PAGING_4_LEVELS);
+      expect(space.translate(truth.kernelBase)).toBeDefined();
     }
   });
 
@@ -66,6 +90,18 @@ describe('page-table roots', () => {
     const { image, space, truth } = knownGuest();
     expect([headerRoot(space, image.diagnostics), image.diagnostics.list]).toEqual([pa(truth.root), []]);
   });
+
+  it('go into the header as the table of kernel addresses where paging has five levels', () => {
+    const guest = buildGuest({ la57: true });
+    const { truth } = guest;
+    const image = openSource(new BufferSource(writeElf(guest)));
+    const space = new AddressSpace(image, pa(truth.root), PAGING_5_LEVELS);
+    const root = Number(guest.kernel.topEntry(511) & 0x000f_ffff_ffff_f000n);
+    expect(headerRoot(space, image.diagnostics)).toBe(root);
+    const shown = new AddressSpace(image, pa(root), PAGING_4_LEVELS);
+    expect(shown.translate(truth.kernelBase)).toBe(guest.kernel.translate(truth.kernelBase));
+    expect(image.diagnostics.list.map(({ code }) => code)).toEqual(['five-level-paging']);
+  });
 });
 
 describe('the kernel', () => {
@@ -73,6 +109,14 @@ describe('the kernel', () => {
     const { space, truth } = knownGuest();
     const addresses = [{ address: va(truth.exports.get('PoIdle')!), why: 'test' }];
     expect(findKernel(space, addresses, new Evidence())).toMatchObject({ base: truth.kernelBase });
+  });
+
+  it('is not the image below an address that lies behind its end', () => {
+    const { space, kernel, truth } = knownGuest();
+    const evidence = new Evidence();
+    const address = va(truth.kernelBase + BigInt(kernel.size) + 0x1000n);
+    expect(findKernel(space, [{ address, why: 'test' }], evidence)).toBeUndefined();
+    expect(evidence.attempts.at(-1)?.detail).toMatch(/^an image at 0x\w+ ends below it$/);
   });
 
   it('is so by its CodeView record, whatever its exports say', () => {
@@ -113,6 +157,39 @@ describe('the kernel', () => {
     const { space, truth } = knownGuest();
     expect(kernelAt(space, truth.kernelBase + 0x1000n)).toBeInstanceOf(Reason);
     expect(kernelAt(space, truth.modules.at(-1)!.base)).toBeInstanceOf(Reason);
+  });
+});
+
+describe('a kernel whose header says nothing', () => {
+  const recovered = (change: (guest: Guest) => void) => {
+    const guest = buildGuest();
+    change(guest);
+    const { truth } = guest;
+    const image = openSource(new BufferSource(writeElf(guest)));
+    const space = new AddressSpace(image, pa(truth.root), PAGING_4_LEVELS);
+    const addresses = [{ address: va(truth.exports.get('PoIdle')!), why: 'test' }];
+    const found = recoverKernel(space, addresses, new Evidence());
+    return { base: found?.base, codes: image.diagnostics.list.map(({ code }) => code), truth };
+  };
+  const withoutHeader = ({ kernel, truth }: Guest) => kernel.write(truth.kernelBase, Buffer.alloc(0x1000, 0x5a));
+
+  it('is where its KDBG says, if the first module is there', () => {
+    const { base, codes, truth } = recovered(withoutHeader);
+    expect([base, codes]).toEqual([truth.kernelBase, ['kernel-header-missing']]);
+    const other = recovered((guest) => {
+      withoutHeader(guest);
+      const first = guest.kernel.read(guest.truth.psLoadedModuleList, 8).readBigUInt64LE();
+      guest.kernel.u64(first + 0x30n, guest.truth.kernelBase + 0x1000n);
+    });
+    expect(other.base).toBeUndefined();
+  });
+
+  it('is not an image that has another name', () => {
+    const { base } = recovered(({ kernel, truth }) => {
+      rename(kernel, truth.kernelBase);
+      kernel.write(truth.kernelBase + 0x7118n, Buffer.from('othersys.pdb\0', 'latin1'));
+    });
+    expect(base).toBeUndefined();
   });
 });
 

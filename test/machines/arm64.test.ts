@@ -42,6 +42,9 @@ describe('registers of ARM64', () => {
     const [form] = ARM64.cpuNotes;
     expect(form!.parse(Buffer.alloc(392), [])).toBeUndefined();
     expect(form!.parse(Buffer.alloc(336, 1), [])).toBeUndefined();
+    const vectorsOf = (size: number) => form!.parse(Buffer.alloc(392, 1), [Buffer.alloc(size, 1)])!.registers;
+    expect(vectorsOf(528)).toHaveProperty('vectors.fpcr', 0x0101_0101);
+    expect([vectorsOf(527), vectorsOf(532)].map((r) => 'vectors' in r && r.vectors)).toEqual([undefined, undefined]);
   });
 
   it('show what the CPU runs', () => {
@@ -64,6 +67,9 @@ describe('registers of ARM64', () => {
     const [kernel, user] = [registersOf(0), registersOf(1)];
     expect(ARM64.kpcrCandidates(kernel, read)).toEqual([guest.truth.processors[0]!.kpcr]);
     expect(ARM64.kpcrCandidates(user, read)).toEqual([]);
+    // It begins a page.
+    const within = kernel.x.map((value, i) => (i === 18 ? value + 8n : value));
+    expect(ARM64.kpcrCandidates({ ...kernel, x: within }, read)).toEqual([]);
     expect(ARM64.teb(user, read)).toBe(guest.cpus[1]!.x[18]);
     expect(ARM64.teb(kernel, read)).toBeUndefined();
   });

@@ -70,6 +70,28 @@ describe('a KPCR of x64', () => {
   });
 });
 
+describe('the interrupt table of x64', () => {
+  it('dispatches through gates that are present and lead into the kernel', () => {
+    const table = { base: va(0xfffff804_00000000n), size: 0x1000 };
+    const gates = Buffer.alloc(0x200);
+    const gate = (i: number, type: number, handler: bigint) => {
+      gates.writeUInt16LE(Number(handler & 0xffffn), 16 * i);
+      gates.writeUInt8(type, 16 * i + 5);
+      gates.writeUInt16LE(Number((handler >> 16n) & 0xffffn), 16 * i + 6);
+      gates.writeUInt32LE(Number(handler >> 32n), 16 * i + 8);
+    };
+    gate(0, 0x8e, 0xfffff804_81234560n);
+    gate(1, 0x0e, 0xfffff804_81234570n);
+    gate(2, 0xee, 0xfffff804_01234580n);
+    gate(3, 0x8e, 0x00000004_01234590n);
+    expect(X64.interruptHandlers(table, (_, length) => gates.subarray(0, length))).toEqual([
+      0xfffff804_81234560n,
+      0xfffff804_01234580n,
+    ]);
+    expect(X64.interruptHandlers(table, () => undefined)).toEqual([]);
+  });
+});
+
 describe('registers of x64', () => {
   const prstatus = (cs: bigint): X64Registers => {
     const desc = Buffer.alloc(336);
@@ -89,6 +111,19 @@ describe('registers of x64', () => {
     expect(named.map(({ name }) => name)).not.toContain('cr3');
     const control = { cr0: 1n, cr2: 2n, cr3: 3n, cr4: 4n };
     expect(X64.namedRegisters({ ...prstatus(0x10n), control }).at(-2)).toEqual({ name: 'cr3', value: 3n, bits: 64 });
+  });
+
+  it("have the GS base that is loaded, and the kernel's other one, in a vCPU of Xen", () => {
+    const basesOf = (cs: number) => {
+      const bytes = Buffer.alloc(X64.xenVcpu!.size);
+      bytes.writeUInt16LE(cs, 0x290);
+      bytes.writeBigUInt64LE(0xfffff804_00000000n, 0x1420);
+      bytes.writeBigUInt64LE(0x7ff0_0000n, 0x1428);
+      const { gs, kernelGsBase } = x64(X64.xenVcpu!.parse(bytes)!.registers);
+      return [gs.base, kernelGsBase];
+    };
+    expect(basesOf(0x10)).toEqual([0xfffff804_00000000n, 0x7ff0_0000n]);
+    expect(basesOf(0x33)).toEqual([0x7ff0_0000n, 0xfffff804_00000000n]);
   });
 
   it('say whether the CPU was started, where they say so at all', () => {
@@ -146,6 +181,30 @@ describe('what only some inputs have of an x64 CPU', () => {
     expect(decoded?.debug).toEqual(whole.debug);
     const less = X64.decodeContext(X64.encodeContext(general), special, () => undefined);
     expect([less?.floatingPoint, less?.debug]).toEqual([undefined, undefined]);
+  });
+
+  it('is whole with control and integer registers of this machine', () => {
+    const wholeOf = (flags: number) => {
+      const frame = X64.encodeContext(whole);
+      frame.writeUInt32LE(flags, 0x30);
+      return X64.viewContext(frame).complete;
+    };
+    const flags = [0x100003, 0x10001f, 0xd810005f, 0x100001, 0x100002, 0x10003, 0x110003, 0x100103];
+    expect(flags.map(wholeOf)).toEqual([true, true, true, false, false, false, false, false]);
+  });
+
+  it('has the tables that its KPCR names, where that can be one', () => {
+    const kpcr = Buffer.alloc(X64.kpcr.size);
+    const tablesOf = (gdt: bigint, idt: bigint) => {
+      kpcr.writeBigUInt64LE(gdt, 0);
+      kpcr.writeBigUInt64LE(idt, 0x38);
+      const special = X64.patchSpecialRegisters(Buffer.alloc(X64.specialRegistersSize, 0x77), general, kpcr, false);
+      return [special.readUInt16LE(0x56), special.readBigUInt64LE(0x58), special.readBigUInt64LE(0x68)];
+    };
+    const [gdt, idt] = [0xfffff804_00001000n, 0xfffff804_00002000n];
+    expect(tablesOf(gdt, idt)).toEqual([0x57, gdt, idt]);
+    const kept = [0x7777, 0x7777_7777_7777_7777n, 0x7777_7777_7777_7777n];
+    expect([tablesOf(0x1000n, idt), tablesOf(gdt, 0x2000n)]).toEqual([kept, kept]);
   });
 
   it('is set in the special registers, which else keep what the guest had', () => {

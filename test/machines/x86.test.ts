@@ -81,6 +81,14 @@ describe('a 32-bit CPU', () => {
     expect(X86.teb(registersOf(0), read)).toBeUndefined();
   });
 
+  it('leads to no KPCR where its GDT ends before the descriptor', () => {
+    const registers = { ...registersOf(1), tables: { ...registersOf(1).tables! } };
+    registers.tables.gdt = { ...registers.tables.gdt, limit: 0x36 };
+    expect(X86.kpcrCandidates(registers, read)).toEqual([]);
+    registers.tables.gdt = { ...registers.tables.gdt, limit: 0x37 };
+    expect(X86.kpcrCandidates(registers, read)).toHaveLength(1);
+  });
+
   it('dispatches through gates, not through tasks', () => {
     const table = X86.interruptTable(registersOf(0))!;
     // What a task gate has where others have an offset means nothing.

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
+import { chooseContexts } from '../../src/plan/contexts.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openImage } from '../../src/readers/registry.ts';
 import type { Windows } from '../../src/windows/windows.ts';
@@ -69,6 +70,18 @@ describe('a plan', () => {
     const only = await of({ processors: 1, crash: { ...CRASH, processor: 0 } });
     expect(only.contexts.shown.map(({ source }) => source)).toEqual(['captured']);
     expect(seen(only)).toEqual(['warning no-cpu-states']);
+  });
+
+  it('shows the frame of the crash by itself only if Windows captured it in KeBugCheckEx', async () => {
+    const windows = await located({ crash: CRASH }, false);
+    const sourcesOf = (atBugCheck: boolean, choice: 'auto' | 'captured') => {
+      const captured = new Map([...windows.crash!.captured].map(([p, frame]) => [p, { ...frame, atBugCheck }]));
+      const { shown } = chooseContexts({ ...windows, crash: { ...windows.crash!, captured } }, choice);
+      return shown.map(({ source }) => source);
+    };
+    expect(sourcesOf(true, 'auto')).toEqual(['cpu', 'captured']);
+    expect(sourcesOf(false, 'auto')).toEqual(['cpu', 'cpu']);
+    expect(sourcesOf(false, 'captured')).toEqual(['cpu', 'captured']);
   });
 
   it.each([

@@ -195,7 +195,7 @@ describe('runs', () => {
     const { extents, pages, diagnostics } = plan(imageOf([{ start: 0x1800, bytes: Buffer.alloc(0x2000) }]));
     expect(extents).toEqual([{ start: 0x2000, size: 0x1000 }]);
     expect(pages).toBe(1);
-    expect(diagnostics.map((d) => d.code)).toEqual(['partial-pages']);
+    expect(diagnostics.map(({ severity, code }) => [severity, code])).toEqual([['loss', 'partial-pages']]);
     expect(diagnostics[0]!.message).toContain('0x1800+0x800, 0x3000+0x800');
   });
 

@@ -124,6 +124,69 @@ describe('a triage dump of a crashed guest', () => {
   });
 });
 
+describe('what memory lacks or contradicts', () => {
+  it('are pages of the PRCB: they are zeros, and a loss', async () => {
+    const guest = buildTrueGuest({ crash: CRASH, processors: 2 });
+    const { prcb } = guest.truth.processors[1]!;
+    guest.kernel.setEntry((prcb & ~0xfffn) + 0x3000n, 0n);
+    const { file, diagnostics } = await planned(guest);
+    const at = file.u32(0x201c) + Number(0x3000n - (prcb & 0xfffn));
+    expect(file.bytes.subarray(at, at + 0x1000)).toEqual(Buffer.alloc(0x1000));
+    expect(diagnostics).toContainEqual(
+      expect.objectContaining({
+        severity: 'loss',
+        code: 'triage-part-missing',
+        message: expect.stringMatching(/^4 KiB of the PRCB/),
+      }),
+    );
+  });
+
+  it("are time stamps of modules whose images are missing: the loader's are believed if the kernel's is its header's", async () => {
+    const stampOf = async (ofKernel: number) => {
+      const { file } = await planned(buildTrueGuest({ crash: CRASH, processors: 2 }), {}, ({ modules, kernel }) => {
+        const [first, last] = [modules[0]!, modules.at(-1)!];
+        first.timeDateStamp = kernel.timeDateStamp + ofKernel;
+        Object.assign(last, { base: 0xfffff8ff_00000000n, timeDateStamp: 0x5a5a5a5a });
+      });
+      return file.u32(file.u32(0x2030) + 0x90 * (file.u32(0x2034) - 1) + 0x88);
+    };
+    expect([await stampOf(0), await stampOf(1)]).toEqual([0x5a5a5a5a, 0]);
+  });
+
+  it.each([
+    ['below the stack pointer', -0x8000n],
+    ['farther than any stack', 0x100_0000n],
+  ])("is a stack's end %s: then what is present counts", async (_, distance) => {
+    const guest = buildTrueGuest({ crash: CRASH, processors: 2 });
+    const { kthread } = guest.generation;
+    const thread = guest.kernel.read(guest.truth.processors[1]!.prcb + 8n, 8).readBigUInt64LE();
+    const sound = guest.kernel.read(thread + BigInt(kthread.stackBase), 8).readBigUInt64LE();
+    for (let page = 0; page < 0x20; page++) {
+      const at = sound + BigInt(0x1000 * page);
+      if (guest.kernel.translate(at) === undefined) guest.kernel.mapNew(at, 0x1000);
+    }
+    const end = sound + distance;
+    for (const at of [kthread.initialStack, kthread.stackBase]) guest.kernel.u64(thread + BigInt(at), end);
+    const { file } = await planned(guest);
+    const [top, size] = [file.u64(0x2048), file.u32(0x202c)];
+    expect(size).toBe(0x12000);
+    expect(file.bytes.subarray(file.u32(0x2028), file.u32(0x2028) + size)).toEqual(guest.kernel.read(top, size));
+  });
+
+  it("is a module's directory that reaches beyond it", async () => {
+    const guest = buildTrueGuest({ crash: CRASH, processors: 2 });
+    const { kernel, truth } = guest;
+    const { base, size } = truth.modules[0]!;
+    const end = base + BigInt(size);
+    if (kernel.translate(end) === undefined) kernel.mapNew(end, 0x1000);
+    const header = base + BigInt(kernel.read(base + 0x3cn, 4).readUInt32LE());
+    const exports = header + 0x88n;
+    kernel.u32(exports + 4n, size - kernel.read(exports, 4).readUInt32LE() + 8);
+    const { file } = await planned(guest);
+    expect(file.read(end, 8)).toBeUndefined();
+  });
+});
+
 describe('memory of user mode', () => {
   const options: GuestOptions = { processors: 2, user: [0, 1] };
 

@@ -56,6 +56,39 @@ describe('a crash', () => {
     };
     expect(doubtOf(({ truth }) => truth.kdbg & ~0xfn)).toBeUndefined();
     expect(doubtOf(({ truth }) => truth.exports.get('KeBugCheckEx')!)).toMatch(/lies in a module's code/);
+    expect(doubtOf(() => 0x7ff6_00001000n)).toMatch(/is not on a kernel stack$/);
+    expect(doubtOf(({ truth }) => (truth.kdbg & ~0xfn) + 4n)).toMatch(/is not on a kernel stack$/);
+    expect(doubtOf(() => 0xffffa000_12345000n)).toMatch(/is not present$/);
+  });
+
+  it.each([
+    ['flags without integer registers', 0x30n, 0x10_0001n, 'its flags claim no control and integer registers'],
+    ['flags of another machine', 0x30n, 0x1_0007n, 'its flags claim no control and integer registers'],
+    ['flags with bits that no part has', 0x30n, 0x10_020fn, 'its flags claim no control and integer registers'],
+  ])('has no frame with %s', (_, at, flags, doubt) => {
+    const { scene } = sceneOf(CRASH, ({ kernel, truth }) => {
+      const place = truth.processors[1]!.context + at;
+      kernel.u64(place, (kernel.read(place, 8).readBigUInt64LE() & ~0xffff_ffffn) | flags);
+    });
+    expect(findCrash(scene, new Evidence())?.captured.get(scene.processors[1]!)?.doubt).toBe(doubt);
+  });
+
+  it('is on an unknown processor where several frames are in KeBugCheckEx, or begin a function', () => {
+    const both = ({ kernel, truth }: Guest) => {
+      const frames = truth.processors.map(({ context }) => context);
+      kernel.write(frames[0]!, kernel.read(frames[1]!, 0x4d0));
+    };
+    const unknown = { how: 'unknown', processor: undefined };
+    // No stack is in it either.
+    const inUser: GuestOptions = { ...CRASH, user: [0, 1] };
+    expect(findCrash(sceneOf(inUser, both).scene, new Evidence())).toMatchObject(unknown);
+    const { scene } = sceneOf(inUser, (guest) => {
+      both(guest);
+      guest.kernel.u64(guest.truth.processors[0]!.context + 0xf8n, guest.truth.exports.get('PoIdle')!);
+    });
+    const directories = scene.kernel.directories.map((d, i) => (i === 0 ? { rva: 0, size: 0 } : d));
+    const crash = findCrash({ ...scene, kernel: { ...scene.kernel, directories } }, new Evidence());
+    expect(crash).toMatchObject(unknown);
   });
 
   it('is none in a guest that did not crash', () => {
@@ -139,14 +172,21 @@ describe('a crash', () => {
 
 it.each([
   ['SharedUserData', () => 0xfffff780_00000000n, /SharedUserData is there/],
-  ['the KDBG', ({ kdbg }: { kdbg: bigint }) => kdbg & ~0xfn, /the KDBG is there/],
-  ['code of the kernel', ({ kernelBase }: { kernelBase: bigint }) => kernelBase + 0x1000n, /ntoskrnl\.exe is there/],
-  ['an odd address', ({ kernelBase }: { kernelBase: bigint }) => kernelBase + 0x1001n, /not aligned/],
-])('a CONTEXT frame in %s is not believed, and others are', (_, place, doubt) => {
-  const { scene, truth } = sceneOf({ processors: 2 });
-  const [first, second] = scene.processors;
-  Object.assign(first!, { context: place(truth) });
-  dropDoubtfulFrames(scene);
-  expect((first!.context as Reason).text).toMatch(doubt);
-  expect(second!.context).not.toBeInstanceOf(Reason);
-});
+  ['the KDBG', ({ kdbg }) => kdbg & ~0xfn, /the KDBG is there/],
+  ['the bug check', ({ kdbgBlock }) => (kdbgBlock.readBigUInt64LE(0x88) & ~0xfn) - 0x4c0n, /KiBugCheckData is there/],
+  ['the table of PRCBs', ({ kdbgBlock }) => kdbgBlock.readBigUInt64LE(0x218) & ~0xfn, /KiProcessorBlock is there/],
+  ['an interrupt table', ({ processors }) => processors[1]!.idt + 0x100n, /the IDT of processor 1 is there/],
+  ['another KPCR', ({ processors }) => processors[1]!.kpcr + 0x100n, /the KPCR of processor 1 is there/],
+  ['code of the kernel', ({ kernelBase }) => kernelBase + 0x1000n, /ntoskrnl\.exe is there/],
+  ['an odd address', ({ kernelBase }) => kernelBase + 0x1001n, /not aligned/],
+] as readonly [string, (truth: Guest['truth']) => bigint, RegExp][])(
+  'a CONTEXT frame in %s is not believed, and others are',
+  (_, place, doubt) => {
+    const { scene, truth } = sceneOf({ processors: 2 });
+    const [first, second] = scene.processors;
+    Object.assign(first!, { context: place(truth) });
+    dropDoubtfulFrames(scene);
+    expect((first!.context as Reason).text).toMatch(doubt);
+    expect(second!.context).not.toBeInstanceOf(Reason);
+  },
+);

@@ -22,8 +22,22 @@ describe('SharedUserData', () => {
     expect(readSharedUserData(space)).toMatchObject({ systemTime: undefined });
   });
 
-  it('is refused without a Windows version in it', () => {
-    const { space } = knownGuest({}, (guest) => guest.kernel.write(0xfffff780_0000026cn, Buffer.alloc(8, 0xee)));
+  it('has no time that no clock can show', () => {
+    const { space } = knownGuest({}, ({ kernel }) => {
+      for (const high of [0x18n, 0x1cn]) kernel.u32(0xfffff780_00000000n + high, 2 ** 26);
+    });
+    expect(readSharedUserData(space)).toMatchObject({ systemTime: undefined });
+  });
+
+  it.each([
+    ['of all bits', [0xeeee_eeee, 0xeeee_eeee]],
+    ['that no Windows has', [10, 2]],
+    ['of 32-bit Windows alone', [5, 1]],
+  ])('is refused with a version %s', (_, [major, minor]) => {
+    const { space } = knownGuest({}, ({ kernel }) => {
+      kernel.u32(0xfffff780_0000026cn, major!);
+      kernel.u32(0xfffff780_00000270n, minor!);
+    });
     expect(readSharedUserData(space)).toBeInstanceOf(Reason);
   });
 });
@@ -48,6 +62,15 @@ describe('MmPhysicalMemoryBlock', () => {
       pageCount: words[2 * i + 1]!,
     }));
     expect(ramRanges(runs, total, 'test')).toBeInstanceOf(Reason);
+  });
+
+  it.each([0, 4097, 0xffff_ffff])('is refused with %i runs, whatever follows them', (count) => {
+    const variable = knownGuest().fields.MmPhysicalMemoryBlock!;
+    const { space, fields } = knownGuest({}, ({ kernel }) =>
+      kernel.u32(kernel.read(variable, 8).readBigUInt64LE(), count),
+    );
+    const found = readPhysicalMemoryBlock(space, fields.MmPhysicalMemoryBlock);
+    expect(`${found}`).toMatch(new RegExp(`claims ${count} runs$`));
   });
 });
 
@@ -111,4 +134,13 @@ it('the version has the build, and a warning where the sources disagree', () => 
     knownGuest({}, ({ kernel, truth }) => kernel.write(truth.kernelBase + 0x36200n, Buffer.from([1, 0, 0, 0xf0]))),
   );
   expect(other.codes).not.toEqual([]);
+  // The block that the KPCR names is another kernel's.
+  const foreign = versionOf(
+    knownGuest({ build: 'server2003' }, ({ kernel, truth }) => {
+      const block = kernel.read(truth.processors[0]!.kpcr + 0x108n, 8).readBigUInt64LE();
+      kernel.u64(block + 0x10n, truth.kernelBase + 0x20_0000n);
+    }),
+  );
+  expect([foreign.version?.kdVersionBlock, foreign.version?.build]).toEqual([undefined, 3790]);
+  expect(versionOf(knownGuest({ build: 'server2003' })).version?.kdVersionBlock).toBeDefined();
 });

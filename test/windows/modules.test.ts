@@ -42,6 +42,24 @@ it('says that there are more entries than it follows, and calls that no loop', (
   expect(readModules(space, truth.psLoadedModuleList).broken).toBe('the list has more than 4096 entries');
 });
 
+it('has no module that begins within a page', () => {
+  const { space, truth } = knownGuest({}, ({ kernel, truth: { psLoadedModuleList: head } }) => {
+    const last = kernel.read(head + 8n, 8).readBigUInt64LE();
+    kernel.u64(last + 0x30n, kernel.read(last + 0x30n, 8).readBigUInt64LE() + 8n);
+  });
+  const { modules, broken } = readModules(space, truth.psLoadedModuleList);
+  expect(broken).toMatch(/^the entry at 0x\w+ names 0x\w+8 as a module's base$/);
+  expect(modules.map(({ name }) => name)).toEqual(truth.modules.slice(0, -1).map(({ name }) => name));
+});
+
+it('says which modules reach into others', () => {
+  const { space, kernel, truth } = knownGuest();
+  const { modules } = readModules(space, truth.psLoadedModuleList);
+  const [below, above] = [...modules].sort((a, b) => Number(a.base - b.base)).slice(1);
+  const longer = modules.map((m) => (m === below ? { ...m, size: Number(above!.base - m.base) + 1 } : m));
+  expect(moduleDoubts(space, kernel, longer)).toContain(`${below!.name} reaches into ${above!.name}`);
+});
+
 it('is held against the images where it says that they are', () => {
   const sound = knownGuest();
   const doubts = ({ space, kernel, truth }: typeof sound) =>
