@@ -382,7 +382,7 @@ export const MUTANTS: readonly Mutant[] = [
     what: "lzop's checksums are not compared",
     file: 'source/lzop.ts',
     find: 'adler === undefined || adler32(contents) === adler',
-    replace: 'adler !== 0',
+    replace: 'adler === undefined || adler32(contents) !== 0',
     tests: 'test/readers/input.test.ts',
   },
   {
@@ -419,7 +419,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'machines/x64/qemu-note.ts',
     find: 'size < QEMU_CPU_STATE_MIN + 8 ? undefined',
     replace: 'size < 8 ? undefined',
-    tests: 'test/readers/notes.test.ts',
+    tests: 'test/readers/elf-core.test.ts',
   },
   {
     what: 'the page map ends at the last page',
@@ -454,7 +454,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'readers/win-dump.ts',
     find: "kind ? 'unsupported' : 'corrupt'",
     replace: "'unsupported'",
-    tests: 'test/readers/win-dump.test.ts',
+    tests: 'test/verify/verify.test.ts',
   },
   {
     what: 'raw memory of odd size is called cut off',
@@ -588,7 +588,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'windows/processors.ts',
     find: 'if (pointerAt === 0 ||',
     replace: 'if (',
-    tests: 'test/windows/kdbg-fields.test.ts',
+    tests: 'test/windows/processors.test.ts',
   },
   {
     what: 'a module list that comes back to its head is whole',
@@ -616,14 +616,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'locate/kdbg.ts',
     find: '    score += 4;\n',
     replace: '    score += 0;\n',
-    tests: 'test/locate/place.test.ts',
+    tests: 'test/locate/contradictions.test.ts',
   },
   {
     what: 'of equal KDBGs the first is sure',
     file: 'locate/kdbg.ts',
     find: 'if (equals.length > 1)',
     replace: 'if (false)',
-    tests: 'test/locate/place.test.ts',
+    tests: 'test/locate/contradictions.test.ts',
   },
   {
     what: 'two sources of the build number do not outvote one',

@@ -126,6 +126,18 @@ describe('registers of x64', () => {
     expect(basesOf(0x33)).toEqual([0x7ff0_0000n, 0xfffff804_00000000n]);
   });
 
+  it('are at their places in a migration stream: debug registers by number, CR8 above the lower half of TPR', () => {
+    const bytes = Buffer.alloc(1817);
+    for (let i = 0; i < 8; i++) bytes.writeBigUInt64BE(BigInt(0xd0 + i), 488 + 8 * i);
+    const apic = Buffer.from([0, 0, 0, 0, 0, 0, 0xd5]);
+    const parse = (version: number, state: Buffer) =>
+      X64.migration!.parse({ version, bytes: state }, { version: 3, bytes: apic });
+    const { debug, cr8 } = x64(parse(12, bytes)!);
+    expect(debug).toEqual({ dr0: 0xd0n, dr1: 0xd1n, dr2: 0xd2n, dr3: 0xd3n, dr6: 0xd6n, dr7: 0xd7n });
+    expect(cr8).toBe(0xdn);
+    expect([parse(11, bytes), parse(12, bytes.subarray(1))]).toEqual([undefined, undefined]);
+  });
+
   it('say whether the CPU was started, where they say so at all', () => {
     const on = { cr0: 0x8000_0001n, cr2: 0n, cr3: 0x1ad5n, cr4: 0x20n };
     expect(X64.neverStarted(prstatus(0x10n))).toBe(false);

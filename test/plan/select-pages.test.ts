@@ -11,7 +11,7 @@ import { readPageStates } from '../../src/windows/page-states.ts';
 import { findProcessRoots } from '../../src/windows/process-roots.ts';
 import type { Windows } from '../../src/windows/windows.ts';
 import { writeElf } from '../guest/elf.ts';
-import { buildGuest, type GuestOptions } from '../guest/guest.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { addMemoryManager, PFN_DATABASE } from '../guest/memory-manager.ts';
 
 /** Locations of the database, by number. */
@@ -97,10 +97,48 @@ describe('the selection of pages', () => {
   });
 });
 
+describe('damaged page tables', () => {
+  /** Entries of the kernel's half from here on are used by no guest. */
+  const SLOT = 300;
+  const diagnosticsOf = async (change: (guest: Guest) => void) => {
+    const guest = buildGuest({ ramMiB: 16 });
+    change(guest);
+    const windows = await locateWindows(openSource(new BufferSource(writeElf(guest))));
+    const { diagnostics } = await selectPages(windows, 'kernel', 'all');
+    return diagnostics.map(({ severity, code, message }) => `${severity} ${code}: ${message}`);
+  };
+
+  it('that are not in the input are warned of', async () => {
+    const sound = await diagnosticsOf(() => undefined);
+    const found = await diagnosticsOf(({ kernel }) => kernel.setTopEntry(SLOT, (1n << 40n) | 0x63n));
+    expect(found.filter((text) => !sound.includes(text))).toEqual([
+      'warning page-tables-missing: 1 page tables are not in the input: what they map was not found',
+    ]);
+  });
+
+  it('that are more than pages are a loss', async () => {
+    const found = await diagnosticsOf(({ kernel }) => {
+      const { memory } = kernel;
+      // Each entry of each leads to another, at every level.
+      const tables = Array.from({ length: 2400 }, () => memory.allocate());
+      tables.forEach((table, i) => {
+        const bytes = memory.page(table);
+        for (let at = 0; at < 512; at++)
+          bytes.writeBigUInt64LE(BigInt(tables[(400 * i + at) % tables.length]!) | 0x63n, 8 * at);
+      });
+      for (let slot = 0; slot < 6; slot++) kernel.setTopEntry(SLOT + slot, BigInt(tables[slot]!) | 0x63n);
+    });
+    expect(found).toContainEqual(expect.stringMatching(/^loss page-tables-damaged: /));
+  });
+});
+
 describe('pages are selected in runs as they are one by one', () => {
   it.each(Object.entries(GUESTS))('%s', async (_, { options, database }) => {
     const guest = buildGuest(options);
     addMemoryManager(guest);
+    // A device's: in use, and not cached.
+    const uncached = PFN_DATABASE + BigInt((guest.memory.allocate() / 0x1000) * 0x30);
+    guest.kernel.u8(uncached + BigInt(guest.build.pageLocation), 0x16);
     const entry = (page: number) => guest.kernel.setEntry(PFN_DATABASE + BigInt(page * 0x1000), 0n);
     if (database === 'with holes') for (const page of [3, 7, 8, 9, 20]) entry(page);
     if (database === 'none') guest.kernel.u64(guest.truth.pfnDatabaseVariable, 0n);

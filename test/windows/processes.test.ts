@@ -38,6 +38,49 @@ it('keeps the others whole when a process has no page tables any more', () => {
   expect(doubts).toEqual([]);
 });
 
+it('ends where an entry does not link back', () => {
+  const { broken, processes } = listOf(({ kernel, truth }) => {
+    const last = kernel.read(truth.psActiveProcessHead + 8n, 8).readBigUInt64LE();
+    kernel.u64(last + 8n, last);
+  });
+  expect(broken).toMatch(/^the entry at 0x\w+ does not link back to 0x\w+$/);
+  expect(processes).toHaveLength(listOf(() => undefined).processes.length - 1);
+});
+
+it.each([
+  [
+    'the parent of System',
+    'parent',
+    0,
+    8n,
+    'OffsetEprocessParentCID in the KDBG does not lead to parents: none is shown',
+  ],
+  [
+    'a PEB within a page',
+    'peb',
+    -1,
+    0x7ff6_0000_1230n,
+    'OffsetEprocessPeb in the KDBG does not lead to PEBs: none is shown',
+  ],
+] as const)('shows none of them where one is impossible: %s', (_, field, index, value, doubt) => {
+  const { processes, doubts } = listOf(({ kernel, build, truth }) =>
+    kernel.u64(truth.processes.at(index)!.address + BigInt(build.eprocess[field]), value),
+  );
+  expect(doubts).toEqual([doubt]);
+  const shown = processes.map((process) => (field === 'peb' ? process.peb : process.parentPid));
+  expect(shown.filter((each) => each !== undefined)).toEqual([]);
+});
+
+it('shows no names where two places could have them', () => {
+  const { processes, doubts } = listOf(({ kernel, truth }) => {
+    truth.processes.forEach(({ address }, i) => {
+      kernel.write(address + 0x880n, Buffer.from(i === 0 ? 'System\0' : 'other.exe\0', 'latin1'));
+    });
+  });
+  expect(processes.map(({ name }) => name)).toEqual(processes.map(() => undefined));
+  expect(doubts).toEqual(['2 places hold "System" in the first process and a name in most others']);
+});
+
 it('says where page tables are not in the input', () => {
   const { processes } = listOf(({ kernel, truth }) => kernel.u64(truth.processes.at(-1)!.address + 0x28n, 1n << 40n));
   expect(processes.map(({ pageTables }) => pageTables).at(-1)).toBe('missing');

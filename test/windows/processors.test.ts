@@ -7,6 +7,7 @@ import type { CpuState } from '../../src/machines/machine.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { PAGING_4_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
+import type { MemoryImage } from '../../src/memory/image.ts';
 import { matchProcessors } from '../../src/windows/cpu-matching.ts';
 import { findProcessors, type Processor } from '../../src/windows/processors.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
@@ -59,6 +60,14 @@ const match = (tebs: readonly [bigint, bigint, bigint], cpus: readonly CpuState[
   const left = matchProcessors(processors, cpus, space, FIELDS);
   return { cpus: processors.map((p) => p.cpu?.index), how: processors.map((p) => p.cpuBy), left: left.length };
 };
+
+/** All of an image's memory from 0 on. */
+function flat(image: MemoryImage): Buffer {
+  const { start, size } = image.runs.at(-1)!;
+  const bytes = Buffer.alloc(start + size);
+  for (const run of image.runs) image.readSync(run.start, bytes.subarray(run.start, run.start + run.size));
+  return bytes;
+}
 
 describe('matching CPUs and processors', () => {
   it('goes by the KPCR in the kernel, and by the TEB of the running thread in user mode', () => {
@@ -197,6 +206,29 @@ describe('contradicting claims to a KPCR', () => {
     );
     expect(scene.cpus).toEqual([0, undefined, undefined]);
   });
+});
+
+it('keeps a processor whose KPCR does not name itself only if a CPU runs it', () => {
+  const { space, fields, image } = knownGuest({}, ({ kernel, truth }) =>
+    kernel.u64(truth.processors[1]!.kpcr + 0x18n, 0x5a5an),
+  );
+  const found = findProcessors(space, fields);
+  expect(found.processors.map(({ number, doubt }) => [number, doubt !== undefined])).toEqual([
+    [0, false],
+    [1, true],
+  ]);
+  const without = new AddressSpace(imageOf([{ start: 0, bytes: flat(image) }]), space.root, space.mode);
+  const { processors, bad } = findProcessors(without, fields);
+  expect([processors.map(({ number }) => number), bad.map(({ number }) => number)]).toEqual([[0], [1]]);
+});
+
+it("takes what is no CONTEXT in a PRCB for no processor's frame", () => {
+  const { space, fields } = knownGuest({ build: 'server2003' }, ({ kernel, truth }) =>
+    kernel.write(truth.processors[1]!.context, Buffer.alloc(0x4d0, 0x77)),
+  );
+  const contexts = findProcessors(space, fields).processors.map(({ context }) => context);
+  expect(contexts[0]).not.toBeInstanceOf(Reason);
+  expect(`${contexts[1]}`).toMatch(/^no CONTEXT is at 0x\w+ in its PRCB, where the KDBG has one$/);
 });
 
 it('takes no CONTEXT frame from the start of a PRCB where the KDBG has no place for its pointer', () => {
