@@ -1,27 +1,13 @@
 // `npm run bench [PART…]`: ratios side by side, alternating, medians and quartiles of several runs (ELF2DMP_BENCH_RUNS,
 // 9). Writes benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other
 // machines and file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting,
-// smaller, pipe, batch, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names what scripts/build-c-elf2dmp.sh built; for batch,
-// ELF2DMP_BENCH_BEFORE names a built copy of an earlier version, such as `git worktree add DIR 9ff1ca4`.
+// smaller, pipe, batch, growth, batch-growth, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names what
+// scripts/build-c-elf2dmp.sh built; for batch, ELF2DMP_BENCH_BEFORE names a built copy of an earlier version, such as
+// `git worktree add DIR 9ff1ca4`.
 import { spawnSync } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { pa } from '../src/core/units.ts';
 import { everyPage, searchMemory } from '../src/locate/memory-search.ts';
 import { SkipSearch } from '../src/locate/skip-search.ts';
@@ -29,93 +15,33 @@ import { PAGING_4_LEVELS } from '../src/machines/x64/paging.ts';
 import { AddressSpace } from '../src/memory/address-space.ts';
 import { openImage } from '../src/readers/registry.ts';
 import { writeElf } from '../test/guest/elf.ts';
-import { buildGuest, type GuestOptions } from '../test/guest/guest.ts';
+import { buildGuest } from '../test/guest/guest.ts';
 import { random } from '../test/guest/memory.ts';
 import { addMemoryManager } from '../test/guest/memory-manager.ts';
 import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
+import { batchGrowth, growth } from './growth.ts';
+import {
+  alternating,
+  BIN,
+  bigElf,
+  elf2dmp,
+  GIB,
+  type Measured,
+  MIB,
+  median,
+  type Row,
+  run,
+  runIn,
+  spread,
+  type Table,
+  target,
+} from './measure.ts';
 import { serveSymbols } from './symbol-server.ts';
 
-const target = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const BIN = target('../bin/elf2dmp.js');
-const MIB = 2 ** 20;
-const GIB = 2 ** 30;
 const RUNS = Number(process.env['ELF2DMP_BENCH_RUNS'] ?? 9);
 const COPY_MIB = Number(process.env['ELF2DMP_BENCH_COPY_MIB'] ?? 4096);
 
-/** A guest's ELF file with `bytes` of further memory at 4 GiB: sparse, or filled with bytes that do not compress. */
-function bigElf(path: string, bytes: number, filled: boolean, guest: GuestOptions = {}, withoutNotes = false): void {
-  const elf = writeElf(buildGuest(guest), {
-    withoutNotes,
-    runs: [
-      [0, 0xa0000],
-      [0x100000, 0x1000000],
-      [0x1_0000_0000, 0x1_0000_1000],
-    ],
-  });
-  const last = 0xc0 + 56 * 3;
-  elf.writeBigUInt64LE(BigInt(bytes), last + 0x20);
-  elf.writeBigUInt64LE(BigInt(bytes), last + 0x28);
-  const start = Number(elf.readBigUInt64LE(last + 8));
-  const fd = openSync(path, 'w');
-  writeSync(fd, elf.subarray(0, start));
-  if (filled) {
-    const block = Buffer.alloc(MIB);
-    for (let i = 0; i < MIB; i += 4) block.writeUInt32LE(Math.imul(i, 2654435761) >>> 0, i);
-    for (let at = 0; at < bytes; at += MIB) {
-      block.writeUInt32LE(at / MIB, 0);
-      writeSync(fd, block);
-    }
-  }
-  fsyncSync(fd);
-  closeSync(fd);
-  truncateSync(path, start + bytes);
-}
-
-interface Measured {
-  seconds: number;
-  /** User and system time of all its processes, in seconds. */
-  cpu: number;
-  peakMib: number;
-}
-
-/** Runs a command in a directory; with redirections and pipes by `sh -c`. */
-function runIn(cwd: string | undefined, command: string, ...args: string[]): Measured {
-  // Where set, it adds some 45 ms to every start of node.
-  const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
-  // GNU time would tell as much, but need not be there: the shell waits, and Linux keeps the children's peak.
-  const script =
-    'import resource,subprocess,sys,time\nt=time.time()\nr=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode\nu=resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(time.time()-t,u.ru_utime+u.ru_stime,u.ru_maxrss/1024,r)';
-  const { stdout, stderr } = spawnSync('python3', ['-c', script, command, ...args], { encoding: 'utf8', env, cwd });
-  const [seconds, cpu, peakMib, code] = stdout.trim().split(' ').map(Number);
-  if (code !== 0 && code !== 3) throw new Error(`${command} ${args.join(' ')}: exit ${code}\n${stderr}`);
-  return { seconds: seconds!, cpu: cpu!, peakMib: peakMib! };
-}
-
-const run = (command: string, ...args: string[]): Measured => runIn(undefined, command, ...args);
-
-const elf2dmp = (...args: string[]): Measured => run(process.execPath, BIN, ...args);
-
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
-/** Median and quartiles. */
-function spread(values: readonly number[], digits = 2): string {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!.toFixed(digits);
-  return `${median(values).toFixed(digits)} (${at(0.25)} to ${at(0.75)})`;
-}
-
-/** Runs each in turn, `rounds` times; the results by name. */
-async function alternating<T>(
-  rounds: number,
-  ways: Record<string, () => T | Promise<T>>,
-): Promise<Record<string, T[]>> {
-  const results = Object.fromEntries(Object.keys(ways).map((name) => [name, [] as T[]]));
-  for (let i = 0; i < rounds; i++) for (const [name, way] of Object.entries(ways)) results[name]!.push(await way());
-  return results;
-}
-
-type Row = [what: string, figure: string];
-
-const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
+const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   copying,
   sharing,
   memory,
@@ -125,6 +51,8 @@ const PARTS: Record<string, (dir: string) => Promise<Row[]>> = {
   smaller,
   pipe,
   batch,
+  growth,
+  'batch-growth': batchGrowth,
   'c-tool': cTool,
   dumps,
 };
@@ -512,6 +440,19 @@ async function dumps(dir: string): Promise<Row[]> {
   return rows;
 }
 
+/** A part's figures, as they are kept. */
+interface Kept extends Partial<Table> {
+  machine: string;
+  version: string;
+  rows: Table['rows'];
+}
+
+function render(part: string, { machine, version, head, rows }: Kept): string {
+  const columns = head ?? ['what', `median (${version === '0.1.0' ? 'range' : 'quartiles'})`];
+  const lines = [columns, columns.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`);
+  return `## ${part[0]!.toUpperCase()}${part.slice(1)}\n\n${machine}; elf2dmp ${version}.\n\n${lines.join('\n')}\n`;
+}
+
 async function main(): Promise<void> {
   const wanted = process.argv.slice(2);
   const unknown = wanted.find((part) => !(part in PARTS));
@@ -520,24 +461,22 @@ async function main(): Promise<void> {
   // Such as what else the machine was doing.
   const note = process.env['ELF2DMP_BENCH_NOTE'];
   const machine = `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, ${Math.round(totalmem() / GIB)} GiB${note === undefined ? '' : `; ${note}`}`;
-  const kept: Record<string, { machine: string; version: string; rows: Row[] }> = existsSync(target('results.json'))
+  const kept: Record<string, Kept> = existsSync(target('results.json'))
     ? JSON.parse(readFileSync(target('results.json'), 'utf8')).parts
     : {};
   const dir = mkdtempSync(join(process.env['ELF2DMP_BENCH_DIR'] ?? tmpdir(), 'elf2dmp-bench-'));
   try {
     for (const part of wanted.length > 0 ? wanted : Object.keys(PARTS)) {
-      const rows = await PARTS[part]!(dir);
-      for (const [what, figure] of rows) console.log(`${what}: ${figure}`);
-      kept[part] = { machine, version, rows };
+      const made = await PARTS[part]!(dir);
+      const table = Array.isArray(made) ? { rows: made } : made;
+      for (const [what, ...figures] of table.rows) console.log(`${what}: ${figures.join(' | ')}`);
+      kept[part] = { machine, version, ...table };
     }
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
   writeFileSync(target('results.json'), `${JSON.stringify({ parts: kept }, null, 2)}\n`);
-  const tables = Object.entries(kept).map(
-    ([part, p]) =>
-      `## ${part[0]!.toUpperCase()}${part.slice(1)}\n\n${p.machine}; elf2dmp ${p.version}.\n\n| what | median (${p.version === '0.1.0' ? 'range' : 'quartiles'}) |\n| --- | --- |\n${p.rows.map(([what, figure]) => `| ${what} | ${figure} |`).join('\n')}\n`,
-  );
+  const tables = Object.entries(kept).map(([part, of]) => render(part, of));
   writeFileSync(
     target('results.md'),
     `# Measurements\n\nBy \`npm run bench\`. Parts of version 0.1.0 have medians and ranges, later ones medians and quartiles.\n\n${tables.join('\n')}`,

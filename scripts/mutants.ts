@@ -22,6 +22,25 @@ export interface Mutant {
 
 export const MUTANTS: readonly Mutant[] = [
   {
+    what: 'of ranges that overlap, the one with the lowest address is found',
+    file: 'core/ranges-found.ts',
+    find: 'place.index < found.index)',
+    replace: 'place.index > found.index)',
+  },
+  {
+    what: 'a range that a shorter one follows is not found',
+    file: 'core/ranges-found.ts',
+    find: 'if (place.end > reach) reach = place.end;',
+    replace: 'reach = place.end;',
+  },
+  {
+    what: 'a patch that begins before a buffer is not in it',
+    file: 'plan/patches.ts',
+    find: 'patches[i]!.physical + patches[i]!.bytes.length > physical);',
+    replace: 'patches[i]!.physical >= physical);',
+    tests: 'test/plan/patches.test.ts',
+  },
+  {
     what: 'members beyond their structure are believed',
     file: 'symbols/structures.ts',
     find: 'if (offset + (member.size ?? 1) <= size && !members.has(name))',
@@ -59,8 +78,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'registers are said to be confirmed though they name nobody',
     file: 'windows/exchanged-processors.ts',
-    find: 'const unconfirmed = running.filter((_, i) => owners[i] === undefined);',
-    replace: 'const unconfirmed = running.filter(() => false);',
+    find: 'const unconfirmed = running.list.filter((_, i) => owners[i] === undefined);',
+    replace: 'const unconfirmed = running.list.filter(() => false);',
     tests: 'test/operations/exchanged-registers.test.ts',
   },
   {
@@ -157,8 +176,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'two sets of registers may claim one processor',
     file: 'windows/exchanged-processors.ts',
-    find: 'length > 1) claims.delete(processor);',
-    replace: 'length > 9) claims.delete(processor);',
+    find: 'owned.get(owner)! > 1) claims.delete(processor);',
+    replace: 'owned.get(owner)! > 9) claims.delete(processor);',
     tests: 'test/operations/exchanged-registers.test.ts',
   },
   {
@@ -290,8 +309,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'a triage dump shows registers without the conversion',
     file: 'plan/virtual-blocks.ts',
-    find: 'if (from < to) changed.copy(',
-    replace: 'if (from > to) changed.copy(',
+    find: 'of this.#patches.all(address, length)) {',
+    replace: 'of this.#patches.all(address, 0)) {',
     tests: 'test/operations/triage.test.ts',
   },
   {
@@ -669,8 +688,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'zeros are a frame, wherever other processors have theirs',
     file: 'windows/context-frames.ts',
-    find: 'const isElsewhere = others.length > 1 && ',
-    replace: 'const isElsewhere = false && ',
+    find: 'others.inPage.get(own) === 1 && place',
+    replace: 'others.inPage.get(own) === 0 && place',
   },
   {
     what: 'two processors may have one frame',
@@ -961,8 +980,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: "another processor's stack is right",
     file: 'windows/exchanged-processors.ts',
-    find: 'const byStack = strayed(windows, processor) ?',
-    replace: 'const byStack = !strayed(windows, processor) ?',
+    find: 'const byStack = strayed(windows, processor)',
+    replace: 'const byStack = !strayed(windows, processor)',
     tests: 'test/verify/contradictions.test.ts',
   },
   {

@@ -4,7 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import type { Diagnostics } from '../core/errors.ts';
-import { hex64, type PhysicalAddress, type VirtualAddress, va } from '../core/units.ts';
+import { firstIndex } from '../core/sorted.ts';
+import { hex64, PAGE_SIZE, type PhysicalAddress, type VirtualAddress, va } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 
 export interface Patch {
@@ -29,6 +30,8 @@ export class PatchSet {
   /** Where what cannot be patched is reported. */
   readonly diagnostics: Diagnostics;
   readonly #patches: Patch[] = [];
+  /** Those that have bytes in a page, by its number. */
+  readonly #inPage = new Map<number, Patch[]>();
 
   constructor(space: AddressSpace, diagnostics: Diagnostics) {
     this.#space = space;
@@ -54,9 +57,8 @@ export class PatchSet {
           return this.#refuse(what, address, `its memory at ${hex64(address)} is not in the dump`);
         }
         const { physical } = piece;
-        const other = [...this.#patches, ...added].find(
-          (p) => physical < p.physical + p.bytes.length && p.physical < physical + piece.length,
-        );
+        const overlaps = (p: Patch) => physical < p.physical + p.bytes.length && p.physical < physical + piece.length;
+        const other = this.#near(physical, piece.length).find(overlaps) ?? added.find(overlaps);
         if (other) return this.#refuse(what, address, `its memory at ${hex64(address)} is also that of ${other.what}`);
         added.push({
           what,
@@ -67,8 +69,20 @@ export class PatchSet {
         });
       }
     }
-    this.#patches.push(...added);
+    for (const patch of added) {
+      this.#patches.push(patch);
+      for (const page of pagesOf(patch.physical, patch.bytes.length)) {
+        const here = this.#inPage.get(page);
+        if (here) here.push(patch);
+        else this.#inPage.set(page, [patch]);
+      }
+    }
     return true;
+  }
+
+  /** The patches in the pages of a range. */
+  #near(physical: number, length: number): Patch[] {
+    return pagesOf(physical, length).flatMap((page) => this.#inPage.get(page) ?? []);
   }
 
   #refuse(what: string, address: VirtualAddress, reason: string): false {
@@ -84,10 +98,27 @@ export class PatchSet {
   }
 }
 
-/** Overwrites the patched bytes in a buffer that holds memory from `physical` on. Patches are sorted. */
+/** Numbers of the pages that a range has bytes in. */
+function pagesOf(physical: number, length: number): number[] {
+  const first = Math.floor(physical / PAGE_SIZE);
+  return Array.from({ length: Math.ceil((physical + length) / PAGE_SIZE) - first }, (_, i) => first + i);
+}
+
+/** Index of the first patch that ends after an address. Patches are sorted and disjoint. */
+const firstAfter = (patches: readonly Patch[], physical: number): number =>
+  firstIndex(patches.length, (i) => patches[i]!.physical + patches[i]!.bytes.length > physical);
+
+/** The patch that an address lies in. Patches are sorted and disjoint. */
+export function patchAt(patches: readonly Patch[], physical: number): Patch | undefined {
+  const patch = patches[firstAfter(patches, physical)];
+  return patch && patch.physical <= physical ? patch : undefined;
+}
+
+/** Overwrites the patched bytes in a buffer that holds memory from `physical` on. Patches are sorted and disjoint. */
 export function applyPatches(patches: readonly Patch[], physical: number, buffer: Buffer): void {
   const end = physical + buffer.length;
-  for (const patch of patches) {
+  for (let i = firstAfter(patches, physical); i < patches.length; i++) {
+    const patch = patches[i]!;
     if (patch.physical >= end) return;
     const from = Math.max(physical, patch.physical);
     const to = Math.min(end, patch.physical + patch.bytes.length);

@@ -32,7 +32,7 @@ import type { Windows } from '../windows/windows.ts';
 import type { Contexts, ShownContext } from './contexts.ts';
 import type { Patch } from './patches.ts';
 import type { DumpPlan, PlanValues, RevisedHeader } from './plan.ts';
-import { readPatched, type VirtualBlock, VirtualBlocks } from './virtual-blocks.ts';
+import { PatchedMemory, type VirtualBlock, VirtualBlocks } from './virtual-blocks.ts';
 
 /** What a caller may choose of a triage dump. */
 export interface TriageChoices {
@@ -90,6 +90,7 @@ class TriageWriter {
   readonly #windows: Windows;
   readonly #sources: TriageSources;
   readonly #choices: TriageChoices;
+  readonly #memory: PatchedMemory;
   readonly #diagnostics = new Diagnostics();
   /** Whose processor the debugger opens on. */
   readonly #current: Processor;
@@ -99,6 +100,7 @@ class TriageWriter {
     this.#windows = windows;
     this.#sources = sources;
     this.#choices = choices;
+    this.#memory = new PatchedMemory(sources.patches);
     const { image } = windows;
     this.#shown = sources.contexts.opened;
     const current = this.#shown?.processor ?? windows.processors[0];
@@ -232,7 +234,7 @@ class TriageWriter {
   }
 
   #read(address: bigint, length: number): Buffer | undefined {
-    return readPatched(this.#windows.space, this.#sources.patches, address, length);
+    return this.#memory.read(this.#windows.space, address, length);
   }
 
   #pointer(address: bigint): bigint | undefined {
@@ -355,7 +357,7 @@ class TriageWriter {
   /** Most important first: what there is no room for is left out. */
   #blocks(room: number): VirtualBlock[] {
     const { userStacks = false, cpus = 'crashing' } = this.#choices;
-    const blocks = new VirtualBlocks(this.#sources.patches, { room, user: userStacks });
+    const blocks = new VirtualBlocks(this.#memory, { room, user: userStacks });
     const { contexts } = this.#sources;
     this.#addKernel(blocks);
     const { shown } = contexts;

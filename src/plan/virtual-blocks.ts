@@ -1,5 +1,6 @@
 /** Ranges of virtual memory that a triage dump takes along, each byte once, up to a limit. */
 import { isKernelAddress } from '../core/bits.ts';
+import { RangesFound } from '../core/ranges-found.ts';
 import { PAGE_SIZE } from '../core/units.ts';
 import { TriageDataBlock } from '../formats/triage.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -29,7 +30,7 @@ export interface BlockLimits {
 }
 
 export class VirtualBlocks {
-  readonly #patches: readonly Patch[];
+  readonly #memory: PatchedMemory;
   readonly #limits: BlockLimits;
   readonly #pages = new Map<bigint, Page>();
   #used = 0;
@@ -37,8 +38,8 @@ export class VirtualBlocks {
   /** User addresses mean one process's memory: that of the first space. */
   #userRoot: number | undefined;
 
-  constructor(patches: readonly Patch[], limits: BlockLimits) {
-    this.#patches = patches;
+  constructor(memory: PatchedMemory, limits: BlockLimits) {
+    this.#memory = memory;
     this.#limits = limits;
   }
 
@@ -80,7 +81,7 @@ export class VirtualBlocks {
     if (!isKernelAddress(address) && !this.#takesUser(space)) return undefined;
     const known = this.#pages.get(address);
     if (known) return known;
-    const bytes = readPatched(space, this.#patches, address, PAGE_SIZE);
+    const bytes = this.#memory.read(space, address, PAGE_SIZE);
     if (!bytes) return undefined;
     const page = { bytes, taken: new Uint8Array(GRANULES) };
     this.#pages.set(address, page);
@@ -122,21 +123,27 @@ function newBytes({ taken }: Page, first: number, last: number): number {
   return count * GRANULE;
 }
 
-/** Memory as the dump shows it: with the plan's changes. undefined unless all of it is present. */
-export function readPatched(
-  space: AddressSpace,
-  patches: readonly Patch[],
-  address: bigint,
-  length: number,
-): Buffer | undefined {
-  const bytes = space.read(address, length);
-  if (!bytes || !isKernelAddress(address)) return bytes;
-  const end = address + BigInt(length);
-  for (const { virtual, bytes: changed } of patches) {
-    const from = virtual > address ? virtual : address;
-    const changedEnd = virtual + BigInt(changed.length);
-    const to = changedEnd < end ? changedEnd : end;
-    if (from < to) changed.copy(bytes, Number(from - address), Number(from - virtual), Number(to - virtual));
+/** Memory as the dump shows it: with the plan's changes. */
+export class PatchedMemory {
+  readonly #patches: RangesFound<{ from: bigint; size: number; bytes: Buffer }>;
+
+  constructor(patches: readonly Patch[]) {
+    this.#patches = new RangesFound(
+      patches.map(({ virtual, bytes }) => ({ from: virtual, size: bytes.length, bytes })),
+    );
   }
-  return bytes;
+
+  /** undefined unless all of a range is present. */
+  read(space: AddressSpace, address: bigint, length: number): Buffer | undefined {
+    const bytes = space.read(address, length);
+    if (!bytes || !isKernelAddress(address)) return bytes;
+    const end = address + BigInt(length);
+    for (const { from: virtual, bytes: changed } of this.#patches.all(address, length)) {
+      const from = virtual > address ? virtual : address;
+      const changedEnd = virtual + BigInt(changed.length);
+      const to = changedEnd < end ? changedEnd : end;
+      changed.copy(bytes, Number(from - address), Number(from - virtual), Number(to - virtual));
+    }
+    return bytes;
+  }
 }

@@ -259,7 +259,7 @@ function readingOf(processors: readonly ActivityReport[]): readonly [string, str
   const kind = KINDS.find(({ is }) => processors.some(is));
   if (!kind) return ['What the processors do is not known.', 'Their registers or their PRCBs are missing.'];
   const told = processors.filter(kind.is);
-  const others = processors.filter((p) => !told.includes(p));
+  const others = processors.filter((p) => !kind.is(p));
   const idle = told.every((p) => p.state.value === 'idle');
   const more = told.length > MAX_NAMED ? [`${told.length - MAX_NAMED} more like these`] : [];
   const named = told.slice(0, MAX_NAMED).map((p) => `Processor ${p.processor}: ${p.reading}`);

@@ -1,5 +1,6 @@
 /** Where an address lies: every report asks here. Only what is known is said. */
 import { isCanonical } from '../core/bits.ts';
+import { type FoundRange, RangesFound } from '../core/ranges-found.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, PAGE_SIZE } from '../core/units.ts';
 import type { Contexts } from '../plan/contexts.ts';
@@ -28,12 +29,25 @@ export type AddressPlace =
 /** First address that user mode can have. */
 const LOWEST_USER = 0x1_0000n;
 
+type ProcessorRange = FoundRange & { processor: number };
+
+/** What addresses belong to a processor by. */
+interface ProcessorPlaces {
+  /** KPCRs. */
+  regions: RangesFound<ProcessorRange>;
+  /** Of the threads that run. */
+  stacks: RangesFound<ProcessorRange>;
+  /** From the page of each stack pointer on. */
+  shown: RangesFound<ProcessorRange & { stackPointer: bigint }>;
+}
+
 /** Names addresses of one guest. */
 export class Places {
   readonly #windows: Windows;
   readonly #contexts: Contexts;
   readonly #images: Images;
   #unloaded: ReturnType<typeof readUnloadedModules> | undefined;
+  #processors: ProcessorPlaces | undefined;
 
   constructor(windows: Windows, contexts: Contexts, images: Images) {
     this.#windows = windows;
@@ -66,25 +80,33 @@ export class Places {
   }
 
   #atProcessor(address: bigint): AddressPlace | undefined {
-    const {
-      image: { machine },
-      kdbg,
-      processors,
-    } = this.#windows;
-    for (const { number, kpcr, prcb } of processors) {
+    this.#processors ??= this.#findProcessors();
+    const { regions, stacks, shown } = this.#processors;
+    const region = regions.first(address);
+    if (region) return { in: 'processor-region', processor: region.processor, offset: hex(address - region.from) };
+    const owner =
+      stacks.first(address) ?? shown.all(address).find(({ stackPointer }) => this.#onStack(stackPointer, address));
+    return owner && { in: 'stack', processor: owner.processor };
+  }
+
+  #findProcessors(): ProcessorPlaces {
+    const { image, space, kdbg, processors } = this.#windows;
+    const { machine } = image;
+    const regions = processors.map(({ number: processor, kpcr, prcb }) => {
       const end = prcb + BigInt(kdbg.fields.SizePrcb ?? 0);
-      if (address >= kpcr && address < end)
-        return { in: 'processor-region', processor: number, offset: hex(address - kpcr) };
-    }
-    const runs = processors.find(({ prcb }) => {
-      const bounds = currentThreadStack(this.#windows.space, kdbg.fields, prcb);
-      return bounds !== undefined && address >= bounds.limit && address < bounds.base;
+      return { from: kpcr as bigint, size: Number(end - kpcr), processor };
     });
-    if (runs) return { in: 'stack', processor: runs.number };
-    const owner = this.#contexts.shown.find(
-      ({ source, frame }) => source !== 'unknown' && this.#onStack(machine.viewContext(frame).stackPointer, address),
-    );
-    return owner && { in: 'stack', processor: owner.processor.number };
+    const stacks = processors.flatMap(({ number: processor, prcb }) => {
+      const bounds = currentThreadStack(space, kdbg.fields, prcb);
+      return bounds ? [{ from: bounds.limit, size: Number(bounds.base - bounds.limit), processor }] : [];
+    });
+    const shown = this.#contexts.shown.flatMap(({ source, frame, processor: { number: processor } }) => {
+      if (source === 'unknown') return [];
+      const { stackPointer } = machine.viewContext(frame);
+      const from = stackPointer - (stackPointer % BigInt(PAGE_SIZE));
+      return [{ from, size: machine.kernelStackSize, processor, stackPointer }];
+    });
+    return { regions: new RangesFound(regions), stacks: new RangesFound(stacks), shown: new RangesFound(shown) };
   }
 
   /** Whether all pages from the stack pointer's up to the address are present: a guard page ends a stack. */

@@ -2,7 +2,7 @@ import type { FindingCode } from '../core/codes.ts';
 import { hex, MIB, PAGE_SIZE } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, intersect, sum, without } from '../memory/runs.ts';
-import { applyPatches, type Patch } from '../plan/patches.ts';
+import { applyPatches, type Patch, patchAt } from '../plan/patches.ts';
 import { type Findings, inMemory, type NewFinding } from '../report/findings.ts';
 import type { Expectation, VerifyDumpOptions } from './expectation.ts';
 
@@ -82,7 +82,7 @@ export function pageFinding(physical: number, wanted: Buffer, found: Buffer, pat
   while (wanted[at] === found[at]) at++;
   let bytes = 0;
   for (let i = at; i < wanted.length; i++) if (wanted[i] !== found[i]) bytes++;
-  const patch = patches.find((p) => physical + at >= p.physical && physical + at < p.physical + p.bytes.length);
+  const patch = patchAt(patches, physical + at);
   const shown = (buffer: Buffer) =>
     `bytes ${buffer
       .subarray(at, at + 8)

@@ -1,5 +1,7 @@
 /** Whether a processor's frame may be written to: its address comes from guest memory, which may be damaged. */
 import { isKernelAddress } from '../core/bits.ts';
+import { countOf } from '../core/by-key.ts';
+import { RangesFound } from '../core/ranges-found.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, PAGE_SIZE, va } from '../core/units.ts';
 import { kernelStructures } from '../formats/win-kernel.ts';
@@ -18,8 +20,11 @@ export interface Surroundings {
 }
 
 /** Why `processor.context` is not believed to be a CONTEXT frame; undefined when it is. */
-function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | undefined {
-  const { space, kdbg, processors, modules } = surroundings;
+function frameDoubt(
+  { space, kdbg, modules }: Surroundings,
+  others: OtherPlaces,
+  processor: Processor,
+): Reason | undefined {
   const { context } = processor;
   const { machine } = space.image;
   if (context === undefined || context instanceof Reason) return undefined;
@@ -30,14 +35,10 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
   if (context % BigInt(machine.contextAlignment) !== 0n) {
     return doubt(`it is not aligned to ${machine.contextAlignment} bytes`);
   }
-  const overlaps = (from: bigint, size: number) =>
-    context < from + BigInt(size) && from < context + BigInt(machine.contextSize);
-  const taken = structures(surroundings).find(({ from, size }) => overlaps(from, size));
+  const taken = others.structures.first(context, machine.contextSize);
   if (taken) return doubt(`${taken.what} is there`);
-  const sharing = processors.find(
-    (other) => other !== processor && typeof other.context === 'bigint' && overlaps(other.context, machine.contextSize),
-  );
-  if (sharing) return doubt(`the PRCB of processor ${sharing.number} points to ${hex64(sharing.context as bigint)}`);
+  const sharing = others.frames.all(context, machine.contextSize).find(({ owner }) => owner !== processor);
+  if (sharing) return doubt(`the PRCB of processor ${sharing.owner.number} points to ${hex64(sharing.from)}`);
   const frame = space.read(context, machine.contextSize);
   // Writing the frame reports whether that is a loss.
   if (!frame) return undefined;
@@ -46,7 +47,7 @@ function frameDoubt(surroundings: Surroundings, processor: Processor): Reason | 
   const module = moduleOf(modules, context);
   if (module) return doubt(`${module.name} is there, and no CONTEXT`);
   if (!isUnused) return doubt('what is there looks like no CONTEXT');
-  const unproven = unusedDoubt(surroundings, processor, context);
+  const unproven = unusedDoubt({ space, kdbg, others }, processor, context);
   return unproven === undefined ? undefined : doubt(`zeros are there, and ${unproven}`);
 }
 
@@ -54,7 +55,7 @@ const inPage = (address: bigint): number => Number(address & BigInt(PAGE_SIZE - 
 
 /** Why zeros are not a frame that was never used, as a clause: what the PRCB and the other processors say of it. */
 function unusedDoubt(
-  { space, kdbg: { fields }, processors }: Surroundings,
+  { space, kdbg: { fields }, others }: Pick<Surroundings, 'space' | 'kdbg'> & { others: OtherPlaces },
   processor: Processor,
   context: bigint,
 ): string | undefined {
@@ -67,12 +68,33 @@ function unusedDoubt(
     return `the flags after the pointer, ${hex(flags)}, are not those of a CONTEXT`;
   }
   // Windows places them alike: in a real dump all 16 begin at 0x340 of a page.
-  const others = processors.flatMap((other) =>
-    other !== processor && typeof other.context === 'bigint' ? [inPage(other.context)] : [],
+  const own = inPage(context);
+  const [place, ...more] = [...others.inPage.keys()].filter((at) => at !== own);
+  const isElsewhere =
+    others.inPage.get(own) === 1 && place !== undefined && more.length === 0 && others.inPage.get(place)! > 1;
+  return isElsewhere ? `other processors have theirs at ${hex(place)} of a page` : undefined;
+}
+
+/** What all frames are held against. */
+interface OtherPlaces {
+  structures: RangesFound<Taken>;
+  /** All frames. */
+  frames: RangesFound<{ from: bigint; size: number; owner: Processor }>;
+  /** How many frames begin at an offset of a page. */
+  inPage: ReadonlyMap<number, number>;
+}
+
+function otherPlaces(surroundings: Surroundings): OtherPlaces {
+  const { space, processors } = surroundings;
+  const size = space.image.machine.contextSize;
+  const frames = processors.flatMap((owner) =>
+    typeof owner.context === 'bigint' ? [{ from: owner.context as bigint, size, owner }] : [],
   );
-  const [place] = others;
-  const isElsewhere = others.length > 1 && others.every((at) => at === place) && place !== inPage(context);
-  return isElsewhere && place !== undefined ? `other processors have theirs at ${hex(place)} of a page` : undefined;
+  return {
+    structures: new RangesFound(structures(surroundings)),
+    frames: new RangesFound(frames),
+    inPage: countOf(frames.map(({ from }) => inPage(from))),
+  };
 }
 
 /** What a frame can't overlap. */
@@ -143,7 +165,8 @@ function structures({ space, kdbg, processors, modules }: Surroundings): Taken[]
 /** Takes the frames that are not believed from their processors, and notes why. */
 export function dropDoubtfulFrames(surroundings: Surroundings): void {
   const { processors } = surroundings;
-  const doubts = processors.map((processor) => frameDoubt(surroundings, processor));
+  const others = otherPlaces(surroundings);
+  const doubts = processors.map((processor) => frameDoubt(surroundings, others, processor));
   processors.forEach((processor, i) => {
     const doubt = doubts[i];
     if (!doubt) return;

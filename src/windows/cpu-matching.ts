@@ -1,4 +1,5 @@
 /** Which CPU state belongs to which processor. */
+import { byKey, countOf } from '../core/by-key.ts';
 import { hex64 } from '../core/units.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -108,11 +109,8 @@ function isContradicted(
 
 /** The claims of CPUs that have no other, to processors that no other has one to. */
 function uncontested(claims: readonly Claim[]): Claim[] {
-  const [byCpu, byProcessor] = [new Map<CpuState, number>(), new Map<Processor, number>()];
-  for (const { cpu, processor } of claims) {
-    byCpu.set(cpu, (byCpu.get(cpu) ?? 0) + 1);
-    byProcessor.set(processor, (byProcessor.get(processor) ?? 0) + 1);
-  }
+  const byCpu = countOf(claims.map(({ cpu }) => cpu));
+  const byProcessor = countOf(claims.map(({ processor }) => processor));
   return claims.filter(({ cpu, processor }) => byCpu.get(cpu) === 1 && byProcessor.get(processor) === 1);
 }
 
@@ -170,11 +168,14 @@ function matchByTeb(
   });
   const tebOf = ({ registers }: CpuState): bigint | undefined =>
     registers && isHidden(space, registers) ? space.image.machine.teb(registers, space.reader) : undefined;
-  return cpus.filter((cpu) => {
-    const teb = tebOf(cpu);
-    const fitting = free.filter((f) => f.teb === teb);
-    const [match] = fitting;
-    if (!match || fitting.length > 1 || cpus.some((other) => other !== cpu && tebOf(other) === teb)) return true;
+  const tebs = cpus.map(tebOf);
+  const uses = countOf(tebs);
+  const waiting = countOf(free.map(({ teb }) => teb));
+  const byTeb = byKey(free, ({ teb }) => teb);
+  return cpus.filter((cpu, i) => {
+    const teb = tebs[i];
+    const match = teb === undefined ? undefined : byTeb.get(teb);
+    if (!match || waiting.get(match.teb)! > 1 || uses.get(teb)! > 1) return true;
     assign(match.processor, cpu, `by the TEB ${hex64(match.teb)} of its thread`);
     return false;
   });

@@ -94,7 +94,8 @@ export function findCrash(scene: CrashScene, evidence: Evidence): Crash | undefi
   if (framed.length === 1)
     return identified(framed[0]!, 'captured-frame', 'its captured frame alone is in KeBugCheckEx');
   const stacked = processors.filter((p) => stackHolds(space, p, bugCheckCode));
-  const both = framed.filter((p) => stacked.includes(p));
+  const onStack = new Set(stacked);
+  const both = framed.filter((p) => onStack.has(p));
   const strongest = [both, framed, stacked].find((found) => found.length > 0) ?? [];
   if (strongest.length === 1) {
     return identified(strongest[0]!, 'stack', 'its stack alone holds a return address in KeBugCheckEx');

@@ -1,4 +1,6 @@
 /** Processors of a crash dump that show the registers of others: some writers go by the number of a CPU. */
+import { byKey, countOf } from '../core/by-key.ts';
+import { type FoundRange, RangesFound } from '../core/ranges-found.ts';
 import { hex64 } from '../core/units.ts';
 import type { Registers } from '../machines/machine.ts';
 import type { Processor } from './processors.ts';
@@ -14,6 +16,50 @@ export interface Exchanged {
 
 type Running = Processor & { registers: Registers };
 
+/** The processors with registers, found by what registers may lead to. */
+class RunningProcessors {
+  readonly #windows: Windows;
+  readonly list: readonly Running[];
+  readonly #byKpcr: ReadonlyMap<bigint, Running>;
+  readonly #indexes: ReadonlyMap<Running, number>;
+  /** Where stack pointers may be on a stack, by mode. */
+  readonly #stacks: Partial<Record<'kernel' | 'user', RangesFound<FoundRange & { owner: Running }>>> = {};
+
+  constructor(windows: Windows, list: readonly Running[]) {
+    this.#windows = windows;
+    this.list = list;
+    this.#byKpcr = byKey(list, ({ kpcr }) => kpcr as bigint);
+    this.#indexes = new Map(list.map((running, i) => [running, i]));
+  }
+
+  /** The first whose KPCR is among these. */
+  byKpcr(named: readonly bigint[]): Running | undefined {
+    const found = named.flatMap((kpcr) => this.#byKpcr.get(kpcr) ?? []);
+    return found.sort((a, b) => this.#indexes.get(a)! - this.#indexes.get(b)!)[0];
+  }
+
+  /** Those on whose stacks a processor's stack pointer is. */
+  onStack(processor: Running): Running[] {
+    const { machine } = this.#windows.image;
+    const mode = machine.isUserMode(processor.registers) ? 'user' : 'kernel';
+    this.#stacks[mode] ??= new RangesFound(this.list.flatMap((owner) => this.#rangesOf(owner, mode)));
+    const near = this.#stacks[mode].all(machine.stackPointer(processor.registers)).map(({ owner }) => owner);
+    return [...new Set(near)]
+      .filter((owner) => isOnStackOf(this.#windows, processor, owner))
+      .sort((a, b) => this.#indexes.get(a)! - this.#indexes.get(b)!);
+  }
+
+  #rangesOf(owner: Running, mode: 'kernel' | 'user'): (FoundRange & { owner: Running })[] {
+    const { space, kdbg, image } = this.#windows;
+    const bounds = (mode === 'user' ? currentUserStack : currentThreadStack)(space, kdbg.fields, owner.prcb);
+    const own = bounds ? [{ from: bounds.limit, size: Number(bounds.base - bounds.limit), owner }] : [];
+    if (mode === 'user') return own;
+    const size = image.machine.kernelStackSize;
+    const tops = processorStackTops(space, kdbg.fields, owner.prcb);
+    return [...own, ...tops.map((top) => ({ from: top - BigInt(size), size: size + 1, owner }))];
+  }
+}
+
 const runningOf = ({ processors }: Windows): Running[] =>
   processors.flatMap((p): Running[] => (p.cpu?.registers ? [{ ...p, registers: p.cpu.registers }] : []));
 
@@ -22,8 +68,8 @@ const runningOf = ({ processors }: Windows): Running[] =>
  * where they name none: not all writers of dumps save all of them.
  */
 export function exchangedProcessors(windows: Windows): Exchanged[] {
-  const running = runningOf(windows);
-  return running.flatMap((processor) => {
+  const running = new RunningProcessors(windows, runningOf(windows));
+  return running.list.flatMap((processor) => {
     const why = ownerElsewhere(windows, processor, running);
     return why === undefined ? [] : [{ processor, why }];
   });
@@ -35,24 +81,25 @@ export function exchangedProcessors(windows: Windows): Exchanged[] {
  * only: the registers of a single one are its own.
  */
 export function unconfirmedProcessors(windows: Windows): Processor[] {
-  const running = runningOf(windows);
-  if (running.length < 2) return [];
-  const owners = running.map(
+  const running = new RunningProcessors(windows, runningOf(windows));
+  if (running.list.length < 2) return [];
+  const owners = running.list.map(
     (processor) =>
       specialOwner(windows, processor, running)?.owner ??
       (isOnStackOf(windows, processor, processor) ? processor : undefined),
   );
-  const unconfirmed = running.filter((_, i) => owners[i] === undefined);
-  const others = owners.filter((owner, i) => owner !== undefined && owner !== running[i]);
+  const unconfirmed = running.list.filter((_, i) => owners[i] === undefined);
+  const others = owners.filter((owner, i) => owner !== undefined && owner !== running.list[i]);
   // The only one that is left has what is left.
   return unconfirmed.length === 1 && others.length === 0 ? [] : unconfirmed;
 }
 
-function ownerElsewhere(windows: Windows, processor: Running, running: readonly Running[]): string | undefined {
+function ownerElsewhere(windows: Windows, processor: Running, running: RunningProcessors): string | undefined {
   const special = specialOwner(windows, processor, running);
   if (special && special.owner !== processor) return special.why;
-  const others = running.filter((other) => other !== processor);
-  const byStack = strayed(windows, processor) ? others.find((o) => isOnStackOf(windows, processor, o)) : undefined;
+  const byStack = strayed(windows, processor)
+    ? running.onStack(processor).find((other) => other !== processor)
+    : undefined;
   // A stack that was just handed over looks the same; then the other one is still on its own.
   return byStack && strayed(windows, byStack) ? stackOf(byStack) : undefined;
 }
@@ -61,15 +108,14 @@ function ownerElsewhere(windows: Windows, processor: Running, running: readonly 
 function specialOwner(
   { image: { machine }, space: { reader } }: Windows,
   processor: Running,
-  running: readonly Running[],
+  running: RunningProcessors,
 ): { owner: Running; why: string } | undefined {
-  const others = running.filter((other) => other !== processor);
   const named = machine.kpcrCandidates(processor.registers, reader);
   const isNamed = named.includes(processor.kpcr);
-  const byKpcr = isNamed ? undefined : others.find(({ kpcr }) => named.includes(kpcr));
+  const byKpcr = isNamed ? undefined : running.byKpcr(named);
   if (byKpcr) return { owner: byKpcr, why: `they name the KPCR of processor ${byKpcr.number}, ${hex64(byKpcr.kpcr)}` };
   const runs = ({ kpcr }: Processor) => machine.runsKpcr(processor.registers, reader, kpcr);
-  const byTables = runs(processor) === false ? others.find((other) => runs(other) === true) : undefined;
+  const byTables = runs(processor) === false ? running.list.find((other) => runs(other) === true) : undefined;
   if (byTables) return { owner: byTables, why: `their descriptor tables are those of processor ${byTables.number}` };
   return isNamed || runs(processor) === true ? { owner: processor, why: 'they are its own' } : undefined;
 }
@@ -119,16 +165,17 @@ interface Claim {
  */
 export function provenMoves(windows: Windows): RegisterMove[] {
   // A frame that is not believed is neither read nor written.
-  const running = runningOf(windows).filter(({ context }) => typeof context === 'bigint');
+  const running = new RunningProcessors(
+    windows,
+    runningOf(windows).filter(({ context }) => typeof context === 'bigint'),
+  );
   const claims = new Map<Running, Claim>();
-  for (const processor of running) {
+  for (const processor of running.list) {
     const claim = claimOf(windows, processor, running);
     if (claim) claims.set(processor, claim);
   }
-  const owners = [...claims.values()].map(({ owner }) => owner);
-  for (const [processor, { owner }] of claims) {
-    if (owners.filter((other) => other === owner).length > 1) claims.delete(processor);
-  }
+  const owned = countOf([...claims.values()].map(({ owner }) => owner));
+  for (const [processor, { owner }] of claims) if (owned.get(owner)! > 1) claims.delete(processor);
   addLast(windows, running, claims);
   return cyclesOf(claims).flatMap((cycle) => {
     const kinds = new Set(cycle.flatMap(({ claim: { whole } }) => whole ?? []));
@@ -139,9 +186,9 @@ export function provenMoves(windows: Windows): RegisterMove[] {
 }
 
 /** Whose the registers are that a processor shows; undefined where that is unknown, or what is known contradicts itself. */
-function claimOf(windows: Windows, processor: Running, running: readonly Running[]): Claim | undefined {
+function claimOf(windows: Windows, processor: Running, running: RunningProcessors): Claim | undefined {
   const special = specialOwner(windows, processor, running);
-  const stacks = running.filter((other) => isOnStackOf(windows, processor, other));
+  const stacks = running.onStack(processor);
   const stack = stacks.length === 1 ? stacks[0] : undefined;
   if (special && special.owner !== processor) {
     const contradicted = stacks.length > 0 && stack !== special.owner;
@@ -151,10 +198,10 @@ function claimOf(windows: Windows, processor: Running, running: readonly Running
 }
 
 /** The only registers without a claim, in user mode, are those of the only processor that is left without any. */
-function addLast(windows: Windows, running: readonly Running[], claims: Map<Running, Claim>): void {
-  const undecided = running.filter((processor) => !claims.has(processor));
+function addLast(windows: Windows, running: RunningProcessors, claims: Map<Running, Claim>): void {
+  const undecided = running.list.filter((processor) => !claims.has(processor));
   const owners = new Set([...claims.values()].map(({ owner }) => owner));
-  const vacant = running.filter((processor) => !owners.has(processor));
+  const vacant = running.list.filter((processor) => !owners.has(processor));
   const [last, owner] = [undecided[0], vacant[0]];
   if (!last || !owner || undecided.length > 1 || !windows.image.machine.isUserMode(last.registers)) return;
   // Else they contradict themselves.

@@ -1,5 +1,6 @@
 /** Loaded modules from PsLoadedModuleList. */
 import { isKernelAddress } from '../core/bits.ts';
+import { type FoundRange, RangesFound } from '../core/ranges-found.ts';
 import { Reason } from '../core/reason.ts';
 import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
 import { kernelStructures } from '../formats/win-kernel.ts';
@@ -163,8 +164,20 @@ export function readString(
   return space.read(s.Buffer, s.Length)?.toString('utf16le');
 }
 
-/** The module that an address lies in. */
-export const moduleOf = <M extends Pick<Module, 'base' | 'size'>>(
-  modules: readonly M[],
-  address: bigint,
-): M | undefined => modules.find((m) => address >= m.base && address < m.base + BigInt(m.size));
+/** By list, with its length then: lists only get longer. */
+const FOUND_IN = new WeakMap<readonly ModuleRange[], { length: number; index: RangesFound<ModuleFound> }>();
+
+/** Where a module is. */
+type ModuleRange = Pick<Module, 'base' | 'size'>;
+type ModuleFound = FoundRange & { module: ModuleRange };
+
+/** The module that an address lies in: stacks ask of each of their words. */
+export function moduleOf<M extends ModuleRange>(modules: readonly M[], address: bigint): M | undefined {
+  let known = FOUND_IN.get(modules);
+  if (known?.length !== modules.length) {
+    const index = new RangesFound(modules.map((module) => ({ from: module.base, size: module.size, module })));
+    known = { length: modules.length, index };
+    FOUND_IN.set(modules, known);
+  }
+  return known.index.first(address)?.module as M | undefined;
+}

@@ -6,6 +6,7 @@
  */
 
 import { isCanonical, isKernelAddress } from '../core/bits.ts';
+import { RangesFound } from '../core/ranges-found.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex64, PAGE_SIZE, type PhysicalAddress, pa, type VirtualAddress, va } from '../core/units.ts';
 import { rootIn, tableSize } from '../machines/paging-mode.ts';
@@ -255,8 +256,9 @@ function inferLink(links: readonly bigint[], { space, fields, processors, tables
   };
   const offsets = new Set<number>();
   // The processes that CPUs run are known by their address.
+  const found = new RangesFound(links.map((from) => ({ from, size: 1 })));
   for (const base of currentProcesses(space, fields, processors)) {
-    const link = links.find((at) => at >= base + BigInt(MIN_LINK) && at < base + BigInt(size));
+    const link = found.first(base + BigInt(MIN_LINK), size - MIN_LINK)?.from;
     if (link !== undefined) offsets.add(Number(link - base));
   }
   for (const link of offsets.size === 0 ? links.slice(0, MAX_SAMPLES) : []) {

@@ -3,6 +3,7 @@
  * ids of processes are, from all threads of the processes that run.
  */
 import { isKernelAddress } from '../core/bits.ts';
+import { type FoundRange, RangesFound } from '../core/ranges-found.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { hex } from '../core/units.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
@@ -90,6 +91,12 @@ function fits(space: AddressSpace, witnesses: readonly Omit<KnownThread, 'proces
   });
 }
 
+/** A list in a process, whose entries are found by address. */
+interface LinkList {
+  links: readonly bigint[];
+  found: RangesFound<FoundRange>;
+}
+
 /** All threads of the processes that these belong to, where KPROCESS leads to them. */
 function witnessesOf(
   space: AddressSpace,
@@ -97,31 +104,43 @@ function witnessesOf(
   known: readonly KnownThread[],
 ): readonly Omit<KnownThread, 'process'>[] {
   const witnesses = new Map<bigint, number>();
-  const lists = new Map<bigint, readonly (readonly bigint[])[]>();
+  const lists = new Map<bigint, readonly LinkList[]>();
+  // Threads with their links at the same offset lead to the same others.
+  const told = new Map<LinkList, Set<bigint>>();
   for (const { thread, process, pid } of known) {
     const own = lists.get(process) ?? listsIn(space, process);
     lists.set(process, own);
-    for (const other of threadsOf(own, thread, size)) witnesses.set(other, pid);
+    const place = placeOf(own, thread, size);
+    if (!place) continue;
+    const offsets = told.get(place.list) ?? new Set();
+    told.set(place.list, offsets);
+    if (offsets.has(place.offset)) continue;
+    offsets.add(place.offset);
+    for (const link of place.list.links) witnesses.set(link - place.offset, pid);
   }
   return [...witnesses].map(([thread, pid]) => ({ thread, pid }));
 }
 
-/** The threads on the first of the lists that has this one. */
-function threadsOf(lists: readonly (readonly bigint[])[], thread: bigint, size: number): readonly bigint[] {
-  for (const links of lists) {
-    const own = links.find((link) => link > thread && link < thread + BigInt(size));
-    if (own !== undefined) return links.map((link) => link - (own - thread));
+/** The first of the lists that has this thread, and where the thread has its link. */
+function placeOf(
+  lists: readonly LinkList[],
+  thread: bigint,
+  size: number,
+): { list: LinkList; offset: bigint } | undefined {
+  for (const list of lists) {
+    const own = list.found.first(thread + 1n, size - 1);
+    if (own !== undefined) return { list, offset: own.from - thread };
   }
-  return [];
+  return undefined;
 }
 
 /** Lists whose heads are in KPROCESS. */
-function listsIn(space: AddressSpace, process: bigint): readonly (readonly bigint[])[] {
-  const lists: (readonly bigint[])[] = [];
+function listsIn(space: AddressSpace, process: bigint): readonly LinkList[] {
+  const lists: LinkList[] = [];
   const { pointerSize } = space.image.machine;
   for (let at = pointerSize; at < HEAD_WITHIN; at += pointerSize) {
     const links = linksOf(space, process + BigInt(at));
-    if (links.length > 0) lists.push(links);
+    if (links.length > 0) lists.push({ links, found: new RangesFound(links.map((from) => ({ from, size: 1 }))) });
   }
   return lists;
 }

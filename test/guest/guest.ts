@@ -539,8 +539,12 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   const processors: GuestProcessor[] = [];
   const cr4 = 0x6f8n | (options.la57 ? 0x1000n : 0n);
   let captured: Guest['truth']['captured'];
+  // So many do not fit between the data around their table, nor below the kernel.
+  const isCrowd = count > 500;
+  const processorBlock = k(isCrowd ? 0x50000 : RVA.KiProcessorBlock);
+  const firstKpcr = isCrowd ? 0xfffff80a_05670000n : 0xfffff804_05670000n;
   for (let number = 0; number < count; number++) {
-    const kpcr = 0xfffff804_05670000n + BigInt(number) * 0x20000n;
+    const kpcr = firstKpcr + BigInt(number) * 0x20000n;
     kernel.mapNew(kpcr, kpcrBytes);
     const prcb = kpcr + prcbOffset;
     // As 19041 has them: 0x5000 bytes, the GDT behind the IDT and its page of stacks.
@@ -614,7 +618,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
       // No flush, and a PCID.
       kernel.u64(kpcr + BigInt(options.kernelRootAt), BigInt(userRoot.root) | (1n << 63n) | 2n);
     }
-    kernel.u64(k(RVA.KiProcessorBlock) + BigInt(8 * number), prcb);
+    kernel.u64(processorBlock + BigInt(8 * number), prcb);
     shadow(tables, 5 * PAGE);
     // Of the KPCR and PRCB, just the page that the entry code reads.
     if (options.kernelRootAt !== undefined) shadow(kpcr + BigInt(options.kernelRootAt & ~0xfff), PAGE);
@@ -838,7 +842,7 @@ export function buildGuest(options: GuestOptions = {}): Guest {
   set64(0x1d0, k(0x36308));
   set64(0x1d8, k(0x36310));
   set64(0x208, k(RVA.NtBuildLab));
-  set64(0x218, k(RVA.KiProcessorBlock));
+  set64(0x218, processorBlock);
   set64(0x220, k(RVA.MmUnloadedDrivers));
   set64(0x228, k(RVA.MmLastUnloadedDriver));
   set64(0x270, k(RVA.MmPhysicalMemoryBlock));

@@ -1,5 +1,6 @@
 /** `elf2dmp stack FILE`: shows each processor's stack. */
 
+import { byKey } from '../../core/by-key.ts';
 import { printable } from '../../core/errors.ts';
 import { toJson } from '../../core/json.ts';
 import type { FrameReport, StackReport } from '../../report/stacks.ts';
@@ -47,11 +48,13 @@ function renderStacks({ stacks: all, windows, activity }: StackReport, verbose: 
   let text = `${legendOf(named)} ${GUESSES}\n`;
   for (const [name, value] of [...verdictRows(windows), ...readingRows(activity)])
     text += `${name}: ${printable(value)}\n`;
+  const processors = byKey(windows.processors, ({ number }) => number);
+  const activities = byKey(activity?.processors, ({ processor }) => processor);
   for (const stack of all) {
-    const cpu = windows.processors.find(({ number }) => number === stack.processor)?.cpu ?? null;
+    const cpu = processors.get(stack.processor)?.cpu ?? null;
     const whose = stack.registers === 'cpu' && cpu !== null ? `CPU ${cpu}` : WHOSE[stack.registers];
     text += `\nProcessor ${stack.processor}, registers: ${whose}\n`;
-    const does = activity?.processors.find(({ processor }) => processor === stack.processor);
+    const does = activities.get(stack.processor);
     if (does && stack.frames.length > 0) text += `     ${printable(does.reading)}\n`;
     if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
     stack.frames.forEach((frame, i) => {

@@ -19,7 +19,7 @@ const FACTS = [
 /** The reading, and a row for each processor. */
 export function activity({ reading, processors: all, types }: HangReport): Html {
   const idle = all.filter(({ state }) => state.value === 'idle');
-  const shown = idle.length < all.length ? all.filter((p) => !idle.includes(p)) : all;
+  const shown = idle.length < all.length ? all.filter(({ state }) => state.value !== 'idle') : all;
   return html`
 ${reading.map((line) => html`<p>${line}</p>`)}
 <p class="note">A reading, not a verdict. ${types.value ? 'With' : 'Without'} the kernel's types. The title of a value says what shows it, or why it is not known.</p>

@@ -1,4 +1,5 @@
 /** Processors on a page: the one that crashed first, then a line for each, or for several with one stack. */
+import { byKey } from '../../core/by-key.ts';
 import type { ActivityReport } from '../../report/activity.ts';
 import type { PageData, ProcessorDetails } from '../../report/page.ts';
 import type { ProcessorReport } from '../../report/processors.ts';
@@ -26,12 +27,15 @@ interface Group {
 /** All processors of a guest. */
 export function processors({ stacks, windows, processors: details }: PageData): Html {
   const named = isNamed(stacks);
+  const reports = byKey(windows?.processors, ({ number }) => number);
+  const detailed = byKey(details, ({ number }) => number);
+  const activities = byKey(windows?.activity?.processors, ({ processor }) => processor);
   const all = stacks.map(
     (stack): Shown => ({
       stack,
-      report: windows?.processors.find(({ number }) => number === stack.processor),
-      details: details.find(({ number }) => number === stack.processor),
-      activity: windows?.activity?.processors.find(({ processor }) => processor === stack.processor),
+      report: reports.get(stack.processor),
+      details: detailed.get(stack.processor),
+      activity: activities.get(stack.processor),
     }),
   );
   const crashed = windows?.bugCheck?.processor ?? null;

@@ -1,5 +1,6 @@
 /** The text that `elf2dmp info` prints. Everything from a guest goes through `printable`. */
 
+import { byKey } from '../../core/by-key.ts';
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { CpuReport, InfoReport } from '../../report/input.ts';
@@ -64,6 +65,8 @@ function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
     w.productType,
     ...w.suites,
   ];
+  const activities = byKey(w.activity?.processors, ({ processor }) => processor);
+  const byIndex = byKey(cpus, ({ index }) => index);
   return [
     row('Windows', edition.filter(Boolean).join(', ')),
     row('System root', w.systemRoot),
@@ -85,11 +88,11 @@ function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
         ]
       : []),
     ...w.processors.flatMap((p) => {
-      const does = w.activity?.processors.find(({ processor }) => processor === p.number);
+      const does = activities.get(p.number);
       return [
         row(`Processor ${p.number}`, describeProcessor(p)),
         ...(does && p.instructionPointer !== null ? [`  ${printable(does.reading)}`] : []),
-        ...moreRegisters(cpus.find(({ index }) => index === p.cpu)),
+        ...moreRegisters(p.cpu === null ? undefined : byIndex.get(p.cpu)),
       ];
     }),
     row('Modules', `${w.modules.length}`),
