@@ -536,7 +536,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'locate/layouts.ts',
     find: 'b.contents - a.contents || a.misfit - b.misfit',
     replace: 'b.misfit - a.misfit',
-    tests: 'test/readers/input.test.ts',
+    tests: 'test/locate/layouts.test.ts',
   },
   {
     what: "Windows' list of its RAM leads to no layout",
@@ -708,7 +708,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'windows/context-frames.ts',
     find: 'from: machine.sharedUserData, size: PAGE_SIZE',
     replace: 'from: 0n, size: 0',
-    tests: 'test/windows/context-frames.test.ts',
+    tests: 'test/windows/crash.test.ts',
   },
   {
     what: 'CPUs belong to processors by their order',
@@ -762,8 +762,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'KDBG rotated the wrong way',
     file: 'locate/kdbg.ts',
-    find: 'bswap64(rol64(encoded',
-    replace: 'bswap64(ror64(encoded',
+    find: 'anchor, rotation))',
+    replace: 'anchor, 64 - rotation))',
     tests: 'test/locate/kdbg-search.test.ts',
   },
   {
@@ -856,7 +856,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'report/windows.ts',
     find: 'directoryTableBase: hex(w.root),',
     replace: 'directoryTableBase: hex(w.headerRoot),',
-    tests: 'test/report/schemas.test.ts',
+    tests: 'test/report/windows.test.ts',
   },
   {
     what: 'bug check always 0x161',
@@ -880,7 +880,7 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/plan/plan.test.ts',
   },
   {
-    what: 'an existing output is replaced',
+    what: 'a file without a name gets one though its output is refused',
     file: 'files/temporary.ts',
     find: 'if (libc.errno() === EEXIST) throw outputExists(name);',
     replace: 'if (libc.errno() === EEXIST) return false;',

@@ -59,6 +59,8 @@ describe.each(hasUnnamed ? (['without a name', 'with a name'] as const) : (['wit
       const file = await written('new');
       await expect(file.giveName(output, false)).rejects.toMatchObject({ code: 'output-exists' });
       expect(readFileSync(output, 'utf8')).toBe('old');
+      // What has no name gets none for being refused, so that a kill leaves nothing.
+      expect(readdirSync(dir)).toHaveLength(how === 'with a name' ? 2 : 1);
       await file.giveName(output, true);
       await file.close();
       expect([readdirSync(dir), readFileSync(output, 'utf8')]).toEqual([['out.dmp'], 'new']);

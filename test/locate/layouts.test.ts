@@ -1,12 +1,17 @@
 // Raw memory says nothing of its layout: what Windows says of its RAM, and what is reached, has to tell it.
-import { describe, expect, it } from 'vitest';
-import { pa } from '../../src/core/units.ts';
-import { layoutsFor } from '../../src/locate/layouts.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { Diagnostics } from '../../src/core/errors.ts';
+import { type PhysicalAddress, pa } from '../../src/core/units.ts';
+import { layoutsFor, locateInDump, locateInLayouts } from '../../src/locate/layouts.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import type { MemoryImage } from '../../src/memory/image.ts';
 import { openRaw } from '../../src/readers/raw.ts';
+import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import type { Windows } from '../../src/windows/windows.ts';
+import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
+import { imageOf } from '../support/images.ts';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -40,6 +45,79 @@ describe("layouts by Windows' list of its RAM", () => {
     ).toEqual(expected);
     for (const runs of layouts) expect(runs.map((run) => run.fileOffset)).toEqual([0, runs[0]!.size]);
   });
+});
+
+describe('a choice of layouts', () => {
+  /** How many of its modules Windows has through a layout, and the RAM that it has beyond, in pages. */
+  type Found = [modules: number, missing: number];
+  let windows: Windows;
+  beforeAll(async () => {
+    windows = await locateWindows(openSource(new BufferSource(writeElf(buildGuest({ decoys: false })))));
+    expect(windows.modules.length).toBeGreaterThan(2);
+  });
+  const through = (image: MemoryImage, [modules, missing]: Found): Windows => {
+    const [{ start, size }] = image.runs as [{ start: PhysicalAddress; size: number }];
+    const physicalMemory = [{ start, size: size + missing * 0x1000 }];
+    const diagnostics = new Diagnostics();
+    return { ...windows, image, modules: windows.modules.slice(0, modules), physicalMemory, diagnostics, evidence: [] };
+  };
+
+  it.each<[string, Found[], number, string[]]>([
+    [
+      'more is reached, though less of the RAM is there',
+      [
+        [3, 1],
+        [2, 0],
+      ],
+      0,
+      [],
+    ],
+    [
+      'more is reached, and more of the RAM is there',
+      [
+        [2, 1],
+        [3, 0],
+      ],
+      1,
+      [],
+    ],
+    [
+      'as much is reached, and more of the RAM is there',
+      [
+        [3, 2],
+        [3, 1],
+      ],
+      1,
+      ['layout-doubtful'],
+    ],
+  ])('takes the one through which %s', async (_, found, expected, codes) => {
+    const [first, ...others] = found.map((__, i) => imageOf([{ start: 0, bytes: Buffer.alloc((i + 1) * 0x1000) }]));
+    const image = imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }], { alternatives: others });
+    expect(image.runs).toEqual(first!.runs);
+    const layouts = [image, ...others];
+    const best = await locateInLayouts(image, async (layout) => through(layout, found[layouts.indexOf(layout)]!));
+    expect(layouts.indexOf(best.image)).toBe(expected);
+    expect(best.diagnostics.list.map(({ code }) => code)).toEqual(codes);
+  });
+
+  it.each([
+    [2, 'the header has'],
+    [3, 'the header has'],
+    [4, 'Windows has'],
+  ])(
+    "takes Windows' own runs of a dump only if more is reached: with %i of 3 those that %s",
+    async (modules, whose) => {
+      const own = imageOf([{ start: 0x4000, bytes: Buffer.alloc(0x2000) }]);
+      const image = imageOf([{ start: 0, bytes: Buffer.alloc(0x2000) }], { arrange: () => own });
+      const all = [...windows.modules, windows.modules[0]!];
+      const found = await locateInDump(image, async (layout) => ({
+        ...through(layout, [0, 0]),
+        modules: all.slice(0, layout === own ? modules : 3),
+        physicalMemory: [{ start: pa(0x4000), size: 0x2000 }],
+      }));
+      expect(found.image).toBe(whose === 'Windows has' ? own : image);
+    },
+  );
 });
 
 /** Pieces of a guest's memory, one after another. */

@@ -217,7 +217,12 @@ it('Windows is found with evidence of each step', async () => {
 
 it('Windows is found behind KVA shadow', async () => {
   const { image, truth } = knownGuest({ kernelRootAt: 0x9000, user: [0, 1] });
-  expect((await locateWindows(image)).kernel.base).toBe(truth.kernelBase);
+  const { kernel, evidence } = await locateWindows(image);
+  expect(kernel.base).toBe(truth.kernelBase);
+  const roots = evidence.filter(({ step, accepted }) => step === 'page-table root' && accepted);
+  expect(roots.map(({ method }) => method)).toContainEqual(
+    expect.stringMatching(/^KPCR of CPU \d at .*the word at \+0x9000,/),
+  );
 });
 
 describe('Windows that was stopped early in boot', () => {

@@ -108,6 +108,25 @@ describe('the VMCOREINFO note of Windows', () => {
     }
   });
 
+  it('leads to no copy without its tag', async () => {
+    const guest = buildGuest({ vmcoreinfo: 'good', decoys: false });
+    guest.kernel.write(guest.truth.kdbg, Buffer.alloc(guest.truth.kdbgBlock.length));
+    guest.kernel.u32(guest.vmcoreinfo!.note.readBigUInt64LE(24 + 0x40) + 0x10n, 0x5a5a_5a5a);
+    await expect(locate(guest)).rejects.toMatchObject({ code: 'kdbg-not-found' });
+  });
+
+  it('names page tables: that they map the KDBG elsewhere is said', async () => {
+    const guest = buildGuest({ vmcoreinfo: 'good' });
+    guest.vmcoreinfo!.note.writeBigUInt64LE(0x5000n, 24 + 0x10);
+    const windows = await locate(guest);
+    expect(windows.root).toBe(guest.truth.root);
+    expect(windows.diagnostics.list.map(({ code, message }) => `${code}: ${message}`)).toEqual([
+      expect.stringMatching(
+        /^vmcoreinfo-disagrees: .*: DirectoryTableBase 0x5000 there maps the KDBG elsewhere than 0x/,
+      ),
+    ]);
+  });
+
   it.each([
     ['lack pages that Windows uses', (header: Buffer) => header.writeBigUInt64LE(0xf00n, 0x98 + 16)],
     [

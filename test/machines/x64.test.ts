@@ -217,6 +217,13 @@ describe('what only some inputs have of an x64 CPU', () => {
     expect(tablesOf(gdt, idt)).toEqual([0x57, gdt, idt]);
     const kept = [0x7777, 0x7777_7777_7777_7777n, 0x7777_7777_7777_7777n];
     expect([tablesOf(0x1000n, idt), tablesOf(gdt, 0x2000n)]).toEqual([kept, kept]);
+    // The CPU's own count.
+    const table = (base: bigint, limit: number) => ({ selector: 0x40, limit, flags: 0, base });
+    const tables = { ldt: table(0n, 0), tr: table(0n, 0x67), gdt: table(gdt, 0x6f), idt: table(idt, 0xfff) };
+    const special = X64.patchSpecialRegisters(Buffer.alloc(0xe0), { ...general, tables }, Buffer.alloc(0x180), false);
+    expect([special.readUInt16LE(0x56), special.readBigUInt64LE(0x58)]).toEqual([0x6f, gdt]);
+    expect([special.readUInt16LE(0x66), special.readBigUInt64LE(0x68)]).toEqual([0xfff, idt]);
+    expect([special.readUInt16LE(0x70), special.readUInt16LE(0x72)]).toEqual([0x40, 0x40]);
   });
 
   it('is set in the special registers, which else keep what the guest had', () => {

@@ -72,6 +72,22 @@ describe('a plan', () => {
     expect(seen(only)).toEqual(['warning no-cpu-states']);
   });
 
+  it('has one for special registers that would lie in the frame', async () => {
+    const windows = await located({}, false);
+    const { kdbg } = windows;
+    const special = kdbg.fields.OffsetPrcbProcStateSpecialReg!;
+    const lossesWith = (frame: number) => {
+      const fields = { ...kdbg.fields, OffsetPrcbProcStateContext: frame };
+      const { diagnostics, plan } = planConversion({ ...windows, kdbg: { ...kdbg, fields } });
+      const set = plan.patches.filter(({ what }) => what.startsWith('special registers'));
+      return [diagnostics.filter(({ code }) => code === 'no-special-registers').length, set.length > 0];
+    };
+    expect([special + 8, special + 0xe0].map(lossesWith)).toEqual([
+      [2, false],
+      [0, true],
+    ]);
+  });
+
   it('shows the frame of the crash by itself only if Windows captured it in KeBugCheckEx', async () => {
     const windows = await located({ crash: CRASH }, false);
     const sourcesOf = (atBugCheck: boolean, choice: 'auto' | 'captured') => {

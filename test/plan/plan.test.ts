@@ -238,6 +238,18 @@ describe('patches', () => {
   });
 });
 
+it('a patch of a page that is not kept is a loss', () => {
+  const image = imageOf([{ start: 0, bytes: Buffer.alloc(0x3000) }]);
+  const kept = [{ start: pa(0), size: 0x2000 }];
+  const bytes = Buffer.alloc(8, 1);
+  const { patches, diagnostics } = plan(image, [patch(0x1ff8, bytes), patch(0x1ffc, bytes), patch(0x2000, bytes)], {
+    type: 'bitmap',
+    kept,
+  });
+  expect(patches.map(({ physical }) => physical)).toEqual([0x1ff8]);
+  expect(diagnostics.map(({ severity, code }) => `${severity} ${code}`)).toEqual(Array(2).fill('loss patch-left-out'));
+});
+
 describe('writing', () => {
   let dir: string;
   let out: string;

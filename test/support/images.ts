@@ -2,9 +2,13 @@
 import { Diagnostics } from '../../src/core/errors.ts';
 import { pa } from '../../src/core/units.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
-import { MemoryImage } from '../../src/memory/image.ts';
+import { MemoryImage, type MemoryImageSpec } from '../../src/memory/image.ts';
 
-export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): MemoryImage {
+/** @param more what else the image has */
+export function imageOf(
+  pieces: readonly { start: number; bytes: Buffer }[],
+  more: Partial<MemoryImageSpec> = {},
+): MemoryImage {
   const sorted = [...pieces].sort((a, b) => a.start - b.start);
   const bytesAt = new Map(sorted.map((p) => [p.start, p.bytes]));
   const readSync = (run: { start: number }, offset: number, target: Buffer) => {
@@ -24,5 +28,6 @@ export function imageOf(pieces: readonly { start: number; bytes: Buffer }[]): Me
       reader: { readSync, read: async (run, offset, target) => void readSync(run, offset, target) },
       close: () => undefined,
     },
+    ...more,
   });
 }
