@@ -1,5 +1,6 @@
 import {
   chmodSync,
+  closeSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
@@ -9,6 +10,7 @@ import {
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -16,6 +18,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   checkOutputs,
+  openForAppending,
   type Publication,
   publishTogether,
   replaceFile,
@@ -78,6 +81,15 @@ describe('publishing', () => {
     await expect(replaceFile(file, 'x')).rejects.toMatchObject({ code: 'io-eacces' });
     chmodSync(dir, 0o700);
   });
+});
+
+it('appends to a regular file, and to nothing else', () => {
+  expect(() => openForAppending('/dev/null')).toThrow(expect.objectContaining({ code: 'output-not-a-file' }));
+  writeFileSync(file, 'one');
+  const fd = openForAppending(file);
+  writeSync(fd, ' two');
+  closeSync(fd);
+  expect(readFileSync(file, 'utf8')).toBe('one two');
 });
 
 describe('files that are published together', () => {

@@ -1,12 +1,13 @@
 // A plan whose memory contradicts its header is never good.
 import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
-import { checkPlan } from '../../src/plan/check-plan.ts';
+import { checkPlan, structureProblems } from '../../src/plan/check-plan.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
+import { x64 } from '../support/registers.ts';
 
 async function planned(change: (guest: Guest) => void = () => undefined) {
   const guest = buildGuest({ decoys: false });
@@ -32,6 +33,24 @@ describe('the check of a plan', () => {
     ],
   ])('%s is a loss', async (_, change) => {
     expect((await planned(change)).codes).toEqual(['structures-damaged']);
+  });
+
+  it('a root that is not in the dump is a loss, and none that the input does not say', async () => {
+    const { windows } = await planned();
+    const withControl = (change: object | undefined) => {
+      const [processor] = windows.processors;
+      const registers = x64(processor!.cpu!.registers!);
+      const control = change && { ...registers.control!, ...change };
+      const cpu = { ...processor!.cpu!, registers: { ...registers, control } };
+      return structureProblems({ ...windows, processors: [{ ...processor!, cpu }] }).map(({ code }) => code);
+    };
+    const lost = [{ cr3: 1n << 40n }, { cr0: 0n }].map(withControl);
+    expect([withControl({}), withControl(undefined), ...lost]).toEqual([
+      [],
+      [],
+      ['special-registers'],
+      ['special-registers'],
+    ]);
   });
 
   it.each([

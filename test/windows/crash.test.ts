@@ -91,6 +91,21 @@ describe('a crash', () => {
     expect(crash).toMatchObject(unknown);
   });
 
+  it.each([
+    [0xd1n, 0xd1],
+    [0xffffffff_c000021an, 0xc000021a],
+    [0xffffffff_000000d1n, undefined],
+    [0x00000001_000000d1n, undefined],
+    [0xffffffff_ffffffffn, 0xffffffff],
+  ])('has a code where the word is one: 0x%x', (word, code) => {
+    const { scene, image } = sceneOf(CRASH, ({ kernel, truth }) =>
+      kernel.u64(truth.kdbgBlock.readBigUInt64LE(0x88), word),
+    );
+    expect(findCrash(scene, new Evidence())?.bugCheck.code).toBe(code);
+    const codes = image.diagnostics.list.map((d) => d.code);
+    expect(codes.includes('bug-check-implausible')).toBe(code === undefined);
+  });
+
   it('is none in a guest that did not crash', () => {
     const { scene, image } = sceneOf({});
     expect(findCrash(scene, new Evidence())).toBeUndefined();

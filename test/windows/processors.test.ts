@@ -222,6 +222,21 @@ it('keeps a processor whose KPCR does not name itself only if a CPU runs it', ()
   expect([processors.map(({ number }) => number), bad.map(({ number }) => number)]).toEqual([[0], [1]]);
 });
 
+it('counts a PRCB once, and doubts one of another number', () => {
+  const twice = knownGuest({}, ({ kernel, truth }) =>
+    kernel.u64(truth.kdbgBlock.readBigUInt64LE(0x218) + 16n, truth.processors[0]!.prcb),
+  );
+  const numbers = findProcessors(twice.space, twice.fields).processors.map(({ number }) => number);
+  expect(numbers).toEqual([0, 1]);
+  const other = knownGuest({}, ({ kernel, truth, build }) =>
+    kernel.u8(truth.processors[1]!.prcb + BigInt(build.prcbNumber), 5),
+  );
+  expect(findProcessors(other.space, other.fields).processors.map(({ doubt }) => doubt)).toEqual([
+    undefined,
+    'PRCB.Number is 5, but KiProcessorBlock has it at 1',
+  ]);
+});
+
 it("takes what is no CONTEXT in a PRCB for no processor's frame", () => {
   const { space, fields } = knownGuest({ build: 'server2003' }, ({ kernel, truth }) =>
     kernel.write(truth.processors[1]!.context, Buffer.alloc(0x4d0, 0x77)),
