@@ -1,4 +1,4 @@
-// Builds bundle/, command and library in one piece each (esbuild), and dist/: the types, the manual pages, and the modules
+// Builds bundle/, command and library in one piece each (esbuild) with the command's compiled code, and dist/: the types, the manual pages, and the modules
 // one by one, which tests use. Installs what it needs first, so that `npm pack` works on a clean clone.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,6 +25,8 @@ const outdir = join(root, 'bundle');
 rmSync(outdir, { recursive: true, force: true });
 const command = await build({ ...bundleOptions, outdir });
 const library = await build({ ...libraryOptions, outdir });
+// A process of its own: what it compiles is what a run of the command needs.
+run(process.execPath, [join(root, 'scripts', 'compile.cjs')]);
 
 /** The licences of the packages that are in the bundle. */
 function licences(inputs) {

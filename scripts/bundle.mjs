@@ -1,17 +1,13 @@
-// How command and library are bundled; a test asks what the command's start loads.
+// How command and library are bundled; a test asks what the command's start runs.
+import { createHash } from 'node:crypto';
+import { appendFileSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { root } from './setup.mjs';
 
 /** @type {import('esbuild').BuildOptions & { metafile: true }} */
-export const bundleOptions = {
+const common = {
   absWorkingDir: root,
-  entryPoints: {
-    main: 'src/cli/main.ts',
-    // Started by its name, beside the code that starts it.
-    'page-worker': 'src/readers/kdump/page-worker.ts',
-  },
   bundle: true,
-  splitting: true,
-  format: 'esm',
   platform: 'node',
   target: 'node20.19',
   // Half the time to parse; names in stack traces stay.
@@ -25,21 +21,52 @@ export const bundleOptions = {
   alias: { 'string-width': './scripts/ascii-width.mjs' },
   // A native module, and one that may be missing.
   external: ['koffi'],
-  // What is CommonJS in there asks for Node's own modules.
-  banner: {
-    js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
-  },
   logLevel: 'warning',
 };
 
+/** Ends the bundle with a line that names its contents: bin/load.js takes compiled code for them alone. */
+const namesItsContents = {
+  name: 'names its contents',
+  setup(build) {
+    const { write, outdir } = build.initialOptions;
+    build.onEnd(({ errors }) => {
+      if (errors.length > 0 || write === false) return;
+      const file = join(outdir, 'main.cjs');
+      appendFileSync(file, `//${createHash('sha256').update(readFileSync(file)).digest('hex')}\n`);
+    });
+  },
+};
+
 /**
- * The library in one piece, so that the package needs no other. Apart from the command, whose start would load more
- * and smaller files if they shared some.
+ * The command in one piece, as CommonJS, whose compiled code can be kept (bin/load.js). What comes by import() is in it
+ * and runs only then.
+ *
+ * @type {import('esbuild').BuildOptions & { metafile: true }}
+ */
+export const bundleOptions = {
+  ...common,
+  entryPoints: { main: 'src/cli/main.ts' },
+  format: 'cjs',
+  outExtension: { '.js': '.cjs' },
+  // A script has no import() of its own.
+  supported: { 'dynamic-import': false },
+  define: { 'import.meta.url': 'BUNDLE_URL' },
+  banner: { js: "const BUNDLE_URL = require('node:url').pathToFileURL(__filename).href;" },
+  plugins: [namesItsContents],
+};
+
+/**
+ * The library in one piece, so that the package needs no other, and the worker that command and library start by its
+ * name, beside themselves.
  *
  * @type {import('esbuild').BuildOptions & { metafile: true }}
  */
 export const libraryOptions = {
-  ...bundleOptions,
-  entryPoints: { index: 'src/index.ts' },
-  splitting: false,
+  ...common,
+  entryPoints: { index: 'src/index.ts', 'page-worker': 'src/readers/kdump/page-worker.ts' },
+  format: 'esm',
+  // What is CommonJS in there asks for Node's own modules.
+  banner: {
+    js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
+  },
 };

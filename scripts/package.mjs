@@ -38,7 +38,7 @@ const nodeFor = (machine) => fetchPackage(`node-linux-${machine}@${NODE}`);
 async function bundle() {
   const { build } = await import('esbuild');
   const own = (file) => join(root, 'scripts', 'package', file);
-  const { splitting: _, banner: __, external: ___, sourcemap: ____, entryPoints: _____, ...common } = bundleOptions;
+  const { external: _, sourcemap: __, entryPoints: ___, ...common } = bundleOptions;
   const options = {
     ...common,
     format: 'cjs',

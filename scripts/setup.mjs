@@ -40,8 +40,9 @@ export function ensureInstalled() {
 
 /** When a source of dist/ and bundle/ last changed, in ms. */
 export function newestSource() {
-  const others = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs'];
-  return Math.max(newest(join(root, 'src')), ...[...others, 'scripts/bundle.mjs'].map((f) => newest(join(root, f))));
+  const others = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'bin/load.js'];
+  const scripts = ['build.mjs', 'bundle.mjs', 'compile.cjs'].map((name) => join('scripts', name));
+  return Math.max(...['src', ...others, ...scripts].map((path) => newest(join(root, path))));
 }
 
 export function ensureBuilt() {

@@ -53,6 +53,8 @@ export async function describeKoffi(): Promise<{ version: string } | { reason: s
 
 function whyNot(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ERR_MODULE_NOT_FOUND') return 'the package koffi, an optional dependency, is not installed';
+  // The command's bundle is CommonJS, the library a module.
+  if (code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND')
+    return 'the package koffi, an optional dependency, is not installed';
   return `the package koffi does not load: ${String(message).split('\n')[0]}`;
 }
