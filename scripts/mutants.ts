@@ -790,7 +790,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'the first KDBG wins, not the best',
     file: 'locate/kdbg.ts',
-    find: 'ranked.sort((a, b) => b.score - a.score);',
+    find: 'ranking.blocks.sort((a, b) => b.verdict.score - a.verdict.score);',
     replace: '',
     tests: 'test/locate/place.test.ts',
   },
@@ -804,8 +804,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'fields beyond the KDBG read',
     file: 'locate/kdbg.ts',
-    find: 'const fields = debuggerFields(block, candidate.size, space.image.machine);',
-    replace: 'const fields = debuggerFields(space.read(at, 0x400)!, 0x400, space.image.machine);',
+    find: 'fields: debuggerFields(block, size, space.image.machine)',
+    replace: 'fields: debuggerFields(space.read(address, 0x400)!, 0x400, space.image.machine)',
     tests: 'test/locate/place.test.ts',
   },
   {

@@ -36,6 +36,14 @@ const STDERR_KEPT = 4096;
 /** What comes from a process. */
 type Message = Question | Progress | Ended;
 
+/** How processes are started. */
+interface Started {
+  /** Node and elf2dmp's script, without arguments. */
+  command: readonly string[];
+  /** Of a process that does not start. */
+  exitCodeOf: (error: Elf2dmpError) => number;
+}
+
 /** A process that takes jobs. */
 class Running {
   readonly #child: ChildProcess;
@@ -45,7 +53,7 @@ class Running {
   /** When it has ended: how, or why it did not start. */
   readonly end: Promise<ChildResult>;
 
-  constructor(command: readonly string[]) {
+  constructor({ command, exitCodeOf }: Started) {
     const [program = '', ...first] = command;
     const child = spawn(program, first, {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
@@ -54,21 +62,24 @@ class Running {
       detached: true,
     });
     this.#child = child;
-    child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    // Without a descriptor left for it there is no stream; then the process does not start.
+    const { stderr } = child as { stderr?: ChildProcess['stderr'] };
+    stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-STDERR_KEPT);
     });
     child.on('message', (message: Message) => this.#onMessage(message));
     const failed = new Promise<ChildResult>((resolve) => {
       child.on('error', (error) => {
-        const { code, kind, message } = ioError('start', program, error);
-        resolve({ exitCode: 1, error: { code, kind, text: message, stderr: null } });
+        const failure = ioError('start', program, error);
+        const { code, kind, message } = failure;
+        resolve({ exitCode: exitCodeOf(failure), error: { code, kind, text: message, stderr: null } });
       });
     });
     // Node 20 emits no "close" if the channel was closed from this side.
     const exit = new Promise<[number | null, NodeJS.Signals | null]>((exited) => {
       child.on('exit', (...how) => exited(how));
     });
-    const ended = Promise.all([exit, finished(child.stderr!).catch(() => undefined)]);
+    const ended = Promise.all([exit, stderr && finished(stderr).catch(() => undefined)]);
     this.end = Promise.race([failed, ended.then(([how]) => crashed(...how, this.#stderr))]);
   }
 
@@ -116,14 +127,13 @@ class Running {
 
 /** Converts inputs one after another. */
 export class JobProcess {
-  readonly #command: readonly string[];
+  readonly #how: Started;
   #running: Running | undefined;
   /** Processes that take no more jobs. */
   readonly #leaving: Promise<unknown>[] = [];
 
-  /** @param command Node and elf2dmp's script, without arguments */
-  constructor(command: readonly string[]) {
-    this.#command = command;
+  constructor(how: Started) {
+    this.#how = how;
   }
 
   /** Converts one input. Never rejects: failures are results. */
@@ -134,7 +144,7 @@ export class JobProcess {
       ...(o.hash ? { hash: true } : {}),
       ...(o.html ? { report: pageOf(output) } : {}),
     };
-    const running = this.#running ?? new Running(this.#command);
+    const running = this.#running ?? new Running(this.#how);
     this.#running = running;
     const { result, again } = await running.run({ job: [...argumentsOf(more), '--', input, output] }, o);
     if (!again) this.#leave();

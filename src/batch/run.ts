@@ -92,7 +92,7 @@ export async function runBatch(
   const results: JobResult[] = jobs.map((job) => ({ job, status: 'stopped' }));
   const entries = jobs.entries();
   const lane = async () => {
-    const jobProcess = new JobProcess(options.command);
+    const jobProcess = new JobProcess(options);
     try {
       for (const [i, job] of entries) {
         if (stop.signal.aborted) return;

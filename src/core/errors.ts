@@ -2,6 +2,7 @@
  * The one error base, and diagnostics: what is wrong with which file at which offset, what was
  * expected, what was found, and what to do next.
  */
+import { getSystemErrorMap } from 'node:util';
 import type { DiagnosticCode, ErrorCode, ErrorCodeOf, ErrorKind, IoErrorCode, Severity, SeverityOf } from './codes.ts';
 import { hex } from './units.ts';
 
@@ -124,9 +125,10 @@ export function ioError(action: string, file: string, cause: unknown): Elf2dmpEr
 }
 
 function errnoText(cause: unknown): string {
-  const { code, message } = cause as NodeJS.ErrnoException;
-  // Node's message is "ENOENT: no such file or directory, open 'path'": keep the middle.
-  return message?.match(/^[A-Z0-9]+: ([^,]+)/)?.[1] ?? code ?? String(cause);
+  const { code, errno = 0, message } = cause as NodeJS.ErrnoException;
+  // Node's message is "ENOENT: no such file or directory, open 'path'": keep the middle. That of a process has none.
+  const middle = message?.match(/^[A-Z0-9]+: ([^,]+)/)?.[1];
+  return middle ?? getSystemErrorMap().get(errno)?.[1] ?? code ?? String(cause);
 }
 
 /** Something that was survived. Losses make the outcome "written, with losses". */

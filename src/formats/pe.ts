@@ -185,6 +185,9 @@ export const FIXED_FILE_INFO_SIGNATURE = 0xfeef04bd;
 /** Bytes of VS_FIXEDFILEINFO. */
 export const FIXED_FILE_INFO_SIZE = 0x34;
 
+/** Of `Characteristics` of a section: it can be written to. */
+export const IMAGE_SCN_MEM_WRITE = 0x8000_0000;
+
 /** A section as linked; those of the image's header, of an object file, and of a PDB. */
 export const SectionHeader = struct({
   name: 'IMAGE_SECTION_HEADER',

@@ -5,19 +5,20 @@
  * 64-bit word, with two random words W (KiWaitNever) and A (KiWaitAlways) and the address E of
  * KdpDataBlockEncoded. Symbols would tell where these are; but they cancel pairwise:
  * `dec[a] ^ dec[b] = bswap(rol(enc[a] ^ enc[b], s))` with `s = W & 63`. Word 2 of the block is the
- * tag with the size above it and word 3 is KernBase, which is known: so for each of 64 s and each
- * possible size, the xor of two neighbouring words is known, and the block shows itself in one pass.
+ * tag with the size above it and word 3 is KernBase, which is known: so but for the size, and for each of
+ * 64 s, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
 
-import { bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
+import { alignUp, bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
-import { hex, hex64, MIB, PAGE_SIZE, va } from '../core/units.ts';
+import { hex, hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, KdVersion, readKdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import { debuggerFields, type Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { firstModule } from '../windows/modules.ts';
+import { readSections } from '../windows/pe-image.ts';
 import { findProcessors, type Processor } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 
@@ -35,72 +36,36 @@ export interface KdbgCandidate {
 
 const TAG_WORD = 2;
 const KERNBASE_WORD = 3;
-const SIZES = (KDBG_MAX_SIZE - KDBG_MIN_SIZE) / 8 + 1;
-const FILTER_BITS = 1 << 20;
-const HASH_SLOTS = 1 << 14;
 
 /**
- * What neighbouring words 2 and 3 of an encoded block xor to, for every size and rotation: a hash table by
- * the lower half, in typed arrays, since some 14,000 objects would cost more than the search. Entry i is of
- * size `KDBG_MIN_SIZE + 8 * (i >> 6)` and rotation `i & 63`.
+ * 16-bit values of which an encoded block's words 2 and 3, xored, have one at least in one of their four aligned
+ * places. Rotated by `s`, the upper half is known: tag and lower half of KernBase, byte-swapped. Wherever it lies among
+ * the 64 bits, it covers such a place: one of 16 values, by how far it is from the place's border.
  */
-interface PairTable {
-  filter: Uint32Array;
-  low: Uint32Array;
-  high: Uint32Array;
-  /** By hash: the first entry, or -1; by entry: the next of its hash, or -1. */
-  first: Int32Array;
-  next: Int32Array;
-}
-
-const filterIndex = (low: number) => (low ^ (low >>> 12)) & (FILTER_BITS - 1);
-const hash = (low: number) => (low ^ (low >>> 16)) & (HASH_SLOTS - 1);
-
-function buildPairTable(kernBase: bigint): PairTable {
-  const count = SIZES * 64;
-  const table: PairTable = {
-    filter: new Uint32Array(FILTER_BITS / 32),
-    low: new Uint32Array(count),
-    high: new Uint32Array(count),
-    first: new Int32Array(HASH_SLOTS).fill(-1),
-    next: new Int32Array(count),
-  };
-  for (let i = 0; i < SIZES; i++) {
-    const plain = BigInt(KDBG_TAG) | (BigInt(KDBG_MIN_SIZE + 8 * i) << 32n);
-    const word = bswap64(plain ^ kernBase);
-    const wordHigh = Number(word >> 32n);
-    const wordLow = Number(word & 0xffff_ffffn);
-    for (let rotation = 0; rotation < 64; rotation++) {
-      // ror64 in halves.
-      const n = rotation & 31;
-      const [a, b] = rotation < 32 ? [wordHigh, wordLow] : [wordLow, wordHigh];
-      const high = (n === 0 ? a : (a >>> n) | (b << (32 - n))) >>> 0;
-      const low = (n === 0 ? b : (b >>> n) | (a << (32 - n))) >>> 0;
-      const entry = 64 * i + rotation;
-      table.low[entry] = low;
-      table.high[entry] = high;
-      const index = filterIndex(low);
-      table.filter[index >>> 5]! |= 1 << (index & 31);
-      table.next[entry] = table.first[hash(low)]!;
-      table.first[hash(low)] = entry;
-    }
-  }
-  return table;
+function pairFilter(known: number): Uint8Array {
+  const filter = new Uint8Array(0x1_0000);
+  for (let from = 0; from < 16; from++) filter[(known >>> (16 - from)) & 0xffff] = 1;
+  return filter;
 }
 
 /** Searches buffers for blocks of one kernel. */
 export class KdbgSearch {
-  readonly #table: PairTable;
+  /** The upper half of a rotated pair, and what the lower one is but for the size: words 2 and 3 in plain, xored. */
+  readonly #known: number;
+  readonly #baseHigh: number;
+  readonly #filter: Uint8Array;
 
   constructor(kernBase: bigint) {
-    this.#table = buildPairTable(kernBase);
+    this.#known = bswap32((KDBG_TAG ^ Number(kernBase & 0xffff_ffffn)) >>> 0);
+    this.#baseHigh = Number((kernBase >> 32n) & 0xffff_ffffn);
+    this.#filter = pairFilter(this.#known);
   }
 
   /** All candidates in a buffer that begins at an 8-byte boundary. */
   search(buffer: Buffer): KdbgCandidate[] {
     const found: KdbgCandidate[] = [];
     const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
-    const { filter, low: lows, high: highs, first, next } = this.#table;
+    const filter = this.#filter;
     for (let i = 2 * TAG_WORD; i + 3 < words.length && found.length <= MAX_CANDIDATES; i += 2) {
       const thisLow = words[i]!;
       if (thisLow === KDBG_TAG) {
@@ -109,15 +74,23 @@ export class KdbgSearch {
         continue;
       }
       const low = (thisLow ^ words[i + 2]!) >>> 0;
-      const index = filterIndex(low);
-      if ((filter[index >>> 5]! & (1 << (index & 31))) === 0) continue;
       const high = (words[i + 1]! ^ words[i + 3]!) >>> 0;
-      for (let entry = first[hash(low)]!; entry >= 0; entry = next[entry]!) {
-        if (lows[entry] !== low || highs[entry] !== high) continue;
-        found.push({ offset: (i - 2 * TAG_WORD) * 4, size: KDBG_MIN_SIZE + 8 * (entry >> 6), rotation: entry & 63 });
+      const isPossible = filter[low & 0xffff]! | filter[low >>> 16]! | filter[high & 0xffff]! | filter[high >>> 16]!;
+      if (isPossible === 0) continue;
+      for (const { size, rotation } of this.#rotations(high, low)) {
+        found.push({ offset: (i - 2 * TAG_WORD) * 4, size, rotation });
       }
     }
     return found;
+  }
+
+  /** The rotations by which a pair is that of a block. */
+  *#rotations(high: number, low: number): Generator<{ size: number; rotation: number }> {
+    for (let rotation = 0; rotation < 64; rotation++) {
+      if (upperRotated(high, low, rotation) !== this.#known) continue;
+      const size = (bswap32(upperRotated(low, high, rotation)) ^ this.#baseHigh) >>> 0;
+      if (plausibleSize(size)) yield { size, rotation };
+    }
   }
 }
 
@@ -196,64 +169,108 @@ export function decodeBlock(encoded: Buffer, kernBase: bigint, rotation: number)
 const MAX_CANDIDATES = 1024;
 
 /** Image bytes searched at a time. */
-const CHUNK = MIB;
+const CHUNK = MIB / 4;
 
-/** Finds the block of `kernel`. Stale copies and decoys lose: the one whose pointers hold up wins. */
+/** What a search of parts of an image came to. */
+interface Ranking {
+  /** Best first. */
+  blocks: { kdbg: Kdbg; verdict: Verdict }[];
+  refused: { method: string; detail: string }[];
+  /** Places that looked like a block, and bytes that were present. */
+  seen: number;
+  present: number;
+}
+
+/**
+ * Finds the block of `kernel`. Stale copies and decoys lose: the one whose pointers hold up wins. It is data of the
+ * kernel's: what else the image holds, most of it code, is read only where no block there is beyond doubt.
+ */
 export function findKdbg(space: AddressSpace, kernel: KernelImage, evidence: Evidence): Kdbg | undefined {
   const search = new KdbgSearch(kernel.base);
-  const ranked: { kdbg: Kdbg; score: number; reasons: string[] }[] = [];
-  const seen = new Set<bigint>();
-  let present = 0;
-  forEachPresentChunk(space, kernel, (buffer, address) => {
-    present += buffer.length;
-    for (const candidate of search.search(buffer)) {
-      if (seen.size >= MAX_CANDIDATES) return;
-      const at = va(address + BigInt(candidate.offset));
-      if (seen.has(at)) continue;
-      seen.add(at);
-      const bytes = space.read(at, candidate.size);
-      const method = `${candidate.rotation === undefined ? 'plain' : 'encoded'} block of ${hex(candidate.size)} bytes at ${hex64(at)}`;
-      if (!bytes) {
-        evidence.reject(KDBG_STEP, method, 'part of it is not present');
-        continue;
-      }
-      const block = candidate.rotation === undefined ? bytes : decodeBlock(bytes, kernel.base, candidate.rotation);
-      const fields = debuggerFields(block, candidate.size, space.image.machine);
-      const kdbg = { address: at, size: candidate.size, encoded: candidate.rotation !== undefined, block, fields };
-      const verdict = examine(space, kernel, kdbg);
-      if (verdict instanceof Reason) evidence.reject(KDBG_STEP, method, verdict.text);
-      else ranked.push({ kdbg, ...verdict });
-    }
-  });
-  ranked.sort((a, b) => b.score - a.score);
-  const [best, second] = ranked;
+  const inData = rank(space, kernel, search, writableRanges(space, kernel));
+  const { blocks, refused, seen, present } = isBeyondDoubt(inData)
+    ? inData
+    : rank(space, kernel, search, [{ rva: 0, size: kernel.size }]);
+  for (const { method, detail } of refused) evidence.reject(KDBG_STEP, method, detail);
+  const [best, second] = blocks;
   if (!best) {
     evidence.reject(
       KDBG_STEP,
       'search of the kernel image',
-      `${seen.size} places looked like a block, but none of them is one (${hex(present)} of ${hex(kernel.size)} bytes are present)`,
+      `${seen} places looked like a block, but none of them is one (${hex(present)} of ${hex(kernel.size)} bytes are present)`,
     );
     return undefined;
   }
-  const { kdbg } = best;
-  const equals = ranked.filter(({ score }) => score === best.score);
+  const { kdbg, verdict } = best;
+  const equals = blocks.filter((block) => block.verdict.score === verdict.score);
   if (equals.length > 1) {
     space.image.diagnostics.add(
       'loss',
       'kdbg-ambiguous',
-      `the KDBG can be at ${equals.map((r) => hex64(r.kdbg.address)).join(' or ')}, and nothing decides between them: the first was used`,
+      `the KDBG can be at ${equals.map((block) => hex64(block.kdbg.address)).join(' or ')}, and nothing decides between them: the first was used`,
       { virtual: hex64(kdbg.address) },
     );
   }
   const rival = second
-    ? `; the next best, at ${hex64(second.kdbg.address)}, has only ${second.reasons.join(', ') || 'its tag'}`
+    ? `; the next best, at ${hex64(second.kdbg.address)}, has only ${second.verdict.reasons.join(', ') || 'its tag'}`
     : '';
-  evidence.accept(
-    KDBG_STEP,
-    `${kdbg.encoded ? 'encoded' : 'plain'} block of ${hex(kdbg.size)} bytes at ${hex64(kdbg.address)}`,
-    `${best.reasons.join(', ')}${rival}`,
-  );
+  evidence.accept(KDBG_STEP, describeBlock(kdbg), `${verdict.reasons.join(', ')}${rival}`);
   return kdbg;
+}
+
+function isBeyondDoubt({ blocks: [best, second] }: Ranking): boolean {
+  return best?.verdict.doubtless === true && (second === undefined || second.verdict.score < best.verdict.score);
+}
+
+const describeBlock = ({ address, size, encoded }: Pick<Kdbg, 'address' | 'size' | 'encoded'>): string =>
+  `${encoded ? 'encoded' : 'plain'} block of ${hex(size)} bytes at ${hex64(address)}`;
+
+/** Looks at all that could be a block in parts of a kernel's image. */
+function rank(
+  space: AddressSpace,
+  kernel: KernelImage,
+  search: KdbgSearch,
+  ranges: readonly { rva: number; size: number }[],
+): Ranking {
+  const ranking: Ranking = { blocks: [], refused: [], seen: 0, present: 0 };
+  const seen = new Set<bigint>();
+  const take = (address: VirtualAddress, { size, rotation }: KdbgCandidate) => {
+    seen.add(address);
+    const place = { address, size, encoded: rotation !== undefined };
+    const bytes = space.read(address, size);
+    const block = bytes && rotation !== undefined ? decodeBlock(bytes, kernel.base, rotation) : bytes;
+    const kdbg = block && { ...place, block, fields: debuggerFields(block, size, space.image.machine) };
+    const verdict = kdbg ? examine(space, kernel, kdbg) : because('part of it is not present');
+    if (kdbg && !(verdict instanceof Reason)) ranking.blocks.push({ kdbg, verdict });
+    else ranking.refused.push({ method: describeBlock(place), detail: String(verdict) });
+  };
+  for (const { rva, size } of ranges) {
+    forEachPresentChunk(space, { base: kernel.base + BigInt(rva), size }, (buffer, address) => {
+      ranking.present += buffer.length;
+      for (const candidate of search.search(buffer)) {
+        const at = va(address + BigInt(candidate.offset));
+        if (seen.size < MAX_CANDIDATES && !seen.has(at)) take(at, candidate);
+      }
+    });
+  }
+  ranking.seen = seen.size;
+  ranking.blocks.sort((a, b) => b.verdict.score - a.verdict.score);
+  return ranking;
+}
+
+/** The parts of an image that are written to, as far as its headers say so: whole pages, sorted, each once. */
+function writableRanges(space: AddressSpace, kernel: KernelImage): { rva: number; size: number }[] {
+  const ranges: { rva: number; size: number }[] = [];
+  const sections = readSections(space, kernel).filter(({ writable }) => writable);
+  for (const { rva, size } of sections.sort((a, b) => a.rva - b.rva)) {
+    const last = ranges.at(-1);
+    const from = Math.max(rva - (rva % PAGE_SIZE), last ? last.rva + last.size : 0);
+    const to = Math.min(alignUp(rva + size, PAGE_SIZE), kernel.size);
+    if (to <= from) continue;
+    if (last && from === last.rva + last.size) last.size += to - from;
+    else ranges.push({ rva: from, size: to - from });
+  }
+  return ranges;
 }
 
 /** A block that something other than a search of the image led to, held to the same rules. */
@@ -335,8 +352,16 @@ function readPages(space: AddressSpace, address: bigint, target: Buffer) {
   flush();
 }
 
-/** Whether what a block says of the kernel is so: a reason against it, or a score with reasons for it. */
-function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason | { score: number; reasons: string[] } {
+/** What speaks for a block. */
+interface Verdict {
+  score: number;
+  reasons: string[];
+  /** All that it names is there, and no list of blocks leads elsewhere. */
+  doubtless: boolean;
+}
+
+/** Whether what a block says of the kernel is so: a reason against it, or what speaks for it. */
+function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason | Verdict {
   const { fields } = kdbg;
   if (fields.KernBase !== kernel.base)
     return because(`KernBase is ${hex64(fields.KernBase ?? 0n)}, not the kernel's ${hex64(kernel.base)}`);
@@ -361,17 +386,20 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
     reasons.push(`${processors.length} PRCB${processors.length === 1 ? '' : 's'} that name themselves`);
   }
   if (score === 1) return because('KernBase is right, but no list links back and no PRCB names itself: a stale copy');
-  if (selfMapAt(space, fields.PteBase)?.leadsBack) {
+  const selfMap = selfMapAt(space, fields.PteBase);
+  if (selfMap?.leadsBack) {
     score += 1;
     reasons.push('PteBase is the self-map');
   }
-  // The block itself is encoded, but the head of its list is not.
+  // The block itself is encoded, but the head of its list is not. An empty list leads back to its head.
   const heads = [fields.ListFlink, fields.ListBlink, ...debuggerLists(space, kernel, processors)];
-  if (heads.some((head) => leadsTo(space, head, kdbg.address))) {
+  const linked = heads.flatMap((head) => linksOf(space, head).filter((link) => link !== head));
+  const doubtless = reasons.length === (selfMap ? 6 : 5) && (linked.length === 0 || linked.includes(kdbg.address));
+  if (linked.includes(kdbg.address)) {
     score += 4;
     reasons.push('it is linked in the list of debugger data blocks');
   }
-  return { score, reasons };
+  return { score, reasons, doubtless };
 }
 
 /** DebuggerDataList of the KdVersionBlocks that KPCRs name; null on x64 since Vista. */
@@ -384,11 +412,11 @@ function* debuggerLists(space: AddressSpace, kernel: KernelImage, processors: re
   }
 }
 
-/** Whether a list entry's links, one at least, are `address`. */
-function leadsTo(space: AddressSpace, entry: bigint | undefined, address: bigint): boolean {
-  if (entry === undefined || !isKernelAddress(entry)) return false;
+/** Both links of a list entry, as far as they are present. */
+function linksOf(space: AddressSpace, entry: bigint | undefined): bigint[] {
+  if (entry === undefined || !isKernelAddress(entry)) return [];
   const { pointerSize } = space.image.machine;
-  return [0, pointerSize].some((at) => space.readPointer(entry + BigInt(at)) === address);
+  return [0, pointerSize].flatMap((at) => space.readPointer(entry + BigInt(at)) ?? []);
 }
 
 /** The first entry of a list whose head and neighbours link to each other. */

@@ -172,6 +172,14 @@ export class AddressSpace {
     return buffer;
   }
 
+  /** As `read`, for a few bytes that are looked at once, such as where an image could begin. */
+  peek(virtual: bigint, length: number): Buffer | undefined {
+    if (Number(virtual & 0xfffn) + length > PAGE_SIZE) return this.read(virtual, length);
+    const buffer = Buffer.allocUnsafe(length);
+    const physical = this.translate(virtual);
+    return physical !== undefined && this.image.peek(physical, buffer) ? buffer : undefined;
+  }
+
   /** `read` as a function of its own. */
   readonly reader: ReadVirtual = (virtual, length) => this.read(virtual, length);
 
@@ -226,5 +234,9 @@ export class WatchedSpace extends AddressSpace {
     const bytes = this.#watched.read(virtual, length);
     if (bytes) this.onRead(this.#watched, virtual, length);
     return bytes;
+  }
+
+  override peek(virtual: bigint, length: number): Buffer | undefined {
+    return this.read(virtual, length);
   }
 }

@@ -40,6 +40,10 @@ export class BlockSpace extends AddressSpace {
     return buffer;
   }
 
+  override peek(virtual: bigint, length: number): Buffer | undefined {
+    return this.read(virtual, length);
+  }
+
   /** The run that holds an address. */
   #at(virtual: bigint): VirtualRun | undefined {
     const { runs } = this.#contents;

@@ -257,6 +257,16 @@ export class MemoryImage {
     return page ?? undefined;
   }
 
+  /** As `readSync`, for a few bytes of a page of which no more may be wanted: what is not in the cache stays out of it. */
+  peek(address: PhysicalAddress, target: Buffer): boolean {
+    const offset = address % PAGE_SIZE;
+    const start = pa(address - offset);
+    const known = this.#young.get(start) ?? this.#old.get(start);
+    if (!known || offset + target.length > PAGE_SIZE) return this.readSync(address, target);
+    known.copy(target, 0, offset);
+    return true;
+  }
+
   /** Whole pages that are present, as sorted maximal extents, and the bytes of pages present only in part. */
   pageExtents(): { extents: { start: PhysicalAddress; size: number }[]; partial: { start: number; size: number }[] } {
     const extents: { start: PhysicalAddress; size: number }[] = [];

@@ -12,6 +12,7 @@ import {
   DosHeader,
   ExportDirectory,
   IMAGE_DEBUG_TYPE_CODEVIEW,
+  IMAGE_SCN_MEM_WRITE,
   MZ,
   PE_SIGNATURE,
   peForm,
@@ -42,6 +43,9 @@ export const NO_MZ = because('no MZ');
 
 /** The image whose DOS header is at `base`, or why there is none. */
 export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine: number): PeImage | Reason {
+  // Most places that are asked for are no image's.
+  const start = space.peek(base, 2);
+  if (start && start.readUInt16LE() !== MZ) return NO_MZ;
   const dos = space.read(base, DosHeader.size);
   if (!dos) return because('its first page is not present');
   const { e_magic, e_lfanew } = DosHeader.read(dos);
@@ -82,36 +86,64 @@ export function readPeImage(space: AddressSpace, base: bigint, imageFileMachine:
 /** The loader takes no more. */
 const MAX_SECTIONS = 96;
 
-/** The name of the section that an RVA lies in; undefined where the headers list none there, or are not present. */
-export function sectionAt(space: AddressSpace, { base }: PeImage, rva: number): string | undefined {
+/** A section as an image's headers list it: RVA and size in bytes, none of it believed yet. */
+export interface Section {
+  name: string;
+  rva: number;
+  size: number;
+  writable: boolean;
+}
+
+/** The sections of an image; none where its headers are not present. */
+export function readSections(space: AddressSpace, { base }: PeImage): Section[] {
   const dos = space.read(base, DosHeader.size);
   const nt = dos && base + BigInt(DosHeader.read(dos).e_lfanew);
   const { layout } = peForm(space.image.machine);
   const bytes = nt === undefined ? undefined : space.read(nt, layout.size);
-  if (nt === undefined || !bytes) return undefined;
+  if (nt === undefined || !bytes) return [];
   const { NumberOfSections, SizeOfOptionalHeader } = layout.read(bytes);
   const count = Math.min(NumberOfSections, MAX_SECTIONS);
   // Behind the signature, the file header and the optional header.
   const table = space.read(nt + BigInt(24 + SizeOfOptionalHeader), count * SectionHeader.size);
-  for (let i = 0; table && i < count; i++) {
-    const { Name, VirtualAddress: from, VirtualSize: size } = SectionHeader.read(table, i * SectionHeader.size);
-    if (rva >= from && rva < from + size) return Name.toString('latin1').replace(/\0.*$/s, '') || undefined;
-  }
-  return undefined;
+  if (!table) return [];
+  return Array.from({ length: count }, (_, i) => {
+    const { Name, VirtualAddress, VirtualSize, Characteristics } = SectionHeader.read(table, i * SectionHeader.size);
+    const name = Name.toString('latin1').replace(/\0.*$/s, '');
+    return { name, rva: VirtualAddress, size: VirtualSize, writable: (Characteristics & IMAGE_SCN_MEM_WRITE) !== 0 };
+  });
 }
+
+/** The name of the section that an RVA lies in; undefined where the headers list none there, or are not present. */
+export function sectionAt(space: AddressSpace, image: PeImage, rva: number): string | undefined {
+  const section = readSections(space, image).find((each) => rva >= each.rva && rva < each.rva + each.size);
+  return section?.name || undefined;
+}
+
+/** `peek` or `read` of an address space. */
+type Look = 'peek' | 'read';
 
 /** Bytes at an RVA; undefined outside the image and where memory is missing. */
-export function readRva(space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined {
+export const readRva = (space: AddressSpace, image: PeImage, rva: number, length: number): Buffer | undefined =>
+  lookAt(space, image, { rva, length, look: 'read' });
+
+function lookAt(
+  space: AddressSpace,
+  image: PeImage,
+  { rva, length, look }: { rva: number; length: number; look: Look },
+): Buffer | undefined {
   if (rva <= 0 || length < 0 || rva + length > image.size) return undefined;
-  return space.read(image.base + BigInt(rva), length);
+  return space[look](image.base + BigInt(rva), length);
 }
 
-function readName(space: AddressSpace, image: PeImage, rva: number, limit = 256): string | undefined {
+/** Bytes that a name may have. */
+const MAX_NAME = 256;
+
+function readName(space: AddressSpace, image: PeImage, rva: number, look: Look = 'read'): string | undefined {
   let text = '';
   // By pieces that do not cross a page: the next page may be missing without need.
-  for (let at = rva; text.length < limit; ) {
-    const length = Math.min(PAGE_SIZE - (at % PAGE_SIZE), limit - text.length, image.size - at);
-    const bytes = length > 0 ? readRva(space, image, at, length) : undefined;
+  for (let at = rva; text.length < MAX_NAME; ) {
+    const length = Math.min(PAGE_SIZE - (at % PAGE_SIZE), MAX_NAME - text.length, image.size - at);
+    const bytes = length > 0 ? lookAt(space, image, { rva: at, length, look }) : undefined;
     if (!bytes) return undefined;
     const end = bytes.indexOf(0);
     text += bytes.toString('latin1', 0, end < 0 ? length : end);
@@ -121,17 +153,17 @@ function readName(space: AddressSpace, image: PeImage, rva: number, limit = 256)
   return undefined;
 }
 
-function readExportDirectory(space: AddressSpace, image: PeImage) {
+function readExportDirectory(space: AddressSpace, image: PeImage, look: Look = 'read') {
   const directory = image.directories[DIRECTORY_EXPORT];
   if (!directory || directory.size < ExportDirectory.size) return undefined;
-  const bytes = readRva(space, image, directory.rva, ExportDirectory.size);
+  const bytes = lookAt(space, image, { rva: directory.rva, length: ExportDirectory.size, look });
   return bytes && ExportDirectory.read(bytes);
 }
 
-/** The image's own name in its export directory. */
+/** The image's own name in its export directory. Nothing else of these pages is read, since all modules are asked. */
 export function exportName(space: AddressSpace, image: PeImage): string | undefined {
-  const directory = readExportDirectory(space, image);
-  return directory && readName(space, image, directory.Name);
+  const directory = readExportDirectory(space, image, 'peek');
+  return directory && readName(space, image, directory.Name, 'peek');
 }
 
 /**

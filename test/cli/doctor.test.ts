@@ -68,14 +68,16 @@ describe('doctor', () => {
   });
 
   it('says why koffi does not load', () => {
-    const hook = join(dir, 'broken.mjs');
-    const text = `export const resolve = (name, context, next) =>
-      name === 'koffi' ? { url: 'data:text/javascript,throw new Error("libffi is broken")', shortCircuit: true } : next(name, context);`;
+    const hook = join(dir, 'broken.cjs');
     writeFileSync(
       hook,
-      `import { register } from 'node:module'; register('data:text/javascript,' + encodeURIComponent(${JSON.stringify(text)}));`,
+      `const Module = require('node:module'), load = Module._load;
+      Module._load = (name, ...more) => {
+        if (name === 'koffi') throw new Error('libffi is broken');
+        return load(name, ...more);
+      };`,
     );
-    const { stdout, status } = spawnSync(process.execPath, ['--import', hook, BIN, 'doctor'], {
+    const { stdout, status } = spawnSync(process.execPath, ['--require', hook, BIN, 'doctor'], {
       encoding: 'utf8',
       cwd: dir,
     });

@@ -96,4 +96,19 @@ describe('MemoryImage', () => {
     image.page(pa(bytes.length - 0x1000));
     expect(image.bytesRead).toBe(before + 0x1000);
   });
+
+  it('reads no more than is peeked at, and that from its cache where it is there', () => {
+    const bytes = randomBytes(0x3000);
+    const image = imageOf([{ start: 0, bytes }]);
+    const peeked = (at: number, length: number) => {
+      const target = Buffer.alloc(length);
+      const [before, present] = [image.bytesRead, image.peek(pa(at), target)];
+      return [present && target.equals(bytes.subarray(at, at + length)), image.bytesRead - before];
+    };
+    expect(peeked(0x1010, 16)).toEqual([true, 16]);
+    expect(peeked(0x0ff8, 16)).toEqual([true, 16]);
+    image.page(pa(0x1000));
+    expect(peeked(0x1010, 16)).toEqual([true, 0]);
+    expect(peeked(0x2ff8, 16)[0]).toBe(false);
+  });
 });
