@@ -42,6 +42,16 @@ export async function loadLibc(): Promise<Libc | string> {
   }
 }
 
+/** A library of the system by its name, such as `libx.so.0`; undefined where it, or koffi, is not there. */
+export async function loadLibrary(name: string): Promise<Library | undefined> {
+  if (process.platform !== 'linux') return undefined;
+  try {
+    return (await import('koffi')).default.load(name);
+  } catch {
+    return undefined;
+  }
+}
+
 /** koffi's version, or why it does not load. */
 export async function describeKoffi(): Promise<{ version: string } | { reason: string }> {
   try {

@@ -64,7 +64,8 @@ async function copyAll(
   const batches = allBatches(plan);
   const writeBack = await WriteBack.of(file, name);
   const lane = async () => {
-    const buffer = Buffer.allocUnsafeSlow(BATCH_BYTES);
+    // Shared: a reader's threads put decoded pages right into it.
+    const buffer = Buffer.from(new SharedArrayBuffer(BATCH_BYTES));
     const source = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
     for (const { size, position, pieces } of batches) {
       signal?.throwIfAborted();

@@ -9,7 +9,8 @@ import { Elf2dmpError } from '../../src/core/errors.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { FlattenedSource } from '../../src/readers/kdump/flattened.ts';
-import { BATCH_PAGES, PageDecoder, type PageJob } from '../../src/readers/kdump/page-decoder.ts';
+import { inflateByZlib, loadLibdeflate } from '../../src/readers/kdump/inflate.ts';
+import { BATCH_BYTES, PageDecoder, type PageJob, PageJobs } from '../../src/readers/kdump/page-decoder.ts';
 import { decodeSnappy } from '../../src/readers/kdump/snappy.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
@@ -638,18 +639,34 @@ describe('kdump-compressed', () => {
   });
 
   describe('decoding several pages at once', () => {
-    const jobs = (count: number): PageJob[] =>
-      Array.from({ length: count }, (_, i) => ({
-        flags: 1,
-        source: i % 50 === 7 ? Buffer.from('789c01', 'hex') : deflateSync(samplePage(i)),
-        target: Buffer.alloc(4096, 0xee),
-      }));
-    const check = (done: readonly PageJob[]) => {
-      done.forEach((job, i) => {
-        const bad = i % 50 === 7;
-        expect(job.good).toBe(!bad);
-        if (!(job.target as Buffer).equals(bad ? Buffer.alloc(4096) : samplePage(i))) expect.fail(`page ${i}`);
+    const shared = (bytes: Buffer): Uint8Array<SharedArrayBuffer> => {
+      const memory = new Uint8Array(new SharedArrayBuffer(bytes.length));
+      memory.set(bytes);
+      return memory;
+    };
+    /** Every page of a batch. */
+    const BATCH = BATCH_BYTES / 4096;
+    const isBad = (i: number) => i % 50 === 7;
+    const jobs = (count: number): PageJobs => {
+      const stored = Array.from({ length: count }, (_, i) =>
+        isBad(i) ? Buffer.from('789c01', 'hex') : deflateSync(samplePage(i)),
+      );
+      let from = 0;
+      const list: PageJob[] = stored.map(({ length: size }, i) => {
+        from += size;
+        // The last page comes first.
+        return { flags: 1, from: from - size, size, to: 4096 * (count - 1 - i) };
       });
+      const target = shared(Buffer.alloc(4096 * count, 0xee));
+      return PageJobs.of({ source: shared(Buffer.concat(stored)), target, pageSize: 4096 }, list);
+    };
+    const check = (done: PageJobs) => {
+      for (let i = 0; i < done.count; i++) {
+        expect(done.isGood(i)).toBe(!isBad(i));
+        const to = 4096 * (done.count - 1 - i);
+        const page = Buffer.from(done.memory.target.subarray(to, to + 4096));
+        if (!page.equals(isBad(i) ? Buffer.alloc(4096) : samplePage(i))) expect.fail(`page ${i}`);
+      }
     };
 
     const startWorker = (workerData: unknown) =>
@@ -657,9 +674,9 @@ describe('kdump-compressed', () => {
 
     for (const workers of [0, 1, 3]) {
       it(`gives the same with ${workers} workers`, async () => {
-        const decoder = new PageDecoder(4096, { workers, batchesBeforeWorkers: 0, startWorker });
+        const decoder = new PageDecoder({ workers, bytesBeforeWorkers: 0, startWorker });
         for (let round = 0; round < 3; round++) {
-          const lists = [jobs(BATCH_PAGES * 5 + 3), jobs(1), jobs(200)];
+          const lists = [jobs(BATCH * 5 + 3), jobs(1), jobs(200)];
           await Promise.all(lists.map((list) => decoder.decode(list)));
           lists.forEach(check);
         }
@@ -669,12 +686,12 @@ describe('kdump-compressed', () => {
     }
 
     it('does without workers that do not start', async () => {
-      const decoder = new PageDecoder(4096, {
+      const decoder = new PageDecoder({
         workers: 2,
-        batchesBeforeWorkers: 0,
+        bytesBeforeWorkers: 0,
         startWorker: () => new Worker('process.exit(1)', { eval: true }),
       });
-      const list = jobs(BATCH_PAGES * 9);
+      const list = jobs(BATCH * 9);
       await decoder.decode(list);
       check(list);
       await decoder.decode(jobs(3));
@@ -682,13 +699,62 @@ describe('kdump-compressed', () => {
     });
 
     it('starts workers only for more than a little', async () => {
-      const decoder = new PageDecoder(4096, { workers: 1, startWorker });
-      await decoder.decode(jobs(BATCH_PAGES * 2));
+      const decoder = new PageDecoder({ workers: 1, startWorker });
+      await decoder.decode(jobs(BATCH * 2));
       expect(decoder.workers).toBe(0);
-      await decoder.decode(jobs(BATCH_PAGES * 16));
+      await decoder.decode(jobs(BATCH * 8));
       expect(decoder.workers).toBe(1);
       decoder.close();
     });
+  });
+
+  describe('inflating by what the system has', () => {
+    it('takes and refuses the same pages as zlib, damaged ones included', async () => {
+      const byLibrary = (await loadLibdeflate()) ?? inflateByZlib;
+      const change = fc.record({ at: fc.nat(5000), to: fc.nat(255) });
+      const cut = fc.oneof(fc.constant(0), fc.integer({ min: -20, max: 20 }));
+      fc.assert(
+        fc.property(
+          fc.nat(1000),
+          fc.constantFrom(0, 1, 6, 9),
+          fc.array(change, { maxLength: 3 }),
+          cut,
+          fc.constantFrom(4096, 4095, 4097),
+          (seed, level, changes, longer, size) => {
+            const whole = deflateSync(Buffer.concat([samplePage(seed), Buffer.from('x')]).subarray(0, size), { level });
+            const stored = Buffer.concat([whole, Buffer.alloc(20)]).subarray(0, whole.length + longer);
+            for (const { at, to } of changes) stored[at % stored.length] = to;
+            const [one, other] = [Buffer.alloc(4096, 1), Buffer.alloc(4096, 2)];
+            const good = inflateByZlib(stored, one);
+            expect(byLibrary(stored, other)).toBe(good);
+            if (good) expect(other.equals(one)).toBe(true);
+          },
+        ),
+        { numRuns: 1500 },
+      );
+    });
+  });
+
+  it('reads any part of memory alike, into memory that threads share and into any other', async () => {
+    const guest = buildGuest({});
+    const image = open(flatten(kdumpOf(guest)));
+    const { start, size } = image.runs.find((run) => run.size > 4 * 2 ** 20)!;
+    const all = guest.memory.flat(0, guest.ramBytes);
+    const sizes = fc.oneof(fc.integer({ min: 0, max: 9000 }), fc.integer({ min: 0, max: 3 * 2 ** 20 }));
+    await fc.assert(
+      fc.asyncProperty(fc.nat(size - 1), sizes, fc.boolean(), async (at, wanted, isAligned) => {
+        const from = isAligned ? at - (at % 4096) : at;
+        const length = Math.min(wanted, size - from);
+        const [sync, later] = [Buffer.alloc(length, 1), Buffer.alloc(length, 2)];
+        const inShared = Buffer.from(new SharedArrayBuffer(length));
+        expect(image.readSync(start + from, sync)).toBe(true);
+        await Promise.all([image.read(start + from, later), image.read(start + from, inShared)]);
+        expect([later.equals(sync), inShared.equals(sync)]).toEqual([true, true]);
+        expect(sync.equals(all.subarray(start + from, start + from + length))).toBe(true);
+      }),
+      { numRuns: 60 },
+    );
+    image.close();
   });
 });
 

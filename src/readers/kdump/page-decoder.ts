@@ -1,31 +1,32 @@
 /** Decompresses pages of kdump files, several at once: zlib's own thread pool costs four times what a page takes. */
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
-import { inflateSync } from 'node:zlib';
+import { KIB } from '../../core/units.ts';
 import { DUMP_DH_COMPRESSED_LZO, DUMP_DH_COMPRESSED_SNAPPY, DUMP_DH_COMPRESSED_ZLIB } from '../../formats/kdump.ts';
 import { decodeLzo1x } from '../../source/lzo.ts';
+import { type Inflate, inflateByZlib, loadLibdeflate } from './inflate.ts';
 import { decodeSnappy } from './snappy.ts';
 import { startPageWorker } from './start-worker.ts';
 
+/** How a page is stored, and its bytes. */
+export interface StoredPage {
+  flags: number;
+  source: Uint8Array;
+}
+
 /** Fills `target`, of one page's size, from a compressed page. False if it is damaged. */
-export function decodePage(flags: number, source: Uint8Array, target: Uint8Array): boolean {
+export function decodePage(
+  { flags, source }: StoredPage,
+  target: Uint8Array,
+  inflate: Inflate = inflateByZlib,
+): boolean {
   switch (flags) {
     case 0:
       if (source.length !== target.length) return false;
       target.set(source);
       return true;
-    case DUMP_DH_COMPRESSED_ZLIB: {
-      let page: Buffer;
-      try {
-        // A little more than a page: zlib has to see that nothing follows, or it takes a second round.
-        page = inflateSync(source, { chunkSize: target.length + 64, maxOutputLength: target.length });
-      } catch {
-        return false; // whatever zlib finds wrong
-      }
-      if (page.length !== target.length) return false;
-      target.set(page);
-      return true;
-    }
+    case DUMP_DH_COMPRESSED_ZLIB:
+      return inflate(source, target);
     case DUMP_DH_COMPRESSED_LZO:
       return decodeLzo1x(source, target) === target.length;
     case DUMP_DH_COMPRESSED_SNAPPY:
@@ -35,122 +36,145 @@ export function decodePage(flags: number, source: Uint8Array, target: Uint8Array
   }
 }
 
-/** A page to be decoded. */
+/** A compressed page in `JobMemory.source`, and where it goes in `JobMemory.target`. */
 export interface PageJob {
   flags: number;
-  source: Uint8Array;
-  /** One page. All zero afterwards where the page is damaged. */
-  target: Uint8Array;
-  /** Set when it is done. */
-  good?: boolean;
+  /** Of the compressed bytes. */
+  from: number;
+  size: number;
+  to: number;
 }
 
-/** Pages that go to a worker together. */
-export const BATCH_PAGES = 64;
+/** What threads share: compressed pages, and room for pages. */
+export interface JobMemory {
+  source: Uint8Array<SharedArrayBuffer>;
+  target: Uint8Array<SharedArrayBuffer>;
+  /** Of all pages. */
+  pageSize: number;
+}
+
+/** A job's words in the table: flags, from, size, to, and afterwards whether the page is sound. */
+const WORDS = 5;
+const GOOD = 4;
+
+/** Pages that are decoded together, as a worker is sent them. */
+export class PageJobs {
+  readonly memory: JobMemory;
+  readonly table: Int32Array<SharedArrayBuffer>;
+
+  constructor(memory: JobMemory, table: Int32Array<SharedArrayBuffer>) {
+    this.memory = memory;
+    this.table = table;
+  }
+
+  static of(memory: JobMemory, jobs: readonly PageJob[]): PageJobs {
+    const table = new Int32Array(new SharedArrayBuffer(4 * WORDS * jobs.length));
+    jobs.forEach(({ flags, from, size, to }, i) => {
+      table[WORDS * i] = flags;
+      table[WORDS * i + 1] = from;
+      table[WORDS * i + 2] = size;
+      table[WORDS * i + 3] = to;
+    });
+    return new PageJobs(memory, table);
+  }
+
+  get count(): number {
+    return this.table.length / WORDS;
+  }
+
+  /** The jobs in parts of `size`. */
+  *parts(size: number): Generator<PageJobs> {
+    for (let i = 0; i < this.count; i += size) {
+      yield new PageJobs(this.memory, this.table.subarray(WORDS * i, WORDS * (i + size)));
+    }
+  }
+
+  /** Decodes all. Damaged pages become zeros. */
+  decode(inflate: Inflate): void {
+    const { table } = this;
+    const { source, target, pageSize } = this.memory;
+    for (let at = 0; at < table.length; at += WORDS) {
+      const from = table[at + 1]!;
+      const to = table[at + 3]!;
+      const page = target.subarray(to, to + pageSize);
+      const good = decodePage(
+        { flags: table[at]!, source: source.subarray(from, from + table[at + 2]!) },
+        page,
+        inflate,
+      );
+      table[at + GOOD] = good ? 1 : 0;
+      if (!good) page.fill(0);
+    }
+  }
+
+  /** Whether a page is sound, once it is decoded. */
+  isGood(i: number): boolean {
+    return this.table[WORDS * i + GOOD] === 1;
+  }
+}
+
+/** Bytes of pages that go to a worker together: a message costs some 20 us, inflating this much 1 to 2 ms. */
+export const BATCH_BYTES = 512 * KIB;
 
 /** Batches that a worker has at once, so that it never waits for the next. */
 const DEPTH = 2;
 
-/** Batches that are decoded here before workers are worth their start of 45 ms. */
-const BATCHES_BEFORE_WORKERS = 16;
+/** Bytes of pages that are decoded here before workers are worth their start of 45 ms. */
+const BYTES_BEFORE_WORKERS = 4096 * KIB;
 const MAX_WORKERS = 7;
 
-/**
- * Memory that a worker shares with us: how many pages, then of each size, flags and outcome, then
- * their compressed bytes and room for the pages.
- */
-export class BatchSlot {
-  readonly shared: SharedArrayBuffer;
-  readonly #table: Int32Array;
-  readonly #bytes: Uint8Array;
-  readonly #pageSize: number;
-
-  constructor(pageSize: number, shared = new SharedArrayBuffer(BatchSlot.#dataAt + 2 * BATCH_PAGES * pageSize)) {
-    this.shared = shared;
-    this.#pageSize = pageSize;
-    this.#table = new Int32Array(shared, 0, 1 + 3 * BATCH_PAGES);
-    this.#bytes = new Uint8Array(shared);
-  }
-
-  static readonly #dataAt = 4 * (1 + 3 * BATCH_PAGES);
-
-  #source(i: number): Uint8Array {
-    const at = BatchSlot.#dataAt + 2 * i * this.#pageSize;
-    return this.#bytes.subarray(at, at + this.#table[1 + 3 * i]!);
-  }
-
-  #target(i: number): Uint8Array {
-    const at = BatchSlot.#dataAt + (2 * i + 1) * this.#pageSize;
-    return this.#bytes.subarray(at, at + this.#pageSize);
-  }
-
-  put(jobs: readonly PageJob[]): void {
-    this.#table[0] = jobs.length;
-    jobs.forEach(({ flags, source }, i) => {
-      this.#table[1 + 3 * i] = source.length;
-      this.#table[2 + 3 * i] = flags;
-      this.#source(i).set(source);
-    });
-  }
-
-  /** In the worker. */
-  decode(): void {
-    for (let i = 0; i < this.#table[0]!; i++) {
-      this.#table[3 + 3 * i] = decodePage(this.#table[2 + 3 * i]!, this.#source(i), this.#target(i)) ? 1 : 0;
-    }
-  }
-
-  take(jobs: readonly PageJob[]): void {
-    jobs.forEach((job, i) => {
-      job.good = this.#table[3 + 3 * i] === 1;
-      if (job.good) job.target.set(this.#target(i));
-      else job.target.fill(0);
-    });
-  }
-}
+/** It takes 50 ms on a quiet machine. */
+const LONGEST_LOADING_MS = 5000;
 
 interface Batch {
-  jobs: readonly PageJob[];
+  jobs: PageJobs;
   resolve: () => void;
 }
 
 interface Hand {
   worker: Worker;
-  slots: { slot: BatchSlot; batch: Batch | undefined }[];
+  /** What it was sent and has not answered, in order. */
+  batches: Batch[];
+  /** It has loaded what it needs: before, it gets no work. */
+  ready: boolean;
 }
+
+/** What a worker is started with. */
+export interface PageWorkerData {
+  /** One number, which becomes 1 when it has loaded what it needs. */
+  ready: SharedArrayBuffer;
+}
+
+/** What a worker is sent: jobs, or that it is to end. */
+export type PageWorkerTask = Pick<PageJobs, 'memory' | 'table'> | 'end';
+
+/** What a worker answers: once that it is ready, then that it has done each of its jobs. */
+export type PageWorkerAnswer = 'ready' | 'done';
 
 /** Workers to decode with; the defaults fit the machine. */
 export interface PageDecoderOptions {
   /** Default: one less than there are cores, at most 7. */
   workers?: number;
-  batchesBeforeWorkers?: number;
+  bytesBeforeWorkers?: number;
   /** For tests, which run from sources that a worker of Node can't load. Default: the compiled page-worker.js beside. */
   startWorker?: (workerData: PageWorkerData) => Worker;
 }
 
-/** What a worker is started with: the page size and the memory of its slots. */
-export interface PageWorkerData {
-  pageSize: number;
-  slots: SharedArrayBuffer[];
-}
-
 /** Decodes batches in workers and, where those are all busy, here. */
 export class PageDecoder {
-  readonly #pageSize: number;
   readonly #wanted: number;
   readonly #startWorker: (workerData: PageWorkerData) => Worker;
   #untilWorkers: number;
   #hands: Hand[] | undefined;
+  #inflate: Inflate = inflateByZlib;
   readonly #queue: Batch[] = [];
   #turn = false;
   #closed = false;
 
-  /** @param pageSize of all pages; no compressed one is larger. */
-  constructor(pageSize: number, options: PageDecoderOptions = {}) {
-    this.#pageSize = pageSize;
+  constructor(options: PageDecoderOptions = {}) {
     this.#wanted = options.workers ?? Math.min(MAX_WORKERS, availableParallelism() - 1);
     this.#startWorker = options.startWorker ?? startPageWorker;
-    this.#untilWorkers = options.batchesBeforeWorkers ?? BATCHES_BEFORE_WORKERS;
+    this.#untilWorkers = options.bytesBeforeWorkers ?? BYTES_BEFORE_WORKERS;
   }
 
   /** How many workers are there, for tests and figures. */
@@ -158,11 +182,10 @@ export class PageDecoder {
     return this.#hands?.length ?? 0;
   }
 
-  /** Does all jobs. A damaged page does not fail it: its job says so. */
-  async decode(jobs: readonly PageJob[]): Promise<void> {
+  /** Does all jobs. A damaged page does not fail it: the jobs say so. */
+  async decode(jobs: PageJobs): Promise<void> {
     const waits: Promise<void>[] = [];
-    for (let i = 0; i < jobs.length; i += BATCH_PAGES) {
-      const part = jobs.slice(i, i + BATCH_PAGES);
+    for (const part of jobs.parts(Math.max(1, BATCH_BYTES / jobs.memory.pageSize))) {
       waits.push(new Promise((resolve) => this.#queue.push({ jobs: part, resolve })));
     }
     this.#pump();
@@ -171,23 +194,21 @@ export class PageDecoder {
 
   close(): void {
     this.#closed = true;
-    for (const { worker } of this.#hands ?? []) void worker.terminate();
-    this.#hands = [];
+    // Not by `terminate`: the process aborts where that meets a native module that is being loaded.
+    for (const { worker } of this.#hands ?? []) send(worker, 'end');
   }
 
   #pump(): void {
-    if (!this.#hands && !this.#closed && this.#untilWorkers <= 0) {
-      this.#hands = Array.from({ length: this.#wanted }, () => this.#start());
-    }
-    for (let round = 0; round < DEPTH; round++) {
-      for (const { worker, slots } of this.#hands ?? []) {
-        const place = slots[round]!;
+    if (!this.#hands && !this.#closed && this.#untilWorkers <= 0) this.#begin();
+    for (let depth = 0; depth < DEPTH; depth++) {
+      for (const { worker, batches, ready } of this.#hands ?? []) {
         if (this.#queue.length === 0) return;
-        if (place.batch) continue;
-        place.batch = this.#queue.shift()!;
-        place.slot.put(place.batch.jobs);
+        if (!ready || this.#closed || batches.length > depth) continue;
+        const batch = this.#queue.shift()!;
+        batches.push(batch);
         worker.ref();
-        worker.postMessage(round);
+        const { memory, table } = batch.jobs;
+        send(worker, { memory, table });
       }
     }
     if (this.#queue.length === 0 || this.#turn) return;
@@ -197,51 +218,47 @@ export class PageDecoder {
       this.#turn = false;
       const batch = this.#queue.shift();
       if (batch) {
-        this.#untilWorkers--;
-        decodeHere(batch);
+        this.#untilWorkers -= batch.jobs.count * batch.jobs.memory.pageSize;
+        batch.jobs.decode(this.#inflate);
+        batch.resolve();
       }
       this.#pump();
     });
   }
 
+  #begin(): void {
+    this.#hands = Array.from({ length: this.#wanted }, () => this.#start());
+    void loadLibdeflate().then((inflate) => {
+      this.#inflate = inflate ?? this.#inflate;
+    });
+  }
+
   #start(): Hand {
-    const slots = Array.from({ length: DEPTH }, () => ({
-      slot: new BatchSlot(this.#pageSize),
-      batch: undefined as Batch | undefined,
-    }));
-    const worker = this.#startWorker({ pageSize: this.#pageSize, slots: slots.map((s) => s.slot.shared) });
-    const hand = { worker, slots };
-    worker.unref();
-    worker.on('message', (index: number) => {
-      const place = slots[index]!;
-      const batch = place.batch;
-      place.batch = undefined;
-      if (batch) {
-        place.slot.take(batch.jobs);
-        batch.resolve();
-      }
+    const loading = new SharedArrayBuffer(4);
+    const worker = this.#startWorker({ ready: loading });
+    const hand: Hand = { worker, batches: [], ready: false };
+    // As long as it loads it keeps the process alive, and `process.exit` waits for it: see `close`.
+    const awaitLoading = () => Atomics.wait(new Int32Array(loading), 0, 0, LONGEST_LOADING_MS);
+    process.once('exit', awaitLoading);
+    worker.on('message', (answer: PageWorkerAnswer) => {
+      if (answer === 'ready') {
+        hand.ready = true;
+        process.off('exit', awaitLoading);
+      } else hand.batches.shift()?.resolve();
       // An idle one keeps no process alive.
-      if (slots.every((s) => !s.batch)) worker.unref();
+      if (hand.batches.length === 0) worker.unref();
       this.#pump();
     });
     // A worker that can't start or dies (no memory, no thread left, no compiled file beside) leaves its work to the others.
     worker.on('error', () => undefined);
     worker.on('exit', () => {
+      process.off('exit', awaitLoading);
       this.#hands = this.#hands?.filter((h) => h !== hand);
-      for (const place of slots) {
-        if (place.batch) this.#queue.unshift(place.batch);
-        place.batch = undefined;
-      }
+      this.#queue.unshift(...hand.batches.splice(0));
       this.#pump();
     });
     return hand;
   }
 }
 
-function decodeHere({ jobs, resolve }: Batch): void {
-  for (const job of jobs) {
-    job.good = decodePage(job.flags, job.source, job.target);
-    if (!job.good) job.target.fill(0);
-  }
-  resolve();
-}
+const send = (worker: Worker, task: PageWorkerTask): void => worker.postMessage(task);

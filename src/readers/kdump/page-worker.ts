@@ -1,11 +1,19 @@
-/** The thread that `PageDecoder` starts: decodes the batches whose slots' numbers it is sent. */
+/** The thread that `PageDecoder` starts: decodes the jobs that it is sent, in their order, and answers each. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { BatchSlot, type PageWorkerData } from './page-decoder.ts';
+import { inflateByZlib, loadLibdeflate } from './inflate.ts';
+import { PageJobs, type PageWorkerAnswer, type PageWorkerData, type PageWorkerTask } from './page-decoder.ts';
 
-const { pageSize, slots } = workerData as PageWorkerData;
-const batches = slots.map((shared) => new BatchSlot(pageSize, shared));
+const answer = (word: PageWorkerAnswer): void => parentPort!.postMessage(word);
 
-parentPort!.on('message', (index: number) => {
-  batches[index]!.decode();
-  parentPort!.postMessage(index);
+void loadLibdeflate().then((faster) => {
+  const inflate = faster ?? inflateByZlib;
+  const ready = new Int32Array((workerData as PageWorkerData).ready);
+  Atomics.store(ready, 0, 1);
+  Atomics.notify(ready, 0);
+  answer('ready');
+  parentPort!.on('message', (task: PageWorkerTask) => {
+    if (task === 'end') return parentPort!.close();
+    new PageJobs(task.memory, task.table).decode(inflate);
+    answer('done');
+  });
 });

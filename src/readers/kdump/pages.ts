@@ -7,7 +7,8 @@ import type { PhysicalRun } from '../../memory/runs.ts';
 import { readUpTo } from '../../source/source.ts';
 import { DescriptorRules, type PageData, type PagedFile, parseDescriptor } from './descriptors.ts';
 import { FlattenedSource } from './flattened.ts';
-import { decodePage, PageDecoder, type PageJob } from './page-decoder.ts';
+import { decodePage, PageDecoder, type PageJob, PageJobs } from './page-decoder.ts';
+import { SharedMemory } from './shared-memory.ts';
 
 /** Blocks whose bytes are read from the file together. */
 const MAX_SPAN = MIB;
@@ -18,12 +19,11 @@ const MAX_GAP = 16 * KIB;
 /** Damaged pages that are named each. */
 const NAMED_PAGES = 10;
 
-/** A page, and the part of it that is wanted. */
+/** A page whose bytes are needed. */
 interface Wanted extends PageData {
   page: number;
-  /** Bytes of the target for it; `from` in the page. */
-  target: Buffer;
-  from: number;
+  /** Where it goes in the room for pages. */
+  to: number;
 }
 
 /** Pages whose data is read with one request. */
@@ -33,15 +33,12 @@ interface Span {
   pages: Wanted[];
 }
 
-/** A range of memory, and the descriptors of its pages, whose numbers go on within a run. */
-interface Request {
-  address: number;
+/** Pages that follow each other, of one run: so do their descriptors. */
+interface Stretch {
   firstPage: number;
+  count: number;
   /** Number of the first page's descriptor. */
   rank: number;
-  count: number;
-  /** To be filled. */
-  descriptors: Buffer;
 }
 
 /** Reads the pages of one file. Damaged ones become zeros and are reported. */
@@ -49,7 +46,9 @@ export class PageReader implements RunReader {
   readonly #file: PagedFile;
   readonly #diagnostics: Diagnostics;
   readonly #rules: DescriptorRules;
-  readonly #decoder: PageDecoder;
+  readonly #decoder = new PageDecoder();
+  /** For compressed bytes, and for pages where the caller's memory is not shared. */
+  readonly #memory = new SharedMemory(MAX_SPAN);
   /** File offset of the page that all zero pages share. */
   readonly #zeroAt: number | undefined;
   #damaged = 0;
@@ -58,33 +57,45 @@ export class PageReader implements RunReader {
     this.#file = file;
     this.#diagnostics = diagnostics;
     this.#rules = new DescriptorRules(file);
-    this.#decoder = new PageDecoder(file.blockSize);
     this.#zeroAt = zeroPage(file);
   }
 
   readSync(run: PhysicalRun, offset: number, target: Buffer): boolean {
-    if (target.length === 0) return true;
-    const { source, pages } = this.#file;
-    const request = this.#request(run.start + offset, target.length);
-    source.readSync(pages.descriptorAt(request.rank), request.descriptors);
-    let { wanted, sound } = this.#wanted(request, target);
-    for (const span of spans(wanted)) {
-      const data = Buffer.allocUnsafe(span.size);
-      source.readSync(span.offset, data);
-      for (const page of span.pages) sound = this.#decodeSync(page, dataOf(page, span, data)) && sound;
+    const { source, blockSize } = this.#file;
+    let sound = true;
+    for (const stretch of this.#stretches(run.start + offset, target.length)) {
+      const descriptors = this.#descriptors(stretch);
+      source.readSync(descriptors.at, descriptors.bytes);
+      const room = Buffer.allocUnsafe(stretch.count * blockSize);
+      const { wanted, bad } = this.#wanted(stretch, descriptors.bytes, room);
+      if (bad > 0) sound = false;
+      for (const span of spans(wanted)) {
+        const data = Buffer.allocUnsafe(span.size);
+        source.readSync(span.offset, data);
+        for (const page of span.pages) {
+          const whole = room.subarray(page.to, page.to + blockSize);
+          if (decodePage({ flags: page.flags, source: dataOf(page, span, data) }, whole)) continue;
+          whole.fill(0);
+          this.#report(page.page);
+          sound = false;
+        }
+      }
+      this.#give(stretch, room, { address: run.start + offset, target });
     }
     return sound;
   }
 
   async read(run: PhysicalRun, offset: number, target: Buffer): Promise<void> {
-    if (target.length === 0) return;
-    const { source, pages } = this.#file;
-    const request = this.#request(run.start + offset, target.length);
-    await source.read(pages.descriptorAt(request.rank), request.descriptors);
-    for (const span of spans(this.#wanted(request, target).wanted)) {
-      const data = Buffer.allocUnsafe(span.size);
-      await source.read(span.offset, data);
-      await this.#decode(span, data);
+    const address = run.start + offset;
+    for (const stretch of this.#stretches(address, target.length)) {
+      const own = this.#roomIn(target, address, stretch);
+      if (own) await this.#readStretch(stretch, own);
+      else {
+        await this.#memory.lend(async (room) => {
+          await this.#readStretch(stretch, room);
+          this.#give(stretch, room, { address, target });
+        });
+      }
     }
   }
 
@@ -93,68 +104,87 @@ export class PageReader implements RunReader {
     this.#file.source.close();
   }
 
-  #request(address: number, length: number): Request {
+  /** The pages that a range of one run touches, in stretches that the lent memory has room for. */
+  *#stretches(address: number, length: number): Generator<Stretch> {
     const { pages, blockSize } = this.#file;
-    const firstPage = Math.floor(address / blockSize);
-    const count = Math.floor((address + length - 1) / blockSize) - firstPage + 1;
-    const descriptors = Buffer.allocUnsafe(count * PageDescriptor.size);
-    return { address, firstPage, rank: pages.rank(firstPage), count, descriptors };
+    const end = Math.ceil((address + length) / blockSize);
+    const most = Math.floor(MAX_SPAN / blockSize);
+    for (let firstPage = Math.floor(address / blockSize); firstPage < end; firstPage += most) {
+      yield { firstPage, count: Math.min(most, end - firstPage), rank: pages.rank(firstPage) };
+    }
   }
 
-  /** The pages whose bytes are needed; fills those that are zero and those that are bad. */
-  #wanted(request: Request, target: Buffer): { wanted: Wanted[]; sound: boolean } {
+  /** The part of the caller's memory that a stretch belongs in, where it has room for all of it and is shared. */
+  #roomIn(target: Buffer, address: number, { firstPage, count }: Stretch): Uint8Array<SharedArrayBuffer> | undefined {
+    const { blockSize } = this.#file;
+    const from = firstPage * blockSize - address;
+    const { buffer, byteOffset } = target;
+    if (!(buffer instanceof SharedArrayBuffer) || from < 0 || from + count * blockSize > target.length)
+      return undefined;
+    return new Uint8Array(buffer, byteOffset + from, count * blockSize);
+  }
+
+  /** Puts the part of a stretch that is wanted into the caller's memory. */
+  #give({ firstPage, count }: Stretch, room: Uint8Array, to: { address: number; target: Buffer }): void {
+    const { blockSize } = this.#file;
+    const from = firstPage * blockSize - to.address;
+    const end = Math.min(to.target.length - from, count * blockSize);
+    to.target.set(room.subarray(Math.max(0, -from), end), Math.max(0, from));
+  }
+
+  async #readStretch(stretch: Stretch, room: Uint8Array<SharedArrayBuffer>): Promise<void> {
+    const { source } = this.#file;
+    const descriptors = this.#descriptors(stretch);
+    await source.read(descriptors.at, descriptors.bytes);
+    for (const span of spans(this.#wanted(stretch, descriptors.bytes, room).wanted)) {
+      await this.#memory.lend(async (data) => {
+        await source.read(span.offset, data.subarray(0, span.size));
+        await this.#decode(span, data, room);
+      });
+    }
+  }
+
+  #descriptors({ rank, count }: Stretch): { at: number; bytes: Buffer } {
+    return { at: this.#file.pages.descriptorAt(rank), bytes: Buffer.allocUnsafe(count * PageDescriptor.size) };
+  }
+
+  /** The pages whose bytes are needed; those that are zero, and those that are bad, become zeros. */
+  #wanted(stretch: Stretch, descriptors: Buffer, room: Uint8Array): { wanted: Wanted[]; bad: number } {
     const { pages, blockSize } = this.#file;
     const wanted: Wanted[] = [];
-    let sound = true;
-    for (let i = 0; i < request.count; i++) {
-      const page = request.firstPage + i;
-      const start = page * blockSize - request.address;
-      const part = target.subarray(Math.max(0, start), Math.min(target.length, start + blockSize));
-      const w: Wanted = { page, target: part, from: Math.max(0, -start), offset: 0, size: 0, flags: 0 };
-      parseDescriptor(request.descriptors, i * PageDescriptor.size, w);
-      if (w.flags === 0 && w.offset === this.#zeroAt) part.fill(0);
-      else if (this.#rules.problem(pages.descriptorAt(request.rank + i), w) === undefined) wanted.push(w);
-      else {
-        // It was good when the file was opened.
-        part.fill(0);
-        this.#report(page);
-        sound = false;
+    let bad = 0;
+    for (let i = 0; i < stretch.count; i++) {
+      const to = i * blockSize;
+      const w: Wanted = { page: stretch.firstPage + i, to, offset: 0, size: 0, flags: 0 };
+      parseDescriptor(descriptors, i * PageDescriptor.size, w);
+      const isZero = w.flags === 0 && w.offset === this.#zeroAt;
+      if (!isZero && this.#rules.problem(pages.descriptorAt(stretch.rank + i), w) === undefined) {
+        wanted.push(w);
+        continue;
       }
+      room.fill(0, to, to + blockSize);
+      if (isZero) continue;
+      // It was good when the file was opened.
+      this.#report(w.page);
+      bad++;
     }
-    return { wanted, sound };
+    return { wanted, bad };
   }
 
-  /** Room for a whole page: the target itself where all of it is wanted. */
-  #room({ target }: Wanted): Buffer {
-    return target.length === this.#file.blockSize ? target : Buffer.allocUnsafe(this.#file.blockSize);
-  }
-
-  #decodeSync(wanted: Wanted, data: Buffer): boolean {
-    const { flags, target, from, page } = wanted;
-    const whole = this.#room(wanted);
-    if (!decodePage(flags, data, whole)) {
-      target.fill(0);
-      this.#report(page);
-      return false;
+  async #decode(span: Span, data: Uint8Array<SharedArrayBuffer>, room: Uint8Array<SharedArrayBuffer>): Promise<void> {
+    const { blockSize } = this.#file;
+    const compressed: (PageJob & { page: number })[] = [];
+    for (const { flags, offset, size, to, page } of span.pages) {
+      const from = offset - span.offset;
+      if (flags === 0) room.set(data.subarray(from, from + size), to);
+      else compressed.push({ flags, from, size, to, page });
     }
-    if (whole !== target) whole.copy(target, 0, from);
-    return true;
-  }
-
-  async #decode(span: Span, data: Buffer): Promise<void> {
-    const jobs: (PageJob & { wanted: Wanted })[] = [];
-    for (const wanted of span.pages) {
-      const source = dataOf(wanted, span, data);
-      if (wanted.flags === 0) source.copy(wanted.target, 0, wanted.from);
-      else jobs.push({ flags: wanted.flags, source, target: this.#room(wanted), wanted });
-    }
-    if (jobs.length === 0) return;
+    if (compressed.length === 0) return;
+    const jobs = PageJobs.of({ source: data, target: room, pageSize: blockSize }, compressed);
     await this.#decoder.decode(jobs);
-    for (const { good, target: whole, wanted } of jobs) {
-      const { target, from, page } = wanted;
-      if (whole !== target) target.set(whole.subarray(from, from + target.length));
-      if (!good) this.#report(page);
-    }
+    compressed.forEach(({ page }, i) => {
+      if (!jobs.isGood(i)) this.#report(page);
+    });
   }
 
   #report(page: number): void {
