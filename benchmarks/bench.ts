@@ -1,7 +1,7 @@
 // `npm run bench [PART…]`: ratios side by side, alternating, medians and quartiles of several runs (ELF2DMP_BENCH_RUNS,
 // 9). Writes benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other
 // machines and file systems differ: measure again. Parts: copying, sharing, memory, searching, translating, starting,
-// smaller, pipe, batch, growth, batch-growth, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names what
+// smaller, pipe, kdump, batch, growth, batch-growth, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names what
 // scripts/build-c-elf2dmp.sh built; for batch, ELF2DMP_BENCH_BEFORE names a built copy of an earlier version, such as
 // `git worktree add DIR 9ff1ca4`.
 import { spawnSync } from 'node:child_process';
@@ -20,6 +20,7 @@ import { random } from '../test/guest/memory.ts';
 import { addMemoryManager } from '../test/guest/memory-manager.ts';
 import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
 import { batchGrowth, growth } from './growth.ts';
+import { kdumpWays } from './kdump.ts';
 import {
   alternating,
   BIN,
@@ -39,7 +40,8 @@ import {
 import { serveSymbols } from './symbol-server.ts';
 
 const RUNS = Number(process.env['ELF2DMP_BENCH_RUNS'] ?? 9);
-const COPY_MIB = Number(process.env['ELF2DMP_BENCH_COPY_MIB'] ?? 4096);
+/** Sizes that are copied, from the smallest on; the last but one also on this disk and in memory. */
+const COPY_MIB = (process.env['ELF2DMP_BENCH_COPY_MIB'] ?? '512,4096,16384').split(',').map(Number);
 
 const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   copying,
@@ -50,6 +52,7 @@ const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   starting,
   smaller,
   pipe,
+  kdump,
   batch,
   growth,
   'batch-growth': batchGrowth,
@@ -57,30 +60,77 @@ const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   dumps,
 };
 
+/** Copying on this disk, on file systems of its own, and in memory. */
 async function copying(dir: string): Promise<Row[]> {
+  const rows = await copyingIn(dir, '', [COPY_MIB.at(-2) ?? COPY_MIB[0]!]);
+  for (const kind of ['ext4', 'xfs'] as const) {
+    if (!canMount()) {
+      rows.push([`converting on ${kind}`, 'not measured: mounting needs root and the mkfs programs']);
+      continue;
+    }
+    // A fresh one is sparse: room for the largest input and its dump.
+    const mount = mountNew(kind, dir, 2.5 * Math.max(...COPY_MIB) * MIB);
+    try {
+      // Else each byte is in the page cache twice.
+      const [device = ''] = spawnSync('losetup', ['-j', join(dir, `${kind}.img`)], { encoding: 'utf8' }).stdout.split(
+        ':',
+      );
+      spawnSync('losetup', ['--direct-io=on', device]);
+      rows.push(...(await copyingIn(mount.path, ` on ${kind}`, COPY_MIB)));
+    } finally {
+      mount.unmount();
+      rmSync(join(dir, `${kind}.img`));
+      rmSync(mount.path, { recursive: true });
+    }
+  }
+  const memory = mkdtempSync('/dev/shm/elf2dmp-bench-');
+  try {
+    rows.push(...(await copyingIn(memory, ' on tmpfs', [COPY_MIB.at(-2) ?? COPY_MIB[0]!])));
+  } finally {
+    rmSync(memory, { recursive: true });
+  }
+  return rows;
+}
+
+async function copyingIn(dir: string, where: string, sizes: readonly number[]): Promise<Row[]> {
   const [input, output] = [join(dir, 'vm.elf'), join(dir, 'out.dmp')];
-  bigElf(input, COPY_MIB * MIB, true);
   const fresh = (way: () => Measured) => () => {
     rmSync(output, { force: true });
-    return way().seconds;
+    spawnSync('sync', ['-f', dir]);
+    return way();
   };
   const c = process.env['ELF2DMP_QEMU_ELF2DMP'];
-  const times = await alternating(RUNS, {
-    cp: fresh(() => run('sh', '-c', `cp "${input}" "${output}" && sync "${output}"`)),
-    elf2dmp: fresh(() => elf2dmp('-q', input, output)),
-    ...(c ? { c: fresh(() => run('sh', '-c', `"${c}" "${input}" "${output}" && sync "${output}"`)) } : {}),
-  });
-  rmSync(output, { force: true });
-  rmSync(input);
-  const ratio = (of: string, to: string) => spread(times[of]!.map((s, i) => s / times[to]![i]!));
-  return [
-    [`converting ${COPY_MIB} MiB ÷ cp and fsync of the same`, ratio('elf2dmp', 'cp')],
-    [`… in seconds`, spread(times['elf2dmp']!, 1)],
-    c
-      ? ["converting ÷ QEMU's C elf2dmp and fsync", ratio('elf2dmp', 'c')]
-      : ["converting ÷ QEMU's C elf2dmp", 'not measured: name it in ELF2DMP_QEMU_ELF2DMP'],
-  ];
+  const rows: Row[] = [];
+  for (const mib of sizes) {
+    bigElf(input, mib * MIB, true);
+    const times = await alternating(RUNS, {
+      cp: fresh(() => run('sh', '-c', `cp --reflink=never --sparse=never "${input}" "${output}" && sync "${output}"`)),
+      elf2dmp: fresh(() => elf2dmp('-q', input, output)),
+      node: () => run(process.execPath, '-e', '0'),
+      ...(c ? { c: fresh(() => run('sh', '-c', `"${c}" "${input}" "${output}" && sync "${output}"`)) } : {}),
+    });
+    rmSync(output);
+    rmSync(input);
+    const ratio = (of: string, to: string, what: 'seconds' | 'cpu') =>
+      spread(times[of]!.map((each, i) => each[what] / times[to]![i]![what]));
+    rows.push(
+      [`converting ${mib} MiB${where} ÷ cp and fsync of the same`, ratio('elf2dmp', 'cp', 'seconds')],
+      ['… processor time ÷ that of cp and fsync', ratio('elf2dmp', 'cp', 'cpu')],
+      ['… seconds; of cp and fsync', `${spreadOf(times['elf2dmp']!, 'seconds')}; ${spreadOf(times['cp']!, 'seconds')}`],
+      [
+        '… peak memory over that of node, MiB',
+        spread(
+          times['elf2dmp']!.map(({ peakMib }, i) => peakMib - times['node']![i]!.peakMib),
+          0,
+        ),
+      ],
+    );
+    if (c) rows.push([`… ÷ QEMU's C elf2dmp and fsync`, ratio('elf2dmp', 'c', 'seconds')]);
+  }
+  return rows;
 }
+
+const spreadOf = (all: readonly Measured[], what: keyof Measured) => spread(all.map((each) => each[what]));
 
 /** Without copying: what it costs does not grow with the guest. */
 async function sharing(dir: string): Promise<Row[]> {
@@ -155,6 +205,45 @@ async function pipe(dir: string): Promise<Row[]> {
     ['… processor time ÷ that of zstdcat > FILE and fsync', ratio('dump', 'file', 'cpu')],
     ['… ÷ that of zstdcat into cat > FILE and fsync', ratio('dump', 'cat', 'cpu')],
     ['zstdcat > FILE and fsync, seconds', spread(times['file']!.map(({ seconds }) => seconds))],
+  ];
+}
+
+/** Compressed pages: what reading and converting cost over inflating them, by all cores, and writing the dump. */
+async function kdump(dir: string): Promise<Row[]> {
+  const mib = Number(process.env['ELF2DMP_BENCH_KDUMP_MIB'] ?? 512);
+  const { ways, output, done } = kdumpWays(dir, mib);
+  const copied = join(dir, 'copied.dmp');
+  const times = await alternating(RUNS, {
+    ...ways,
+    writing: () => {
+      rmSync(copied, { force: true });
+      return run('sh', '-c', `cp --reflink=never --sparse=never "${output}" "${copied}" && sync "${copied}"`);
+    },
+  });
+  rmSync(copied);
+  done();
+  const ratio = (of: string, to: readonly string[]) =>
+    spread(times[of]!.map(({ seconds }, i) => seconds / to.reduce((sum, name) => sum + times[name]![i]!.seconds, 0)));
+  const alone = ['inflating'];
+  const peaks = (name: string) =>
+    spread(
+      times[name]!.map(({ peakMib }) => peakMib),
+      0,
+    );
+  return [
+    [`reading a kdump of ${mib} MiB, with libdeflate ÷ inflateSync of its pages`, ratio('reading', alone)],
+    ['… without libdeflate', ratio('readingByZlib', alone)],
+    ['… flattened, with libdeflate', ratio('readingFlattened', alone)],
+    [
+      'converting it, with libdeflate ÷ inflateSync, and cp and fsync of the dump',
+      ratio('converting', [...alone, 'writing']),
+    ],
+    ['… without libdeflate', ratio('convertingByZlib', [...alone, 'writing'])],
+    ['inflateSync of its pages, seconds', spread(times['inflating']!.map(({ seconds }) => seconds))],
+    [
+      'peak memory: inflateSync; reading; converting, MiB',
+      `${peaks('inflating')}; ${peaks('reading')}; ${peaks('converting')}`,
+    ],
   ];
 }
 

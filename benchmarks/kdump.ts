@@ -1,10 +1,6 @@
-/**
- * Converting a kdump-zlib file against inflating the same pages and nothing else over the same cores. Run after
- * `npm run build`: `npx tsx benchmarks/kdump.ts [MiB] [rounds]`. Bar: 1.3.
- */
+/** Reading and converting kdump-zlib files against inflating their pages and nothing else, in as many threads. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildGuest } from '../test/guest/guest.ts';
@@ -12,7 +8,6 @@ import { flatten, guestNotes, kdumpFile } from '../test/guest/kdump.ts';
 import { random } from '../test/guest/memory.ts';
 
 const BIN = fileURLToPath(new URL('../bin/elf2dmp.js', import.meta.url));
-const [mib = 512, rounds = 5] = process.argv.slice(2).map(Number);
 
 /** What a thread does alone: inflates every page of its share. Reads the file in MiBs, as the conversion has to. */
 const INFLATE = `
@@ -84,69 +79,68 @@ const READ = `
 `;
 const REGISTRY = new URL('../dist/readers/registry.js', import.meta.url).href;
 
-const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+/** Loaded before anything else: hides libdeflate from the command. */
+const WITHOUT_LIBDEFLATE = `
+  import koffi from ${JSON.stringify(import.meta.resolve('koffi'))};
+  const { load } = koffi;
+  koffi.load = (name, ...more) => {
+    if (/deflate/.test(name ?? '')) throw new Error('hidden');
+    return load(name, ...more);
+  };
+`;
 
-const dir = mkdtempSync(join(process.env['BENCH_DIR'] ?? tmpdir(), 'elf2dmp-bench-'));
-try {
+/** One way of going through the file, in a process of its own. */
+export type Way = () => { seconds: number; peakMib: number };
+
+/** Writes the files of a guest of `mib` MiB to `dir`: what is measured, by name, and the dump that converting makes. */
+export function kdumpWays(dir: string, mib: number): { ways: Record<string, Way>; output: string; done: () => void } {
+  const at = (name: string) => join(dir, name);
   const guest = buildGuest({});
   const pages = new Map<number, Buffer>();
   const low = guest.memory.flat(0, guest.ramBytes);
-  for (let at = 0; at < guest.ramBytes; at += 4096) {
-    if (at < 0xa0000 || at >= 0x100000) pages.set(at / 4096, low.subarray(at, at + 4096));
+  for (let from = 0; from < guest.ramBytes; from += 4096) {
+    if (from < 0xa0000 || from >= 0x100000) pages.set(from / 4096, low.subarray(from, from + 4096));
   }
   fill(pages, (mib * 256) | 0);
   const made = kdumpFile({ pages, notes: guestNotes(guest) });
   const count = pages.size;
-  const paths = { raw: join(dir, 'raw'), flattened: join(dir, 'flattened') };
-  writeFileSync(paths.raw, made.file);
-  writeFileSync(paths.flattened, flatten(made));
-  pages.clear();
-
-  const time = (args: string[], env: Record<string, string> = {}) => {
+  writeFileSync(at('raw'), made.file);
+  writeFileSync(at('flattened'), flatten(made));
+  writeFileSync(at('without.mjs'), WITHOUT_LIBDEFLATE);
+  // VmHWM, since the kernel's maxrss begins with that of the process that forked.
+  writeFileSync(
+    at('peak.cjs'),
+    `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(at('usage'))}, /VmHWM:\\s+(\\d+)/.exec(require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1]));`,
+  );
+  const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
+  const node = (args: string[], more: Record<string, string> = {}) => {
     const started = performance.now();
-    const { status, stderr } = spawnSync(process.execPath, args, {
+    const { status, stderr } = spawnSync(process.execPath, ['--require', at('peak.cjs'), ...args], {
       encoding: 'utf8',
-      env: { ...process.env, NODE_EXTRA_CA_CERTS: '', ...env },
+      env: { ...env, ...more },
     });
     if (status !== 0) throw new Error(stderr);
     const seconds = (performance.now() - started) / 1000;
-    return { seconds, peak: readPeak() };
+    return { seconds, peakMib: Number(readFileSync(at('usage'), 'utf8')) / 1024 };
   };
-  // VmHWM, since the kernel's maxrss begins with that of the process that forked.
-  const peakHook = join(dir, 'peak.cjs');
-  writeFileSync(
-    peakHook,
-    `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(join(dir, 'usage'))}, /VmHWM:\\s+(\\d+)/.exec(require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1]));`,
-  );
-  const readPeak = () => Number(readFileSync(join(dir, 'usage'), 'utf8')) / 1024;
-  const node = (...args: string[]) => ['--require', peakHook, ...args];
-  const convert = (input: string) => {
-    const output = join(dir, 'out.dmp');
+  const without = ['--import', at('without.mjs')];
+  const output = at('out.dmp');
+  const convert = (...args: string[]) => {
     rmSync(output, { force: true });
-    return time(node(BIN, '--quiet', input, output));
+    return node([...args, output]);
   };
-  const jobs: Record<string, () => { seconds: number; peak: number }> = {
-    'inflating alone': () =>
-      time(node('-e', INFLATE, paths.raw, `${made.places.descriptors}`, `${count}`), { SOURCE: INFLATE }),
-    'reading raw, no output': () => time(node('-e', READ, REGISTRY, paths.raw)),
-    'reading flattened, no output': () => time(node('-e', READ, REGISTRY, paths.flattened)),
-    'converting raw': () => convert(paths.raw),
-    'converting flattened': () => convert(paths.flattened),
+  return {
+    ways: {
+      inflating: () => node(['-e', INFLATE, at('raw'), `${made.places.descriptors}`, `${count}`], { SOURCE: INFLATE }),
+      reading: () => node(['-e', READ, REGISTRY, at('raw')]),
+      readingByZlib: () => node([...without, '-e', READ, REGISTRY, at('raw')]),
+      readingFlattened: () => node(['-e', READ, REGISTRY, at('flattened')]),
+      convertingByZlib: () => convert(...without, BIN, '--quiet', at('raw')),
+      converting: () => convert(BIN, '--quiet', at('raw')),
+    },
+    output,
+    done: () => {
+      for (const name of ['raw', 'flattened', 'without.mjs', 'peak.cjs', 'usage', 'out.dmp']) rmSync(at(name));
+    },
   };
-  const seen = new Map(Object.keys(jobs).map((name) => [name, [] as { seconds: number; peak: number }[]]));
-  for (let round = 0; round < rounds; round++)
-    for (const [name, run] of Object.entries(jobs)) seen.get(name)!.push(run());
-  const base = median(seen.get('inflating alone')!.map((s) => s.seconds));
-  console.log(
-    `${mib} MiB of guest memory, ${(statSync(paths.raw).size / 2 ** 20).toFixed(0)} MiB file, ${rounds} rounds, medians`,
-  );
-  console.log('| what | s | ratio | peak MiB |\n| --- | --- | --- | --- |');
-  for (const [name, values] of seen) {
-    const seconds = median(values.map((v) => v.seconds));
-    console.log(
-      `| ${name} | ${seconds.toFixed(2)} | ${(seconds / base).toFixed(2)} | ${median(values.map((v) => v.peak)).toFixed(0)} |`,
-    );
-  }
-} finally {
-  rmSync(dir, { recursive: true, force: true });
 }
