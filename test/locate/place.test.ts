@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Reason } from '../../src/core/reason.ts';
 import { pa, va } from '../../src/core/units.ts';
-import { decodeBlock, findKdbg } from '../../src/locate/kdbg.ts';
+import { checkKdbg, decodeBlock, findKdbg } from '../../src/locate/kdbg.ts';
 import { findKernel, kernelAt } from '../../src/locate/kernel.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { recoverKernel } from '../../src/locate/recover-kernel.ts';
@@ -199,6 +199,25 @@ describe('the KDBG', () => {
     const kdbg = findKdbg(space, kernel, new Evidence());
     expect([kdbg?.address, kdbg?.encoded]).toEqual([truth.kdbg, truth.kdbgEncoded]);
     expect(kdbg?.block.equals(truth.kdbgBlock)).toBe(true);
+  });
+
+  it('is none where no list links back and no PRCB is led to: a stale copy', () => {
+    const { space, kernel, kdbg, truth } = knownGuest();
+    // KPCR.Self and CurrentPrcb look like links, and lead to no entry that links back.
+    const head = truth.processors[0]!.kpcr + 0x18n;
+    const taken = (more: Partial<typeof kdbg.fields>) =>
+      checkKdbg(
+        space,
+        kernel,
+        { kdbg: { ...kdbg, fields: { ...kdbg.fields, ...more } }, method: 'test' },
+        new Evidence(),
+      );
+    const stale = { PsLoadedModuleList: head, PsActiveProcessHead: head, KiProcessorBlock: 0n };
+    expect(taken({})).toBeDefined();
+    expect(taken({ ...stale, PsActiveProcessHead: truth.psActiveProcessHead })).toBeDefined();
+    expect(taken(stale)).toBeUndefined();
+    // Another kernel's is none either, whatever its lists.
+    expect(taken({ KernBase: truth.kernelBase + 0x1000n })).toBeUndefined();
   });
 
   it('decodes only with its own rotation', () => {

@@ -26,5 +26,11 @@ describe('KPCRs in a search of memory', () => {
     expect(clues()).toEqual([]);
     place(0xd00, 0xfffff800_02a4ad00n);
     expect(clues()).toEqual(['kpcr']);
+    // It leads to an interrupt table, and to its PRCB.
+    page.writeBigUInt64LE(0x2000n, 0xd38);
+    expect(clues()).toEqual([]);
+    place(0xd00, 0xfffff800_02a4ad00n);
+    page.writeBigUInt64LE(0xfffff801_02a4ae80n, 0xd20);
+    expect(clues()).toEqual([]);
   });
 });

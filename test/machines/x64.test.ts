@@ -148,6 +148,47 @@ describe('registers of x64', () => {
   });
 });
 
+describe('notes of an x64 CPU', () => {
+  const parse = (label: string, desc: Buffer) => X64.cpuNotes.find((form) => form.label === label)!.parse(desc, []);
+  const qemu = (version: number, size: number, bytes = 448) => {
+    const desc = Buffer.alloc(bytes, 1);
+    desc.writeUInt32LE(version, 0);
+    desc.writeUInt32LE(size, 4);
+    return parse('QEMU', desc);
+  };
+
+  it('say on which CPU the guest crashed since version 2', () => {
+    expect([qemu(1, 448), qemu(2, 448), qemu(2, 440)].map((note) => note?.crashed)).toEqual([
+      undefined,
+      true,
+      undefined,
+    ]);
+  });
+
+  it('are none where they are shorter than any form, by the file or by themselves', () => {
+    expect([qemu(1, 432), qemu(1, 431), qemu(1, 448, 431)].map((note) => note !== undefined)).toEqual([
+      true,
+      false,
+      false,
+    ]);
+  });
+
+  it('are none where nothing is known of the CPU', () => {
+    expect(parse('NT_PRSTATUS', Buffer.alloc(336))).toBeUndefined();
+    expect(X64.xenVcpu!.parse(Buffer.alloc(X64.xenVcpu!.size))).toBeUndefined();
+  });
+
+  it('of VirtualBox show by bits that are always set that they are what they seem', () => {
+    const desc = Buffer.alloc(0x220);
+    const note = (flags: bigint, dr7: bigint) => {
+      desc.writeBigUInt64LE(flags, 0x88);
+      desc.writeBigUInt64LE(dr7, 0x178);
+      return parse('VBCPU', desc) !== undefined;
+    };
+    expect([note(0x202n, 0x400n), note(0x200n, 0x400n), note(0x202n, 0x1n)]).toEqual([true, false, false]);
+  });
+});
+
 describe('what only some inputs have of an x64 CPU', () => {
   const desc = Buffer.alloc(336);
   desc.writeBigUInt64LE(0xfffff804_00001234n, 0xf0);

@@ -180,8 +180,9 @@ describe('what memory lacks or contradicts', () => {
     const end = base + BigInt(size);
     if (kernel.translate(end) === undefined) kernel.mapNew(end, 0x1000);
     const header = base + BigInt(kernel.read(base + 0x3cn, 4).readUInt32LE());
-    const exports = header + 0x88n;
-    kernel.u32(exports + 4n, size - kernel.read(exports, 4).readUInt32LE() + 8);
+    const unwindData = header + 0x88n + 24n;
+    kernel.u32(unwindData, size - 8);
+    kernel.u32(unwindData + 4n, 16);
     const { file } = await planned(guest);
     expect(file.read(end, 8)).toBeUndefined();
   });

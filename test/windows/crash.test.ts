@@ -73,6 +73,17 @@ describe('a crash', () => {
     expect(findCrash(scene, new Evidence())?.captured.get(scene.processors[1]!)?.doubt).toBe(doubt);
   });
 
+  it("has KeBugCheckEx end at the next export where nothing lists the machine's functions", () => {
+    const inBugCheck = (at: bigint) => {
+      const { scene, image } = sceneOf(CRASH, ({ kernel, truth }) =>
+        kernel.u64(truth.processors[1]!.context + 0xf8n, truth.exports.get('KeBugCheckEx')! + at),
+      );
+      Object.assign(image, { machine: { ...image.machine, functionTable: undefined } });
+      return findCrash(scene, new Evidence())?.captured.get(scene.processors[1]!)?.atBugCheck;
+    };
+    expect([0n, 0x3fn, 0x40n].map(inBugCheck)).toEqual([true, true, false]);
+  });
+
   it('is on an unknown processor where several frames are in KeBugCheckEx, or begin a function', () => {
     const both = ({ kernel, truth }: Guest) => {
       const frames = truth.processors.map(({ context }) => context);

@@ -3,13 +3,18 @@ import { describe, expect, it } from 'vitest';
 import { Reason } from '../../src/core/reason.ts';
 import { pa, va } from '../../src/core/units.ts';
 import { NT_PRSTATUS } from '../../src/formats/elf.ts';
+import { locateWindows } from '../../src/locate/locator.ts';
 import type { CpuState } from '../../src/machines/machine.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { PAGING_4_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
+import { openSource } from '../../src/readers/registry.ts';
+import { BufferSource } from '../../src/source/buffer.ts';
 import { matchProcessors } from '../../src/windows/cpu-matching.ts';
 import { findProcessors, type Processor } from '../../src/windows/processors.ts';
+import { buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
 import { imageOf } from '../support/images.ts';
 import { knownGuest } from '../support/known-guest.ts';
@@ -244,6 +249,18 @@ it("takes what is no CONTEXT in a PRCB for no processor's frame", () => {
   const contexts = findProcessors(space, fields).processors.map(({ context }) => context);
   expect(contexts[0]).not.toBeInstanceOf(Reason);
   expect(`${contexts[1]}`).toMatch(/^no CONTEXT is at 0x\w+ in its PRCB, where the KDBG has one$/);
+});
+
+it("takes a PRCB's own frame where its pointer is missing, but not in a crash dump, whose writer has decided", async () => {
+  const guest = buildArm64Guest({ withoutContext: [1] });
+  const { image, space, kdbg } = await locateWindows(openSource(new BufferSource(writeArm64Elf(guest))));
+  const second = () => {
+    const { context, missingPointer } = findProcessors(space, kdbg.fields).processors[1]!;
+    return [context, missingPointer !== undefined];
+  };
+  expect(second()).toEqual([guest.truth.processors[1]!.context, true]);
+  Object.assign(image, { dumpHeader: image.machine.dumpHeader.decode(Buffer.alloc(image.machine.dumpHeader.size)) });
+  expect(second()).toEqual([undefined, false]);
 });
 
 it('takes no CONTEXT frame from the start of a PRCB where the KDBG has no place for its pointer', () => {
