@@ -35,7 +35,13 @@ export interface ImageNote {
  * are, or a reader makes them.
  */
 export type Contents =
-  | { kind: 'stored'; runs: readonly FileRun[]; source: ByteSource }
+  | {
+      kind: 'stored';
+      runs: readonly FileRun[];
+      source: ByteSource;
+      /** Source offsets of pages that are zeros because they are damaged. Default: none. */
+      damaged?: ReadonlySet<number>;
+    }
   | { kind: 'decoded'; runs: readonly PhysicalRun[]; reader: RunReader; close(): void }
   /** No physical memory: blocks of virtual memory. */
   | { kind: 'blocks'; triage: TriageContents; close(): void };
@@ -171,9 +177,10 @@ export class MemoryImage {
       return reader.readSync(runs[index]!, offset, target);
     }
     if (this.#contents.kind === 'blocks') return false;
-    const { source, runs } = this.#contents;
-    source.readSync(runs[index]!.fileOffset + offset, target);
-    return true;
+    const { source, runs, damaged } = this.#contents;
+    const from = runs[index]!.fileOffset + offset;
+    source.readSync(from, target);
+    return !damaged || !anyPageOf(damaged, from, from + target.length);
   }
 
   #readRun(index: number, offset: number, target: Buffer): Promise<void> {
@@ -287,4 +294,10 @@ export class MemoryImage {
     for (const run of joined) add(run.start, endOf(run));
     return { extents, partial };
   }
+}
+
+function anyPageOf(pages: ReadonlySet<number>, from: number, to: number): boolean {
+  if (pages.size === 0) return false;
+  for (let page = from - (from % PAGE_SIZE); page < to; page += PAGE_SIZE) if (pages.has(page)) return true;
+  return false;
 }

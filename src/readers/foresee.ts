@@ -3,6 +3,7 @@ import { Elf2dmpError } from '../core/errors.ts';
 import { MIB, PHYSICAL_ADDRESS_LIMIT } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { ByteSource } from '../source/source.ts';
+import { type Promised, promised } from './qevm/arriving.ts';
 import { isQcow2 } from './qevm/qcow2.ts';
 import { openRaw } from './raw.ts';
 import { readerFor, type SourceFormat } from './registry.ts';
@@ -19,6 +20,8 @@ export interface Foreseen {
   image: MemoryImage;
   /** Bytes of the stream, from its start on, that the headers take. */
   headSize: number;
+  /** A migration stream, whose pages are to be placed one by one: offsets are those in the space of all its blocks. */
+  promise?: Promised;
 }
 
 /** Headers of more runs and CPUs than any machine has. */
@@ -31,6 +34,7 @@ const ENDLESS = PHYSICAL_ADDRESS_LIMIT;
 export async function foresee(stream: StreamHead, format: SourceFormat): Promise<Foreseen | undefined> {
   let head = await stream.upTo(0);
   if (isRaw(head, format)) return foreseeRaw(head, format);
+  if (isMigrationStream(head, format)) return foreseeStream(stream, head);
   const reader = readerFor(head, format);
   if (!reader?.headersFirst) return undefined;
   for (;;) {
@@ -49,6 +53,23 @@ export async function foresee(stream: StreamHead, format: SourceFormat): Promise
 const isRaw = (head: Buffer, { format, runs, snapshot, crashDumps }: SourceFormat): boolean =>
   snapshot === undefined &&
   (format === 'raw' || (!isQcow2(head) && (runs !== undefined || readerFor(head, { crashDumps }) === undefined)));
+
+/** Whether first bytes are those of a migration stream that holds its own memory. */
+export const isMigrationStream = (head: Buffer, format: SourceFormat): boolean => {
+  const name = readerFor(head, format)?.format;
+  return format.snapshot === undefined && format.ramFile === undefined && (name === 'qevm' || name === 'libvirt-save');
+};
+
+async function foreseeStream(stream: StreamHead, first: Buffer): Promise<Foreseen | undefined> {
+  for (let head = first; ; ) {
+    const promise = promised(head);
+    if (promise === undefined) return undefined;
+    if (promise !== 'more') return { image: promise.image, headSize: promise.tables, promise };
+    const longer = head.length < MAX_HEAD ? await stream.upTo(2 * head.length) : head;
+    if (longer.length === head.length) return undefined;
+    head = longer;
+  }
+}
 
 /** Every layout of raw memory has its pages in ascending order, unless the caller says otherwise. */
 function foreseeRaw(head: Buffer, { runs = [] }: SourceFormat): Foreseen | undefined {

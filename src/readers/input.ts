@@ -19,10 +19,11 @@ import { FileSource } from '../source/file.ts';
 import { PipeChunks } from '../source/pipe.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
-import { type Foreseen, foresee, type StreamHead } from './foresee.ts';
+import { type Foreseen, foresee, isMigrationStream, type StreamHead } from './foresee.ts';
+import { receive } from './qevm/arriving.ts';
 import { readLibvirtHeader } from './qevm/libvirt.ts';
 import { ESTIMATE_SIZE, type Estimate, PROBE_SIZE } from './reader.ts';
-import { estimate, identify, openSource, type SourceFormat } from './registry.ts';
+import { estimate, identify, openSource } from './registry.ts';
 
 const CHUNK = 256 * 1024;
 
@@ -74,9 +75,12 @@ export async function openInput(path: string | InputBytes, options: StreamOption
   if (opened instanceof FileSource) {
     const watch = await watched(opened, path);
     const at = containerIn(opened, options);
-    if (at === undefined) return watchedImage(openSource(opened, options), watch, options);
+    const whole = at === undefined ? await streamThrough(opened, options) : undefined;
+    if (at === undefined && !whole) return watchedImage(openSource(opened, options), watch, options);
     try {
-      const image = await openStream(chunksOf(opened, at), opened.name, opened.size - at, options);
+      const image = whole
+        ? (await writeArranged(whole, options)).open()
+        : await openStream(chunksOf(opened, at!), opened.name, opened.size - at!, options);
       try {
         await watch.check();
       } catch (error) {
@@ -207,27 +211,67 @@ async function* chunksOf(source: ByteSource, from: number): AsyncGenerator<Buffe
   }
 }
 
+/** A file's bytes from its front on, in whole MiB but for the end; the next ones are read while some are used. */
+class ReadAhead implements AsyncIterable<Buffer> {
+  /** Set by consumers that are done with a chunk when they ask for the next: then they share memory. */
+  reuse = false;
+  readonly #source: ByteSource;
+  readonly #shared = [Buffer.alloc(0), Buffer.alloc(0)];
+
+  constructor(source: ByteSource) {
+    this.#source = source;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    let next: Promise<Buffer> | undefined = this.#chunk(0);
+    for (let at = MIB; next; at += MIB) {
+      const chunk: Buffer = await next;
+      next = at < this.#source.size ? this.#chunk(at) : undefined;
+      // Whoever asks for it sees the error; nobody may.
+      next?.catch(() => undefined);
+      yield chunk;
+    }
+  }
+
+  async #chunk(at: number): Promise<Buffer> {
+    const chunk = this.#buffer((at / MIB) % 2).subarray(0, this.#source.size - at);
+    await this.#source.read(at, chunk);
+    return chunk;
+  }
+
+  #buffer(index: number): Buffer {
+    if (!this.reuse) return Buffer.allocUnsafeSlow(MIB);
+    if (this.#shared[index]!.length === 0) this.#shared[index] = Buffer.allocUnsafeSlow(MIB);
+    return this.#shared[index]!;
+  }
+}
+
+/** Chunks of an input, with its progress. */
+async function* counted(
+  chunks: AsyncIterable<Buffer>,
+  { name, size }: { name: string; size: number },
+  { signal, onSpooled }: OpenOptions,
+): AsyncGenerator<Buffer> {
+  let read = 0;
+  try {
+    for await (const chunk of chunks) {
+      signal?.throwIfAborted();
+      read += chunk.length;
+      onSpooled?.(read, size);
+      yield chunk;
+    }
+  } catch (cause) {
+    throw cause instanceof Elf2dmpError ? cause : ioError('read', name, cause);
+  }
+}
+
 async function openStream(
   chunks: AsyncIterable<Buffer>,
   name: string,
   total: number,
   options: StreamOptions,
 ): Promise<MemoryImage> {
-  const { signal, onSpooled } = options;
-  let read = 0;
-  const counted = async function* () {
-    try {
-      for await (const chunk of chunks) {
-        signal?.throwIfAborted();
-        read += chunk.length;
-        onSpooled?.(read, total);
-        yield chunk;
-      }
-    } catch (cause) {
-      throw cause instanceof Elf2dmpError ? cause : ioError('read', name, cause);
-    }
-  };
-  const outer = await peek(counted());
+  const outer = await peek(counted(chunks, { name, size: total }, options));
   const container = identifyContainer(outer.head);
   const inner = container
     ? await peek(container.unpack(outer.all, options.zstdWindow && options.zstdWindow * MIB))
@@ -236,20 +280,21 @@ async function openStream(
   // Before a disk image's worth of it is written for nothing.
   const other = options.format === 'raw' ? undefined : identify(inner.head, label, options.crashDumps);
   if (other) throw other;
-  const arrangement = await arrangementOf(inner, options);
+  const arranged = await arrangementOf(inner, options);
   if (chunks instanceof PipeChunks && !container) chunks.reuse = true;
-  if (!arrangement) await announceSpool(inner.head, { name, container: container?.name }, options);
-  const { source, damage } = arrangement
-    ? await ArrangedSource.write(inner.all, arrangement, label, signal)
-    : await spool(inner.all, spoolDirectoryOf(options), label, signal);
-  const image = openDecompressed(source, damage, container, options);
+  if (!arranged) await announceSpool(inner.head, { name, container: container?.name }, options);
+  const unpacked = arranged
+    ? await writeArranged({ chunks: inner.all, name: label, ...arranged }, options)
+    : await spooled(inner.all, label, options);
+  const { damage } = unpacked;
+  const image = openDecompressed(unpacked, label, container);
   if (damage) {
     image.diagnostics.add(
       'loss',
       CONTAINER_CODES[damage.how],
       damage.how === 'truncated'
-        ? `the ${container?.name} file is cut off: what could be decompressed, ${source.size} bytes, was used`
-        : `the ${container?.name} file is damaged: ${damage.message}; the ${source.size} bytes that came out were used, and any of them may be wrong`,
+        ? `the ${container?.name} file is cut off: what could be decompressed, ${unpacked.size} bytes, was used`
+        : `the ${container?.name} file is damaged: ${damage.message}; the ${unpacked.size} bytes that came out were used, and any of them may be wrong`,
     );
   }
   return image;
@@ -279,23 +324,67 @@ async function announceSpool(
   options.onSpool?.({ ...what, directory, free, estimate: estimated });
 }
 
-async function arrangementOf(stream: Peeked, { arrange, ...format }: StreamOptions): Promise<Arrangement | undefined> {
+/** Where a stream's bytes go instead of a temporary file. */
+interface Arranged {
+  foreseen: Foreseen;
+  arrangement: Arrangement;
+}
+
+async function arrangementOf(stream: Peeked, { arrange, ...format }: StreamOptions): Promise<Arranged | undefined> {
   const foreseen = arrange && (await foresee(stream, format));
-  return foreseen && arrange(foreseen);
+  const arrangement = foreseen && (await arrange(foreseen));
+  return arrangement && { foreseen, arrangement };
+}
+
+/** A stream, or what came out of its container. */
+interface Unpacked {
+  open: () => MemoryImage;
+  size: number;
+  damage: ContainerDamage | undefined;
+}
+
+interface ArrangedStream extends Arranged {
+  chunks: AsyncIterable<Buffer>;
+  name: string;
+}
+
+async function writeArranged(
+  { chunks, name, foreseen: { promise }, arrangement }: ArrangedStream,
+  { signal, ...format }: StreamOptions,
+): Promise<Unpacked> {
+  if (promise) return receive(chunks, { promise, arrangement, name, signal });
+  const { source, damage } = await ArrangedSource.write(chunks, arrangement, name, signal);
+  return { open: () => openSource(source, format), size: source.size, damage };
+}
+
+async function spooled(chunks: AsyncIterable<Buffer>, name: string, options: StreamOptions): Promise<Unpacked> {
+  const { source, damage } = await spool(chunks, spoolDirectoryOf(options), name, options.signal);
+  return { open: () => openSource(source, options), size: source.size, damage };
+}
+
+/**
+ * A file that is read once, from its front to its end: a migration stream, whose pages are found nowhere else. undefined
+ * for others, and where nobody has a use for that.
+ */
+async function streamThrough(file: FileSource, options: StreamOptions): Promise<ArrangedStream | undefined> {
+  if (!options.arrange || !isMigrationStream(readUpTo(file, 0, PROBE_SIZE), options)) return undefined;
+  const ahead = new ReadAhead(file);
+  const stream = await peek(counted(ahead, file, options));
+  const arranged = await arrangementOf(stream, options);
+  ahead.reuse = true;
+  return arranged && { chunks: stream.all, name: file.name, ...arranged };
 }
 
 const CONTAINER_CODES = { truncated: 'container-truncated', damaged: 'container-damaged' } as const;
 
 /** Opens the contents; where that fails and the container is damaged, the damage is the reason. */
 function openDecompressed(
-  source: ByteSource,
-  damage: ContainerDamage | undefined,
+  { open, size, damage }: Unpacked,
+  name: string,
   container: Container | undefined,
-  format: SourceFormat,
 ): MemoryImage {
-  const { name, size } = source;
   try {
-    return openSource(source, format);
+    return open();
   } catch (error) {
     if (!damage) throw error;
     throw new Elf2dmpError({

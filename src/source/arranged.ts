@@ -27,8 +27,18 @@ export interface Kept {
 /** A file that a stream's bytes go to. */
 export interface ArrangedFile {
   path: string;
-  /** Throws `Elf2dmpError`. */
+  /** Writes where nothing was written yet. Throws `Elf2dmpError`. */
   write(bytes: Buffer, position: number): Promise<void>;
+  /** Writes over whatever is there. Throws `Elf2dmpError`. */
+  overwrite(bytes: Buffer, position: number): Promise<void>;
+  /** Writes at once, over whatever is there: for many small pieces. Throws `Elf2dmpError`. */
+  writeNow(bytes: Buffer, position: number): void;
+  /** Fills `target`, with zeros where nothing was written. Throws `Elf2dmpError`. */
+  readNow(target: Buffer, position: number): void;
+  /** Waits while the disk is too far behind what was written. Throws `Elf2dmpError`. */
+  settle(): Promise<void>;
+  /** Whether what was not written is zeros as it should be. */
+  readonly holes: boolean;
   /** Called when the stream has ended: the file has to have `size` bytes. Throws `Elf2dmpError`. */
   end(size: number): Promise<void>;
 }
@@ -104,7 +114,8 @@ export class ArrangedSource implements ByteSource {
   readonly #arrangement: Arrangement;
   readonly #file: FileSource;
 
-  private constructor(name: string, size: number, arrangement: Arrangement) {
+  /** @param size of the stream, which has been written */
+  constructor(name: string, size: number, arrangement: Arrangement) {
     this.name = name;
     this.size = size;
     this.#arrangement = arrangement;

@@ -2,8 +2,9 @@
  * Writes a dump while its input comes: pages go straight to their place in the file that becomes the dump, and header
  * and patches follow when Windows has been found in them.
  */
+import { readSync, writeSync } from 'node:fs';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { MIB } from '../core/units.ts';
+import { hex, MIB } from '../core/units.ts';
 import { type BegunFile, checkSpace, type Publication, writeAll } from '../files/publish.ts';
 import { WriteBack } from '../files/write-back.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -53,12 +54,29 @@ export class OnePass {
     if (this.#sparse === 'never' && image.format !== 'raw') await checkSpace(this.#output, layout.size);
     const file = await this.#together.begin(this.#output, { force: this.#force });
     const writeBack = await WriteBack.of(file.handle, this.#output);
+    let unsettled = 0;
     const arrangement = new Arrangement(
       {
         path: file.path,
+        holes: this.#sparse !== 'never',
         write: async (bytes, position) => {
-          await this.#write(file, bytes, position);
+          for (const part of this.#parts(bytes, position)) {
+            await writeAll(file.handle, this.#output, part.bytes, position + part.at);
+          }
           await writeBack.wrote(bytes.length);
+        },
+        overwrite: async (bytes, position) => {
+          unsettled += bytes.length;
+          await writeAll(file.handle, this.#output, bytes, position);
+        },
+        writeNow: (bytes, position) => {
+          writeAllNow(file, this.#output, bytes, position);
+          unsettled += bytes.length;
+        },
+        readNow: (target, position) => readNow(file, target, position),
+        settle: async () => {
+          await writeBack.wrote(unsettled);
+          unsettled = 0;
         },
         end: async (size) => {
           await writeBack.end();
@@ -95,14 +113,11 @@ export class OnePass {
     return true;
   }
 
-  async #write({ handle }: BegunFile, bytes: Buffer, position: number): Promise<void> {
-    if (this.#sparse === 'always') {
-      for (const part of withoutZeros(bytes, position)) {
-        await writeAll(handle, this.#output, part.bytes, position + part.at);
-      }
-    } else if (this.#sparse === 'never' || bytes.length < MIN_HOLE || !bytes.equals(ZEROS.subarray(0, bytes.length))) {
-      await writeAll(handle, this.#output, bytes, position);
-    }
+  /** What of bytes is written where nothing was yet. */
+  #parts(bytes: Buffer, position: number): Iterable<{ at: number; bytes: Buffer }> {
+    if (this.#sparse === 'always') return withoutZeros(bytes, position);
+    const zeros = bytes.length >= MIN_HOLE && bytes.equals(ZEROS.subarray(0, bytes.length));
+    return zeros && this.#sparse !== 'never' ? [] : [{ at: 0, bytes }];
   }
 
   #truncate({ handle }: BegunFile, size: number): Promise<void> {
@@ -113,6 +128,28 @@ export class OnePass {
 }
 
 const ZEROS = Buffer.alloc(MIB);
+
+function writeAllNow({ handle }: BegunFile, name: string, bytes: Buffer, position: number): void {
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(handle.fd, bytes, at, bytes.length - at, position + at);
+    } catch (cause) {
+      throw ioError('write', name, cause);
+    }
+  }
+}
+
+function readNow({ handle, path }: BegunFile, target: Buffer, position: number): void {
+  let at = 0;
+  try {
+    for (let count = -1; at < target.length && count !== 0; at += count) {
+      count = readSync(handle.fd, target, at, target.length - at, position + at);
+    }
+  } catch (cause) {
+    throw ioError(`read at offset ${hex(position)}`, path, cause);
+  }
+  target.fill(0, at);
+}
 
 /** Where the pages will lie; undefined where that depends on what is in them, or no such dump is possible. */
 function foreseenLayout(image: MemoryImage, choice: DumpTypeChoice): DumpLayout | undefined {

@@ -43,14 +43,42 @@ interface JsonDevice {
 /** QEMU's devices take some 200 KiB; those of passed-through ones more. */
 const MAX_DEVICES = 256 * MIB;
 
+/** Takes what follows memory while it comes, until the description has come. */
+export class ArrivingState {
+  readonly #parts: Buffer[] = [];
+  #size = 0;
+  /** Bytes at which it is looked for the description again. */
+  #look = 0;
+
+  add(bytes: Buffer): void {
+    if (this.#look === Number.POSITIVE_INFINITY) return;
+    this.#parts.push(Buffer.from(bytes.subarray(0, MAX_DEVICES - this.#size)));
+    this.#size += this.#parts.at(-1)!.length;
+    if (this.#size < this.#look) return;
+    // Bytes may follow, as on a volume.
+    const whole = this.#size === MAX_DEVICES || findDescription(this.all()).length > 0;
+    this.#look = whole ? Number.POSITIVE_INFINITY : 2 * this.#size;
+  }
+
+  all(): Buffer {
+    if (this.#parts.length > 1) this.#parts.splice(0, this.#parts.length, Buffer.concat(this.#parts));
+    return this.#parts[0] ?? Buffer.alloc(0);
+  }
+}
+
 /** All that follows memory, from the first device's section on. */
 export class Devices {
   readonly #state: Buffer;
   readonly #described: readonly DeviceState[];
 
-  constructor(source: ByteSource, start: number, end: number) {
-    this.#state = readUpTo(source, start, Math.min(end - start, MAX_DEVICES));
-    this.#described = walk(this.#state, findDescription(this.#state));
+  constructor(state: Buffer) {
+    this.#state = state;
+    this.#described = walk(state, findDescription(state));
+  }
+
+  /** In a range of a source. */
+  static in(source: ByteSource, start: number, end: number): Devices {
+    return new Devices(readUpTo(source, start, Math.min(end - start, MAX_DEVICES)));
   }
 
   /** Devices of a name, by their instance. */

@@ -1,5 +1,4 @@
 /** Reads pages where a stream has them. */
-import { inflateSync } from 'node:zlib';
 import type { Diagnostics } from '../../core/errors.ts';
 import { hex, MIB, PAGE_SIZE } from '../../core/units.ts';
 import type { RunReader } from '../../memory/image.ts';
@@ -7,6 +6,7 @@ import type { PhysicalRun } from '../../memory/runs.ts';
 import { type ByteSource, readUpTo } from '../../source/source.ts';
 import type { Piece } from './layout.ts';
 import { type PagePlace, PageStore } from './page-store.ts';
+import { inflatedPage } from './placing.ts';
 import { applyDelta, type DeltaList, type MappedPages, type RamBlock } from './ram.ts';
 
 /** Bytes of the stream that are read together for pages that follow each other. */
@@ -108,7 +108,7 @@ export class StreamPages implements RunReader {
 
   #place({ pages, size }: RamBlock, page: number): PagePlace {
     if (pages instanceof PageStore) return pages.get(page);
-    if ('file' in pages) throw new Error('pages of a file are read at once');
+    if (!('bitmapOffset' in pages)) throw new Error('its pages are in a file');
     const bitmap = this.#bitmap(pages, size);
     const set = (bitmap[page >>> 3]! >>> (page & 7)) & 1;
     return set === 1 ? { kind: 'raw', offset: pages.pagesOffset + page * PAGE_SIZE } : { kind: 'fill', byte: 0 };
@@ -141,23 +141,22 @@ export class StreamPages implements RunReader {
 
   #inflate(offset: number, page: Buffer): boolean {
     const length = readUpTo(this.#source, offset, 4).readUInt32BE();
-    try {
-      const inflated = inflateSync(readUpTo(this.#source, offset + 4, length), { maxOutputLength: PAGE_SIZE });
-      inflated.copy(page);
-      return inflated.length === PAGE_SIZE;
-    } catch {
-      return false;
-    }
+    return inflatedPage(readUpTo(this.#source, offset + 4, length))?.copy(page) === PAGE_SIZE;
   }
 
   #damaged(block: RamBlock, at: number): void {
-    this.#diagnostics.add(
-      'loss',
-      'page-damaged',
-      `the page at ${hex(at)} of the RAM block ${block.name} is damaged: it is zeros in the dump`,
-      { page: hex(at) },
-    );
+    reportDamagedPage(this.#diagnostics, block, at);
   }
+}
+
+/** @param at byte offset of a page that can't be made in its block */
+export function reportDamagedPage(diagnostics: Diagnostics, { name }: RamBlock, at: number): void {
+  diagnostics.add(
+    'loss',
+    'page-damaged',
+    `the page at ${hex(at)} of the RAM block ${name} is damaged: it is zeros in the dump`,
+    { page: hex(at) },
+  );
 }
 
 /** Between pages that follow each other are the records of some pages of zeros. */

@@ -10,7 +10,7 @@ export interface RamBlock {
   name: string;
   /** Bytes. */
   size: number;
-  pages: PageStore | MappedPages | FilePages;
+  pages: PageStore | PlacedPages | MappedPages | FilePages;
   /** With x-ignore-shared: its address, and its pages may be in the backing file alone. */
   shared: number | undefined;
 }
@@ -77,6 +77,20 @@ const MAX_BLOCK = 2 ** 52;
 /** No machine has nearly as many. */
 const MAX_BLOCKS = 4096;
 
+/** Takes a block's pages as they come. What it is given is valid only for the call. */
+export interface PlacedPages {
+  readonly pages: number;
+  has(page: number): boolean;
+  /** As `PageStore.run`. */
+  run(page: number): { absent: boolean; pages: number };
+  fill(page: number, byte: number): void;
+  raw(page: number, bytes: Buffer): void;
+  /** By zlib. */
+  compressed(page: number, bytes: Buffer): void;
+  /** Changes a page that came. */
+  delta(page: number, bytes: Buffer): void;
+}
+
 export interface RamState {
   blocks: Map<string, RamBlock>;
   deltas: DeltaList;
@@ -86,45 +100,52 @@ export interface RamState {
   block: RamBlock | undefined;
   /** Records with pages, for figures: a live guest's stream has some pages several times. */
   records: number;
+  /** Where a block's pages go while they come; undefined: they stay in the stream. */
+  placed: ((name: string, size: number) => PlacedPages) | undefined;
 }
 
-/** One section's records, to its end mark. */
-export function readRamSection(cursor: Cursor, state: RamState): void {
-  for (;;) {
-    const at = cursor.at;
-    const { offset, flags } = cursor.pageWord();
-    if (flags & RamFlag.endOfSection) return;
-    if (flags & RamFlag.blockSizes) {
-      readBlockSizes(cursor, state, offset);
-      continue;
-    }
-    if (flags & RamFlag.multifdFlush) continue;
-    if (flags & RamFlag.hook) throw new StreamFault('a record of RDMA migration', at);
-    if ((flags & RamFlag.sameBlock) === 0) {
-      const name = cursor.name();
-      state.block = state.blocks.get(name);
-      if (!state.block)
-        throw new StreamFault(`a page of a RAM block ${JSON.stringify(name)} that was not announced`, at);
-    }
-    const { block } = state;
-    if (!block) throw new StreamFault('a page of no RAM block', at);
-    if (offset + PAGE_SIZE > block.size) {
-      throw new StreamFault(`a page at ${hex(offset)} of the RAM block ${JSON.stringify(block.name)}`, at);
-    }
-    if (!(block.pages instanceof PageStore)) throw new StreamFault('a page in between, although pages are mapped', at);
-    state.records++;
-    readPage(cursor, state, { store: block.pages, page: offset / PAGE_SIZE, flags: flags & ~RamFlag.sameBlock, at });
+/** A section's next record. Says whether it was the end mark. */
+export function readRamRecord(cursor: Cursor, state: RamState): boolean {
+  const at = cursor.at;
+  const { offset, flags } = cursor.pageWord();
+  if (flags & RamFlag.endOfSection) return true;
+  if (flags & RamFlag.blockSizes) {
+    readBlockSizes(cursor, state, offset);
+    return false;
   }
+  if (flags & RamFlag.multifdFlush) return false;
+  if (flags & RamFlag.hook) throw new StreamFault('a record of RDMA migration', at);
+  let { block } = state;
+  if ((flags & RamFlag.sameBlock) === 0) {
+    const name = cursor.name();
+    block = state.blocks.get(name);
+    if (!block) throw new StreamFault(`a page of a RAM block ${JSON.stringify(name)} that was not announced`, at);
+  }
+  if (!block) throw new StreamFault('a page of no RAM block', at);
+  if (offset + PAGE_SIZE > block.size) {
+    throw new StreamFault(`a page at ${hex(offset)} of the RAM block ${JSON.stringify(block.name)}`, at);
+  }
+  const { pages } = block;
+  const record = { page: offset / PAGE_SIZE, flags: flags & ~RamFlag.sameBlock, at };
+  if (pages instanceof PageStore) readPage(cursor, state, { store: pages, ...record });
+  else if ('raw' in pages) placePage(cursor, { placed: pages, ...record });
+  else throw new StreamFault('a page in between, although pages are mapped', at);
+  state.block = block;
+  state.records++;
+  return false;
 }
 
 interface PageRecord {
-  store: PageStore;
   page: number;
   flags: number;
   at: number;
 }
 
-function readPage(cursor: Cursor, { deltas }: RamState, { store, page, flags, at }: PageRecord): void {
+function readPage(
+  cursor: Cursor,
+  { deltas }: RamState,
+  { store, page, flags, at }: PageRecord & { store: PageStore },
+): void {
   switch (flags) {
     case RamFlag.zero:
       store.set(page, 'fill', cursor.u8());
@@ -136,28 +157,63 @@ function readPage(cursor: Cursor, { deltas }: RamState, { store, page, flags, at
       return;
     case RamFlag.compressed: {
       const from = cursor.at;
-      const length = cursor.u32();
-      if (length > 2 * PAGE_SIZE) throw new StreamFault(`a compressed page of ${length} bytes`, at);
-      cursor.skip(length);
+      cursor.skip(compressedLength(cursor, at));
       store.set(page, 'compressed', from);
       return;
     }
     case RamFlag.xbzrle: {
-      const encoding = cursor.u8();
-      const length = cursor.u16();
-      if (encoding !== 1 || length > PAGE_SIZE) throw new StreamFault(`a difference of ${length} bytes`, at);
+      const length = deltaLength(cursor, at);
       const before = store.get(page);
-      if (before.kind === 'absent') throw new StreamFault('a difference to a page that never came', at);
+      if (before.kind === 'absent') throw deltaToNothing(at);
       cursor.skip(length);
       store.set(page, 'delta', deltas.add(cursor.at - length, length, before));
       return;
     }
     default:
-      throw new StreamFault(`a RAM record with flags ${hex(flags)}`, at);
+      throw unknownRecord(flags, at);
   }
 }
 
+function placePage(cursor: Cursor, { placed, page, flags, at }: PageRecord & { placed: PlacedPages }): void {
+  switch (flags) {
+    case RamFlag.zero:
+      placed.fill(page, cursor.u8());
+      return;
+    case RamFlag.page:
+      placed.raw(page, cursor.view(PAGE_SIZE));
+      return;
+    case RamFlag.compressed:
+      placed.compressed(page, cursor.view(compressedLength(cursor, at)));
+      return;
+    case RamFlag.xbzrle: {
+      const length = deltaLength(cursor, at);
+      if (!placed.has(page)) throw deltaToNothing(at);
+      placed.delta(page, cursor.view(length));
+      return;
+    }
+    default:
+      throw unknownRecord(flags, at);
+  }
+}
+
+function compressedLength(cursor: Cursor, at: number): number {
+  const length = cursor.u32();
+  if (length > 2 * PAGE_SIZE) throw new StreamFault(`a compressed page of ${length} bytes`, at);
+  return length;
+}
+
+function deltaLength(cursor: Cursor, at: number): number {
+  const encoding = cursor.u8();
+  const length = cursor.u16();
+  if (encoding !== 1 || length > PAGE_SIZE) throw new StreamFault(`a difference of ${length} bytes`, at);
+  return length;
+}
+
+const deltaToNothing = (at: number) => new StreamFault('a difference to a page that never came', at);
+const unknownRecord = (flags: number, at: number) => new StreamFault(`a RAM record with flags ${hex(flags)}`, at);
+
 function readBlockSizes(cursor: Cursor, state: RamState, total: number): void {
+  const added = new Map<string, RamBlock>();
   for (let sum = 0; sum < total; ) {
     const at = cursor.at;
     const name = cursor.name();
@@ -165,14 +221,19 @@ function readBlockSizes(cursor: Cursor, state: RamState, total: number): void {
     if (name === '' || size === 0 || size % PAGE_SIZE !== 0 || size > MAX_BLOCK || sum + size > total) {
       throw new StreamFault(`a RAM block ${JSON.stringify(name)} of ${hex(size)} bytes, of ${hex(total)} in all`, at);
     }
-    if (state.blocks.has(name) || state.blocks.size >= MAX_BLOCKS) {
+    if (state.blocks.has(name) || added.has(name) || state.blocks.size + added.size >= MAX_BLOCKS) {
       throw new StreamFault(`the RAM block ${JSON.stringify(name)} twice, or too many of them`, at);
     }
     sum += size;
     const shared = state.ignoreShared ? Number(cursor.u64()) : undefined;
-    const pages = state.mappedRam ? readMappedHeader(cursor, size) : new PageStore(size / PAGE_SIZE);
-    state.blocks.set(name, { name, size, pages, shared });
+    added.set(name, { name, size, pages: pagesFor(cursor, state, { name, size }), shared });
   }
+  for (const [name, block] of added) state.blocks.set(name, block);
+}
+
+function pagesFor(cursor: Cursor, state: RamState, { name, size }: { name: string; size: number }): RamBlock['pages'] {
+  if (state.mappedRam) return readMappedHeader(cursor, size);
+  return state.placed?.(name, size) ?? new PageStore(size / PAGE_SIZE);
 }
 
 function readMappedHeader(cursor: Cursor, size: number): MappedPages {

@@ -6,7 +6,7 @@ import { QEVM_MAGIC } from '../../formats/qevm.ts';
 import { convertedMachines, MACHINES, machineOfMigration } from '../../machines/index.ts';
 import type { CpuState, Machine } from '../../machines/machine.ts';
 import type { HostWitness } from '../../memory/host-witness.ts';
-import { MemoryImage } from '../../memory/image.ts';
+import { type Contents, MemoryImage } from '../../memory/image.ts';
 import type { PhysicalRun } from '../../memory/runs.ts';
 import { FileSource } from '../../source/file.ts';
 import type { ByteSource } from '../../source/source.ts';
@@ -14,7 +14,8 @@ import { closing, type Reader } from '../reader.ts';
 import { Devices, fieldWords } from './devices.ts';
 import { isRam, type Layout, layouts, type Piece } from './layout.ts';
 import { PageStore } from './page-store.ts';
-import { StreamPages } from './pages.ts';
+import { reportDamagedPage, StreamPages } from './pages.ts';
+import { PlacedBlock } from './placing.ts';
 import type { RamBlock } from './ram.ts';
 import { type MigrationStream, readStream } from './stream.ts';
 
@@ -59,17 +60,98 @@ interface StreamFound {
 }
 
 function imageIn(source: ByteSource, { format, stream, machine, end }: StreamFound): MemoryImage {
-  const devices = stream.devices === undefined ? undefined : new Devices(source, stream.devices, end);
-  const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, acpiTables(stream, source));
+  const devices = stream.devices === undefined ? undefined : Devices.in(source, stream.devices, end);
+  const tables = acpiTables(stream, source);
+  return imageOf(source, { format, stream, machine, devices, tables }, (pieces, diagnostics) => ({
+    kind: 'decoded',
+    runs: [...pieces.keys()],
+    reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
+    close: () => source.close(),
+  }));
+}
+
+/** A stream whose pages went to their places while it came. */
+export interface PlacedStream {
+  format: string;
+  stream: MigrationStream;
+  /** All that follows memory; undefined where the stream ended before. */
+  state: Buffer | undefined;
+  /** ACPI tables that the firmware got. */
+  tables: Buffer | undefined;
+}
+
+/** The image of such a stream, whose source has the blocks' pages at their bases. Takes over the source. */
+export function openPlaced(source: ByteSource, { format, stream, state, tables }: PlacedStream): MemoryImage {
+  return closing(source, () => {
+    const machine = machineOf(stream, source.name);
+    const devices = state && new Devices(state);
+    return imageOf(source, { format, stream, machine, devices, tables }, (pieces, diagnostics) => {
+      const damaged = new Set<number>();
+      for (const [run, piece] of pieces) {
+        for (const at of damagedPages(run, piece)) {
+          reportDamagedPage(diagnostics, piece.block, at);
+          damaged.add(sourceOffset(piece) + at - piece.offset);
+        }
+      }
+      return {
+        kind: 'stored',
+        runs: [...pieces].map(([run, piece]) => ({
+          ...run,
+          fileOffset: sourceOffset(piece) + run.start - piece.start,
+        })),
+        source,
+        damaged,
+      };
+    });
+  });
+}
+
+/** Of a piece's start in the space of all blocks. */
+function sourceOffset({ block: { name, pages }, offset }: Piece): number {
+  if (!(pages instanceof PlacedBlock) || pages.base === undefined) throw new Error(`the pages of ${name} were dropped`);
+  return pages.base + offset;
+}
+
+/** Byte offsets in its block of a run's pages that could not be made. */
+function* damagedPages({ start, size }: PhysicalRun, piece: Piece): Generator<number> {
+  const { pages } = piece.block;
+  if (!(pages instanceof PlacedBlock)) return;
+  const from = piece.offset + start - piece.start;
+  for (const page of [...pages.damaged].sort((a, b) => a - b)) {
+    const at = page * PAGE_SIZE;
+    if (at >= from && at < from + size) yield at;
+  }
+}
+
+type ContentsOf = (pieces: ReadonlyMap<PhysicalRun, Piece>, diagnostics: Diagnostics) => Contents;
+
+interface StreamParts {
+  format: string;
+  stream: MigrationStream;
+  machine: Machine;
+  devices: Devices | undefined;
+  tables: Buffer | undefined;
+}
+
+function imageOf(
+  source: ByteSource,
+  { format, stream, machine, devices, tables }: StreamParts,
+  contentsOf: ContentsOf,
+): MemoryImage {
+  const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, tables);
   if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
-  const parts = { source, format, stream, machine, devices, cpus: readCpus(machine, devices) };
+  const parts = { file: source.name, format, stream, machine, devices, cpus: readCpus(machine, devices), contentsOf };
   const [first, ...others] = choices;
   const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
   return makeImage({ ...parts, layout: first!, alternatives });
 }
 
+/** The machine of a stream's guest, by QEMU's machine type; undefined for one that is not converted. */
+export const streamMachine = (machineType: string | undefined): Machine | undefined =>
+  machineType === undefined ? MACHINES.find(({ migration: m }) => m) : machineOfMigration(machineType);
+
 function machineOf({ machineType, blocks, fault }: MigrationStream, file: string): Machine {
-  const machine = machineType === undefined ? MACHINES.find(({ migration: m }) => m) : machineOfMigration(machineType);
+  const machine = streamMachine(machineType);
   if (machine && blocks.length > 0) return machine;
   if (machine) {
     throw new Elf2dmpError({
@@ -178,9 +260,13 @@ const damaged = ({ fault }: MigrationStream, file: string, why: string) =>
 /** The ACPI tables that QEMU gave the firmware: 128 KiB or some more. */
 const MAX_TABLES = 0x20_0000;
 
+/** The block of ACPI tables, if it is of a size that they can have. */
+export const tablesBlock = (blocks: readonly RamBlock[]): RamBlock | undefined =>
+  blocks.find(({ name, size }) => name === '/rom@etc/acpi/tables' && size <= MAX_TABLES);
+
 function acpiTables({ blocks, deltas }: MigrationStream, source: ByteSource): Buffer | undefined {
-  const block = blocks.find(({ name }) => name === '/rom@etc/acpi/tables');
-  if (!block || block.size > MAX_TABLES) return undefined;
+  const block = tablesBlock(blocks);
+  if (!block) return undefined;
   const run: PhysicalRun = { start: pa(0), size: block.size };
   const pieces = new Map([[run, { block, offset: 0, start: 0, size: block.size }]]);
   const tables = Buffer.alloc(block.size);
@@ -189,7 +275,8 @@ function acpiTables({ blocks, deltas }: MigrationStream, source: ByteSource): Bu
 }
 
 interface Parts {
-  source: ByteSource;
+  file: string;
+  contentsOf: ContentsOf;
   format: string;
   stream: MigrationStream;
   machine: Machine;
@@ -199,7 +286,17 @@ interface Parts {
   alternatives: readonly MemoryImage[];
 }
 
-function makeImage({ source, format, stream, machine, devices, cpus, layout, alternatives }: Parts): MemoryImage {
+function makeImage({
+  file,
+  contentsOf,
+  format,
+  stream,
+  machine,
+  devices,
+  cpus,
+  layout,
+  alternatives,
+}: Parts): MemoryImage {
   const diagnostics = new Diagnostics();
   const pieces = new Map<PhysicalRun, Piece>();
   for (const piece of [...layout.pieces].sort((a, b) => a.start - b.start)) {
@@ -207,15 +304,10 @@ function makeImage({ source, format, stream, machine, devices, cpus, layout, alt
   }
   report({ stream, devices, layout, pieces, cpus, diagnostics });
   return new MemoryImage({
-    file: source.name,
+    file,
     format,
     machine,
-    contents: {
-      kind: 'decoded',
-      runs: [...pieces.keys()],
-      reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
-      close: () => source.close(),
-    },
+    contents: contentsOf(pieces, diagnostics),
     cpus,
     notes: [],
     diagnostics,
@@ -234,7 +326,7 @@ function arrangementOf({ pieces }: Layout): string | undefined {
 /** A truncated stream lacks pages; everything else has all. */
 function* presentRuns({ block, offset, start, size }: Piece): Generator<PhysicalRun> {
   const { pages } = block;
-  if (!(pages instanceof PageStore)) {
+  if (!('run' in pages)) {
     yield { start: pa(start), size };
     return;
   }
