@@ -356,6 +356,27 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers/qevm/qevm.test.ts',
   },
   {
+    what: 'a page that is not written yet is changed in the file',
+    file: 'readers/qevm/placing.ts',
+    find: 'if (from >= 0 && from < this.#pages.length) this.#pages.bytes',
+    replace: 'if (from < 0 && from < this.#pages.length) this.#pages.bytes',
+    tests: 'test/readers/qevm/arriving.test.ts',
+  },
+  {
+    what: 'zeros are left out where the dump has had something else',
+    file: 'readers/qevm/placing.ts',
+    find: 'byte !== 0 || this.#written.has(page)',
+    replace: 'byte !== 0',
+    tests: 'test/readers/qevm/arriving.test.ts',
+  },
+  {
+    what: 'a step that was not all there is not taken again from its start',
+    file: 'readers/qevm/stream.ts',
+    find: 'if (error instanceof NotYet || error instanceof Busy) cursor.at = from;',
+    replace: 'if (error instanceof Busy) cursor.at = from;',
+    tests: 'test/readers/qevm/arriving.test.ts',
+  },
+  {
     what: 'stale bytes of mapped RAM count',
     file: 'readers/qevm/pages.ts',
     find: 'return set === 1 ?',
