@@ -109,11 +109,13 @@ function stackProblem(windows: Windows, { shown }: Contexts, { frame: at = X64_F
     if (source === 'unknown') continue;
     const { frames, end } = walkStack(windows, processor, frame);
     if (frames.length === 0 || frames.length > 256 || !end) return 'a stack without frames or end';
-    if (frames[0]?.instructionPointer !== frame.readBigUInt64LE(at.instructionPointer))
+    if (frames[0]?.instructionPointer !== addressIn(frame, at.instructionPointer, at.bytes))
       return 'a stack begins elsewhere';
   }
   return undefined;
 }
+
+const REFUSED_TRIAGE = new Set<string>(['triage-no-processor', 'triage-machine']);
 
 /** Whatever memory says, a triage dump is small, and only what is known to be impossible is refused. */
 function triageProblem(windows: Windows): string | undefined {
@@ -121,7 +123,7 @@ function triageProblem(windows: Windows): string | undefined {
     const { plan } = planConversion(windows, { type: 'triage', triage: { cpus: 'all', userStacks: true } });
     return plan.size > 0x20_0000 ? `a triage dump of ${plan.size} bytes` : undefined;
   } catch (error) {
-    if (error instanceof Elf2dmpError && error.code === 'triage-no-processor') return undefined;
+    if (error instanceof Elf2dmpError && REFUSED_TRIAGE.has(error.code)) return undefined;
     throw error;
   }
 }
@@ -132,7 +134,11 @@ type Planned = ReturnType<typeof planConversion>;
 const reported = (windows: Windows, planned: Planned): Diagnostics =>
   Diagnostics.join(windows.image.diagnostics.list, planned.diagnostics);
 
-const X64_FRAME = { instructionPointer: 0xf8, stackPointer: 0x98 };
+const X64_FRAME: NonNullable<Subject['frame']> = { instructionPointer: 0xf8, stackPointer: 0x98 };
+
+/** An address in a CONTEXT; those of 4 bytes are kept sign-extended. */
+const addressIn = (frame: Buffer, offset: number, bytes?: 4): bigint =>
+  bytes === 4 ? BigInt.asUintN(64, BigInt(frame.readInt32LE(offset))) : frame.readBigUInt64LE(offset);
 
 /** The guest's word and the notes are whole: a register, address or patch that is shown as sure has to be right. */
 function disagreement(
@@ -148,7 +154,7 @@ function disagreement(
     const real = truth.processors[processor.number];
     if (source !== 'cpu' || !real || processor.prcb !== real.prcb) continue;
     const cpu = cpus[real.cpu]!;
-    const shownAt = [frame.readBigUInt64LE(at.instructionPointer), frame.readBigUInt64LE(at.stackPointer)];
+    const shownAt = [at.instructionPointer, at.stackPointer].map((offset) => addressIn(frame, offset, at.bytes));
     if (shownAt[0] !== cpu.regs.rip || shownAt[1] !== cpu.regs.rsp) {
       return `processor ${processor.number} shows another CPU's registers`;
     }

@@ -7,6 +7,7 @@ import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
 import { writeStream } from '../guest/qevm.ts';
 import { writeTriage, writeWinDump } from '../guest/win-dump.ts';
+import { buildGuest32, type Guest32, type GuestOptions32 } from '../guest/x86/guest.ts';
 
 /** Bytes of a file that mean something: mutations go here, now and then elsewhere. */
 export interface Place {
@@ -27,8 +28,8 @@ export interface Subject {
   guest: Guest;
   /** Opening it takes milliseconds. */
   slow?: boolean;
-  /** Where a CONTEXT of its machine has instruction and stack pointer; default: x64's. */
-  frame?: { instructionPointer: number; stackPointer: number };
+  /** Where a CONTEXT of its machine has instruction and stack pointer; default: x64's. Of 8 bytes, or 4. */
+  frame?: { instructionPointer: number; stackPointer: number; bytes?: 4 };
   /** File offset of a physical address, where memory lies in the file as it is. */
   offsetOf?: (physical: number) => number | undefined;
 }
@@ -154,6 +155,7 @@ export function subjects(): Subject[] {
     });
   }
   made.push(...ARM64_GUESTS.map(([name, options]) => arm64Subject(name, buildArm64Guest(options))));
+  made.push(...X86_GUESTS.map(([name, options]) => x86Subject(name, buildGuest32(options))));
   return made;
 }
 
@@ -207,6 +209,80 @@ function arm64Subject(name: string, guest: Arm64Guest): Subject {
       truth: {
         ...truth,
         processors: truth.processors.map((p) => ({ ...p, specialRegisters: p.prcb + 0x40n })),
+      },
+    } as unknown as Guest,
+  };
+}
+
+const X86_CRASH = { code: 0xd1, parameters: [1, 2, 3, 4], processor: 1 } as const;
+const X86_GUESTS: readonly (readonly [string, GuestOptions32])[] = [
+  ['live with PAE', { seed: 31, processors: 3, user: [1] }],
+  ['live without PAE', { seed: 32, build: 'xp', pae: false, user: [0], largePages: true }],
+  ['crashed with PAE', { seed: 33, build: 'win10', crash: X86_CRASH, vmcoreinfo: 'good' }],
+  ['crashed without PAE', { seed: 34, pae: false, crash: X86_CRASH }],
+];
+
+/** As 32-bit addresses are kept: sign-extended. */
+const wide = (address: number | bigint): bigint => BigInt.asUintN(64, BigInt.asIntN(32, BigInt(address)));
+
+function x86Subject(name: string, guest: Guest32): Subject {
+  const file = writeElf(guest);
+  const { truth, kernel, build } = guest;
+  const offsetOf = elfOffset(file);
+  const places = elfPlaces(file);
+  const add = (what: string, physical: number | undefined, length: number, changesTruth?: boolean) => {
+    const offset = physical === undefined ? undefined : offsetOf(physical);
+    if (offset !== undefined)
+      places.push({ what, offset, length, inMemory: true, ...(changesTruth ? { truth: true } : {}) });
+  };
+  const virtual = (what: string, address: number, length: number, changesTruth?: boolean) =>
+    add(what, kernel.translate(address), Math.min(length, 0x1000 - (address & 0xfff)), changesTruth);
+  /** Of a pointer in the KDBG. */
+  const variable = (at: number) => truth.kdbgBlock.readUInt32LE(at);
+  const pointedTo = (at: number) => kernel.read(variable(at), 4).readUInt32LE();
+  if (guest.pae) add('root', truth.root, 32);
+  for (const directory of [...kernel.directories, ...guest.user.directories]) add('page directory', directory, 0x1000);
+  for (const table of kernel.tables()) add('page table', table, 0x1000);
+  virtual('SharedUserData', 0xffdf0000, 0x400, true);
+  virtual('kernel header', truth.kernelBase, 0x400);
+  virtual('exports', truth.kernelBase + 0x1000, 40);
+  virtual('export tables', truth.kernelBase + 0x2000, 0x1000);
+  virtual('KDBG', truth.kdbg, truth.kdbgBlock.length);
+  virtual('PsLoadedModuleList', truth.psLoadedModuleList, 8);
+  for (const { entry } of truth.modules) virtual('module entry', entry, 0x5c);
+  virtual('PsActiveProcessHead', truth.psActiveProcessHead, 8);
+  for (const { address } of truth.processes) virtual('EPROCESS', address, build.eprocess.size);
+  virtual('KiProcessorBlock', variable(0x218), 4 * truth.processors.length);
+  virtual('KiBugCheckData', variable(0x88), 20, true);
+  virtual('unloaded drivers', pointedTo(0x220), 0x18 * 50);
+  virtual('MmPhysicalMemoryBlock', pointedTo(0x270), 0x40);
+  for (const p of truth.processors) {
+    virtual('KPCR', p.kpcr, 0x120);
+    virtual('PRCB', p.prcb, 0x40);
+    virtual('IDT', p.idt, 0x100);
+    virtual('GDT', p.gdt, 0x40);
+    virtual('thread', p.thread, 0x1a0);
+    if (build.prcbContext !== undefined) virtual('frame pointer', p.prcb + build.prcbContext, 8);
+    virtual('stack', Number(guest.cpus[p.cpu]!.regs.rsp), 0xc0);
+  }
+  return {
+    name: `x86 ELF, ${name}`,
+    file,
+    places,
+    frame: { instructionPointer: 0xb8, stackPointer: 0xc4, bytes: 4 },
+    // As far as the oracle asks.
+    guest: {
+      ramBytes: guest.ramBytes,
+      cpus: guest.cpus.map(({ regs }) => ({ regs: { rip: wide(regs.rip), rsp: wide(regs.rsp) } })),
+      truth: {
+        root: truth.root,
+        kernelBase: wide(truth.kernelBase),
+        kdbg: wide(truth.kdbg),
+        psLoadedModuleList: wide(truth.psLoadedModuleList),
+        processors: truth.processors.map(({ number, cpu, kpcr, prcb, context, specialRegisters }) => ({
+          ...{ number, cpu, kpcr: wide(kpcr), prcb: wide(prcb) },
+          ...{ context: wide(context), specialRegisters: wide(specialRegisters) },
+        })),
       },
     } as unknown as Guest,
   };

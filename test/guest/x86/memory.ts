@@ -116,6 +116,16 @@ export class PageTables32 {
     return last % 2 === 0 ? undefined : last - (last % PAGE) + (virtual % PAGE);
   }
 
+  /** Physical pages of the last-level tables. */
+  tables(): number[] {
+    return this.directories.flatMap((directory) =>
+      Array.from({ length: this.pae ? 512 : 1024 }, (_, i) => this.#read(directory, i))
+        .filter((entry) => entry % 2 === 1 && Math.floor(entry / LARGE) % 2 === 0)
+        .map((entry) => entry - (entry % PAGE))
+        .filter((table) => !this.directories.includes(table)),
+    );
+  }
+
   #pieces(
     virtual: number,
     length: number,
