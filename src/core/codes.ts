@@ -432,6 +432,12 @@ export const ERRORS = {
     means: "Windows' page tables were found, but not its kernel.",
     todo: 'If you know where the kernel is, give `--kernel-base`.',
   },
+  'windows-2000': {
+    kind: 'unsupported',
+    means:
+      'The guest is Windows 2000 (NT 5.0): its debugger data block ends before what leads to processors and registers.',
+    todo: 'Windows XP and later are converted.',
+  },
   'kdbg-not-found': {
     kind: 'corrupt',
     means: 'The kernel was found, but not its debugger data block, which every debugger needs.',

@@ -1,8 +1,10 @@
 /** What is said when Windows is not found, or only a part of it. */
 import { Elf2dmpError } from '../core/errors.ts';
-import { hex } from '../core/units.ts';
+import { hex, hex64 } from '../core/units.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Evidence } from '../windows/evidence.ts';
+import type { KernelImage } from '../windows/kernel-image.ts';
+import type { SharedData } from '../windows/shared-user-data.ts';
 import { KDBG_STEP } from './kdbg.ts';
 import { KERNEL_STEP } from './kernel.ts';
 import type { SearchResult } from './memory-search.ts';
@@ -40,6 +42,27 @@ export function failure(
   return code === 'windows-not-found' && !truncated
     ? new Elf2dmpError({ ...context, code, kind: 'unsupported' })
     : new Elf2dmpError({ ...context, code, kind: 'corrupt' });
+}
+
+/** The error where there is a kernel, but no debugger data block. */
+export function withoutKdbg(
+  image: MemoryImage,
+  { shared, kernel, evidence }: { shared: SharedData; kernel: KernelImage; evidence: Evidence },
+): Elf2dmpError {
+  if (shared.ntMajorVersion === 5 && shared.ntMinorVersion === 0) {
+    return new Elf2dmpError({
+      code: 'windows-2000',
+      kind: 'unsupported',
+      message: `this is Windows 2000 (NT 5.0), with its kernel at ${hex64(kernel.base)}: its debugger data block ends before what leads to processors and registers`,
+      file: image.file,
+      hint: 'Windows XP and later are converted',
+      attempts: evidence.failures(KDBG_STEP),
+    });
+  }
+  return failure(image, evidence, KDBG_STEP, {
+    code: 'kdbg-not-found',
+    message: `the kernel is at ${hex64(kernel.base)}, but its debugger data block (KDBG) was not found`,
+  });
 }
 
 /** The error where no page tables, or no kernel, were found: also when the guest is another system. */

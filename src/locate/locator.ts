@@ -21,8 +21,8 @@ import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 import { findVersion } from '../windows/version.ts';
 import type { Windows } from '../windows/windows.ts';
-import { failure } from './failures.ts';
-import { checkKdbg, findKdbg, KDBG_STEP } from './kdbg.ts';
+import { failure, withoutKdbg } from './failures.ts';
+import { checkKdbg, findKdbg } from './kdbg.ts';
 import { locateInDump, locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
@@ -92,12 +92,7 @@ async function locateIn(
     findKdbg(space, kernel, evidence) ??
     kdbgOfNote(space, kernel, note, evidence) ??
     kdbgOfHeader(space, kernel, evidence);
-  if (!block) {
-    throw failure(image, evidence, KDBG_STEP, {
-      code: 'kdbg-not-found',
-      message: `the kernel is at ${hex64(kernel.base)}, but its debugger data block (KDBG) was not found`,
-    });
-  }
+  if (!block) throw withoutKdbg(image, { shared, kernel, evidence });
   const { kdbg, losses } = withoutDamagedFields(space, kernel, block);
   diagnostics.addAll(losses);
   traceSelfMap(space, kdbg, evidence);

@@ -128,6 +128,19 @@ describe('32-bit Windows', () => {
     expect(windows.kdbg.address).toBe(wide(guest.truth.kdbg));
   });
 
+  it('2000 is refused by its name', async () => {
+    const guest = buildGuest32({ build: 'xp', decoys: false, pae: false });
+    const { kernel, truth } = guest;
+    kernel.u32(0xffdf0270, 0);
+    // Its block ends before KiProcessorBlock.
+    kernel.u32(truth.kdbg + 0x14, 0x208);
+    await expect(locate(guest)).rejects.toMatchObject({
+      code: 'windows-2000',
+      kind: 'unsupported',
+      message: expect.stringMatching(/Windows 2000 \(NT 5\.0\), with its kernel at 0xffffffff8284b000/),
+    });
+  });
+
   it('that was stopped early in boot is found without its SharedUserData', async () => {
     const guest = buildGuest32();
     for (const tables of [guest.kernel, guest.user]) tables.setEntry(0xffdf0000, 0);
