@@ -17,6 +17,10 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { JobRecord } from '../../src/batch/sidecar.ts';
 import { convert } from '../../src/index.ts';
+import { buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 import {
   BIN,
   type Ended,
@@ -30,6 +34,7 @@ import {
 import { canMount, mountNew } from '../support/loop-mounts.ts';
 import { held } from '../support/schemas.ts';
 
+const CRASH_32 = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 } as const;
 let dir: string;
 let archive: string;
 let made: Map<string, Kind>;
@@ -94,6 +99,25 @@ describe('elf2dmp batch', () => {
     const junit = readFileSync(join(dir, 'junit.xml'), 'utf8');
     expect(junit).toContain('tests="10" failures="1"');
     expect(junit.match(/<testcase /g)).toHaveLength(10);
+  });
+
+  it('converts guests of all machines', async () => {
+    const inputs = join(dir, 'machines');
+    mkdirSync(inputs);
+    writeFileSync(join(inputs, 'x86.elf'), writeElf(buildGuest32({ crash: CRASH_32 })));
+    writeFileSync(join(inputs, 'arm64.elf'), writeArm64Elf(buildArm64Guest({ processors: 2 })));
+    const { code } = await runBatchCommand([inputs, '--out', out, '--jsonl', report]);
+    expect(code).toBe(0);
+    const lines = linesOf(report) as unknown as JobRecord[];
+    expect(lines.map(({ windows }) => [windows?.build, windows?.bugCheck?.code]).sort()).toEqual([
+      [22000, undefined],
+      [7601, '0xd1'],
+    ]);
+    const marks = readdirSync(out)
+      .filter((name) => name.endsWith('.dmp'))
+      .sort()
+      .map((name) => readFileSync(join(out, name)).toString('latin1', 0, 8));
+    expect(marks).toEqual(['PAGEDU64', 'PAGEDUMP']);
   });
 
   it('says which crashes there are, and with a list of known ones which are new', async () => {

@@ -3,6 +3,7 @@ import { deflateSync } from 'node:zlib';
 import { cpuNote, prstatus } from './elf.ts';
 import type { Guest } from './guest.ts';
 import { PAGE } from './memory.ts';
+import type { Guest32 } from './x86/guest.ts';
 
 /** Compresses a page; undefined where that does not make it smaller. */
 export type Compress = (page: Buffer) => Buffer;
@@ -92,12 +93,13 @@ export function kdumpFile(recipe: KdumpRecipe): KdumpFile {
 }
 
 /** The notes of a guest, as in the ELF form. */
-export function guestNotes(guest: Guest): Buffer {
+export function guestNotes(guest: Guest | Guest32): Buffer {
+  if ('pae' in guest) return Buffer.concat([...guest.cpus.map(guest.elf.status), ...guest.cpus.map(guest.elf.state)]);
   return Buffer.concat([...guest.cpus.map(prstatus), ...guest.cpus.map((cpu) => cpuNote(cpu))]);
 }
 
 /** A guest's RAM, around the VGA hole. */
-export function kdumpOf(guest: Guest, recipe: Partial<KdumpRecipe> = {}): KdumpFile {
+export function kdumpOf(guest: Guest | Guest32, recipe: Partial<KdumpRecipe> = {}): KdumpFile {
   const pages = new Map<number, Buffer>();
   const memory = guest.memory.flat(0, guest.ramBytes);
   for (let at = 0; at < guest.ramBytes; at += PAGE) {

@@ -27,8 +27,11 @@ import { convert, convertAndDescribe } from '../../src/operations/convert.ts';
 import { convertInPlace, convertInPlaceAndDescribe, undoInPlace } from '../../src/operations/in-place.ts';
 import { InPlaceFile } from '../../src/write/in-place.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
+import { buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { faultyCalls } from '../support/faults.ts';
 import { canMount, type FileSystem, mountNew } from '../support/loop-mounts.ts';
@@ -93,6 +96,32 @@ describe.skipIf(!canMount() || !qemuAvailable())('a dump that QEMU wrote', () =>
       expect([metadata(file), sha256(file)]).toEqual([before, elf]);
       expect(readdirSync(fs.path).filter((name) => name !== 'lost+found')).toEqual(['vm.elf']);
       await expect(undoInPlace({ file })).rejects.toMatchObject({ code: 'journal-missing' });
+    } finally {
+      fs.unmount();
+    }
+  });
+});
+
+describe.skipIf(!canMount())('a dump of another machine', () => {
+  it.each(['ext4', 'xfs'] as const)('becomes, on %s, what a copied one is, and the ELF file again', async (kind) => {
+    const fs = mountNew(kind, mkdtempSync(join(dir, 'machines-')), 512 << 20);
+    try {
+      for (const [name, bytes] of [
+        ['x86', writeElf(buildGuest32({ processors: 3, user: [1] }))],
+        ['arm64', writeArm64Elf(buildArm64Guest({ processors: 2, user: [1] }))],
+      ] as const) {
+        const [file, copied] = [join(fs.path, `${name}.elf`), join(dir, `${name}.dmp`)];
+        writeFileSync(file, bytes);
+        await convert({ input: file, output: copied, force: true });
+        const report = await convertInPlace({ file });
+        expect([name, report.outcome]).toEqual([name, 'good']);
+        const [a, b] = [pagesOf(readFileSync(file).subarray(0, report.dump.bytes)), pagesOf(readFileSync(copied))];
+        expect([...a.keys()]).toEqual([...b.keys()]);
+        for (const [address, page] of a)
+          if (!page.equals(b.get(address)!)) throw new Error(`${name}: page ${address} differs`);
+        await undoInPlace({ file });
+        expect([name, readFileSync(file).equals(bytes)]).toEqual([name, true]);
+      }
     } finally {
       fs.unmount();
     }

@@ -5,13 +5,21 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/operations/convert.ts';
 import { verify } from '../../src/operations/verify.ts';
 import { askDebugger, complaints, debuggerAvailable, modules, registers, stack } from '../debugger/debugger.ts';
+import { buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { canMount, mountNew } from '../support/loop-mounts.ts';
 
 const guest = buildGuest({ processors: 2, ramMiB: 64, seed: 50 });
 const elf = writeElf(guest);
+const OTHER_MACHINES = [
+  ['x86', writeElf(buildGuest32({ processors: 3, user: [1] }))],
+  ['x86 without PAE', writeElf(buildGuest32({ pae: false }))],
+  ['arm64', writeArm64Elf(buildArm64Guest({ processors: 2, user: [1] }))],
+] as const;
 let dir: string;
 
 beforeAll(() => {
@@ -115,6 +123,28 @@ describe.skipIf(!canMount())('--reflink', () => {
           });
           expect(diagnostics).toEqual([]);
           expect(readFileSync(at('aligned.dmp')).equals(readFileSync(at(`${type}.dmp`)))).toBe(true);
+        }
+      } finally {
+        fs.unmount();
+      }
+    });
+  }
+
+  for (const kind of ['xfs', 'btrfs'] as const) {
+    it(`shares the blocks of guests of other machines on ${kind}`, async () => {
+      const fs = mountNew(kind, mkdtempSync(join(dir, 'machines-')), 512 << 20);
+      try {
+        for (const [name, bytes] of OTHER_MACHINES) {
+          const [input, output] = [join(fs.path, `${name}.elf`), join(fs.path, `${name}.dmp`)];
+          writeFileSync(input, bytes, { flush: true });
+          const report = await convert({ input, output, reflink: 'always', verify: true });
+          expect([name, report.dump.sharesInput, report.verification?.findings]).toEqual([name, true, []]);
+          const copied = join(fs.path, `${name}.copied.dmp`);
+          await convert({ input, output: copied });
+          const [a, b] = [pagesOf(readFileSync(output)), pagesOf(readFileSync(copied))];
+          expect([...a.keys()]).toEqual([...b.keys()]);
+          for (const [address, page] of a)
+            if (!page.equals(b.get(address)!)) throw new Error(`${name}: page ${address} differs`);
         }
       } finally {
         fs.unmount();

@@ -6,6 +6,7 @@ import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
 import { writeElf } from '../guest/elf.ts';
+import { kdumpOf } from '../guest/kdump.ts';
 import { addPageDatabase32 } from '../guest/page-database.ts';
 import { buildGuest32, type Guest32, type GuestOptions32 } from '../guest/x86/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
@@ -108,6 +109,75 @@ describe('a dump of a 32-bit guest', () => {
     expect(dump[0x5c]).toBe(0);
     const again = await convert({ input: output, output: `${output}.kernel`, type: 'kernel' });
     expect(again.outcome).toBe('good');
+  });
+
+  it('lacks pages of zeros where they are dropped, and keeps what structures are worth their zeros', async () => {
+    const { guest, input, output } = inputOf({ processors: 2, user: [1] });
+    const report = await convert({ input, output, dropZeroPages: true });
+    expect(report.diagnostics.map(({ code }) => code)).toEqual(['zero-pages-dropped']);
+    const pages = pagesOf(readFileSync(output));
+    expect(pages.size).toBe(report.dump.pages);
+    expect(pages.size).toBeLessThan(guest.ramBytes / 0x1000 / 2);
+    for (const { what, virtual, physical, bytes } of guest.truth.samples) {
+      const at = physical ?? guest.kernel.translate(virtual)!;
+      const page = pages.get(at - (at % 0x1000));
+      expect([what, page?.subarray(at % 0x1000).subarray(0, bytes.length)]).toEqual([
+        what,
+        bytes.subarray(0, 0x1000 - (at % 0x1000)),
+      ]);
+    }
+    expect((await verify({ dump: output, against: input })).findings).toEqual([]);
+  });
+
+  it.each([
+    ['with PAE', { user: [0] }],
+    ['without', { build: 'xp', pae: false }],
+  ] as [string, GuestOptions32][])('is the same from a kdump-compressed file, %s', async (_, options) => {
+    const { guest, input, output } = inputOf(options);
+    await convert({ input, output });
+    const kdump = join(dir, `${count++}.kdump`);
+    writeFileSync(kdump, kdumpOf(guest).file);
+    const report = await convert({ input: kdump, output: `${kdump}.dmp` });
+    expect([report.input.format, report.diagnostics]).toEqual(['kdump', []]);
+    expect(readFileSync(`${kdump}.dmp`).equals(readFileSync(output))).toBe(true);
+  });
+
+  it.each([
+    ['raw memory', 'vm.raw', 0, {}],
+    [
+      'a VMware file, with a part above 4 GiB',
+      'vm.vmem',
+      16,
+      {
+        runs: [
+          { start: 0, size: 2 ** 24 },
+          { start: 2 ** 32, size: 2 ** 24 },
+        ],
+      },
+    ],
+  ])('has the crash that is in %s', async (_, name, highMiB, more) => {
+    const guest = buildGuest32({ highMiB, crash: CRASH });
+    const { memory, lowBytes, ramBytes } = guest;
+    const input = join(dir, name);
+    const high = memory.flat(2 ** 32, 2 ** 32 + ramBytes - lowBytes);
+    writeFileSync(input, Buffer.concat([memory.flat(0, lowBytes), high]));
+    const report = await convert({ input, output: `${input}.dmp`, ...more });
+    expect(report.input.machine).toBe('x86');
+    expect(report.windows.processors.map(({ registers }) => registers)).toEqual(['unknown', 'captured']);
+    const dump = readFileSync(`${input}.dmp`);
+    expect([dump.readUInt32LE(0x28), dump.readUInt32LE(0x2c)]).toEqual([0xd1, 0x10]);
+    const pages = pagesOf(dump);
+    for (const { what, virtual, physical, bytes } of guest.truth.samples) {
+      const at = physical ?? guest.kernel.translate(virtual)!;
+      const within = bytes.subarray(0, 0x1000 - (at % 0x1000));
+      expect([
+        what,
+        pages
+          .get(at - (at % 0x1000))!
+          .subarray(at % 0x1000)
+          .subarray(0, within.length),
+      ]).toEqual([what, within]);
+    }
   });
 
   it('is not made of a kind that is not known', async () => {
