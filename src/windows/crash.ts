@@ -155,7 +155,7 @@ function traceOfCrash(
   // Only with exact bounds: what follows KeBugCheckEx runs in every guest.
   const code = BUG_CHECK_FUNCTIONS.flatMap((name) => {
     const from = findExport(space, kernel, name);
-    return from === undefined ? [] : (functionAt(space, kernel, from) ?? []);
+    return from === undefined ? [] : (functionAt(space, kernel, from) ?? shortRange({ space, kernel }, from) ?? []);
   });
   const isBugCheck = (address: bigint) => code.some(({ from, to }) => address >= from && address < to);
   for (const processor of processors) {
@@ -166,6 +166,16 @@ function traceOfCrash(
       return `the stack of processor ${processor.number} holds a return address in KeBugCheckEx`;
   }
   return undefined;
+}
+
+/** On machines whose functions nothing lists, KeBugCheckEx calls on at once: +0x1b to +0x1e in public stack traces. */
+const FIRST_CALL = 0x40n;
+
+/** The first instructions of an exported function, where nothing lists its bounds; undefined where something does. */
+function shortRange({ space, kernel }: Pick<CrashScene, 'space' | 'kernel'>, from: bigint): CodeRange | undefined {
+  if (space.image.machine.functionTable) return undefined;
+  const [end, next] = [from + FIRST_CALL, nextExport(space, kernel, from)];
+  return { from, to: next !== undefined && next < end ? next : end };
 }
 
 const unconfirmed = (diagnostics: Diagnostics, { address, code }: BugCheck, why: string): void =>

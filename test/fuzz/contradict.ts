@@ -6,15 +6,50 @@ import { random } from '../guest/memory.ts';
 import type { Depth, Mutation, Recipe } from './mutate.ts';
 import type { Subject } from './subjects.ts';
 
+/** Where a machine has what: offsets in structures, and bytes of a pointer. */
+interface Layout {
+  pointer: 4 | 8;
+  module: { base: bigint; size: bigint };
+  kpcr: readonly bigint[];
+  /** NtBuildNumber in SharedUserData. */
+  sharedBuild: bigint;
+  /** KdDebuggerDataBlock in the header that a VMCOREINFO note holds. */
+  noteKdbg: number;
+  bugCheckBytes: number;
+}
+
+const X64: Layout = {
+  pointer: 8,
+  module: { base: 0x30n, size: 0x40n },
+  kpcr: [0x18n, 0x20n, 0x38n, 0n],
+  sharedBuild: 0xfffff780_00000260n,
+  noteKdbg: 0x80,
+  bugCheckBytes: 40,
+};
+
+const X86: Layout = {
+  pointer: 4,
+  module: { base: 0x18n, size: 0x20n },
+  kpcr: [0x1cn, 0x20n, 0x38n, 0x3cn],
+  sharedBuild: 0xffffffff_ffdf0260n,
+  noteKdbg: 0x60,
+  bugCheckBytes: 20,
+};
+
 /** What a contradiction can be made with. */
 interface Maker {
   subject: Subject;
+  layout: Layout;
+  /** A pointer as this machine keeps it. */
+  pointer(value: bigint): Buffer;
   below(n: number): number;
   pick<T>(list: readonly T[]): T;
   /** Replaces memory at a kernel address; nothing where it is not in the file. */
   set(virtual: bigint, bytes: Buffer): void;
   /** Replaces bytes of the file. */
   setFile(offset: number, bytes: Buffer): void;
+  /** Makes descriptor 0x30 of a 32-bit processor's table lead elsewhere. */
+  descriptor(gdt: bigint, base: bigint): void;
 }
 
 const GS_BASE = 0x108;
@@ -42,11 +77,13 @@ function qemuNotes({ file }: Subject): number[] {
 }
 
 /** Entries of a list, from its head on. */
-function entriesOf({ guest: { kernel } }: Subject, head: bigint): bigint[] {
+function entriesOf({ subject: { guest }, layout }: Maker, head: bigint): bigint[] {
+  const next = (at: bigint) =>
+    layout.pointer === 8
+      ? guest.kernel.read(at, 8).readBigUInt64LE()
+      : BigInt.asUintN(64, BigInt(guest.kernel.read(at, 4).readInt32LE()));
   const entries: bigint[] = [];
-  for (let at = kernel.read(head, 8).readBigUInt64LE(); at !== head; at = kernel.read(at, 8).readBigUInt64LE()) {
-    entries.push(at);
-  }
+  for (let at = next(head); at !== head; at = next(at)) entries.push(at);
   return entries;
 }
 
@@ -56,16 +93,24 @@ const KDBG_FIELDS = [0x48, 0x50, 0x88, 0xc0, 0x218, 0x270, 0x2bc, 0x2f2, 0x2e4, 
 const MAKERS: readonly ((m: Maker) => void)[] = [
   moduleLink,
   // A program has loaded another processor's KPCR into GS.
-  ({ subject, pick, setFile }) => {
+  ({ subject, layout, pick, setFile, descriptor }) => {
     const { cpus, truth } = subject.guest;
+    if (layout.pointer === 4) {
+      for (const p of truth.processors) descriptor(p.gdt, pick(truth.processors).kpcr);
+      return;
+    }
     qemuNotes(subject).forEach((at, i) => {
       const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
       setFile(at + (inUser ? GS_BASE : KERNEL_GS_BASE), word(pick(truth.processors).kpcr));
     });
   },
   // Two CPUs name one KPCR.
-  ({ subject, pick, setFile }) => {
+  ({ subject, layout, pick, setFile, descriptor }) => {
     const { truth, cpus } = subject.guest;
+    if (layout.pointer === 4) {
+      descriptor(pick(truth.processors).gdt, pick(truth.processors).kpcr);
+      return;
+    }
     const notes = qemuNotes(subject);
     const i = pick(notes.map((_, index) => index).concat(0));
     const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
@@ -82,10 +127,11 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
     set(truth.kdbg + BigInt(at & ~7), bytes);
   },
   // A module's base or size.
-  ({ subject, pick, below, set }) => {
-    const entry = pick(entriesOf(subject, subject.guest.truth.psLoadedModuleList));
-    if (below(2) === 0) set(entry + 0x40n, dword(0x1000 * (1 + below(0x100))));
-    else set(entry + 0x30n, word(pick(subject.guest.truth.modules).base));
+  (maker) => {
+    const { subject, layout, pointer, pick, below, set } = maker;
+    const entry = pick(entriesOf(maker, subject.guest.truth.psLoadedModuleList));
+    if (below(2) === 0) set(entry + layout.module.size, dword(0x1000 * (1 + below(0x100))));
+    else set(entry + layout.module.base, pointer(pick(subject.guest.truth.modules).base));
   },
   // A copy of the KDBG elsewhere in the image.
   ({ subject, below, set }) => {
@@ -93,46 +139,47 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
     set(truth.kernelBase + BigInt(0x3b000 + 0x400 * below(16)), kernel.read(truth.kdbg, truth.kdbgBlock.length));
   },
   // The KDBG is lost, and the note names any address for it.
-  ({ subject, pick, set, setFile }) => {
+  ({ subject, layout, pointer, pick, set, setFile }) => {
     const { truth } = subject.guest;
     set(truth.kdbg, Buffer.alloc(truth.kdbgBlock.length));
     const note = subject.file.indexOf('VMCOREINFO\0', 0, 'latin1');
-    if (note >= 0) setFile(note + 12 + 0x80, word(pick([...truth.exports.values()])));
+    if (note >= 0) setFile(note + 12 + layout.noteKdbg, pointer(pick([...truth.exports.values()])));
   },
   // Entries of KiProcessorBlock, KPCRs, or frames' pointers exchanged.
-  ({ subject, pick, below, set }) => {
+  ({ subject, layout, pointer, pick, below, set }) => {
     const { truth, build } = subject.guest;
     const [a, b] = [pick(truth.processors), pick(truth.processors)];
     const block = truth.kdbgBlock.readBigUInt64LE(0x218);
     switch (below(3)) {
       case 0:
-        set(block + BigInt(8 * a.number), word(b.prcb));
-        if (below(2) === 0) set(block + BigInt(8 * b.number), word(a.prcb));
+        set(block + BigInt(layout.pointer * a.number), pointer(b.prcb));
+        if (below(2) === 0) set(block + BigInt(layout.pointer * b.number), pointer(a.prcb));
         return;
       case 1:
-        return set(a.kpcr + pick([0x18n, 0x20n, 0x38n, 0n]), word(pick([b.kpcr, b.prcb, b.idt, b.gdt])));
+        return set(a.kpcr + pick(layout.kpcr), pointer(pick([b.kpcr, b.prcb, b.idt, b.gdt])));
       default:
-        if (build.prcbContext !== undefined) set(a.prcb + BigInt(build.prcbContext), word(b.context));
+        if (build.prcbContext !== undefined) set(a.prcb + BigInt(build.prcbContext), pointer(b.context));
     }
   },
   // A build number.
-  ({ subject, pick, set }) => {
+  ({ subject, layout, pick, set }) => {
     const { truth } = subject.guest;
     set(
-      pick([truth.kernelBase + 0x36200n, 0xfffff780_00000260n, truth.kernelBase + 0x33002n]),
+      pick([truth.kernelBase + 0x36200n, layout.sharedBuild, truth.kernelBase + 0x33002n]),
       Buffer.from([0x34, 0x12]),
     );
   },
   // The bug check's data, as memory that was erased reads.
-  ({ subject, pick, set }) =>
-    set(subject.guest.truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(40, pick([0, 0xff]))),
+  ({ subject, layout, pick, set }) =>
+    set(subject.guest.truth.kdbgBlock.readBigUInt64LE(0x88), Buffer.alloc(layout.bugCheckBytes, pick([0, 0xff]))),
 ];
 
 /** A link of the module list that leads to another of its entries, or back to the head. */
-function moduleLink({ subject, pick, below, set }: Maker): void {
+function moduleLink(maker: Maker): void {
+  const { subject, layout, pointer, pick, below, set } = maker;
   const { psLoadedModuleList: head } = subject.guest.truth;
-  const all = [head, ...entriesOf(subject, head)];
-  set(pick(all) + BigInt(8 * below(2)), word(pick(all)));
+  const all = [head, ...entriesOf(maker, head)];
+  set(pick(all) + BigInt(layout.pointer * below(2)), pointer(pick(all)));
 }
 
 /** One contradiction or two: a pure function of the seed. */
@@ -153,10 +200,18 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
       at += piece.length;
     }
   };
+  const layout = subject.frame?.bytes === 4 ? X86 : X64;
+  const pointer = (value: bigint) => word(value).subarray(0, layout.pointer);
+  const descriptor = (gdt: bigint, base: bigint) => {
+    const [low, high] = [word(base).readUInt32LE(), subject.guest.kernel.read(gdt + 0x34n, 4).readUInt32LE()];
+    const bytes = word((BigInt((high & 0x00ffff00) | (low & 0xff000000) | ((low >>> 16) & 0xff)) << 32n) | 0x3748n);
+    bytes.writeUInt16LE(low & 0xffff, 2);
+    set(gdt + 0x30n, bytes);
+  };
   let makers = MAKERS;
   for (let count = 1 + below(2); count > 0; count--) {
     const make = pick(makers);
-    make({ subject, below, pick, set, setFile });
+    make({ subject, layout, pointer, below, pick, set, setFile, descriptor });
     // Two links or two pointers that agree are no contradiction: such a list is whole.
     makers = makers.filter((maker) => maker !== make);
   }

@@ -225,6 +225,8 @@ const X86_GUESTS: readonly (readonly [string, GuestOptions32])[] = [
 /** As 32-bit addresses are kept: sign-extended. */
 const wide = (address: number | bigint): bigint => BigInt.asUintN(64, BigInt.asIntN(32, BigInt(address)));
 
+const narrow = (address: bigint): number => Number(BigInt.asUintN(32, address));
+
 function x86Subject(name: string, guest: Guest32): Subject {
   const file = writeElf(guest);
   const { truth, kernel, build } = guest;
@@ -270,18 +272,28 @@ function x86Subject(name: string, guest: Guest32): Subject {
     file,
     places,
     frame: { instructionPointer: 0xb8, stackPointer: 0xc4, bytes: 4 },
+    offsetOf,
     // As far as the oracle asks.
     guest: {
       ramBytes: guest.ramBytes,
-      cpus: guest.cpus.map(({ regs }) => ({ regs: { rip: wide(regs.rip), rsp: wide(regs.rsp) } })),
+      build,
+      kernel: {
+        read: (at: bigint, length: number) => kernel.read(narrow(at), length),
+        translate: (at: bigint) => kernel.translate(narrow(at)),
+      },
+      cpus: guest.cpus.map(({ cs, regs }) => ({ cs, regs: { rip: wide(regs.rip), rsp: wide(regs.rsp) } })),
       truth: {
-        root: truth.root,
+        ...truth,
         kernelBase: wide(truth.kernelBase),
         kdbg: wide(truth.kdbg),
         psLoadedModuleList: wide(truth.psLoadedModuleList),
-        processors: truth.processors.map(({ number, cpu, kpcr, prcb, context, specialRegisters }) => ({
-          ...{ number, cpu, kpcr: wide(kpcr), prcb: wide(prcb) },
-          ...{ context: wide(context), specialRegisters: wide(specialRegisters) },
+        psActiveProcessHead: wide(truth.psActiveProcessHead),
+        pfnDatabaseVariable: wide(truth.pfnDatabaseVariable),
+        exports: new Map([...truth.exports].map(([name, at]) => [name, wide(at)])),
+        modules: truth.modules.map((m) => ({ ...m, base: wide(m.base) })),
+        processors: truth.processors.map((p) => ({
+          ...{ number: p.number, cpu: p.cpu, kpcr: wide(p.kpcr), prcb: wide(p.prcb), idt: wide(p.idt) },
+          ...{ gdt: wide(p.gdt), context: wide(p.context), specialRegisters: wide(p.specialRegisters) },
         })),
       },
     } as unknown as Guest,

@@ -66,6 +66,8 @@ export interface GuestOptions {
   vmcoreinfo?: 'good' | 'stale' | undefined;
   /** CPUs after the others that the kernel never started. */
   neverStarted?: number;
+  /** The first CPU is none of Windows', and in 32-bit code: QEMU then takes the guest for an i386 one. */
+  firstIn32Bit?: boolean;
   /** Processors whose CPU is caught outside Windows (a hypervisor's address space). */
   foreign?: readonly number[];
   /**
@@ -737,6 +739,10 @@ export function buildGuest(options: GuestOptions = {}): Guest {
     });
   }
   for (let i = 0; i < (options.neverStarted ?? 0); i++) cpus.push(firmwareCpu());
+  if (options.firstIn32Bit) {
+    cpus.unshift(firmwareCpu());
+    for (const processor of processors) processor.cpu++;
+  }
   for (const number of options.foreign ?? []) {
     const cpu = cpus[order.indexOf(number)]!;
     // Another system's tables that map its own code in the kernel's half.

@@ -59,6 +59,33 @@ enter32:
     mov ebp, ebx
     shl ebx, RECORD_SHIFT
     add ebx, RECORDS
+    test ebp, ebp
+    jnz .long
+    cmp byte [ebx + STARTED], 0
+    jne .long
+
+    ; A first CPU that is to be found here, in 32-bit code: it starts the others, and halts.
+    mov al, 0xff
+    out 0x21, al
+    out 0xa1, al
+    mov edi, LOCAL_APIC
+    mov esi, RECORDS
+    xor ecx, ecx
+.next:
+    inc ecx
+    add esi, 1 << RECORD_SHIFT
+    cmp ecx, [cpus]
+    jae .halt
+    mov eax, ecx
+    shl eax, 24
+    mov [edi + 0x310], eax
+    mov dword [edi + 0x300], 0x46ff
+    jmp .next
+.halt:
+    hlt
+    jmp .halt
+
+.long:
     mov eax, [ebx + CR4_]
     and eax, ~(1 << 17)         ; PCIDE only in long mode
     mov cr4, eax

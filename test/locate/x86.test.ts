@@ -128,6 +128,23 @@ describe('32-bit Windows', () => {
     expect(windows.kdbg.address).toBe(wide(guest.truth.kdbg));
   });
 
+  it.each([
+    ['the frame that was captured', { crash: CRASH }, /frame that Windows captured on processor 1 is in KeBugCheckEx/],
+    [
+      'a stack',
+      { build: 'xp', pae: false, crash: { ...CRASH, captured: false } },
+      /stack of processor 1 holds a return address in KeBugCheckEx/,
+    ],
+  ] as [string, GuestOptions32, RegExp][])('whose bug check was erased shows it by %s', async (_, options, said) => {
+    const guest = buildGuest32(options);
+    guest.kernel.write(guest.truth.kdbgBlock.readUInt32LE(0x88), Buffer.alloc(20));
+    const { crash, diagnostics } = await locate(guest);
+    expect(crash).toBeUndefined();
+    expect(diagnostics.list.map(({ code, message }) => [code, said.test(message)])).toEqual([
+      ['bug-check-missing', true],
+    ]);
+  });
+
   it('2000 is refused by its name', async () => {
     const guest = buildGuest32({ build: 'xp', decoys: false, pae: false });
     const { kernel, truth } = guest;

@@ -123,6 +123,7 @@ export const CASES: readonly MatrixCase[] = [
     crashFrom: 'input',
   },
   { name: 'CPUs that were never started', guest: { neverStarted: 2, seed: 18 } },
+  { name: 'the first CPU in 32-bit code: the file says i386', guest: { firstIn32Bit: true, user: [1], seed: 91 } },
   {
     name: 'a CPU outside Windows (hypervisor)',
     guest: { processors: 3, foreign: [0], seed: 19 },

@@ -1,6 +1,16 @@
 /** Runs one case of the matrix: guest → ELF → elf2dmp → the real debugger, and says what differs from what went in. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text as readAll } from 'node:stream/consumers';
@@ -113,6 +123,7 @@ export async function runCase(c: MatrixCase): Promise<CaseResult> {
     const checks = new Checks();
     const run = await convertIt(c, guest, input, output);
     checks.same('exit code', run.status, c.exitCode ?? 0);
+    if (c.guest.firstIn32Bit) checks.same('e_machine', readFileSync(input).readUInt16LE(0x12), 3);
     const result = (extra: Partial<CaseResult>): CaseResult => ({
       case: c,
       problems: checks.problems,

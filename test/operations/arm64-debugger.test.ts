@@ -49,10 +49,11 @@ describe.skipIf(!arm64QemuAvailable())('an ARM64 guest that QEMU ran', () => {
     expect(file.readUInt16LE(0x12)).toBe(183);
   });
 
-  it('becomes the same dump from kdump-compressed files, and from raw memory what that has', async () => {
+  it('becomes the same dump from kdump-compressed files, and from raw memory and its backing file what those have', async () => {
     const options: Arm64Options = { processors: 2, crash: CRASH, seed: 5 };
     const dumps: Buffer[] = [];
-    for (const more of [{}, { format: 'kdump-zlib' as const }, { raw: 'pmemsave' as const }]) {
+    const forms = [{}, { format: 'kdump-zlib' }, { raw: 'pmemsave' }, { raw: 'backend' }] as const;
+    for (const more of forms) {
       const input = await dumpArm64WithQemu(buildArm64Guest(options), join(dir, 'vm.in'), more);
       const output = join(dir, 'vm.dmp');
       await convert({ input, output, force: true });
@@ -60,6 +61,7 @@ describe.skipIf(!arm64QemuAvailable())('an ARM64 guest that QEMU ran', () => {
     }
     expect(dumps[1]!.equals(dumps[0]!)).toBe(true);
     expect(dumps[2]!.subarray(0, 0x348)).toEqual(dumps[0]!.subarray(0, 0x348));
+    expect(dumps[3]!.equals(dumps[2]!)).toBe(true);
   });
 
   it.skipIf(!debuggerAvailable()).each(ARM64_CASES.map((c) => [c.name, c] as const))(

@@ -9,6 +9,7 @@ import { PAGING_4K_GRANULE } from '../../src/machines/arm64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
+import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
 import { openImage, openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
@@ -220,6 +221,24 @@ describe('a conversion of an ARM64 guest', () => {
     const { physical } = guest.truth.samples.find(({ what }) => what === 'a page in transition')!;
     expect(pages.has(physical! - (physical! % 0x1000))).toBe(false);
     expect(await verify({ dump: output, against: input })).toMatchObject({ outcome: 'sound' });
+  });
+
+  it('makes a triage dump of a running guest, with the registers and calls of every processor', async () => {
+    const guest = buildArm64Guest({ processors: 3, user: [2], seed: 12 });
+    const [input, output] = [at('vm.elf'), at('triage.dmp')];
+    writeFileSync(input, writeArm64Elf(guest));
+    const report = await convert({ input, output, force: true, type: 'triage', triageCpus: 'all' });
+    const dump = readFileSync(output);
+    expect(codes(report, 'loss')).toEqual([]);
+    expect([dump.readUInt32LE(0xf98), dump.readUInt32LE(0x30), dump.readUInt32LE(0x38)]).toEqual([4, 0xaa64, 0x161]);
+    expect(await verify({ dump: output })).toMatchObject({ outcome: 'sound' });
+    const calls = async (file: string) =>
+      (await stacks({ input: file })).stacks.map(({ processor, frames }) => [
+        processor,
+        // Memory of programs is left out.
+        processor === 2 ? frames[0]!.instructionPointer : frames.map((f) => [f.instructionPointer, f.stackPointer]),
+      ]);
+    expect(await calls(output)).toEqual(await calls(input));
   });
 
   it('drops pages of zeros', async () => {
