@@ -239,8 +239,15 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'a 32-bit KPCR is looked for by FS alone',
     file: 'machines/x86/kpcr.ts',
-    find: 'const bases = [descriptorBase(registers, KGDT_R0_PCR, read), ',
-    replace: 'const bases = [',
+    find: 'const bases = [isOwn ? inGdt : undefined, inFs];',
+    replace: 'const bases = [inFs];',
+    tests: 'test/machines/x86.test.ts',
+  },
+  {
+    what: 'a descriptor that was changed leads a 32-bit CPU to another processor',
+    file: 'machines/x86/kpcr.ts',
+    find: '(inGdt === inFs || runsKpcr(registers, read, inGdt) !== false)',
+    replace: 'inGdt !== 0n',
     tests: 'test/machines/x86.test.ts',
   },
   {
@@ -302,8 +309,15 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'a 32-bit crash whose bug check was erased passes for a running guest',
     file: 'windows/crash.ts',
-    find: ' ?? shortRange({ space, kernel }, from) ?? []',
-    replace: ' ?? []',
+    find: '(space.image.machine.functionTable ? [] : unlistedRange({ space, kernel }, from, FIRST_CALL))',
+    replace: '[]',
+    tests: 'test/locate/x86.test.ts',
+  },
+  {
+    what: 'any place of a PRCB in its KPCR is believed',
+    file: 'windows/kdbg-fields.ts',
+    find: 'if (!contained || contained === usual ||',
+    replace: 'if (usual > 0 ||',
     tests: 'test/locate/x86.test.ts',
   },
   {

@@ -155,7 +155,9 @@ function traceOfCrash(
   // Only with exact bounds: what follows KeBugCheckEx runs in every guest.
   const code = BUG_CHECK_FUNCTIONS.flatMap((name) => {
     const from = findExport(space, kernel, name);
-    return from === undefined ? [] : (functionAt(space, kernel, from) ?? shortRange({ space, kernel }, from) ?? []);
+    if (from === undefined) return [];
+    const listed = functionAt(space, kernel, from);
+    return listed ?? (space.image.machine.functionTable ? [] : unlistedRange({ space, kernel }, from, FIRST_CALL));
   });
   const isBugCheck = (address: bigint) => code.some(({ from, to }) => address >= from && address < to);
   for (const processor of processors) {
@@ -170,13 +172,6 @@ function traceOfCrash(
 
 /** On machines whose functions nothing lists, KeBugCheckEx calls on at once: +0x1b to +0x1e in public stack traces. */
 const FIRST_CALL = 0x40n;
-
-/** The first instructions of an exported function, where nothing lists its bounds; undefined where something does. */
-function shortRange({ space, kernel }: Pick<CrashScene, 'space' | 'kernel'>, from: bigint): CodeRange | undefined {
-  if (space.image.machine.functionTable) return undefined;
-  const [end, next] = [from + FIRST_CALL, nextExport(space, kernel, from)];
-  return { from, to: next !== undefined && next < end ? next : end };
-}
 
 const unconfirmed = (diagnostics: Diagnostics, { address, code }: BugCheck, why: string): void =>
   diagnostics.add(
@@ -259,7 +254,16 @@ function rangeOf(space: AddressSpace, kernel: KernelImage, name: string): CodeRa
   if (from === undefined) return undefined;
   const bounds = functionAt(space, kernel, from);
   if (bounds) return bounds;
-  const end = from + 0x200n;
+  return unlistedRange({ space, kernel }, from, 0x200n);
+}
+
+/** So many bytes of a function whose bounds are not known, at most up to the next export where that ends it. */
+function unlistedRange(
+  { space, kernel }: Pick<CrashScene, 'space' | 'kernel'>,
+  from: bigint,
+  bytes: bigint,
+): CodeRange {
+  const end = from + bytes;
   const next = space.image.machine.functionTable ? undefined : nextExport(space, kernel, from);
   return { from, to: next !== undefined && next < end ? next : end };
 }

@@ -1,7 +1,7 @@
 /** Whether memory bears out the fields of the KDBG that reach a dump's header or say where something is written. */
 import { isKernelAddress } from '../core/bits.ts';
 import type { Diagnostic } from '../core/errors.ts';
-import { hex, hex64, PAGE_SIZE, pfnOf } from '../core/units.ts';
+import { hex, hex64, PAGE_SIZE, pfnOf, va } from '../core/units.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields, Kdbg } from './kdbg.ts';
@@ -57,6 +57,8 @@ export function withoutDamagedFields(
     if (doubt !== undefined) doubts.set(name, doubt);
   }
   for (const [name, doubt] of stateDoubts(space, kdbg.fields)) doubts.set(name, doubt);
+  const contained = containedDoubt(space, kdbg.fields);
+  if (contained !== undefined) doubts.set('OffsetPcrContainedPrcb', contained);
   if (doubts.size === 0) return { kdbg, losses: [] };
   const kept = Object.entries(kdbg.fields).filter(([name]) => !doubts.has(name as FieldName));
   const losses = [...doubts].map(([name, doubt]): Diagnostic => {
@@ -135,6 +137,19 @@ function databaseDoubt(space: AddressSpace, kernel: KernelImage, variable: bigin
   return complete && active.every((is) => is === false)
     ? 'the database there does not have the page tables’ root as a page in use'
     : undefined;
+}
+
+/** The first processor's KPCR has its PRCB where the machine has it: another place leads to other processors' KPCRs. */
+function containedDoubt(space: AddressSpace, fields: DebuggerFields): string | undefined {
+  const { KiProcessorBlock: table, OffsetPcrContainedPrcb: contained } = fields;
+  const { machine } = space.image;
+  const { prcb: usual } = machine.kpcr;
+  if (!contained || contained === usual || table === undefined) return undefined;
+  const prcb = space.readPointer(table);
+  if (prcb === undefined || !isKernelAddress(prcb)) return undefined;
+  const claim = { prcb: va(prcb), selfAt: fields.OffsetPcrSelfPcr, currentPrcbAt: fields.OffsetPcrCurrentPrcb };
+  const isThere = machine.kpcrDoubt(space.reader, va(prcb - BigInt(usual)), claim) === undefined;
+  return isThere ? `the first processor's KPCR has its PRCB at ${hex(usual)}` : undefined;
 }
 
 /** A PRCB's saved state: special registers, and the CONTEXT right behind them. */

@@ -145,6 +145,17 @@ describe('32-bit Windows', () => {
     ]);
   });
 
+  it('has its own processors where the KDBG has a wrong place for the PRCB in its KPCR', async () => {
+    const guest = buildGuest32({ processors: 3 });
+    // KPCRs lie 0x8000 bytes apart: that of the one before.
+    guest.kernel.u16(guest.truth.kdbg + 0x2e6, 0x8120);
+    const { processors, diagnostics } = await locate(guest);
+    expect(diagnostics.list.map(({ code }) => code)).toEqual(['kdbg-field-damaged']);
+    expect(processors.map(({ kpcr, cpu }) => [kpcr, cpu?.index])).toEqual(
+      guest.truth.processors.map((p) => [wide(p.kpcr), p.cpu]),
+    );
+  });
+
   it('2000 is refused by its name', async () => {
     const guest = buildGuest32({ build: 'xp', decoys: false, pae: false });
     const { kernel, truth } = guest;

@@ -69,6 +69,18 @@ describe('a 32-bit CPU', () => {
     expect(X86.kpcrDoubt(read, wide(kpcr + 0x20) as never)).toMatch(/SelfPcr/);
   });
 
+  it('is not led to the KPCR of a processor with other tables by a descriptor that was changed', () => {
+    const own = buildGuest32({ processors: 2, user: [1], order: [0, 1] });
+    const readOwn = (virtual: bigint, length: number) => own.kernel.read(Number(BigInt.asUintN(32, virtual)), length);
+    const notes = own.cpus.map((cpu) => x64(parseQemuNote(cpuNote32(own, cpu).subarray(20))!.registers));
+    const [first, second] = own.truth.processors.map(({ gdt }) => own.kernel.read(gdt + 0x30, 8));
+    own.kernel.write(own.truth.processors[0]!.gdt + 0x30, second!);
+    own.kernel.write(own.truth.processors[1]!.gdt + 0x30, first!);
+    // In the kernel FS has it.
+    expect(X86.kpcrCandidates(notes[0]!, readOwn)).toEqual([wide(own.truth.processors[0]!.kpcr)]);
+    expect(X86.kpcrCandidates(notes[1]!, readOwn)).toEqual([]);
+  });
+
   it('has the page tables that CR3 and CR4 say', () => {
     expect(X86.pageTables(registersOf(1))).toEqual({ root: guest.truth.userRoot, mode: PAGING_PAE });
     const other = buildGuest32({ pae: false });

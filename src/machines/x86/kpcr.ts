@@ -38,10 +38,16 @@ export function kpcrDoubt(read: ReadVirtual, kpcr: VirtualAddress, claim?: KpcrC
   return current === claim.prcb ? undefined : `KPCR.Prcb at ${hex64(kpcr)} is ${hex64(current)}`;
 }
 
-/** See `Machine.kpcrCandidates`. The GDT has it in user mode too; FS has it in the kernel. */
+/**
+ * See `Machine.kpcrCandidates`. The GDT has it in user mode too; FS has it in the kernel. A descriptor that leads to
+ * the KPCR of a processor with other tables was changed.
+ */
 export function kpcrCandidates(registers: X64Registers, read: ReadVirtual): VirtualAddress[] {
   const inKernel = privilegeLevel(registers) === 0 && registers.fs.selector === KGDT_R0_PCR;
-  const bases = [descriptorBase(registers, KGDT_R0_PCR, read), inKernel ? address(registers.fs.base) : undefined];
+  const inFs = inKernel ? address(registers.fs.base) : undefined;
+  const inGdt = descriptorBase(registers, KGDT_R0_PCR, read);
+  const isOwn = inGdt !== undefined && (inGdt === inFs || runsKpcr(registers, read, inGdt) !== false);
+  const bases = [isOwn ? inGdt : undefined, inFs];
   return [...new Set(bases.flatMap((base) => (base !== undefined && isKernelAddress(base) ? [base] : [])))];
 }
 

@@ -300,7 +300,10 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
       imageBase: 0x400000,
       timeDateStamp: 0x5e0f1a2b,
       functions,
-      data: [{ name: 'NtBuildNumber', rva: RVA.NtBuildNumber }],
+      data: [
+        { name: 'NtBuildNumber', rva: RVA.NtBuildNumber },
+        { name: 'KiBugCheckData', rva: RVA.KiBugCheckData },
+      ],
     }),
   );
   for (let vector = 0; vector < 256; vector++) {
