@@ -38,6 +38,23 @@ describe('MemoryImage', () => {
     );
   });
 
+  it('gives the parts of a range that are present, as long as they are', () => {
+    fc.assert(
+      fc.property(pieces, fc.nat(SPAN - 1), fc.integer({ min: 1, max: 0x3000 }), ({ list, model }, at, length) => {
+        const parts = imageOf(list).presentParts(at, length);
+        const end = Math.min(SPAN, at + length);
+        const isIn = (byte: number) => parts.filter(({ start, size }) => byte >= start && byte < start + size).length;
+        for (let byte = at; byte < end; byte++) {
+          if (isIn(byte) !== Number(model[byte] !== undefined)) expect(`${byte}: ${isIn(byte)} parts`).toBe('one');
+        }
+        parts.slice(1).forEach(({ start }, i) => {
+          expect(start).toBeGreaterThan(parts[i]!.start + parts[i]!.size);
+        });
+      }),
+      { numRuns: 30 },
+    );
+  });
+
   it('gives the same bytes by pages as by one read', () => {
     fc.assert(
       fc.property(pieces, ({ list, model }) => {
