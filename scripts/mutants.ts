@@ -1805,8 +1805,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'KeBugCheckEx reaches over the next export',
     file: 'windows/crash.ts',
-    find: 'next !== undefined && next < end ? next : end',
-    replace: 'end',
+    find: 'machine.functionTable ? undefined : nextExport(space, kernel, from)',
+    replace: 'machine.functionTable ? undefined : from + 0x200n',
     tests: 'test/windows/crash.test.ts',
   },
   {
