@@ -1,8 +1,12 @@
 // The command's compiled code, for the engine that runs this: that of what conversions, `info` and the quick commands use.
 const { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const { join } = require('node:path');
+const v8 = require('node:v8');
 const { gunzipSync } = require('node:zlib');
 const { compile, compiledFile, read, run } = require('../bin/load.js');
+
+// A collection of garbage would drop the code of what ran once, such as the bundle's own first lines.
+v8.setFlagsFromString('--no-flush-bytecode');
 
 const root = join(__dirname, '..');
 const bundle = join(root, 'bundle', 'main.cjs');
@@ -32,7 +36,6 @@ async function make() {
     const [elf, dump] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
     await quietly('--version');
     await quietly('--help');
-    // Each once: code that rests for long is dropped.
     for (const sample of samples) {
       writeFileSync(elf, gunzipSync(readFileSync(join(root, 'samples', sample))));
       rmSync(dump, { force: true });
@@ -43,6 +46,8 @@ async function make() {
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+  // An engine takes only what one with its settings made.
+  v8.setFlagsFromString('--flush-bytecode');
   writeFileSync(compiledFile(bundle, source), script.createCachedData());
 }
 
