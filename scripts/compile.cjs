@@ -1,4 +1,5 @@
-// The command's compiled code, for the engine that runs this: that of what conversions, `info` and the quick commands use.
+// `compile.cjs [BUNDLE OUTPUT]`: the command's compiled code, for the engine that runs this: that of what conversions,
+// `info` and the quick commands use.
 const { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const { join } = require('node:path');
 const v8 = require('node:v8');
@@ -9,7 +10,7 @@ const { compile, compiledFile, read, run } = require('../bin/load.js');
 v8.setFlagsFromString('--no-flush-bytecode');
 
 const root = join(__dirname, '..');
-const bundle = join(root, 'bundle', 'main.cjs');
+const [bundle = join(root, 'bundle', 'main.cjs'), output] = process.argv.slice(2);
 const source = read(bundle);
 const script = compile(bundle, source);
 const { main } = run(bundle, script);
@@ -48,7 +49,7 @@ async function make() {
   }
   // An engine takes only what one with its settings made.
   v8.setFlagsFromString('--flush-bytecode');
-  writeFileSync(compiledFile(bundle, source), script.createCachedData());
+  writeFileSync(output ?? compiledFile(bundle, source), script.createCachedData());
 }
 
 void make();

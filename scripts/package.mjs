@@ -63,8 +63,18 @@ async function bundle() {
   };
   await build({
     ...options,
-    entryPoints: { elf2dmp: own('entry.ts'), 'page-worker': 'src/readers/kdump/page-worker.ts' },
+    entryPoints: {
+      start: own('start.ts'),
+      elf2dmp: own('entry.ts'),
+      'page-worker': 'src/readers/kdump/page-worker.ts',
+    },
   });
+  // By the Node.js that will run it.
+  run(join(nodeFor(process.arch), 'bin', 'node'), [
+    join(root, 'scripts', 'compile.cjs'),
+    join(work, 'elf2dmp.cjs'),
+    join(work, 'compiled'),
+  ]);
 }
 
 /** @returns the executable */
@@ -76,16 +86,16 @@ function executable(machine) {
   const native = join(fetchPackage(`${name}@${koffi}`, integrity), `linux_${machine}`, 'koffi.node');
   const config = join(work, `${machine}.json`);
   const blob = join(work, `${machine}.blob`);
+  const assets = Object.fromEntries(['elf2dmp.cjs', 'page-worker.cjs'].map((asset) => [asset, join(work, asset)]));
   // Compiled code is this machine's only: the other one's is compiled when it starts.
-  const useCodeCache = machine === process.arch;
+  if (machine === process.arch) assets.compiled = join(work, 'compiled');
   writeFileSync(
     config,
     JSON.stringify({
-      main: join(work, 'elf2dmp.cjs'),
+      main: join(work, 'start.cjs'),
       output: blob,
       disableExperimentalSEAWarning: true,
-      useCodeCache,
-      assets: { 'page-worker.cjs': join(work, 'page-worker.cjs'), 'koffi.node': native },
+      assets: { ...assets, 'koffi.node': native },
     }),
   );
   // By the Node.js that will run it.

@@ -47,6 +47,8 @@ export class MemorySearch {
   readonly #result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
   #which: 0 | 1 = 0;
   #next: Promise<ReadBlock> | undefined;
+  /** It stopped before it read on. */
+  #paused = false;
 
   constructor(image: MemoryImage, options: SearchOptions = {}) {
     this.#image = image;
@@ -59,21 +61,24 @@ export class MemorySearch {
 
   /** Nothing is left to be searched. */
   get finished(): boolean {
-    return this.#next === undefined;
+    return this.#next === undefined && !this.#paused;
   }
 
   /**
    * Goes on to the end, or to the block with the first root that is good enough. Reads a block while it looks
-   * through the one before. Pages that can't be read hold nothing to be found; the reader says which they are.
+   * through the one before, but for the first, which often ends the search. Pages that can't be read hold nothing to be found; the reader says which they are.
    *
    * @returns what was found so far
    */
   async run(enough: (clue: RootClue) => boolean = () => false): Promise<SearchResult> {
     const { signal, onSearch } = this.#options;
+    if (this.#paused) this.#next = this.#read();
+    this.#paused = false;
     while (this.#next) {
       const block = await this.#next;
       signal?.throwIfAborted();
-      this.#next = this.#read();
+      const isFirst = this.#result.bytes === 0;
+      this.#next = isFirst ? undefined : this.#read();
       const seen = this.#result.roots.length;
       this.#searchBlock(block);
       this.#result.bytes += block.length;
@@ -81,8 +86,10 @@ export class MemorySearch {
       if (this.#result.roots.slice(seen).some(enough)) {
         // The image may be closed before the search goes on, if ever.
         await Promise.allSettled([this.#next]);
+        this.#paused = isFirst;
         break;
       }
+      if (isFirst) this.#next = this.#read();
     }
     return this.#result;
   }

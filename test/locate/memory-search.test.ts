@@ -74,10 +74,13 @@ describe('the search of all memory', () => {
     const guest = buildGuest({ seed: 82, processors: 2 });
     const image = imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
     const whole = await searchMemory(image);
+    const before = image.bytesRead;
     const search = new MemorySearch(image);
     const [first] = whole.roots;
     const part = { ...(await search.run((clue) => clue.root === first!.root)) };
     expect(part.bytes).toBeLessThan(whole.bytes);
+    // The block, with the page behind it.
+    expect(image.bytesRead - before).toBe(part.bytes + 0x1000);
     expect(search.finished).toBe(false);
     expect(await search.run()).toEqual(whole);
     expect(search.finished).toBe(true);
