@@ -1,4 +1,5 @@
 // How command and library are bundled; a test asks what the command's start runs.
+import { isAscii } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { appendFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,6 +33,8 @@ const namesItsContents = {
     build.onEnd(({ errors }) => {
       if (errors.length > 0 || write === false) return;
       const file = join(outdir, 'main.cjs');
+      // esbuild escapes what is not, but for the texts of tagged templates.
+      if (!isAscii(readFileSync(file))) throw new Error(`${file} is not ASCII: write \\u2026 for … in html texts`);
       appendFileSync(file, `//${createHash('sha256').update(readFileSync(file)).digest('hex')}\n`);
     });
   },

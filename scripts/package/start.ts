@@ -1,4 +1,5 @@
 /** The executable in one file starts here: it loads the command as bin/load.js does, from its assets. */
+import { isAscii } from 'node:buffer';
 import { wrap } from 'node:module';
 import { dirname } from 'node:path';
 import { getRawAsset } from 'node:sea';
@@ -16,7 +17,8 @@ function compiled(): Uint8Array | undefined {
 }
 
 const file = process.execPath;
-const source = Buffer.from(getRawAsset('elf2dmp.cjs') as ArrayBuffer).toString('latin1');
+const bytes = Buffer.from(getRawAsset('elf2dmp.cjs') as ArrayBuffer);
+const source = bytes.toString(isAscii(bytes) ? 'latin1' : 'utf8');
 const script = new Script(wrap(source), { filename: file, cachedData: compiled() });
 const loaded = { exports: {} as { main: Main } };
 script.runInThisContext()(loaded.exports, require, loaded, file, dirname(file));

@@ -1,3 +1,4 @@
+import { isAscii } from 'node:buffer';
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
@@ -96,6 +97,14 @@ describe('its compiled code', () => {
     const changed = source.replace(/\/\/[0-9a-f]{64}\n$/, `//${'0'.repeat(64)}\n`);
     expect(changed).not.toBe(source);
     expect(loader.compiledFile(bundle, changed)).not.toBe(loader.compiledFile(bundle, source));
+  });
+
+  it('is of a text of ASCII, and of any other as it is', () => {
+    expect(isAscii(readFileSync(bundle))).toBe(true);
+    for (const text of ['// as it is', '// a dash – and dots …', '// ·']) {
+      writeFileSync(join(dir, 'text.cjs'), text);
+      expect(loader.read(join(dir, 'text.cjs'))).toBe(text);
+    }
   });
 
   it('can be missing, damaged, or made by an engine with other settings', () => {

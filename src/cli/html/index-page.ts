@@ -102,7 +102,7 @@ function crash({ signature, results, firstSeen, lastSeen, known }: CrashGroup, l
   return html`
 <article class="crash" id="${anchorOf(signature.hash)}">
 <h3>${bugCheckOf(bugCheck)}${suspect && html` in ${suspect.module}`} <span class="count">${plural(results.length, 'dump')}</span>${known !== null && html` <span class="badge ${known ? 'plain' : ''}">${crashKind(known)}</span>`}</h3>
-<p class="note">${when ?? 'at unknown times'} · ${code(signature.hash)} ${code(signature.text)}</p>
+<p class="note">${when ?? 'at unknown times'} \u00b7 ${code(signature.hash)} ${code(signature.text)}</p>
 ${results.length < FOLDED_FROM ? all : html`<details><summary>Show ${results.length} dumps</summary>${all}</details>`}
 </article>`;
 }

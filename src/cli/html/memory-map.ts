@@ -34,7 +34,7 @@ export function memoryMap({ cellBytes, ranges }: MemoryPicture, converted: boole
 <div class="map" role="img" aria-label="Map of physical memory: ${summary}">
 ${ranges.map(
   ({ start, cells }, i) =>
-    html`${holes[i]! > 0 && i < LABELLED && html`<span class="hole">hole ${bytes(holes[i]!)}</span>`}${holes[i]! > 0 && i >= LABELLED && html`<span class="hole">…</span>`}${i < LABELLED && html`<span class="start">${hex(start)}</span>`}${cells.map(cell)}\n`,
+    html`${holes[i]! > 0 && i < LABELLED && html`<span class="hole">hole ${bytes(holes[i]!)}</span>`}${holes[i]! > 0 && i >= LABELLED && html`<span class="hole">\u2026</span>`}${i < LABELLED && html`<span class="start">${hex(start)}</span>`}${cells.map(cell)}\n`,
 )}</div>
 <details><summary>Ranges and holes</summary>
 ${table(

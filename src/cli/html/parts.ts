@@ -19,7 +19,7 @@ ${MARK}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'sha256-${STYLE_HASH}'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>${title} – elf2dmp</title>
+<title>${title} \u2013 elf2dmp</title>
 <style>${new Html(STYLE)}</style>
 </head>
 <body>${body}
