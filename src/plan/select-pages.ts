@@ -175,12 +175,11 @@ async function sortPages(
   const addByStates = (run: PageRun, kind: PageKind | undefined, states: PageStates) => {
     for (let page = 0; page < run.pages; ) {
       const address = run.start + page * PAGE_SIZE;
-      const state = states.of(address);
-      const same = state ? 1 : Math.min(run.pages - page, states.pagesWithout(address));
+      const { state, pages } = states.run(address, run.pages - page);
       const own = kind ?? STATE_KINDS[state?.location ?? -1] ?? 'unknown';
       // Where the database is believed, it should have said so.
-      add(address, same, own, type === 'active' && (state === undefined || windowsKeeps(state)));
-      page += same;
+      add(address, pages, own, type === 'active' && (state === undefined || windowsKeeps(state)));
+      page += pages;
     }
   };
   const isTime = pacing();

@@ -24,6 +24,8 @@ export interface PageStates {
   of(address: number): PageState | undefined;
   /** For a page without an entry: how many pages from it on have none, at least. */
   pagesWithout(address: number): number;
+  /** The state of a page and of those after it that have the same: 1 to `limit` pages. To be asked in ascending order. */
+  run(address: number, limit: number): { state: PageState | undefined; pages: number };
 }
 
 /** Pages whose use is known, to judge the database by. */
@@ -107,8 +109,10 @@ const OF_FILE = 0x400;
 /** Pages in a large one of 64 KiB, 2 MiB and 1 GiB: each lies at a multiple of its size. */
 const LARGE_PAGES = [16, 512, 512 * 512];
 
-function reader(database: Database, { stateAt, cacheShift, originalPteAt, resident }: PageEntryLayout): PageStates {
+function reader(database: Database, layout: PageEntryLayout): PageStates {
+  const { stateAt, cacheShift, originalPteAt, resident } = layout;
   const entries = new Entries(database);
+  const window = new Window(database);
   /** Within a large free page only its first entry has the state; the others say Bad. */
   const locationOf = (pfn: number, location: number, residence: number): number => {
     if (location !== PageLocation.bad || !resident || (residence & resident.mask) === 0) return location;
@@ -118,17 +122,116 @@ function reader(database: Database, { stateAt, cacheShift, originalPteAt, reside
     }
     return location;
   };
-  return {
-    of(address) {
-      const pfn = pfnOf(address);
-      if (!entries.find(pfn)) return undefined;
-      const state = entries.byte(stateAt);
-      const cached = ((state >> cacheShift) & 3) === CACHED;
-      const isPrivate = ((entries.byte(originalPteAt) | (entries.byte(originalPteAt + 1) << 8)) & OF_FILE) === 0;
-      return { location: locationOf(pfn, state & 7, resident ? entries.byte(resident.at) : 0), cached, isPrivate };
-    },
-    pagesWithout: (address) => entries.pagesWithout(pfnOf(address)),
+  /** Of the entry that was found last. */
+  const stateOf = (pfn: number): PageState => {
+    const state = entries.byte(stateAt);
+    const cached = ((state >> cacheShift) & 3) === CACHED;
+    const isPrivate = ((entries.byte(originalPteAt) | (entries.byte(originalPteAt + 1) << 8)) & OF_FILE) === 0;
+    return { location: locationOf(pfn, state & 7, resident ? entries.byte(resident.at) : 0), cached, isPrivate };
   };
+  const of: PageStates['of'] = (address) => {
+    const pfn = pfnOf(address);
+    return entries.find(pfn) ? stateOf(pfn) : undefined;
+  };
+  return {
+    of,
+    pagesWithout: (address) => entries.pagesWithout(pfnOf(address)),
+    run(address, limit) {
+      const pfn = pfnOf(address);
+      const found = window.find(pfn);
+      if (!found) {
+        const state = of(address);
+        return { state, pages: state ? 1 : Math.min(limit, entries.pagesWithout(pfn)) };
+      }
+      entries.use(found);
+      const state = stateOf(pfn);
+      // Within a large free page the state is that of an entry before: the same for all of the smallest large page.
+      const inLarge = LARGE_PAGES[0]! - (pfn % LARGE_PAGES[0]!);
+      return { state, pages: alike(found, { limit, inLarge }, layout) };
+    },
+  };
+}
+
+/** Bytes of the database that are looked at together. */
+const WINDOW = 64 * PAGE_SIZE;
+
+/** Bytes of the database, and where in them an entry is. */
+interface EntryPlace {
+  bytes: Buffer;
+  at: number;
+}
+
+/** Goes through entries in ascending order, many at a time. */
+class Window {
+  readonly #database: Database;
+  /** From this byte of the database on. */
+  #from = 0;
+  #bytes: Buffer = Buffer.alloc(0);
+  /** No window can be read that begins before. */
+  #missingUpTo = 0;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** An entry, with as many after it as were read; undefined where those are not all present. */
+  find(pfn: number): EntryPlace | undefined {
+    const { space, base, entrySize } = this.#database;
+    const at = pfn * entrySize;
+    if (at >= this.#from && at + entrySize <= this.#from + this.#bytes.length) {
+      return { bytes: this.#bytes, at: at - this.#from };
+    }
+    const from = at - (at % PAGE_SIZE);
+    if (from < this.#missingUpTo) return undefined;
+    const virtual = base + BigInt(from);
+    const length = isKernelAddress(virtual) ? mappedFrom(space, virtual, WINDOW) : 0;
+    const bytes = length >= PAGE_SIZE ? space.read(virtual, length) : undefined;
+    if (!bytes || at + entrySize > from + length) {
+      // What is mapped and not in the image is not looked for again at each of its pages.
+      this.#missingUpTo = from + Math.max(length, PAGE_SIZE);
+      return undefined;
+    }
+    this.#from = from;
+    this.#bytes = bytes;
+    return { bytes, at: at - from };
+  }
+}
+
+/** Bytes that are mapped without a gap, of at most `most`. */
+function mappedFrom(space: AddressSpace, virtual: bigint, most: number): number {
+  const gap = space.pieces(virtual, most).find(({ physical }) => physical === undefined);
+  return gap ? gap.offset : most;
+}
+
+/**
+ * How many entries say the same, from one on.
+ *
+ * @param most.limit at most so many
+ * @param most.inLarge at most so many where they are of pages within a large free one
+ */
+function alike(
+  { bytes, at: first }: EntryPlace,
+  { limit, inLarge }: { limit: number; inLarge: number },
+  { entrySize, stateAt, cacheShift, originalPteAt, resident }: PageEntryLayout,
+): number {
+  const stateMask = 7 | (3 << cacheShift);
+  const state = bytes[first + stateAt]! & stateMask;
+  const file = bytes[first + originalPteAt + 1]! & (OF_FILE >> 8);
+  const residentAt = resident?.at ?? 0;
+  const residentMask = resident?.mask ?? 0;
+  const residence = bytes[first + residentAt]! & residentMask;
+  const most = (state & 7) === PageLocation.bad && residence !== 0 ? Math.min(limit, inLarge) : limit;
+  const last = Math.min(bytes.length - entrySize, first + (most - 1) * entrySize);
+  let at = first + entrySize;
+  while (
+    at <= last &&
+    (bytes[at + stateAt]! & stateMask) === state &&
+    (bytes[at + originalPteAt + 1]! & (OF_FILE >> 8)) === file &&
+    (bytes[at + residentAt]! & residentMask) === residence
+  ) {
+    at += entrySize;
+  }
+  return (at - first) / entrySize;
 }
 
 /** Reads entries by page frame number, most of them in ascending order. */
@@ -159,6 +262,12 @@ class Entries {
     this.#bytes = Buffer.concat([first.subarray(offset), second.subarray(0, offset + entrySize - PAGE_SIZE)]);
     this.#at = 0;
     return true;
+  }
+
+  /** As if it had been found. */
+  use({ bytes, at }: EntryPlace): void {
+    this.#bytes = bytes;
+    this.#at = at;
   }
 
   /** A byte of the entry that was found last. */
