@@ -1,9 +1,10 @@
 // `npm run bench [PART…]`: ratios side by side, alternating, medians and quartiles of several runs (ELF2DMP_BENCH_RUNS,
 // 9). Writes benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other
 // machines and file systems differ: measure again. Parts: copying, sharing, memory, searching, locating, translating,
-// starting, small, smaller, pipe, kdump, batch, growth, batch-growth, c-tool. For c-tool, ELF2DMP_QEMU_ELF2DMP names
-// what scripts/build-c-elf2dmp.sh built; for batch, ELF2DMP_BENCH_BEFORE names a built copy of an earlier version, such
-// as `git worktree add DIR 9ff1ca4`; for small, ELF2DMP_BENCH_EXECUTABLE an executable of `npm run package`.
+// starting, small, smaller, pipe, kdump, batch, large, packed, growth, batch-growth, c-tool. For c-tool,
+// ELF2DMP_QEMU_ELF2DMP names what scripts/build-c-elf2dmp.sh built; for batch, ELF2DMP_BENCH_BEFORE names a built copy
+// of an earlier version, such as `git worktree add DIR 9ff1ca4`; for small, ELF2DMP_BENCH_EXECUTABLE an executable of
+// `npm run package`.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
@@ -21,6 +22,7 @@ import { addMemoryManager } from '../test/guest/memory-manager.ts';
 import { canMount, type FileSystem, mountNew } from '../test/support/loop-mounts.ts';
 import { batchGrowth, growth } from './growth.ts';
 import { kdumpWays } from './kdump.ts';
+import { large, packed } from './large.ts';
 import {
   alternating,
   BIN,
@@ -57,6 +59,8 @@ const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   pipe,
   kdump,
   batch,
+  large,
+  packed,
   growth,
   'batch-growth': batchGrowth,
   'c-tool': cTool,

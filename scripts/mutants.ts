@@ -22,6 +22,20 @@ export interface Mutant {
 
 export const MUTANTS: readonly Mutant[] = [
   {
+    what: 'pages of which the database says the same differ in whether a file has them',
+    file: 'windows/page-states.ts',
+    find: '(bytes[at + originalPteAt + 1]! & (OF_FILE >> 8)) === file &&',
+    replace: 'true &&',
+    tests: 'test/windows/page-states.test.ts',
+  },
+  {
+    what: 'pages within different large free ones are alike',
+    file: 'windows/page-states.ts',
+    find: '? Math.min(limit, inLarge) : limit;',
+    replace: '? limit : limit;',
+    tests: 'test/windows/page-states.test.ts',
+  },
+  {
     what: 'of ranges that overlap, the one with the lowest address is found',
     file: 'core/ranges-found.ts',
     find: 'place.index < found.index)',

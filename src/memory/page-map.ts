@@ -15,6 +15,8 @@ export class PageMap {
   readonly bits: Uint16Array;
   /** Index of each extent's first page. */
   readonly #first: number[] = [];
+  /** The extent that was found last: neighbours are asked for one after the other. */
+  #last = { start: 0, end: 0, first: 0 };
 
   constructor(image: MemoryImage) {
     this.extents = image.pageExtents().extents;
@@ -29,9 +31,12 @@ export class PageMap {
 
   /** The page's index; -1 where it is not, or not as a whole, in the image. */
   indexOf(address: number): number {
+    const { start, end, first } = this.#last;
+    if (address >= start && address < end) return first + Math.floor((address - start) / PAGE_SIZE);
     const at = firstEndingAfter(this.extents, address);
     const extent = this.extents[at];
     if (!extent || address < extent.start) return -1;
+    this.#last = { start: extent.start, end: endOf(extent), first: this.#first[at]! };
     return this.#first[at]! + Math.floor((address - extent.start) / PAGE_SIZE);
   }
 

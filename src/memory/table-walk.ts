@@ -119,7 +119,9 @@ class Walk {
     const to = level === 0 && half === 'user' ? kernelFrom : count;
     if (this.#tables % BEAT_TABLES === 0) yield;
     for (let i = from; i < to; i++) {
-      const entry = entryAt(this.#mode, level, page, offset + i * entrySize);
+      const at = offset + i * entrySize;
+      if (isZero(page, at, entrySize)) continue;
+      const entry = entryAt(this.#mode, level, page, at);
       if (entry.kind !== 'table') this.#entry(entry, level, half);
       else if (level !== this.#mode.selfMapLevel || !this.#selfMapped.has(entry.physical))
         yield* this.table(entry.physical, level + 1, half);
@@ -157,6 +159,10 @@ class Walk {
     if (inTransition && this.#transition.length < MAX_TRANSITION) this.#transition.push(physical);
   }
 }
+
+/** Most entries are zeros, which map nothing in any mode: no need to decode them. */
+const isZero = (page: Buffer, at: number, entrySize: 4 | 8): boolean =>
+  page.readInt32LE(at) === 0 && (entrySize === 4 || page.readInt32LE(at + 4) === 0);
 
 /** The tables of a level below `roots`, each once, as far as they are in the image. */
 function tablesOfLevel(image: MemoryImage, mode: PagingMode, roots: Iterable<number>, level: number): Set<number> {

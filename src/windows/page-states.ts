@@ -167,6 +167,8 @@ class Window {
   /** From this byte of the database on. */
   #from = 0;
   #bytes: Buffer = Buffer.alloc(0);
+  /** Where physically contiguous memory is read into. */
+  readonly #room = Buffer.allocUnsafeSlow(WINDOW);
   /** No window can be read that begins before. */
   #missingUpTo = 0;
 
@@ -174,9 +176,9 @@ class Window {
     this.#database = database;
   }
 
-  /** An entry, with as many after it as were read; undefined where those are not all present. */
+  /** An entry, with as many after it as were read; undefined where those are not all present. Valid up to the next call. */
   find(pfn: number): EntryPlace | undefined {
-    const { space, base, entrySize } = this.#database;
+    const { base, entrySize } = this.#database;
     const at = pfn * entrySize;
     if (at >= this.#from && at + entrySize <= this.#from + this.#bytes.length) {
       return { bytes: this.#bytes, at: at - this.#from };
@@ -184,16 +186,33 @@ class Window {
     const from = at - (at % PAGE_SIZE);
     if (from < this.#missingUpTo) return undefined;
     const virtual = base + BigInt(from);
-    const length = isKernelAddress(virtual) ? mappedFrom(space, virtual, WINDOW) : 0;
-    const bytes = length >= PAGE_SIZE ? space.read(virtual, length) : undefined;
+    const { bytes, length } = isKernelAddress(virtual) ? this.#read(virtual) : { bytes: undefined, length: 0 };
     if (!bytes || at + entrySize > from + length) {
       // What is mapped and not in the image is not looked for again at each of its pages.
       this.#missingUpTo = from + Math.max(length, PAGE_SIZE);
+      // What was read may have taken the place of the window.
+      this.#bytes = Buffer.alloc(0);
       return undefined;
     }
     this.#from = from;
     this.#bytes = bytes;
     return { bytes, at: at - from };
+  }
+
+  /** As much as is mapped without a gap, at most `WINDOW`; no bytes where not all of that is in the image. */
+  #read(virtual: bigint): { bytes: Buffer | undefined; length: number } {
+    const { space } = this.#database;
+    const mapping = space.walk(virtual);
+    if ('reason' in mapping) return { bytes: undefined, length: 0 };
+    const { physical, pageSize } = mapping;
+    if (pageSize === PAGE_SIZE) {
+      const length = mappedFrom(space, virtual, WINDOW);
+      return { bytes: space.read(virtual, length), length };
+    }
+    // Windows maps the database by large pages: one walk for each.
+    const length = Math.min(WINDOW, pageSize - (physical % pageSize));
+    const room = this.#room.subarray(0, length);
+    return { bytes: space.image.readSync(physical, room) ? room : undefined, length };
   }
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { pa } from '../../src/core/units.ts';
+import { MACHINES } from '../../src/machines/index.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import { PageMap } from '../../src/memory/page-map.ts';
@@ -24,6 +25,13 @@ async function walk(memory: PhysicalMemory, roots: readonly number[], levels = P
 }
 
 describe('walking page tables', () => {
+  it('skips entries of zeros, which map nothing in any mode', () => {
+    const modes = MACHINES.flatMap(({ pagingModes }) => pagingModes);
+    for (const mode of modes) {
+      for (const level of mode.levels.keys()) expect(mode.decode(level, 0, 0), mode.name).toEqual({ kind: 'absent' });
+    }
+  });
+
   it.each([4, 5] as const)('tells the halves of %i levels apart', async (levels) => {
     const memory = new PhysicalMemory(2 << 20, 1);
     const tables = new PageTables(memory, levels);

@@ -1,17 +1,22 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { Pulse } from '../../src/core/pulse.ts';
 import { Reason } from '../../src/core/reason.ts';
+import { MIB } from '../../src/core/units.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { PageMap } from '../../src/memory/page-map.ts';
 import { Mapped, walkTables } from '../../src/memory/table-walk.ts';
 import { type PageCounts, type PageKind, selectPages } from '../../src/plan/select-pages.ts';
-import { openSource } from '../../src/readers/registry.ts';
+import { openImage, openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { readPageStates } from '../../src/windows/page-states.ts';
 import { findProcessRoots } from '../../src/windows/process-roots.ts';
 import type { Windows } from '../../src/windows/windows.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { writeLargeGuest } from '../guest/large-guest.ts';
 import { addMemoryManager, PFN_DATABASE } from '../guest/memory-manager.ts';
 
 /** Locations of the database, by number. */
@@ -152,6 +157,28 @@ describe('pages are selected in runs as they are one by one', () => {
         );
         expect({ kept, leftOut, addresses }, `${type}, --ram ${ram}`).toEqual(await pageByPage(windows, type, ram));
       }
+    }
+  });
+
+  it('a large guest, whose database lies in large pages', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-large-'));
+    try {
+      const path = join(dir, 'vm.elf');
+      const pages = writeLargeGuest(path, { highBytes: 64 * MIB, processes: 3, kernelPages: 1500, pagesOfEach: 600 });
+      const image = openImage(path);
+      const windows = await locateWindows(image);
+      for (const type of ['kernel', 'active'] as const) {
+        const { kept, leftOut, extents } = await selectPages(windows, type, 'all');
+        const addresses = extents.flatMap(({ start, size }) =>
+          Array.from({ length: size / 0x1000 }, (_each, i) => start + i * 0x1000),
+        );
+        expect({ kept, leftOut, addresses }, type).toEqual(await pageByPage(windows, type, 'all'));
+        expect(kept.kernel).toBeGreaterThan(pages.kernel);
+        expect((type === 'kernel' ? leftOut : kept).user).toBeGreaterThanOrEqual(pages.user);
+      }
+      image.close();
+    } finally {
+      rmSync(dir, { recursive: true });
     }
   });
 });
