@@ -26,6 +26,9 @@ const RESERVED_BLOCK = 3;
 /** The window that `zstd -d` allows by default too, and the largest that the streaming decoder takes. */
 export const DEFAULT_WINDOW = 128 * MIB;
 
+/** The largest window that zstd itself makes (`--long=31`), and that Node's takes. */
+const MAX_WINDOW = 2 * GIB;
+
 /** Contents that the decoder's 32-bit memory has room for, together with the compressed frame. */
 const MAX_WHOLE = GIB;
 
@@ -54,8 +57,7 @@ export async function* unzstd(
       await input.skip((await input.exactly(4)).readUInt32LE());
     } else if (magic === FRAME_MAGIC) {
       const header = await readHeader(input, start);
-      checkWindow(header, windowLimit);
-      yield* contentsOf(header, input);
+      yield* contentsOf(header, input, windowLimit);
     } else {
       throw new ContainerDamage('damaged', `0x${magic.toString(16)} where a frame should begin`);
     }
@@ -100,51 +102,64 @@ function contentSizeOf(field: Buffer): number {
   return field.readUIntLE(0, field.length) + (field.length === 2 ? 256 : 0);
 }
 
+const refuse = (message: string, hint: string) =>
+  new Elf2dmpError({ code: 'zstd-window', kind: 'unsupported', message, hint });
+
 /** Refuses a frame before its memory is taken. */
-function checkWindow({ window, contentSize }: FrameHeader, limit: number): void {
-  const needed = contentSize === undefined ? window : Math.min(window, contentSize);
-  const refuse = (message: string, hint: string) =>
-    new Elf2dmpError({ code: 'zstd-window', kind: 'unsupported', message, hint });
-  if (needed > limit) {
-    throw refuse(
-      `decompressing this zstd file takes a window of ${bytes(needed)} of memory (zstd --long), and ${bytes(limit)} are allowed`,
-      `give --zstd-window ${Math.ceil(needed / MIB)} if there is that much memory`,
-    );
-  }
-  if (window <= DEFAULT_WINDOW || createZstdDecompress || (contentSize ?? Number.POSITIVE_INFINITY) <= MAX_WHOLE)
-    return;
+function checkMemory(needed: number, limit: number): void {
+  if (needed <= limit) return;
   throw refuse(
-    `this Node.js (${process.version}) can not decompress a zstd file with a window of ${bytes(window)}`,
-    'use Node.js 22.15 or later, or decompress it into elf2dmp: `zstd -dc --long=31 FILE | elf2dmp - OUTPUT`',
+    `decompressing this zstd file takes ${bytes(needed)} of memory (zstd --long), and ${bytes(limit)} are allowed`,
+    `give --zstd-window ${Math.ceil(needed / MIB)} if there is that much memory`,
   );
 }
 
-/** A frame's contents. */
-async function* contentsOf(header: FrameHeader, input: ChunkReader): AsyncGenerator<Buffer> {
-  const parts = async function* () {
-    yield header.bytes;
-    for (let last = false; !last; ) {
-      const start = await input.exactly(3);
-      const word = start.readUIntLE(0, 3);
-      last = (word & 1) !== 0;
-      const type = (word >> 1) & 3;
-      const size = type === RLE_BLOCK ? 1 : word >> 3;
-      if (type === RESERVED_BLOCK || size > MAX_BLOCK) {
-        throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
-      }
-      const block = await input.exactly(size);
-      const checksum = last && header.hasChecksum ? await input.exactly(4) : undefined;
-      yield Buffer.concat(checksum ? [start, block, checksum] : [start, block]);
-    }
-  };
-  yield* decoderFor(header)(parts(), header);
+const notByThisNode = (window: number) =>
+  refuse(
+    `this Node.js (${process.version}) cannot decompress more than ${bytes(MAX_WHOLE)} with a window of ${bytes(window)} (zstd --long)`,
+    'use Node.js 22.15 or later, or decompress the file first: `zstd -d --long=31 FILE`',
+  );
+
+/** A frame's contents. Throws `Elf2dmpError` where they take more memory than allowed, or than there can be. */
+function contentsOf(header: FrameHeader, input: ChunkReader, limit: number): AsyncIterable<Buffer> {
+  const { window, contentSize } = header;
+  const parts = partsOf(header, input);
+  if (window <= DEFAULT_WINDOW) {
+    checkMemory(Math.min(window, contentSize ?? window), limit);
+    return streamed(parts);
+  }
+  if (window > MAX_WINDOW) {
+    throw refuse(
+      `this zstd file asks for a window of ${bytes(window)}, and zstd itself makes at most ${bytes(MAX_WINDOW)}`,
+      'is there another copy of it? this one may be damaged',
+    );
+  }
+  if (createZstdDecompress) {
+    checkMemory(Math.min(window, contentSize ?? window), limit);
+    return byNode(parts);
+  }
+  if (contentSize === undefined) return wholeOfUnknownSize(parts, window, limit);
+  if (contentSize > MAX_WHOLE) throw notByThisNode(window);
+  checkMemory(contentSize, limit);
+  return whole(parts, contentSize);
 }
 
-type Decode = (parts: AsyncGenerator<Buffer>, header: FrameHeader) => AsyncIterable<Buffer>;
-
-function decoderFor({ window }: FrameHeader): Decode {
-  if (window <= DEFAULT_WINDOW) return streamed;
-  return createZstdDecompress ? byNode : whole;
+/** A frame as it is: its header, then each block, the last one with the checksum. */
+async function* partsOf(header: FrameHeader, input: ChunkReader): AsyncGenerator<Buffer> {
+  yield header.bytes;
+  for (let last = false; !last; ) {
+    const start = await input.exactly(3);
+    const word = start.readUIntLE(0, 3);
+    last = (word & 1) !== 0;
+    const type = (word >> 1) & 3;
+    const size = type === RLE_BLOCK ? 1 : word >> 3;
+    if (type === RESERVED_BLOCK || size > MAX_BLOCK) {
+      throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
+    }
+    const block = await input.exactly(size);
+    const checksum = last && header.hasChecksum ? await input.exactly(4) : undefined;
+    yield Buffer.concat(checksum ? [start, block, checksum] : [start, block]);
+  }
 }
 
 const loadDecoder = async (): Promise<ZSTDDecoder> => {
@@ -191,12 +206,45 @@ async function* streamed(parts: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> 
 }
 
 /** In one piece, for large windows: the contents are the window. */
-async function* whole(parts: AsyncGenerator<Buffer>, { contentSize = 0 }: FrameHeader): AsyncGenerator<Buffer> {
+async function* whole(parts: AsyncIterable<Buffer>, contentSize: number): AsyncGenerator<Buffer> {
   const collected: Buffer[] = [];
   for await (const part of parts) collected.push(part);
-  const decoded = (await loadDecoder()).decode(Buffer.concat(collected.splice(0)), contentSize);
-  if (decoded.length !== contentSize) throw unsound();
-  const contents = asBuffer(decoded);
+  const contents = await decodeWhole(collected, contentSize);
+  if (contents.length !== contentSize) throw unsound();
+  yield* piecesOf(contents);
+}
+
+/**
+ * The same for a frame made from a stream, which does not say how long it is: no block holds more than `MAX_BLOCK`. More
+ * memory than allowed is not taken to find out how much would be needed.
+ */
+async function* wholeOfUnknownSize(
+  parts: AsyncIterable<Buffer>,
+  window: number,
+  limit: number,
+): AsyncGenerator<Buffer> {
+  const collected: Buffer[] = [];
+  let most = -MAX_BLOCK;
+  for await (const part of parts) {
+    // The first part is the header.
+    most += MAX_BLOCK;
+    if (most > MAX_WHOLE) throw notByThisNode(window);
+    if (most <= limit) collected.push(part);
+    else collected.length = 0;
+  }
+  checkMemory(most, limit);
+  const [, ...blocks] = collected;
+  const isEmpty = blocks.every((block) => block.readUIntLE(0, 3) >> 3 === 0);
+  const contents = await decodeWhole(collected, most);
+  // An error comes as no contents.
+  if (contents.length === 0 && !isEmpty) throw unsound();
+  yield* piecesOf(contents);
+}
+
+const decodeWhole = async (parts: Buffer[], room: number): Promise<Buffer> =>
+  asBuffer((await loadDecoder()).decode(Buffer.concat(parts.splice(0)), room));
+
+function* piecesOf(contents: Buffer): Generator<Buffer> {
   for (let at = 0; at < contents.length; at += MIB) yield contents.subarray(at, at + MIB);
 }
 

@@ -321,12 +321,13 @@ describe('streams', () => {
   });
 
   it('bounds the memory of zstd, and decodes far references', async () => {
-    // A window of 1 GiB for an empty frame: magic, no flags, exponent 20, one empty last block.
-    const huge = Buffer.from('28b52ffd00a0010000', 'hex');
+    // Little that takes a window of 1 GiB: magic, no flags, exponent 20, 129 MiB of zeros in blocks of one byte, an empty last block.
+    const zeros = Buffer.from('02001000'.repeat(8 * 129), 'hex');
+    const huge = Buffer.concat([Buffer.from('28b52ffd00a0', 'hex'), zeros, Buffer.from('010000', 'hex')]);
     await expect(collect(unzstd(once(huge)))).rejects.toMatchObject({
       code: 'zstd-window',
       kind: 'unsupported',
-      message: expect.stringContaining('a window of 1 GiB'),
+      message: expect.stringContaining('128 MiB are allowed'),
     });
     writeFileSync(at('huge.zst'), huge);
     await expect(openInput(at('huge.zst'))).rejects.toMatchObject({ code: 'zstd-window' });
@@ -356,6 +357,32 @@ describe('streams', () => {
     const damaged = Buffer.from(packed);
     damaged[damaged.length >> 1]! ^= 0xff;
     await expect(collect(unzstd(once(damaged), 256 * MIB))).rejects.toBeInstanceOf(ContainerDamage);
+  });
+
+  it.skipIf(!programsAvailable({ zstd: 'zstd' }))('proposes a window for zstd that is then enough', async () => {
+    const text = Buffer.concat([randomBytes(MIB), Buffer.alloc(130 * MIB), randomBytes(1000)]);
+    // Made from a stream: without the contents' size.
+    for (const long of [28, 30, 31]) {
+      const packed = zstdOf(text, [`--long=${long}`, '--no-content-size']);
+      const proposed = await collect(unzstd(once(packed))).then(
+        () => undefined,
+        ({ details }) => /--zstd-window (\d+)/.exec(details.hint)?.[1],
+      );
+      expect(proposed).toBeDefined();
+      const limit = Number(proposed) * MIB;
+      expect((await collect(unzstd(once(packed), limit))).equals(text)).toBe(true);
+      await expect(collect(unzstd(once(packed), limit - MIB))).rejects.toMatchObject({ code: 'zstd-window' });
+      const damaged = Buffer.from(packed);
+      damaged[damaged.length >> 1]! ^= 0xff;
+      await expect(collect(unzstd(once(damaged), limit))).rejects.toBeInstanceOf(ContainerDamage);
+      await expect(collect(unzstd(once(packed.subarray(0, -1)), limit))).rejects.toBeInstanceOf(ContainerDamage);
+    }
+    // No other value can help here.
+    const larger = Buffer.from('28b52ffd00f8010000', 'hex');
+    await expect(collect(unzstd(once(larger)))).rejects.toMatchObject({
+      code: 'zstd-window',
+      details: { hint: expect.not.stringContaining('--zstd-window') },
+    });
   });
 
   it('keeps what comes before garbage behind a gzip file', async () => {
