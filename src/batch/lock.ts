@@ -10,6 +10,9 @@ const PREFIX = '.elf2dmp-batch';
 /** Of a shard: its index and how many there are. */
 const SHARD_LOCK = /^\.elf2dmp-batch-\d+-of-(\d+)\.lock$/;
 
+/** Whether a file in an output directory is a batch's lock. */
+export const isLock = (name: string): boolean => name === `${PREFIX}.lock` || SHARD_LOCK.test(name);
+
 /** Locks the directory until `release`. Throws `Elf2dmpError` where another batch has it. */
 export async function lockOutputs(out: string, shard: Shard | undefined): Promise<HeldLock> {
   const held: HeldLock[] = [];

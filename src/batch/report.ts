@@ -9,6 +9,9 @@ import { type CrashPolicy, crashLine, failsAsNew, isKnown, signatureOf } from '.
 import type { JobResult } from './run.ts';
 import { asRecord, type JobRecord } from './sidecar.ts';
 
+/** The dumps are there. */
+const RUN_AGAIN = 'make it writable or free space, then run the batch again: it adds the lines that are missing';
+
 /** A write in progress ends sooner: an incomplete line that is older stays incomplete. */
 const TORN_AFTER_MS = 2000;
 
@@ -59,14 +62,11 @@ export class ReportFile {
     try {
       written = writeSync(this.#fd, line);
     } catch (cause) {
-      throw ioError('write', this.#file, cause);
+      throw ioError('write', this.#file, cause, RUN_AGAIN);
     }
     if (written < line.length) {
-      throw ioError(
-        'write',
-        this.#file,
-        Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' }),
-      );
+      const cause = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+      throw ioError('write', this.#file, cause, RUN_AGAIN);
     }
     this.#keep(record);
   }

@@ -1,12 +1,13 @@
 /** `OUTPUT.json`: records how an output was made, so that the next run knows what is left. */
 
 import { createHash } from 'node:crypto';
-import { type BigIntStats, createReadStream } from 'node:fs';
-import { lstat, readFile, stat } from 'node:fs/promises';
+import { type BigIntStats, constants, createReadStream } from 'node:fs';
+import { lstat, open, stat } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
+import { MIB } from '../core/units.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import { replaceFile } from '../files/publish.ts';
 import { removeFile, removeLeftovers } from '../files/temporary.ts';
@@ -140,6 +141,9 @@ function asSidecar(value: unknown, output: string): Sidecar | undefined {
   return consistent ? sidecar : undefined;
 }
 
+/** Real ones take a few KiB. */
+const MAX_SIDECAR = 16 * MIB;
+
 const HEAD = 64 * 1024;
 const DUMP_HEADER = 8192;
 
@@ -232,14 +236,14 @@ export async function vouchedHeader(
 /** undefined if there is none. Throws `Elf2dmpError` if another file has its name. */
 export async function readSidecar(output: string): Promise<Sidecar | undefined> {
   const file = sidecarOf(output);
-  let text: string;
+  let text: string | undefined;
   try {
-    text = await readFile(file, 'utf8');
+    text = await readRegular(file);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw ioError('read', file, cause);
   }
-  const sidecar = asSidecar(parsed(text), output);
+  const sidecar = text === undefined ? undefined : asSidecar(parsed(text), output);
   if (sidecar) return sidecar;
   throw new Elf2dmpError({
     code: 'sidecar-unknown',
@@ -248,6 +252,18 @@ export async function readSidecar(output: string): Promise<Sidecar | undefined> 
     file,
     hint: 'choose other names for the outputs, or remove the file',
   });
+}
+
+/** undefined for what is not a file, or larger than any sidecar. Throws what the file system throws. */
+async function readRegular(path: string): Promise<string | undefined> {
+  // Not blocking: a pipe may have no writer.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const stats = await file.stat();
+    return stats.isFile() && stats.size <= MAX_SIDECAR ? await file.readFile('utf8') : undefined;
+  } finally {
+    await file.close();
+  }
 }
 
 function parsed(text: string): unknown {

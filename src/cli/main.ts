@@ -3,7 +3,7 @@
 import { constants } from 'node:os';
 import { Elf2dmpError } from '../core/errors.ts';
 import { toJson } from '../core/json.ts';
-import { ON_SUDDEN_END } from '../core/sudden-end.ts';
+import { LISTENED_SIGNALS, ON_SUDDEN_END } from '../core/sudden-end.ts';
 import { parseArguments } from './arguments.ts';
 import { EXIT } from './exit-codes.ts';
 import { asKnown, exitCodeOfError, renderFailure } from './failure.ts';
@@ -78,6 +78,7 @@ async function run(argv: readonly string[]): Promise<number> {
     );
   };
   for (const s of SIGNALS) process.on(s, onSignal);
+  LISTENED_SIGNALS.push(...SIGNALS);
   // A batch closes the channel to stop its job, or by ending. After a real signal this is not a second one.
   const onDisconnect = () => signalled ?? onSignal('SIGTERM');
   process.once('disconnect', onDisconnect);

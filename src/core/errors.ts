@@ -106,8 +106,8 @@ const TRANSIENT = new Set([
 
 const IO_HINTS: Record<string, string> = {
   ENOENT: 'check the path',
-  EACCES: 'QEMU writes its dumps with mode 0400 as its own user: run as that user or root, or change the mode',
-  EPERM: 'check the owner and mode of the file and of its directory',
+  EACCES: 'check the owner and mode of the file and of its directory',
+  EPERM: 'check the owner and mode of the file and of its directory, and whether they are immutable (`lsattr`)',
   EISDIR: 'name a file, not a directory',
   ENOSPC: 'free space or name an output on another file system; nothing was left behind',
   EROFS: 'name an output on a writable file system',
@@ -115,10 +115,19 @@ const IO_HINTS: Record<string, string> = {
   EIO: 'the device reported an error: check the kernel log, and try again',
 };
 
+const READ_DENIED =
+  'QEMU writes its dumps with mode 0400 as its own user: run as that user or root, or change the mode';
+
 /** Wraps an error of Node's file system calls. */
-export function ioError(action: string, file: string, cause: unknown): Elf2dmpError {
+export function ioError(
+  action: string,
+  file: string,
+  cause: unknown,
+  hint: string | undefined = undefined,
+): Elf2dmpError {
   const errno = (cause as NodeJS.ErrnoException).code ?? '';
-  const details = { message: `cannot ${action}: ${errnoText(cause)}`, file, hint: IO_HINTS[errno], cause };
+  const usual = errno === 'EACCES' && /^(?:open|read)\b/.test(action) ? READ_DENIED : IO_HINTS[errno];
+  const details = { message: `cannot ${action}: ${errnoText(cause)}`, file, hint: hint ?? usual, cause };
   if (!errno.startsWith('E')) return new Elf2dmpError({ ...details, code: 'io-unknown', kind: 'io-permanent' });
   const code = `io-${errno.toLowerCase()}` as IoErrorCode;
   return new Elf2dmpError({ ...details, code, kind: TRANSIENT.has(errno) ? 'io-transient' : 'io-permanent' });

@@ -1,3 +1,17 @@
+/**
+ * Lets in a signal that came during a computation, before its result is given away. Rejects with the signal's reason once
+ * that is aborted.
+ */
+export async function takeSignals(signal: AbortSignal | undefined): Promise<void> {
+  // Node notes a signal in one turn of its loop, and acts on it in the next at the latest.
+  for (let turn = 0; turn < 2; turn++) {
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  }
+  signal?.throwIfAborted();
+}
+
 /** Longest stretch without a look at what else is to be done, in milliseconds. */
 const STRETCH_MS = 50;
 

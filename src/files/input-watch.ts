@@ -1,5 +1,5 @@
 /** Notices when an input changes while it is read. */
-import { type BigIntStats, fstatSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { Elf2dmpError } from '../core/errors.ts';
 import { tryLock } from './lock.ts';
@@ -19,6 +19,9 @@ export async function lockForReading(fd: number, name: string): Promise<void> {
     hint: 'wait until it is done',
   });
 }
+
+const sameRights = (a: BigIntStats, b: BigIntStats): boolean =>
+  a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.nlink === b.nlink;
 
 /** An input as it was when it was opened. */
 export class InputWatch {
@@ -40,14 +43,18 @@ export class InputWatch {
 
   /** What is different now, in words; undefined if nothing is. */
   async change(): Promise<string | undefined> {
-    const { size, mtimeNs, dev, ino } = this.#before;
+    const { size, mtimeNs, ctimeNs, dev, ino } = this.#before;
     const now =
       this.#path === undefined
         ? fstatSync(this.#fd, { bigint: true })
         : await stat(this.#path, { bigint: true }).catch(() => undefined);
     if (now?.ino !== ino || now.dev !== dev) return 'another file has its name now';
     if (now.size !== size) return `it had ${size} bytes and has ${now.size}`;
-    return now.mtimeNs === mtimeNs ? undefined : 'it was written to';
+    if (now.mtimeNs !== mtimeNs) return 'it was written to';
+    // A mode, an owner and links have a right to change.
+    return now.ctimeNs === ctimeNs || !sameRights(now, this.#before)
+      ? undefined
+      : 'it was written to, and its time put back';
   }
 
   /** Throws `Elf2dmpError` if the input is not as it was. */
@@ -67,5 +74,33 @@ export class InputWatch {
   writers(): readonly string[] {
     const { dev, ino } = this.#before;
     return findWriters(dev, ino).writers;
+  }
+}
+
+/** Runs `work`, and throws `Elf2dmpError` if one of the files is not as it was before. What is not a file is not watched. */
+export async function whileUnchanged<T>(paths: readonly string[], work: () => Promise<T>): Promise<T> {
+  const open: number[] = [];
+  try {
+    const watches: InputWatch[] = [];
+    for (const path of paths) {
+      const fd = openFile(path);
+      if (fd === undefined) continue;
+      open.push(fd);
+      if (fstatSync(fd).isFile()) watches.push(new InputWatch(fd, path, path));
+    }
+    const result = await work();
+    for (const watch of watches) await watch.check();
+    return result;
+  } finally {
+    for (const fd of open) closeSync(fd);
+  }
+}
+
+/** undefined where that fails: who reads the file says why. */
+function openFile(path: string): number | undefined {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return undefined;
   }
 }

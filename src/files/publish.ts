@@ -1,7 +1,8 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { type FileHandle, link, lstat, open, realpath, rename, stat, statfs } from 'node:fs/promises';
+import { access, type FileHandle, link, lstat, open, realpath, rename, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
+import { takeSignals } from '../core/pulse.ts';
 import { bytes, KIB } from '../core/units.ts';
 import { memoryDumpKind } from './memory-dump.ts';
 import { formerOf, LONGEST_NAME, NO_HARD_LINKS, outputExists, removeFile, TemporaryFile } from './temporary.ts';
@@ -36,6 +37,8 @@ export interface WantedOutput {
   force: boolean;
   /** Whether an existing file with these first bytes is one of ours, which is replaced without `force`. */
   ours?: ((head: Buffer) => boolean) | undefined;
+  /** It grows: an existing file is opened, and not replaced, also with `force`. */
+  grows?: boolean | undefined;
 }
 
 /** Beside a file that was converted in place, `FILE.elf2dmp-undo` can restore it: no output takes such a name. */
@@ -90,6 +93,7 @@ async function checkOne(output: WantedOutput, inputFiles: ReadonlySet<string>) {
     });
   }
   const existing = await statUnlessMissing(path, output.path);
+  await checkWritable(existing && output.grows ? path : resolved, output);
   if (!existing) return { path, existing };
   if (!existing.isFile()) {
     throw notAFile(
@@ -110,6 +114,25 @@ async function checkOne(output: WantedOutput, inputFiles: ReadonlySet<string>) {
   return { path, existing };
 }
 
+/** Less holds none of the files that are written here. */
+const LEAST_SPACE = 64 * KIB;
+
+/** What can't be written is known before the work, not after it. */
+async function checkWritable(place: string, { path }: WantedOutput): Promise<void> {
+  await access(place, constants.W_OK).catch((cause) => {
+    throw ioError('write here', path, cause);
+  });
+  const fs = await statfs(place).catch(() => undefined);
+  if (!fs || fs.blocks === 0 || fs.bavail * fs.bsize >= LEAST_SPACE) return;
+  throw new Elf2dmpError({
+    code: 'no-space',
+    kind: 'io-transient',
+    message: `the file system is full: ${bytes(fs.bavail * fs.bsize)} are free`,
+    file: path,
+    hint: 'free space or name an output on another file system; nothing was written',
+  });
+}
+
 const notAFile = (file: string, message: string) =>
   new Elf2dmpError({ code: 'output-not-a-file', kind: 'io-permanent', message, file, hint: 'name a new file' });
 
@@ -121,14 +144,19 @@ function statUnlessMissing(path: string, name: string) {
 }
 
 /** Refuses an existing file that must not be replaced. */
-async function checkExisting(path: string, { path: name, force, ours }: WantedOutput): Promise<void> {
+async function checkExisting(path: string, { path: name, force, ours, grows }: WantedOutput): Promise<void> {
   const head = await readHead(path).catch((cause) => {
     // What can't be read can't be recognised either.
     if (!force && !ours) return Buffer.alloc(0);
     throw ioError('read', name, cause);
   });
   if (ours?.(head)) return;
-  if (!force) throw outputExists(name);
+  if (!force) throw grows ? outputExists(name, 'name another file: this one has other contents') : outputExists(name);
+  await refuseMemoryDump(path, name, head);
+}
+
+/** What no `force` replaces. */
+async function refuseMemoryDump(path: string, name: string, head: Buffer): Promise<void> {
   const kind = await memoryDumpKind(head);
   if (kind === undefined && !(await hasJournal(path, name))) return;
   throw new Elf2dmpError({
@@ -192,7 +220,7 @@ export async function publishTogether<T>(
   const publication = new Publication();
   try {
     const result = await work(publication);
-    signal?.throwIfAborted();
+    await takeSignals(signal);
     await publication.publish();
     return result;
   } catch (error) {
@@ -272,6 +300,11 @@ export class Publication {
     const back: (() => Promise<void>)[] = [];
     const former: string[] = [];
     const files = this.#staged.toReversed();
+    // Nobody knows what has got the name since it was checked.
+    for (const { output, force } of files) {
+      const head = force ? await readHead(output).catch(() => undefined) : undefined;
+      if (head) await refuseMemoryDump(output, output, head);
+    }
     try {
       for (const [i, { file, output, force }] of files.entries()) {
         // Nothing can fail after the last.

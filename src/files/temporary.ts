@@ -35,13 +35,13 @@ export const outputOfTemporary = (name: string): string | undefined => /^(.+)\.[
 export const removeFile = (path: string): Promise<void> => unlink(path).catch(() => undefined);
 
 /** The error for an output that must not be replaced. */
-export const outputExists = (output: string) =>
+export const outputExists = (output: string, hint = 'give --force to replace it, or name another file') =>
   new Elf2dmpError({
     code: 'output-exists',
     kind: 'io-permanent',
     message: 'the output exists already and was left as it is',
     file: output,
-    hint: 'give --force to replace it, or name another file',
+    hint,
   });
 
 /** A complete file, or one that becomes one. */

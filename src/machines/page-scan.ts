@@ -97,7 +97,7 @@ const WASM_PAGE = 65_536;
  * See `Machine.createPageScan`.
  *
  * @param bytes that each of two buffers holds
- * @returns undefined where WebAssembly has no SIMD
+ * @returns undefined where WebAssembly has no SIMD, or no memory
  */
 export function createPageScan(bytes: number, patterns: ScanPatterns): PageScan | undefined {
   const perBuffer = Math.ceil(bytes / WASM_PAGE);

@@ -100,14 +100,14 @@ interface WebAssemblyApi {
   CompileError: new () => Error;
 }
 
-/** The module's memory and function; undefined where this engine lacks an instruction that it uses. */
+/** The module's memory and function; undefined where this engine lacks an instruction that it uses, or has no memory left for it. */
 export function instantiate(bytes: Uint8Array): { memory: ArrayBuffer; run: (...args: never[]) => number } | undefined {
   const { Module, Instance, CompileError } = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
   try {
     const { memory, run } = new Instance(new Module(bytes)).exports;
     return { memory: (memory as { buffer: ArrayBuffer }).buffer, run: run as (...args: never[]) => number };
   } catch (error) {
-    if (error instanceof CompileError) return undefined;
+    if (error instanceof CompileError || error instanceof RangeError) return undefined;
     throw error;
   }
 }

@@ -9,6 +9,7 @@ import { removeLeftovers } from '../files/temporary.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { notTogether } from '../options/check.ts';
 import type { Compression } from '../options/choices.ts';
+import { localSymbolPaths } from '../options/symbol-path.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
 import { chooseSelection } from '../plan/dump-type.ts';
@@ -155,13 +156,15 @@ function goesInOnePass({
 }
 
 /** Checks all files that a conversion writes. */
-async function checkTargets({ input, ramFile, output, patches, force = false }: ConvertOptions, { pageFile }: Wanted) {
+async function checkTargets(options: ConvertOptions, { pageFile }: Wanted) {
+  const { input, ramFile, symbols = '', output, patches, force = false } = options;
   const outputs: WantedOutput[] = [];
   if (typeof output === 'string') outputs.push({ what: 'OUTPUT', path: output, force });
   if (patches !== undefined) outputs.push({ what: '--patches', path: patches, force });
   if (pageFile) outputs.push({ what: '--report', path: pageFile.path, force: pageFile.force });
   const read = typeof input === 'string' || input instanceof Guest ? [nameOf(input)] : [];
   if (ramFile !== undefined) read.push(ramFile);
+  read.push(...localSymbolPaths(symbols));
   const paths = await checkOutputs(outputs, read);
   const pathOf = (what: string) => paths[outputs.findIndex((wanted) => wanted.what === what)];
   return { dump: pathOf('OUTPUT'), patches: pathOf('--patches'), page: pathOf('--report') };

@@ -1,4 +1,5 @@
 /** An opened guest: found once, asked many things. */
+import { Elf2dmpError } from '../core/errors.ts';
 import { sha256OfInput } from '../files/hash.ts';
 import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -79,9 +80,20 @@ export class Guest extends OpenedInput implements AsyncDisposable {
 export async function openGuest(input: string | InputBytes, options: ReportedOptions = {}): Promise<Guest> {
   const image = await openInput(input, options);
   try {
-    return await Guest.locate(nameOf(input), image, options);
+    return await explained(image, Guest.locate(nameOf(input), image, options));
   } catch (error) {
     image.close();
+    throw error;
+  }
+}
+
+/** Where what was read makes no sense because it was changed meanwhile, that is the error. */
+export async function explained<T>(image: MemoryImage, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    const doubtful = error instanceof Elf2dmpError && (error.kind === 'corrupt' || error.kind === 'unsupported');
+    if (doubtful) await image.checkUnchanged();
     throw error;
   }
 }
@@ -95,7 +107,7 @@ export async function withGuest<T>(
   if (input instanceof Guest) return work(input);
   const guest = await openGuest(input, options);
   try {
-    return await work(guest);
+    return await explained(guest.image, work(guest));
   } finally {
     guest.close();
   }

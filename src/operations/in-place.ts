@@ -1,11 +1,13 @@
 /** Converting without a second file: the ELF file becomes the dump, and can become the ELF file again. */
 import { type Diagnostic, Elf2dmpError } from '../core/errors.ts';
+import { takeSignals } from '../core/pulse.ts';
 import { because, Reason } from '../core/reason.ts';
 import { FILE_CALLS } from '../files/file-calls.ts';
 import { checkOutputs, publishTogether, writeNewFile } from '../files/publish.ts';
 import { Elf64Header } from '../formats/elf.ts';
 import type { LocateOptions } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
+import { localSymbolPaths } from '../options/symbol-path.ts';
 import type { CallOptions } from '../options/values.ts';
 import { type Conversion, planConversion } from '../plan/conversion.ts';
 import type { SharedPages } from '../plan/shared-pages.ts';
@@ -63,7 +65,10 @@ async function convertInPlaceNaming(
 ): Promise<Converted> {
   const started = performance.now();
   const { pageFile } = wanted;
-  const [pageTarget] = pageFile ? await checkOutputs([{ what: '--report', ...pageFile }], [options.file]) : [];
+  const symbols = localSymbolPaths(options.symbols ?? '');
+  const [pageTarget] = pageFile
+    ? await checkOutputs([{ what: '--report', ...pageFile }], [options.file, ...symbols])
+    : [];
   options.onProgress?.({ phase: 'open' });
   const file = await InPlaceFile.open(options.file, calls);
   try {
@@ -98,6 +103,7 @@ async function convertInPlaceNaming(
       // Afterwards the guest's memory is elsewhere in the file, and partly changed.
       const report = reportConversion(guest, conversion, { path: options.file, naming });
       const page = wanted.page || pageFile ? await describeConverted(conversion, { report, naming }) : undefined;
+      await takeSignals(options.signal);
       const work = () => file.convert(conversion.plan, pages, options.signal);
       if (!pageFile || !page || pageTarget === undefined) await work();
       else {

@@ -1,5 +1,6 @@
 /** What an input is and what runs in it, as plain data (schema/info.schema.json). Addresses are hex strings. */
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { takeSignals } from '../core/pulse.ts';
 import { hex } from '../core/units.ts';
 import { machineOf } from '../machines/index.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -21,7 +22,7 @@ import { SCHEMA } from '../report/schemas.ts';
 import { describeWindows } from '../report/windows.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
-import { Guest, type Input, nameOf, type ReadingOptions } from './guest.ts';
+import { explained, Guest, type Input, nameOf, type ReadingOptions } from './guest.ts';
 import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
 export interface InspectOptions extends CallOptions<'inspect'>, ReadingOptions {
@@ -68,7 +69,10 @@ async function inspectWith(options: InspectOptions, wanted: Wanted): Promise<Ins
     return { report: reportOf({ input: header, problem: reportError(error) }), page: undefined };
   }
   try {
-    return await inspectGuest(await Guest.locate(nameOf(input), image, options), options, wanted);
+    return await explained(
+      image,
+      Guest.locate(nameOf(input), image, options).then((guest) => inspectGuest(guest, options, wanted)),
+    );
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || (error.kind !== 'unsupported' && error.kind !== 'corrupt')) throw error;
     const found = { input: reportInput(image), problem: reportError(error), diagnostics: image.diagnostics.list };
@@ -80,12 +84,13 @@ async function inspectWith(options: InspectOptions, wanted: Wanted): Promise<Ins
 
 async function inspectGuest(
   { windows, image }: Guest,
-  { context = 'auto' }: InspectOptions,
+  { context = 'auto', signal }: InspectOptions,
   { page: withPage, symbols }: Wanted,
 ): Promise<Inspected> {
   const contexts = chooseContexts(windows, context);
   const described = withPage ? await describePage(windows, contexts, { symbols }) : undefined;
   const found = described?.windows ?? describeWindows(windows, contexts, symbols);
+  await takeSignals(signal);
   await image.checkUnchanged();
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols)).list;
   const page = described && { ...described, diagnostics, conversion: undefined };

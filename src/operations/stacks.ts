@@ -1,6 +1,7 @@
 /** The stacks of a guest's processors. */
 
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { takeSignals } from '../core/pulse.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { reportActivity } from '../report/activity.ts';
@@ -27,7 +28,7 @@ export const stacks = (options: StackOptions): Promise<StackReport> =>
 
 async function reportGuest(
   { windows, image }: Guest,
-  { processor, context = 'auto' }: StackOptions,
+  { processor, context = 'auto', signal }: StackOptions,
   symbols: Symbols | undefined,
 ): Promise<StackReport> {
   const contexts = chooseContexts(windows, context);
@@ -45,6 +46,7 @@ async function reportGuest(
   const images = new Images(windows, symbols);
   const described = reportWindows(windows, contexts, images);
   const activity = reportActivity(windows, contexts, images);
+  await takeSignals(signal);
   await image.checkUnchanged();
   const diagnostics = Diagnostics.join(image.diagnostics.list, contexts.diagnostics, symbolDiagnostics(symbols));
   return {

@@ -1,5 +1,6 @@
 /** Symbols for the operations that name code. */
 import type { Diagnostic } from '../core/errors.ts';
+import { prepareUnattended } from '../files/unattended.ts';
 import { localSymbolPaths } from '../options/symbol-path.ts';
 import { SymbolStore } from '../symbols/store.ts';
 import { type SymbolProblem, Symbols } from '../symbols/symbols.ts';
@@ -12,6 +13,7 @@ export async function withSymbols<T>(
   path: string | undefined,
   work: (symbols: Symbols | undefined) => Promise<T>,
 ): Promise<T> {
+  if (path !== undefined) await prepareUnattended();
   const symbols = path === undefined ? undefined : new Symbols(new SymbolStore(localSymbolPaths(path)));
   try {
     return await work(symbols);

@@ -1,5 +1,7 @@
 /** Verifies a crash dump: by itself, or against the input that it was made from. */
 import { sha256OfFile } from '../files/hash.ts';
+import { whileUnchanged } from '../files/input-watch.ts';
+import { STANDARD_STREAM } from '../options/choices.ts';
 import type { CallOptions } from '../options/values.ts';
 import { openInput } from '../readers/input.ts';
 import type { HashReport } from '../report/conversion.ts';
@@ -29,19 +31,20 @@ export interface VerifyReport extends VerificationReport {
 
 /** Throws `Elf2dmpError` where a file can't be read, or the input is not one that could have been converted. */
 export async function verify(options: VerifyOptions): Promise<VerifyReport> {
-  const { dump, against, hash, signal } = options;
-  const report = await verifyAgainst(against, options);
-  return {
-    schema: SCHEMA.verify,
-    tool: TOOL,
-    ...report,
-    sha256: hash
+  const { dump, against, hash, liveInput, signal } = options;
+  const isWatched = typeof against === 'string' && against !== STANDARD_STREAM && !liveInput;
+  // The hashes are of what was checked.
+  return whileUnchanged(isWatched ? [dump, against] : [dump], async () => {
+    const report = await verifyAgainst(against, options);
+    const sha256 = hash
       ? {
           dump: await sha256OfFile(dump, signal),
           input: against === undefined ? null : await sha256OfGiven(against, signal),
         }
-      : null,
-  };
+      : null;
+    if (against instanceof Guest) await against.image.checkUnchanged();
+    return { schema: SCHEMA.verify, tool: TOOL, ...report, sha256 };
+  });
 }
 
 async function verifyAgainst(against: Input | undefined, options: VerifyOptions): Promise<VerificationReport> {

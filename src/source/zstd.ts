@@ -164,9 +164,20 @@ async function* partsOf(header: FrameHeader, input: ChunkReader): AsyncGenerator
 
 const loadDecoder = async (): Promise<ZSTDDecoder> => {
   const decoder = new ZSTDDecoder();
-  await decoder.init();
+  await withoutFetch(() => decoder.init());
   return decoder;
 };
+
+/** The decoder would fetch itself from a data URL, for which Node starts an HTTP parser that takes memory of its own. */
+function withoutFetch<T>(work: () => T): T {
+  const { fetch } = globalThis;
+  try {
+    Reflect.set(globalThis, 'fetch', undefined);
+    return work();
+  } finally {
+    Reflect.set(globalThis, 'fetch', fetch);
+  }
+}
 
 const asBuffer = ({ buffer, byteOffset, length }: Uint8Array) => Buffer.from(buffer, byteOffset, length);
 

@@ -1,5 +1,6 @@
 /** Names of code by PDBs on this machine: the one door to this room for those above it. */
 import { Elf2dmpError } from '../core/errors.ts';
+import { unattended } from '../files/unattended.ts';
 import { type PdbIdentity, symbolPath } from './identity.ts';
 import type { RefusedPdb, SymbolStore } from './store.ts';
 import { findStructures, type Structure, type WantedMembers } from './structures.ts';
@@ -54,7 +55,7 @@ export class Symbols {
   #ask<T>(image: PdbIdentity, question: (symbolizer: Symbolizer) => T): T | undefined {
     const symbolizer = this.#symbolizer(image);
     try {
-      return symbolizer && question(symbolizer);
+      return symbolizer && unattended(() => question(symbolizer));
     } catch (error) {
       if (!(error instanceof Elf2dmpError) || !symbolizer) throw error;
       symbolizer.pdb.close();
@@ -67,7 +68,7 @@ export class Symbols {
   #symbolizer(image: PdbIdentity): Symbolizer | undefined {
     const key = symbolPath(image);
     if (!this.#symbolizers.has(key)) {
-      const { pdb, refused } = this.#store.find(image);
+      const { pdb, refused } = unattended(() => this.#store.find(image));
       // What was found in the end makes the others irrelevant.
       if (!pdb) for (const each of refused) this.#refuse(image, { ...each, reason: each.reason.text });
       this.#symbolizers.set(key, pdb && new Symbolizer(pdb));

@@ -137,6 +137,23 @@ describe('files of a batch', () => {
     expect(existsSync(dump())).toBe(false);
   });
 
+  it('is not held up by a pipe that has the name of a sidecar', async () => {
+    mkdirSync(out);
+    spawnSync('mkfifo', [join(out, 'vm.dmp.json')]);
+    const { code, stderr } = await batch('--force');
+    expect([code, stderr]).toEqual([6, expect.stringContaining('not the record that a batch keeps')]);
+  });
+
+  it('refuses its lock and the PDBs that it reads as reports', async () => {
+    const lock = write('.elf2dmp-batch.lock', '');
+    expect((await batch('--jsonl', lock)).stderr).toContain('names a file that batches lock');
+    expect((await batch('--junit', join(out, '.elf2dmp-batch-0-of-2.lock'))).code).toBe(2);
+    const pdb = write('nt.pdb', 'symbols');
+    const { code, stderr } = await batch('--symbols', pdb, '--junit', pdb, '--force');
+    expect([code, stderr]).toEqual([2, expect.stringContaining('the output is the input')]);
+    expect(readFileSync(pdb, 'utf8')).toBe('symbols');
+  });
+
   it('refuses two files of one name, through links too, and names of jobs', async () => {
     mkdirSync(out);
     symlinkSync(out, join(dir, `${runs}-same`));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Pulse } from '../../src/core/pulse.ts';
+import { Pulse, takeSignals } from '../../src/core/pulse.ts';
 
 describe('a pulse', () => {
   it('lets other work in', async () => {
@@ -20,5 +20,12 @@ describe('a pulse', () => {
       for (let beats = 0; beats < 20_000_000; beats++) await pulse.beat();
     };
     await expect(work()).rejects.toThrow('to be ended');
+  });
+
+  it('has let in a signal when a result is given away', async () => {
+    const stop = new AbortController();
+    setImmediate(() => stop.abort(new Error('stop')));
+    await expect(takeSignals(stop.signal)).rejects.toThrow('stop');
+    await takeSignals(undefined);
   });
 });

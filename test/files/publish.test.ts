@@ -73,6 +73,26 @@ describe('publishing', () => {
     expect(readdirSync(dir).sort()).toEqual([basename(file), 'secret']);
   });
 
+  it('lets a signal in that came while the last file was made', async () => {
+    const stop = new AbortController();
+    const work = async (together: Publication) => {
+      await writeNewFile(file, Buffer.from('new'), { together });
+      setImmediate(() => stop.abort(new Error('stop')));
+    };
+    await expect(publishTogether(stop.signal, work)).rejects.toThrow('stop');
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  it('does not replace a memory dump that got the name meanwhile', async () => {
+    const core = Buffer.from('7f454c46020101000000000000000000040000003e00', 'hex');
+    const work = async (together: Publication) => {
+      await writeNewFile(file, Buffer.from('new'), { together, force: true });
+      writeFileSync(file, core);
+    };
+    await expect(publishTogether(undefined, work)).rejects.toMatchObject({ code: 'output-is-memory-dump' });
+    expect([readdirSync(dir), readFileSync(file)]).toEqual([['out'], core]);
+  });
+
   it('tells which file it could not make', async () => {
     const missing = join(dir, 'no', 'out');
     await expect(replaceFile(missing, 'x')).rejects.toMatchObject({ code: 'io-enoent', kind: 'io-permanent' });
@@ -149,6 +169,15 @@ describe('checkOutputs', () => {
     const fresh = [output(join(dir, 'new')), output(join(dir, 'link', 'new'))];
     await expect(checkOutputs(fresh, [])).rejects.toMatchObject({ code: 'output-twice' });
     expect(await checkOutputs([output(join(dir, 'link', 'new'))], [])).toEqual([join(dir, 'new')]);
+  });
+
+  it('says for what growing files are refused', async () => {
+    writeFileSync(file, 'foreign');
+    const wanted = { what: '--jsonl', path: file, force: false, ours: () => false, grows: true };
+    await expect(checkOutputs([wanted], [])).rejects.toMatchObject({
+      code: 'output-exists',
+      details: { hint: expect.not.stringContaining('--force') },
+    });
   });
 
   it('refuses names of undo journals, and files whose journal is beside them', async () => {

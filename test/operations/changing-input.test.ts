@@ -1,7 +1,9 @@
 import {
   appendFileSync,
+  chmodSync,
   closeSync,
   existsSync,
+  linkSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -15,7 +17,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FILE_CALLS } from '../../src/files/file-calls.ts';
-import { convert, convertInPlace, inspect, openGuest, stacks, verify } from '../../src/index.ts';
+import { convert, convertInPlace, inspect, openGuest, type Progress, stacks, verify } from '../../src/index.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 
@@ -58,6 +60,13 @@ function replace(): void {
 describe('an input that changes while it is read', () => {
   it.each([
     ['is written to', () => utimesSync(input, 1, 1)],
+    [
+      'is written to, and its time put back,',
+      () => {
+        writeFileSync(input, elf);
+        utimesSync(input, 1000, 1000);
+      },
+    ],
     ['grows', () => appendFileSync(input, 'more')],
     ['is replaced', replace],
   ])('fails where it %s, and leaves nothing', async (_, disturb) => {
@@ -69,6 +78,28 @@ describe('an input that changes while it is read', () => {
         kind: 'io-transient',
       });
       expect(readdirSync(dir)).toEqual(['vm.elf']);
+    }
+  });
+
+  it('may get another mode and another link', async () => {
+    await convertWhile(() => chmodSync(input, 0o640));
+    rmSync(output);
+    await convertWhile(() => linkSync(input, join(dir, 'link')));
+  });
+
+  it('is the error where it then makes no sense', async () => {
+    const damage = () =>
+      writeFileSync(input, Buffer.concat([elf.subarray(0, 0x1000), Buffer.alloc(elf.length - 0x1000)]));
+    const onProgress = ({ phase }: Progress) => phase === 'locate' && damage();
+    await expect(convert({ input, output, onProgress })).rejects.toMatchObject({ code: 'input-changed' });
+  });
+
+  it('is noticed by the hashes of verify', async () => {
+    await convert({ input, output });
+    for (const file of [input, output]) {
+      const touch = () => utimesSync(file, 1, 1);
+      const checked = verify({ dump: output, against: input, hash: true, onProgress: touch });
+      await expect(checked).rejects.toMatchObject({ code: 'input-changed', details: { file } });
     }
   });
 

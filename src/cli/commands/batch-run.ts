@@ -11,7 +11,7 @@ import {
   groupCrashes,
   readKnownCrashes,
 } from '../../batch/crashes.ts';
-import { lockOutputs } from '../../batch/lock.ts';
+import { isLock, lockOutputs } from '../../batch/lock.ts';
 import {
   type BatchJob,
   DEFAULT_NAME,
@@ -31,6 +31,7 @@ import { bytes } from '../../core/units.ts';
 import { checkOutputs, replaceFile, type WantedOutput, writeNewFile } from '../../files/publish.ts';
 import { checkTogether } from '../../options/check.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
+import { localSymbolPaths } from '../../options/symbol-path.ts';
 import { type OptionName, ROWS } from '../../options/table.ts';
 import type { GivenValues } from '../../options/values.ts';
 import { isOurPage } from '../../report/page-mark.ts';
@@ -298,10 +299,11 @@ async function checkBatchFiles(
   if (index !== undefined) wanted.push({ what: 'the index', path: index, force, ours: isOurPage });
   // Lines are appended to it: force does not replace it.
   if (report !== undefined && report.path !== STANDARD_STREAM)
-    wanted.push({ what: '--jsonl', path: reportFile(report, shard), force: false, ours: mayBeReport });
+    wanted.push({ what: '--jsonl', path: reportFile(report, shard), force: false, ours: mayBeReport, grows: true });
   const directories = wanted.map(({ path }) => dirname(path));
   const made = jobs.flatMap(({ output }) => [output, sidecarOf(output), pageOf(output)]);
-  const read = [...jobs.map(({ input }) => input), ...plan.read];
+  const symbols = new Set(jobs.flatMap(({ options }) => localSymbolPaths(String(options['symbols'] ?? ''))));
+  const read = [...jobs.map(({ input }) => input), ...symbols, ...plan.read];
   // In a directory that is not there yet nobody has the name.
   await checkOutputs(
     wanted.filter(({ path }) => existsSync(dirname(path))),
@@ -309,6 +311,7 @@ async function checkBatchFiles(
   );
   const claimed = new Set(await Promise.all(made.map(realName)));
   for (const { what, path } of wanted) {
+    if (isLock(basename(path))) throw usage(`${what} names a file that batches lock: ${path}`);
     if (claimed.has(await realName(path))) throw usage(`${what} names a file that a job writes: ${path}`);
   }
   return { files: { junit, index }, directories };

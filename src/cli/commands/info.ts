@@ -4,6 +4,7 @@ import { toJson } from '../../core/json.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { checkTogether } from '../../options/check.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
+import { localSymbolPaths } from '../../options/symbol-path.ts';
 import type { InfoReport } from '../../report/input.ts';
 import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
@@ -30,6 +31,8 @@ export function infoJob({ names: [file], values }: Given): Job {
     ...optionsFor('inspect', values),
     symbols: symbolPath(args.symbols),
   };
+  const read = [file!, ...localSymbolPaths(inspection.symbols ?? '')];
+  if (inspection.ramFile !== undefined) read.push(inspection.ramFile);
   return {
     json,
     verbose,
@@ -37,7 +40,8 @@ export function infoJob({ names: [file], values }: Given): Job {
       const line = new ProgressLine(process.stderr, { quiet, json: args.progress === 'json' });
       try {
         const toStdout = args.report === STANDARD_STREAM;
-        const writePage = args.report === undefined ? undefined : await pageWriter(args.report, file!, args.force);
+        const { report: place, force } = args;
+        const writePage = place === undefined ? undefined : await pageWriter(place, read, { force, signal });
         const { report, page } = await (await import('../../operations/inspect.ts')).inspectAndDescribe(
           {
             ...inspection,

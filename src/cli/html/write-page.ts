@@ -10,13 +10,13 @@ export async function renderReportPage(page: PageData): Promise<string> {
 /**
  * Throws `Elf2dmpError` where the file can't become the report.
  *
- * @param input what the report is of, which it must not replace
+ * @param inputs what is read for the report, which it must not replace
  * @returns writes the page; throws `Elf2dmpError`
  */
 export async function pageWriter(
   path: string,
-  input: string,
-  force: boolean,
+  inputs: readonly string[],
+  { force, signal }: { force: boolean; signal: AbortSignal },
 ): Promise<(page: PageData) => Promise<void>> {
   if (path === STANDARD_STREAM) {
     return async (page) => {
@@ -25,8 +25,8 @@ export async function pageWriter(
   }
   // Loaded only when needed: most runs write no page.
   const { checkOutputs, writeNewFile } = await import('../../files/publish.ts');
-  const [target = path] = await checkOutputs([{ what: '--report', path, force }], [input]);
+  const [target = path] = await checkOutputs([{ what: '--report', path, force }], inputs);
   return async (page) => {
-    await writeNewFile(target, Buffer.from(await renderReportPage(page)), { force });
+    await writeNewFile(target, Buffer.from(await renderReportPage(page)), { force, signal });
   };
 }
