@@ -1,7 +1,7 @@
 /** Writes the documents that are made from the source: docs/errors.md. `npm run docs` */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { EXIT_OF_KIND } from '../src/cli/exit-codes.ts';
+import { EXIT_OF_KIND } from '../src/core/exit-codes.ts';
 import { DIAGNOSTICS, ERRORS, type ErrorKind, FINDINGS } from '../src/core/codes.ts';
 
 const KINDS: Record<ErrorKind, string> = {

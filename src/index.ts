@@ -2,7 +2,7 @@
  * elf2dmp: turns a QEMU/KVM memory dump of a Windows guest into a Windows crash dump.
  *
  * ```ts
- * import { convert, convertInPlace, inspect, openGuest, stacks, undoInPlace, verify } from 'elf2dmp';
+ * import { batch, convert, convertInPlace, inspect, openGuest, stacks, undoInPlace, verify } from 'elf2dmp';
  *
  * const guest = await openGuest('vm.elf');  // found once, asked many things
  * const { version, kernel } = guest.windows;
@@ -15,6 +15,7 @@
  * const { outcome } = await verify({ dump: 'out.dmp', against: 'vm.elf' }); // 'sound', 'unsound' or 'differs'
  *
  * await stacks({ input: 'vm.elf' });        // each processor's stack, without symbols
+ * await batch({ inputs: ['/archive'], out: '/dumps' }); // many, several at a time
  * await convertInPlace({ file: 'vm.elf' }); // no copy: vm.elf becomes the dump (ext4, XFS)
  * await undoInPlace({ file: 'vm.elf' });    // and the ELF file again
  * ```
@@ -23,6 +24,7 @@
  * an error of kind `usage` before anything is read or written.
  */
 
+import type { BatchOptions } from './batch/batch.ts';
 import { type LocateOptions, locateWindows } from './locate/locator.ts';
 import { MemoryImage } from './memory/image.ts';
 import { convert as convertFile } from './operations/convert.ts';
@@ -54,6 +56,15 @@ export const convertInPlace = checked('convertInPlace', (options: InPlaceOptions
 
 /** Restores a file that was converted in place, byte for byte, and removes the journal. It can be called again. */
 export const undoInPlace = checked('undoInPlace', (options: { file: string }) => undoFileInPlace(options));
+
+/**
+ * Converts many inputs, each in a process apart, several at a time; jobs that an earlier batch has done are not done
+ * again. A job that fails is a result, not an error.
+ */
+export const batch = checked('batch', async (options: BatchOptions) =>
+  // Its code is loaded when it is needed.
+  (await import('./batch/batch.ts')).batch(options),
+);
 
 /** Describes a dump of any kind that can be read, crash dumps too. */
 export const inspect = checked('inspect', inspectInput);
@@ -93,6 +104,11 @@ export const locate: (image: MemoryImage, options?: LocateOptions) => Promise<Wi
   locateWindows,
 );
 
+export type { BatchOptions, BatchOverride, BatchReport } from './batch/batch.ts';
+export type { CrashGroup } from './batch/crashes.ts';
+export type { BatchJob, Shard } from './batch/plan.ts';
+export type { BatchEvent, JobResult } from './batch/run.ts';
+export type { JobError, JobRecord } from './batch/sidecar.ts';
 export { type Diagnostic, Elf2dmpError, type ErrorDetails, type ErrorKind, type Severity } from './core/errors.ts';
 export type { LocateOptions } from './locate/locator.ts';
 export type { MemoryImage } from './memory/image.ts';
@@ -104,7 +120,7 @@ export type { InspectOptions } from './operations/inspect.ts';
 export type { StackOptions } from './operations/stacks.ts';
 export type { VerifyOptions, VerifyReport } from './operations/verify.ts';
 export type { InputBytes } from './options/opened.ts';
-export type { RawRange } from './options/values.ts';
+export type { JobCallOptions, RawRange } from './options/values.ts';
 export type { OpenOptions } from './readers/input.ts';
 export type { ConversionReport, UndoReport } from './report/conversion.ts';
 export type { ErrorReport, FailureReport } from './report/failure.ts';
@@ -112,4 +128,5 @@ export type { InfoReport, InputReport } from './report/input.ts';
 export type { CodePlace, ProcessorReport, SourceReport, SymbolReport } from './report/processors.ts';
 export type { FrameReport, ProcessorStackReport, StackReport } from './report/stacks.ts';
 export type { WindowsInfo, WindowsReport } from './report/windows.ts';
+export type { Signature } from './windows/signature.ts';
 export type { Windows } from './windows/windows.ts';

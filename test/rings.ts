@@ -8,6 +8,7 @@ export const RING_FILES = {
     'test/batch/batch.test.ts',
     'test/batch/crash-dumps.test.ts',
     'test/batch/faults.test.ts',
+    'test/batch/library.test.ts',
     'test/batch/outputs.test.ts',
     'test/batch/run.test.ts',
     'test/cli/*.test.ts',

@@ -86,7 +86,11 @@ export function planBatch(request: PlanRequest): BatchPlan {
   const excluded = (path: string) => excluding.some((matches) => matches(path));
   const wanted = new Map<string, Found>();
   for (const one of found) {
-    if (!excluded(one.relative) && !wanted.has(one.input)) wanted.set(one.input, one);
+    if (excluded(one.relative)) continue;
+    const before = wanted.get(one.input);
+    // One that is named is wanted, also where it lies in a directory that is named.
+    if (!before) wanted.set(one.input, one);
+    else if (!one.inDirectory) wanted.set(one.input, { ...before, inDirectory: false });
   }
   const matchers = overrides.map((o) => matcher(o.match, { hidden: true }));
   const used = new Set<Override>();

@@ -28,6 +28,9 @@ import {
   writeSidecar,
 } from './sidecar.ts';
 
+/** Retries of a job, unless told otherwise. */
+export const DEFAULT_RETRIES = 2;
+
 /** How to run a batch. */
 export interface RunOptions {
   /** The command that takes jobs: Node and elf2dmp's script. */
@@ -164,6 +167,20 @@ export async function standingOf(
   } catch {
     return { job, state: 'taken', inputBytes };
   }
+}
+
+/** The states of all jobs. Rejects with the signal's reason once that is aborted. */
+export async function standingsOf(
+  jobs: readonly BatchJob[],
+  options: Parameters<typeof standingOf>[1],
+  signal: AbortSignal | undefined,
+): Promise<Standing[]> {
+  const standings: Standing[] = [];
+  for (const job of jobs) {
+    signal?.throwIfAborted();
+    standings.push(await standingOf(job, options));
+  }
+  return standings;
 }
 
 class JobRun {
@@ -311,7 +328,8 @@ async function nearestExisting(directory: string): Promise<string> {
   }
 }
 
-async function makeDirectory(directory: string): Promise<void> {
+/** Makes a directory, and those above it. Throws `Elf2dmpError`. */
+export async function makeDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true }).catch((cause) => {
     throw ioError('make the directory', directory, cause);
   });

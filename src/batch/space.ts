@@ -2,6 +2,8 @@
 import { constants } from 'node:fs';
 import { open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { Elf2dmpError } from '../core/errors.ts';
+import { bytes } from '../core/units.ts';
 import { ESTIMATE_SIZE } from '../readers/reader.ts';
 import { estimate } from '../readers/registry.ts';
 import { identifyContainer } from '../source/containers.ts';
@@ -68,4 +70,24 @@ async function existing(directory: string): Promise<string> {
   for (let at = directory; ; at = dirname(at)) {
     if (await stat(at).catch(() => undefined)) return at;
   }
+}
+
+/** The error for dumps that do not fit. */
+export function noSpace(need: SpaceNeed): Elf2dmpError {
+  return new Elf2dmpError({
+    code: 'no-space',
+    kind: 'io-transient',
+    message: renderNeed(need),
+    hint: 'free some space, write elsewhere (--out), or start anyway with --no-space-check; nothing was written',
+  });
+}
+
+/** What is needed on a file system, and what is free, in a line. */
+export function renderNeed({ directory, free, needed, unknown }: SpaceNeed): string {
+  const compressed = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}`;
+  const parts = [
+    needed > 0 || unknown === 0 ? bytes(needed) : undefined,
+    unknown > 0 ? `an unknown amount for ${compressed}` : undefined,
+  ];
+  return `${directory}: the dumps need ${parts.filter(Boolean).join(' and ')}; ${bytes(free)} are free`;
 }

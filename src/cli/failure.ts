@@ -1,6 +1,6 @@
 /** What a failure means for people and programs that ran the command. */
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { EXIT, EXIT_OF_KIND } from './exit-codes.ts';
+import { EXIT, EXIT_OF_KIND } from '../core/exit-codes.ts';
 import { renderError } from './text/render.ts';
 
 const bug = (error: unknown) =>

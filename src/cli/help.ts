@@ -1,7 +1,8 @@
 /** The text of `--help`. */
+
+import { EXIT_CODE_HELP } from '../core/exit-codes.ts';
 import { COMMAND_NAMES, COMMANDS, type CommandName } from './command-table.ts';
 import { describeCommand, optionSyntax } from './describe.ts';
-import { EXIT_CODE_HELP } from './exit-codes.ts';
 
 /** The second column; longer entries in the first get a line of their own. */
 const COLUMN = 26;

@@ -2,10 +2,10 @@
 
 import { constants } from 'node:os';
 import { Elf2dmpError } from '../core/errors.ts';
+import { EXIT } from '../core/exit-codes.ts';
 import { toJson } from '../core/json.ts';
 import { LISTENED_SIGNALS, ON_SUDDEN_END } from '../core/sudden-end.ts';
 import { parseArguments } from './arguments.ts';
-import { EXIT } from './exit-codes.ts';
 import { asKnown, exitCodeOfError, renderFailure } from './failure.ts';
 import type { Job } from './job.ts';
 import { refuseMangled } from './mangled.ts';

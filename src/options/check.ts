@@ -19,6 +19,8 @@ interface CallForm {
   inputs: readonly string[];
   /** Those that may be a stream to write to. */
   outputs?: readonly string[];
+  /** Those that the function checks itself. */
+  others?: readonly string[];
 }
 
 const READING = ['onSpool', 'onSpooled', 'onSearch'] as const;
@@ -34,6 +36,12 @@ export const CALLS = {
   openGuest: { paths: [], callbacks: READING, inputs: [] },
   open: { paths: [], callbacks: READING, inputs: [] },
   locate: { paths: [], callbacks: ['onSearch'], inputs: [] },
+  batch: {
+    paths: ['out'],
+    callbacks: ['onEvent'],
+    inputs: [],
+    others: ['inputs', 'exclude', 'options', 'overrides', 'shard', 'command'],
+  },
 } as const satisfies Record<Call, CallForm>;
 
 /** Names that a function takes besides the table's options. */
@@ -74,14 +82,14 @@ export function checkCall(call: Call, options: unknown): void {
     throw wrongValue(call, 'an object of options', found(options));
   }
   const given = options as Readonly<Record<string, unknown>>;
-  const { paths, callbacks, inputs, outputs = [] }: CallForm = CALLS[call];
+  const { paths, callbacks, inputs, outputs = [], others = [] }: CallForm = CALLS[call];
   const isOpened = (key: string) =>
     (inputs.includes(key) && (given[key] instanceof OpenedInput || isInputBytes(given[key]))) ||
     (outputs.includes(key) && isWritable(given[key]));
   const rows = new Map(
     ROWS.filter(([, row]) => row.calls.includes(call)).map(([name, row]) => [libraryName(name, row), { name, row }]),
   );
-  const known = [...paths, ...rows.keys(), ...callbacks, 'signal'];
+  const known = [...paths, ...others, ...rows.keys(), ...callbacks, 'signal'];
   for (const key of Object.keys(given)) {
     if (!known.includes(key)) throw unknownOption(call, key, known);
   }
@@ -120,6 +128,30 @@ export function checkCall(call: Call, options: unknown): void {
   checkTogether(values);
 }
 
+/**
+ * Checks options of a batch's conversions. Throws `Elf2dmpError` (kind `usage`).
+ *
+ * @returns them by their names in the table
+ */
+export function checkJobOptions(name: string, options: unknown): Readonly<Record<string, unknown>> {
+  if (typeof options !== 'object' || options === null) throw wrongValue(name, 'an object of options', found(options));
+  const rows = new Map(
+    ROWS.filter(([, row]) => row.toml === 'options').map(([option, row]) => [
+      libraryName(option, row),
+      { option, row },
+    ]),
+  );
+  const values: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(options)) {
+    const known = rows.get(key);
+    if (!known) throw unknownOption(name, key, [...rows.keys()]);
+    if (value === undefined) continue;
+    if (!isValue(known.row, value)) throw wrongValue(`${name}.${key}`, libraryExpectation(known.row), found(value));
+    values[known.option] = value;
+  }
+  return values;
+}
+
 /** An input that a caller of the library gave: a path, or its bytes. Throws `Elf2dmpError` (kind `usage`). */
 export function checkInputValue(name: string, value: unknown): void {
   if (!isInputBytes(value)) checkPath(name, value);
@@ -130,7 +162,7 @@ export function checkPath(name: string, value: unknown): void {
   if (!isPath(value)) throw wrongValue(name, 'a path', found(value));
 }
 
-const unknownOption = (call: Call, key: string, known: readonly string[]) => {
+const unknownOption = (call: string, key: string, known: readonly string[]) => {
   const meant = closest(key, known);
   return new Elf2dmpError({
     code: 'option-unknown',

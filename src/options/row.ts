@@ -13,7 +13,8 @@ export type Call =
   | 'verify'
   | 'openGuest'
   | 'open'
-  | 'locate';
+  | 'locate'
+  | 'batch';
 
 /** Headings that group the options in the help. */
 export type Group = 'Output' | 'Input' | 'Windows' | 'Checks and reports' | 'Batch' | 'Messages';

@@ -43,13 +43,14 @@ export const OPTIONS = {
     calls: [],
     toml: 'batch',
   },
+  /** A dump's name below `out`, from its input's {stem}, {name}, {dir} and {relative}. Default `{dir}/{stem}.dmp`. */
   name: {
     kind: 'text',
     metavar: 'TEMPLATE',
     help: "a dump's name below --out, from its input's {stem}, {name}, {dir} and {relative} (default: {dir}/{stem}.dmp)",
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
     toml: 'batch',
   },
   manifest: {
@@ -61,6 +62,7 @@ export const OPTIONS = {
     calls: [],
     toml: 'batch',
   },
+  /** Conversions to run at a time. Default: one per CPU, at most 4. */
   jobs: {
     kind: 'count',
     least: 1,
@@ -68,15 +70,16 @@ export const OPTIONS = {
     help: 'conversions to run at a time (default: one per CPU, at most 4)',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
     toml: 'batch',
   },
+  /** false: stop at the first failure. */
   'keep-going': {
     kind: 'flag',
     help: 'continue after failures (the default)',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
     toml: 'batch',
   },
   'fail-fast': {
@@ -87,6 +90,7 @@ export const OPTIONS = {
     calls: [],
     conflicts: [{ with: 'keep-going' }],
   },
+  /** Times to retry transient failures such as a full disk. Default 2. */
   retries: {
     kind: 'count',
     least: 0,
@@ -94,22 +98,24 @@ export const OPTIONS = {
     help: 'times to retry transient failures such as a full disk (default: 2)',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
     toml: 'batch',
   },
+  /** Read existing dumps instead of trusting their sizes. */
   recheck: {
     kind: 'flag',
     help: 'read existing dumps instead of trusting their sizes',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
   },
+  /** Also retry permanent failures such as a corrupt input. */
   'retry-failed': {
     kind: 'flag',
     help: 'also retry permanent failures such as a corrupt input',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
   },
   shard: {
     kind: 'text',
@@ -126,13 +132,14 @@ export const OPTIONS = {
     commands: ['batch'],
     calls: [],
   },
+  /** false: start even if the disk looks too small. */
   'space-check': {
     kind: 'flag',
     default: true,
     help: 'start even if the disk looks too small',
     group: 'Batch',
     commands: ['batch'],
-    calls: [],
+    calls: ['batch'],
   },
   /** Replace an existing output, and the file for the patches. */
   force: {
@@ -143,7 +150,7 @@ export const OPTIONS = {
     helpFor: { info: "replace the report's file if it exists", batch: 'replace dumps that no batch made' },
     group: 'Output',
     commands: ['convert', 'info', 'batch'],
-    calls: ['convert'],
+    calls: ['convert', 'batch'],
     toml: 'batch',
   },
   /** Fail, and write nothing, if anything would be lost. */
@@ -444,7 +451,7 @@ export const OPTIONS = {
     },
     group: 'Checks and reports',
     commands: ['convert', 'batch', 'verify'],
-    calls: ['convert', 'verify'],
+    calls: ['convert', 'verify', 'batch'],
     toml: 'batch',
   },
   /** `convert` saves what it changes, with the original bytes, as JSON in this file; `verify` reads them from it. */

@@ -44,6 +44,13 @@ export type CallOptions<Function extends Call> = {
     | undefined;
 };
 
+/** Options of a batch's conversions, as the library has them. */
+export type JobCallOptions = {
+  -readonly [Name in OptionName as Rows[Name] extends { toml: 'options' } ? LibraryName<Name> : never]?:
+    | ValueOf<Rows[Name]>
+    | undefined;
+};
+
 type NamesOf<Where extends Command> = {
   [Name in OptionName]: Where extends Rows[Name]['commands'][number] ? Name : never;
 }[OptionName];
@@ -125,6 +132,15 @@ export function parseText(row: OptionRow, text: string): unknown {
     default:
       return text === '' ? undefined : text;
   }
+}
+
+/** The text, or the flag, that `parseText` takes for a value. */
+export function asText(row: OptionRow, value: unknown): string | boolean {
+  if (typeof value === 'boolean') return value;
+  if (row.kind === 'physical' || row.kind === 'virtual') return `0x${(value as number | bigint).toString(16)}`;
+  if (row.kind !== 'ranges') return String(value);
+  const ranges = value as readonly RawRange[];
+  return ranges.map(({ start, size }) => (size === undefined ? `${start}` : `${start}+${size}`)).join(',');
 }
 
 /** Hexadecimal as people copy it: 0x1ad000, 1ad000, fffff800`12345000. */

@@ -73,14 +73,17 @@ describe('the package', () => {
     expect(readdirSync(join(dir, 'node_modules')).filter((name) => !name.startsWith('.'))).toEqual(['elf2dmp']);
     writeFileSync(
       join(dir, 'use.mjs'),
-      `import { convert, Elf2dmpError, locate, open } from 'elf2dmp';
+      `import { batch, convert, Elf2dmpError, locate, open } from 'elf2dmp';
       const image = await open('vm.elf');
       const windows = await locate(image);
       image.close();
       const report = await convert({ input: 'vm.elf', output: 'library.dmp' });
       const failed = await convert({ input: 'none', output: 'x' }).catch((e) => e instanceof Elf2dmpError && e.code);
-      console.log(JSON.stringify([windows.version.build, report.windows.processors.length, failed]));`,
+      const { results } = await batch({ inputs: ['vm.elf'], out: 'dumps', options: { type: 'bitmap' } });
+      const outcomes = results.map(({ record }) => record.outcome);
+      console.log(JSON.stringify([windows.version.build, report.windows.processors.length, failed, outcomes]));`,
     );
-    expect(JSON.parse(run(process.execPath, ['use.mjs']))).toEqual([19041, 2, 'io-enoent']);
+    expect(JSON.parse(run(process.execPath, ['use.mjs']))).toEqual([19041, 2, 'io-enoent', ['good']]);
+    expect(readdirSync(join(dir, 'dumps')).sort()).toEqual(['vm.dmp', 'vm.dmp.json']);
   });
 });

@@ -34,7 +34,7 @@ const CALLED = library as unknown as Record<Call, (options: unknown) => Promise<
 
 /** Calls the function with all that it needs, and these. */
 const call = (name: Call, options: object): Promise<unknown> => {
-  const paths = { input: input(), output: output(), file: input(), dump: input() };
+  const paths = { input: input(), output: output(), file: input(), dump: input(), out: join(dir, 'out') };
   const needed = Object.fromEntries(CALLS[name].paths.map((path) => [path, paths[path as keyof typeof paths]]));
   if (name === 'open') return library.open(input(), options);
   if (name === 'openGuest') return library.openGuest(input(), options);

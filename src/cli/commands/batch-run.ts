@@ -1,6 +1,6 @@
 /** `elf2dmp batch`: merges command line and configuration, runs the batch and prints its results. */
 import { existsSync, statSync } from 'node:fs';
-import { mkdir, readdir, realpath } from 'node:fs/promises';
+import { readdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
@@ -23,9 +23,17 @@ import {
   sidecarOf,
 } from '../../batch/plan.ts';
 import { crashKind, isOurJunit, mayBeReport, ReportFile, renderJunit, reportStream } from '../../batch/report.ts';
-import { type JobResult, runBatch, type Standing, standingOf } from '../../batch/run.ts';
-import { type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
-import { Elf2dmpError, ioError, printable } from '../../core/errors.ts';
+import {
+  DEFAULT_RETRIES,
+  type JobResult,
+  makeDirectory,
+  runBatch,
+  type Standing,
+  standingsOf,
+} from '../../batch/run.ts';
+import { noSpace, renderNeed, type SpaceNeed, spaceNeeds } from '../../batch/space.ts';
+import { type Elf2dmpError, printable } from '../../core/errors.ts';
+import { EXIT, EXIT_OF_KIND } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
 import { bytes } from '../../core/units.ts';
 import { checkOutputs, replaceFile, type WantedOutput, writeNewFile } from '../../files/publish.ts';
@@ -38,14 +46,11 @@ import { isOurPage } from '../../report/page-mark.ts';
 import { SCHEMA } from '../../report/schemas.ts';
 import { TOOL } from '../../version.ts';
 import { type BatchConfig, readConfig } from '../config.ts';
-import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { withDefaults } from '../job.ts';
 import type { Given } from '../parse.ts';
 import { shardFrom } from '../shard.ts';
 import { BatchProgress } from '../text/batch-progress.ts';
 import { usage as wrong } from '../usage.ts';
-
-const DEFAULT_RETRIES = 2;
 
 const usage = (message: string) => wrong(message, 'batch');
 
@@ -123,19 +128,6 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
 /** As the jobs would end: what is missing can't be opened, and what is taken is not replaced. */
 const exitCodeBefore = (standings: readonly Standing[]): number =>
   standings.some(({ state }) => state === 'missing' || state === 'taken') ? EXIT.ioPermanent : EXIT.good;
-
-async function standingsOf(
-  jobs: readonly BatchJob[],
-  options: Parameters<typeof standingOf>[1],
-  signal: AbortSignal,
-): Promise<Standing[]> {
-  const standings: Standing[] = [];
-  for (const job of jobs) {
-    signal.throwIfAborted();
-    standings.push(await standingOf(job, options));
-  }
-  return standings;
-}
 
 /** @param file `-` for standard output */
 async function writeJunit(file: string | undefined, results: readonly JobResult[], policy: CrashPolicy): Promise<void> {
@@ -323,12 +315,6 @@ async function realName(path: string): Promise<string> {
   return join(directory, basename(path));
 }
 
-async function makeDirectory(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true }).catch((cause) => {
-    throw ioError('make the directory', directory, cause);
-  });
-}
-
 interface ReportPlace {
   path: string;
   isDirectory: boolean;
@@ -340,24 +326,6 @@ function reportPlace(given: string | undefined, path: string | undefined): Repor
     path,
     isDirectory: given.endsWith('/') || (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false),
   };
-}
-
-function noSpace(need: SpaceNeed): Elf2dmpError {
-  return new Elf2dmpError({
-    code: 'no-space',
-    kind: 'io-transient',
-    message: renderNeed(need),
-    hint: 'free some space, write elsewhere (--out), or start anyway with --no-space-check; nothing was written',
-  });
-}
-
-function renderNeed({ directory, free, needed, unknown }: SpaceNeed): string {
-  const compressed = `${unknown} compressed ${unknown === 1 ? 'input' : 'inputs'}`;
-  const parts = [
-    needed > 0 || unknown === 0 ? bytes(needed) : undefined,
-    unknown > 0 ? `an unknown amount for ${compressed}` : undefined,
-  ];
-  return `${directory}: the dumps need ${parts.filter(Boolean).join(' and ')}; ${bytes(free)} are free`;
 }
 
 function renderPlan(standings: readonly Standing[], needs: readonly SpaceNeed[]): string {

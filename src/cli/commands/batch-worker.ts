@@ -1,8 +1,8 @@
 /** A process that takes a batch's jobs one after another: `elf2dmp` without arguments, started by a batch. */
 import { BATCH_JOB, type Ended, type Task } from '../../batch/approval.ts';
+import { EXIT } from '../../core/exit-codes.ts';
 import { MIB } from '../../core/units.ts';
 import { reportFailure } from '../../report/failure.ts';
-import { EXIT } from '../exit-codes.ts';
 import { asKnown, exitCodeOfError, renderFailure } from '../failure.ts';
 import type { Job } from '../job.ts';
 import { parseWords } from '../parse.ts';

@@ -1,6 +1,7 @@
 /** `elf2dmp completion SHELL`: prints a shell's completion script. */
+
+import { EXIT } from '../../core/exit-codes.ts';
 import { SHELLS } from '../command-table.ts';
-import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import type { Given } from '../parse.ts';
 import { usage } from '../usage.ts';

@@ -1,5 +1,6 @@
 /** The conversion: `elf2dmp INPUT OUTPUT`, `elf2dmp --in-place FILE` and `elf2dmp --undo FILE`. */
 
+import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
 import type { Converted, ConvertOptions, Progress, Wanted } from '../../operations/convert.ts';
 import { asTyped, checkTogether, isSet, notTogether } from '../../options/check.ts';
@@ -7,7 +8,6 @@ import { STANDARD_STREAM } from '../../options/choices.ts';
 import { rowsOf } from '../../options/table.ts';
 import type { CommandValues } from '../../options/values.ts';
 import type { ConversionReport } from '../../report/conversion.ts';
-import { EXIT } from '../exit-codes.ts';
 import { renderReportPage } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';

@@ -1,6 +1,7 @@
 /** `elf2dmp doctor [DIR]`: what works on this host and in a directory. */
+
+import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
-import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import type { Given } from '../parse.ts';
 

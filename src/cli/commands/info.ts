@@ -1,12 +1,12 @@
 /** `elf2dmp info FILE`: describes a dump and the guest in it. */
 
+import { EXIT, EXIT_OF_KIND } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
 import type { InspectOptions } from '../../operations/inspect.ts';
 import { checkTogether } from '../../options/check.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
 import { localSymbolPaths } from '../../options/symbol-path.ts';
 import type { InfoReport } from '../../report/input.ts';
-import { EXIT, EXIT_OF_KIND } from '../exit-codes.ts';
 import { pageWriter } from '../html/write-page.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';

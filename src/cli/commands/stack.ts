@@ -2,9 +2,9 @@
 
 import { byKey } from '../../core/by-key.ts';
 import { printable } from '../../core/errors.ts';
+import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
 import type { FrameReport, StackReport } from '../../report/stacks.ts';
-import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';

@@ -1,6 +1,7 @@
 /** `elf2dmp --undo FILE`: restores a file converted in place. */
+
+import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
-import { EXIT } from '../exit-codes.ts';
 import type { Job } from '../job.ts';
 import { renderUndo } from '../text/render.ts';
 

@@ -1,8 +1,9 @@
 /** `elf2dmp verify FILE`: checks a crash dump by itself or against its input. */
+
+import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
 import type { VerifyOptions } from '../../operations/verify.ts';
 import { STANDARD_STREAM } from '../../options/choices.ts';
-import { EXIT } from '../exit-codes.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';

@@ -1,8 +1,9 @@
 /** The manual pages, one for each command, made from the tables of commands and options. */
+
+import { EXIT_CODE_HELP } from '../../core/exit-codes.ts';
 import { VERSION } from '../../version.ts';
 import type { CommandName } from '../command-table.ts';
 import { type CommandHelp, optionSyntax } from '../describe.ts';
-import { EXIT_CODE_HELP } from '../exit-codes.ts';
 
 /** A page: `elf2dmp-info.1`. */
 export interface ManualPage {

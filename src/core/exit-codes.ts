@@ -1,5 +1,5 @@
 /** Exit codes are part of the interface: documented in --help and the README, never changed. */
-import type { ErrorKind } from '../core/errors.ts';
+import type { ErrorKind } from './errors.ts';
 
 /** Exit codes by what they mean. */
 export const EXIT = {
