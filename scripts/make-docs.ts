@@ -1,8 +1,8 @@
 /** Writes the documents that are made from the source: docs/errors.md. `npm run docs` */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { EXIT_OF_KIND } from '../src/core/exit-codes.ts';
 import { DIAGNOSTICS, ERRORS, type ErrorKind, FINDINGS } from '../src/core/codes.ts';
+import { EXIT_OF_KIND } from '../src/core/exit-codes.ts';
 
 const KINDS: Record<ErrorKind, string> = {
   usage: 'Wrong arguments or options',

@@ -2,6 +2,7 @@
 import { dirname } from 'node:path';
 import type { Writable } from 'node:stream';
 import { Diagnostics, Elf2dmpError } from '../core/errors.ts';
+import { takeSignals } from '../core/pulse.ts';
 import { because, Reason } from '../core/reason.ts';
 import { sha256OfFile } from '../files/hash.ts';
 import { checkOutputs, type Publication, publishTogether, type WantedOutput, writeNewFile } from '../files/publish.ts';
@@ -110,6 +111,7 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
     // Whatever was read, the hash included, is of one state of the input.
     await guest.image.checkUnchanged();
     if (options.strict) refuseLosses(guest.image, conversion);
+    await takeSignals(signal);
     const described = reportConversion(guest, conversion, { path: output, naming });
     const report = { ...described, seconds: secondsSince(started), ...checked };
     const { page, pageFile } = wanted;

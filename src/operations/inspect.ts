@@ -87,6 +87,8 @@ async function inspectGuest(
   { context = 'auto', signal }: InspectOptions,
   { page: withPage, symbols }: Wanted,
 ): Promise<Inspected> {
+  // What follows lets no signal in.
+  await takeSignals(signal);
   const contexts = chooseContexts(windows, context);
   const described = withPage ? await describePage(windows, contexts, { symbols }) : undefined;
   const found = described?.windows ?? describeWindows(windows, contexts, symbols);

@@ -31,6 +31,8 @@ async function reportGuest(
   { processor, context = 'auto', signal }: StackOptions,
   symbols: Symbols | undefined,
 ): Promise<StackReport> {
+  // What follows lets no signal in.
+  await takeSignals(signal);
   const contexts = chooseContexts(windows, context);
   const all = stacksOf(windows, contexts, symbols);
   const wanted = processor === undefined ? all : all.filter((s) => s.processor === processor);
