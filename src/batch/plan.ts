@@ -80,7 +80,7 @@ export interface BatchPlan {
 export function planBatch(request: PlanRequest): BatchPlan {
   const { base, exclude = [], overrides = [] } = request;
   const out = resolve(base, request.out);
-  const found = request.paths.flatMap((path) => find(path, base, out));
+  const found = request.paths.flatMap((path) => find(usable(path), base, out));
   if (request.manifest !== undefined) found.push(...readManifest(request.manifest, base));
   const excluding = exclude.map((pattern) => matcher(pattern, { hidden: true }));
   const excluded = (path: string) => excluding.some((matches) => matches(path));
@@ -146,6 +146,13 @@ export const shardOf = (jobs: readonly BatchJob[], { index, count }: Shard): Bat
     return hash % BigInt(count) === BigInt(index);
   });
 
+/** Throws `Elf2dmpError` for a path that no system has, as in a manifest by `find -print0`. */
+function usable(path: string): string {
+  if (!path.includes('\0')) return path;
+  const shown = JSON.stringify(path.slice(0, 60));
+  throw planError('batch-no-input', `${shown} is not a path: it contains a NUL`, 'a manifest has one path a line');
+}
+
 function find(path: string, base: string, out: string): Found[] {
   const full = resolve(base, path);
   const stats = statSync(full, { throwIfNoEntry: false });
@@ -203,7 +210,7 @@ function readManifest(path: string, base: string): Found[] {
     .split(/\r?\n/)
     .filter((line) => line.trim() !== '' && !line.startsWith('#'))
     .map((line) => {
-      const input = resolve(directory, line);
+      const input = resolve(directory, usable(line));
       const below = relative(directory, input).split(sep).join('/');
       return { input, relative: below.startsWith('../') ? basename(input) : below };
     });

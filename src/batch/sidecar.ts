@@ -6,6 +6,7 @@ import { lstat, open, stat } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { Elf2dmpError, type ErrorCode, type ErrorKind, ioError } from '../core/errors.ts';
+import { EXIT } from '../core/exit-codes.ts';
 import { toJson } from '../core/json.ts';
 import { MIB } from '../core/units.ts';
 import { sha256OfFile } from '../files/hash.ts';
@@ -130,14 +131,20 @@ const sidecarSchema = z.looseObject({
 export const asRecord = (value: unknown): JobRecord | undefined =>
   recordSchema.safeParse(value).success ? (value as JobRecord) : undefined;
 
-/** A sidecar that makes sense: a job that failed has an error, one that did not has a dump. */
+const EXIT_CODES = { good: EXIT.good, losses: EXIT.losses } as const;
+
+/** A sidecar that makes sense: a job that failed has an error, one that did not has a dump, and exit codes fit. */
 function asSidecar(value: unknown, output: string): Sidecar | undefined {
   if (!sidecarSchema.safeParse(value).success) return undefined;
   const sidecar = value as Sidecar;
   const { state, record } = sidecar;
   if (state === 'started') return record === null ? sidecar : undefined;
   if (record?.output !== output) return undefined;
-  const consistent = record.outcome === 'failed' ? record.error !== null : record.bytes !== null;
+  const { outcome, exitCode, error, bytes } = record;
+  const consistent =
+    outcome === 'failed'
+      ? error !== null && exitCode !== EXIT.good && exitCode !== EXIT.losses
+      : bytes !== null && exitCode === EXIT_CODES[outcome];
   return consistent ? sidecar : undefined;
 }
 

@@ -10,7 +10,10 @@ import { type ConfiguredOptions, expectation, parseText } from '../options/value
 import { lineOfKey } from './toml-lines.ts';
 
 /** zod's own messages are replaced by what was expected. */
-const text = z.string({ error: 'a string' }).min(1, { error: 'a string that is not empty' });
+const text = z
+  .string({ error: 'a string' })
+  .min(1, { error: 'a string that is not empty' })
+  .refine((value) => !value.includes('\0'), { error: 'a string without NUL' });
 const list = z.array(text, { error: 'an array of strings' });
 
 /** An option's value in a configuration. */

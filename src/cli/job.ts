@@ -10,6 +10,8 @@ export interface Job {
   verbose: boolean;
   /** The output's name, for the message when a signal ends it. */
   output?: string | undefined;
+  /** What stays when a signal ends it, for the same message. Default: nothing. */
+  stays?: string | undefined;
   /** Runs it, prints, and returns the exit code. Throws `Elf2dmpError`. */
   run(signal: AbortSignal): Promise<number>;
 }

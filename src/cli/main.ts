@@ -72,7 +72,7 @@ async function run(argv: readonly string[]): Promise<number> {
       new Elf2dmpError({
         code: 'aborted',
         kind: 'aborted',
-        message: `ended by ${signal}; nothing was left behind`,
+        message: `ended by ${signal}; ${job.stays ?? 'nothing was left behind'}`,
         file: job.output,
       }),
     );

@@ -215,6 +215,7 @@ describe('files of a batch', () => {
       { ...good, record: { ...good.record, outcome: 'splendid' } },
       { ...good, record: { ...good.record, losses: undefined } },
       { ...good, record: { ...good.record, bytes: null } },
+      { ...good, record: { ...good.record, exitCode: 5 } },
       { ...good, record: null },
       { ...good, options: undefined },
       { ...good, headerSha256: 7 },

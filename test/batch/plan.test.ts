@@ -95,6 +95,26 @@ describe('planBatch', () => {
     rmSync(folder, { recursive: true });
   });
 
+  it('takes a file that is named, where its directory is named too', () => {
+    mkdirSync(join(base, 'named'));
+    writeFileSync(join(base, 'named', 'README'), 'About these dumps\n');
+    expect(plan({ paths: ['named', 'other.elf'] }).foreign).toEqual([join(base, 'named', 'README')]);
+    for (const paths of [
+      ['named', 'named/README'],
+      ['named/README', 'named'],
+    ]) {
+      expect(plan({ paths })).toMatchObject({ foreign: [], jobs: [{ relative: 'README' }] });
+    }
+    rmSync(join(base, 'named'), { recursive: true });
+  });
+
+  it('refuses paths that no system has', () => {
+    expect(() => plan({ paths: ['a\0b'] })).toThrow('contains a NUL');
+    writeFileSync(join(base, 'zeros.txt'), 'a/vm.elf\0other.elf\0');
+    expect(() => plan({ manifest: 'zeros.txt' })).toThrow('contains a NUL');
+    rmSync(join(base, 'zeros.txt'));
+  });
+
   it('refuses to do nothing', () => {
     mkdirSync(join(base, 'none'));
     writeFileSync(join(base, 'none', 'README'), 'text');

@@ -6,5 +6,6 @@ import type { Given } from '../parse.ts';
 export const batchJob = (given: Given): Job => ({
   json: withDefaults('batch', given.values).json ?? false,
   verbose: withDefaults('batch', given.values).verbose ?? false,
+  stays: 'dumps that were whole stay, and the next run makes the others',
   run: async (signal) => (await import('./batch-run.ts')).batch(given, signal),
 });
