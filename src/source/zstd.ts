@@ -252,8 +252,16 @@ async function* wholeOfUnknownSize(
   yield* piecesOf(contents);
 }
 
-const decodeWhole = async (parts: Buffer[], room: number): Promise<Buffer> =>
-  asBuffer((await loadDecoder()).decode(Buffer.concat(parts.splice(0)), room));
+/** Window_Descriptor of the default window: exponent 27 counts from 10, without mantissa. */
+const DEFAULT_DESCRIPTOR = (27 - 10) << 3;
+
+async function decodeWhole(parts: Buffer[], room: number): Promise<Buffer> {
+  const frame = Buffer.concat(parts.splice(0));
+  const hasDescriptor = (frame[4]! & 0x20) === 0;
+  // The decoder refuses windows of 2 GiB, though in one piece it needs none.
+  if (hasDescriptor) frame[5] = DEFAULT_DESCRIPTOR;
+  return asBuffer((await loadDecoder()).decode(frame, room));
+}
 
 function* piecesOf(contents: Buffer): Generator<Buffer> {
   for (let at = 0; at < contents.length; at += MIB) yield contents.subarray(at, at + MIB);
