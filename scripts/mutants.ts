@@ -2596,7 +2596,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'outputs: an abort comes too late',
     file: 'files/publish.ts',
-    find: '    signal?.throwIfAborted();\n    await publication.publish();',
+    find: '    await takeSignals(signal);\n    await publication.publish();',
     replace: '    await publication.publish();',
     tests: 'test/files/publish.test.ts',
   },
