@@ -2,6 +2,7 @@
 import type { DumpHeaderForm } from '../formats/dump-header.ts';
 import { ARM64 } from './arm64/index.ts';
 import type { Machine } from './machine.ts';
+import type { MigratedState } from './migration.ts';
 import { X64 } from './x64/index.ts';
 import { X86 } from './x86/index.ts';
 
@@ -24,9 +25,28 @@ export function machinesOf(mark: MachineMark): readonly Machine[] {
   return named ? [named, ...MACHINES.filter(({ takenFor }) => takenFor === named.name)] : [];
 }
 
-/** The machine of a migration stream, by QEMU's machine type; undefined: one whose guests are not converted. */
-export const machineOfMigration = (machineType: string): Machine | undefined =>
-  MACHINES.find(({ migration }) => migration?.machineTypes.test(machineType));
+/**
+ * The machines of which a migration stream can be, by QEMU's machine type (undefined: of any) and its CPUs' sections, the
+ * likeliest first. Empty: none that is converted.
+ */
+export function machinesOfMigration(
+  machineType: string | undefined,
+  sections: (name: string) => readonly MigratedState[],
+): readonly Machine[] {
+  const found = MACHINES.flatMap((machine) => {
+    const { migration: form } = machine;
+    if (!form || (machineType !== undefined && !form.machineTypes.test(machineType))) return [];
+    return [{ machine, rank: LIKELIHOODS.indexOf(form.likelihood(sections(form.section))) }];
+  }).sort((a, b) => a.rank - b.rank);
+  const best = found[0]?.rank;
+  // If all say never, the machine type alone is believed.
+  if (best === LIKELIHOODS.indexOf('never')) return found.map(({ machine }) => machine);
+  return found
+    .filter(({ rank }) => (best === 0 ? rank === 0 : rank < LIKELIHOODS.length - 1))
+    .map(({ machine }) => machine);
+}
+
+const LIKELIHOODS = ['sure', 'likely', 'unlikely', 'never'];
 
 /** For messages: what is converted, `64-bit x86`. */
 export const convertedMachines = (): string => MACHINES.map(({ title }) => title).join(' and ');

@@ -1,6 +1,7 @@
 /** Writes a guest as a QEMU migration stream, by QEMU's docs and sources: shares nothing with the product's reader. */
 import { deflateSync } from 'node:zlib';
 import type { Guest, GuestCpu } from './guest.ts';
+import type { Guest32 } from './x86/guest.ts';
 
 const u8 = (value: number) => Buffer.from([value]);
 const u16 = (value: number) => {
@@ -44,10 +45,12 @@ export interface StreamOptions {
   runState?: string;
   /** A device in front of memory. */
   earlyDevice?: boolean;
+  /** By QEMU for 32-bit guests alone, whose registers are smaller. */
+  i386?: boolean;
 }
 
 /** The guest's RAM in one block, `pc.ram`. */
-export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
+export function writeStream(guest: Guest | Guest32, options: StreamOptions = {}): Buffer {
   const low = options.low ?? guest.ramBytes;
   const ram = Buffer.alloc(guest.ramBytes);
   for (const [at, page] of guest.memory.pages) page.copy(ram, at < 2 ** 32 ? at : at - 2 ** 32 + low);
@@ -95,12 +98,13 @@ export function writeStream(guest: Guest, options: StreamOptions = {}): Buffer {
   const description: object[] = [];
   guest.cpus.forEach((cpu, i) => {
     const told = toldSubsections(options.hyperV);
-    emit(u8(4), u32(100 + i), name('cpu'), u32(i), u32(12), cpuState(cpu), ...told.bytes, ...footer(100 + i));
+    const state = cpuState(cpu, i, { is32: 'pae' in guest, layout: options.i386 ? LAYOUT_32 : LAYOUT_64 });
+    emit(u8(4), u32(100 + i), name('cpu'), u32(i), u32(12), state, ...told.bytes, ...footer(100 + i));
     description.push({
       name: 'cpu',
       instance_id: i,
       version: 12,
-      fields: [{ name: 'all', size: 1817, type: 'buffer' }],
+      fields: [{ name: 'all', size: options.i386 ? 1313 : 1817, type: 'buffer' }],
       subsections: told.description,
     });
   });
@@ -185,63 +189,98 @@ function mapped(at: number, ram: Buffer): Buffer[] {
   return [u32(1), u64(4096), u64(bitmapAt), u64(pagesAt), bitmap, gap, stored];
 }
 
-/** The base fields of vmstate_x86_cpu, by literal offsets. */
-function cpuState(cpu: GuestCpu): Buffer {
-  const state = Buffer.alloc(1817);
-  const word = (at: number, value: bigint) => state.writeBigUInt64BE(BigInt.asUintN(64, value), at);
+/** Where fields of vmstate_x86_cpu lie, as real streams have them. */
+interface Layout {
+  size: number;
+  word: number;
+  rip: number;
+  fpu: number;
+  segments: number;
+  segment: number;
+  cr0: number;
+  dr0: number;
+  a20Mask: number;
+  xmm0: number;
+  /** Of 64-bit guests alone. */
+  efer?: number;
+  xcr0: number;
+}
+
+const LAYOUT_64: Layout = {
+  ...{ size: 1817, word: 8, rip: 128, fpu: 148, segments: 236, segment: 20, cr0: 456, dr0: 488, a20Mask: 552 },
+  ...{ xmm0: 560, efer: 816, xcr0: 1545 },
+};
+const LAYOUT_32: Layout = {
+  ...{ size: 1313, word: 4, rip: 32, fpu: 44, segments: 132, segment: 16, cr0: 304, dr0: 320, a20Mask: 352 },
+  ...{ xmm0: 360, xcr0: 1169 },
+};
+
+function cpuState(cpu: GuestCpu, index: number, { is32, layout }: { is32: boolean; layout: Layout }): Buffer {
+  const state = Buffer.alloc(layout.size);
+  const word = (at: number, value: bigint) => {
+    if (layout.word === 8) state.writeBigUInt64BE(BigInt.asUintN(64, value), at);
+    else state.writeUInt32BE(Number(BigInt.asUintN(32, value)), at);
+  };
   const r = cpu.regs;
-  [
-    r.rax,
-    r.rcx,
-    r.rdx,
-    r.rbx,
-    r.rsp,
-    r.rbp,
-    r.rsi,
-    r.rdi,
-    r.r8,
-    r.r9,
-    r.r10,
-    r.r11,
-    r.r12,
-    r.r13,
-    r.r14,
-    r.r15,
-  ].forEach((value, i) => {
-    word(8 * i, value);
+  const low = [r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi];
+  const high = [r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15];
+  (layout.word === 8 ? [...low, ...high] : low).forEach((value, i) => {
+    word(layout.word * i, value);
   });
-  word(128, r.rip);
-  word(136, r.rflags);
-  const segment = (at: number, selector: number, base: bigint, limit: number, flags: number) => {
+  word(layout.rip, r.rip);
+  word(layout.rip + layout.word, r.rflags);
+  const segment = (n: number, selector: number, base: bigint, limit: number, flags: number) => {
+    const at = layout.segments + layout.segment * n;
     state.writeUInt32BE(selector, at);
     word(at + 4, base);
-    state.writeUInt32BE(limit >>> 0, at + 12);
-    state.writeUInt32BE(flags >>> 0, at + 16);
+    state.writeUInt32BE(limit >>> 0, at + 4 + layout.word);
+    state.writeUInt32BE(flags >>> 0, at + 8 + layout.word);
   };
   const user = (cpu.cs & 3) === 3;
-  const code = user ? 0x20fb00 : 0x209b00;
+  const long = user ? 0x20fb00 : 0x209b00;
+  const [code, data] = is32 ? [user ? 0xcffb00 : 0xcf9b00, user ? 0xcff300 : 0xcf9300] : [long, 0xcff300];
   [
-    [cpu.es, 0n, 0xcff300],
+    [cpu.es, 0n, data],
     [cpu.cs, 0n, code],
     [cpu.ss, 0n, user ? 0xcff300 : 0x409300],
-    [cpu.ds, 0n, 0xcff300],
+    [cpu.ds, 0n, data],
     [cpu.fs, cpu.fsBase, 0x40f300],
-    [cpu.gs, cpu.gsBase, 0xcff300],
+    [cpu.gs, cpu.gsBase, data],
   ].forEach(([selector, base, flags], i) => {
-    segment(236 + 20 * i, Number(selector), BigInt(base!), 0xffffffff, Number(flags));
+    segment(i, Number(selector), BigInt(base!), 0xffffffff, Number(flags));
   });
-  segment(376, cpu.tr, 0n, 0x67, 0x8b00);
-  segment(396, 0, cpu.gdt.base, cpu.gdt.limit, 0);
-  segment(416, 0, cpu.idt.base, cpu.idt.limit, 0);
-  word(456, cpu.cr0);
-  word(472, cpu.cr3);
-  word(480, cpu.cr4);
-  word(856, cpu.kernelGsBase);
+  // LDTR, TR, GDTR, IDTR.
+  segment(7, cpu.tr, 0n, 0x67, 0x8b00);
+  segment(8, 0, cpu.gdt.base, cpu.gdt.limit, 0);
+  segment(9, 0, cpu.idt.base, cpu.idt.limit, 0);
+  word(layout.cr0, cpu.cr0);
+  word(layout.cr0 + 2 * layout.word, cpu.cr3);
+  word(layout.cr0 + 3 * layout.word, cpu.cr4);
+  // 32-bit guests have them differ by CPU.
+  if (is32) {
+    word(layout.dr0, 0x1122_3340n + BigInt(index));
+    word(layout.dr0 + 7 * layout.word, 0x401n);
+    for (let i = 0; i < 8; i++) {
+      state.writeBigUInt64BE(0x1122_3344_5566_7700n + BigInt(16 * index + i), layout.xmm0 + 16 * i);
+    }
+    state.writeBigUInt64BE(7n, layout.xcr0);
+  }
+  state.writeInt32BE(-1, layout.a20Mask);
+  if (layout.efer !== undefined) {
+    // Long mode, where the CPU pages.
+    word(layout.efer, !is32 && cpu.cr0 >> 31n === 1n ? 0xd01n : 0n);
+    word(layout.efer + 40, cpu.kernelGsBase);
+  }
   // x87: the top of the stack is physical register 6; each physical register holds its own number.
-  state.writeUInt16BE(0x37f, 148);
-  state.writeUInt16BE(6 << 11, 150);
-  state.writeUInt16BE(0xc0, 152);
-  for (let i = 0; i < 8; i++) state.writeUInt8(i, 156 + 10 * i + 7);
-  state.writeUInt32BE(0x1f80, 556);
+  state.writeUInt16BE(0x37f, layout.fpu);
+  state.writeUInt16BE(6 << 11, layout.fpu + 2);
+  state.writeUInt16BE(0xc0, layout.fpu + 4);
+  for (let i = 0; i < 8; i++) {
+    state.writeUInt8(i, layout.fpu + 8 + 10 * i + 7);
+    // What a 32-bit guest has there is a number: 1.0, and what follows.
+    if (is32) state.writeBigUInt64BE((1n << 63n) + BigInt(i), layout.fpu + 8 + 10 * i);
+    if (is32) state.writeUInt16BE(0x3fff, layout.fpu + 8 + 10 * i + 8);
+  }
+  state.writeUInt32BE(0x1f80, layout.a20Mask + 4);
   return state;
 }

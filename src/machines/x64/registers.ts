@@ -87,6 +87,15 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
   cr8?: bigint | undefined;
   /** Which states XSAVE keeps. */
   xcr0?: bigint | undefined;
+  /** Registers that are shown, and have no place in a dump: other MSRs, YMM. */
+  more?: readonly NamedRegister[] | undefined;
+}
+
+/** A register as it is shown. */
+export interface NamedRegister {
+  name: string;
+  value: bigint;
+  bits: number;
 }
 
 const CR0_PG = 1n << 31n;
@@ -119,17 +128,21 @@ export function namedRegisters(r: X64Registers): { name: string; value: bigint; 
     ...(r.xcr0 !== undefined ? [{ name: 'xcr0', value: r.xcr0, bits: 64 }] : []),
     ...(r.systemCalls ? SYSTEM_CALL_REGISTERS.map((name) => ({ name, value: r.systemCalls![name], bits: 64 })) : []),
     ...(r.floatingPoint ? floatingPointRegisters(r.floatingPoint) : []),
+    ...(r.more ?? []),
   ];
 }
 
-function floatingPointRegisters(fp: FloatingPoint): { name: string; value: bigint; bits: number }[] {
-  const number = (bytes: Buffer) => BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`);
+/** A register's bytes as a number. */
+export const numberOf = (bytes: Buffer): bigint => BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`);
+
+/** x87 and SSE, as a debugger names them. */
+export function floatingPointRegisters(fp: FloatingPoint): { name: string; value: bigint; bits: number }[] {
   return [
     { name: 'mxcsr', value: BigInt(fp.mxcsr), bits: 32 },
     { name: 'fpcw', value: BigInt(fp.controlWord), bits: 16 },
     { name: 'fpsw', value: BigInt(fp.statusWord), bits: 16 },
     { name: 'fptw', value: BigInt(fp.tagWord), bits: 16 },
-    ...fp.st.map((bytes, i) => ({ name: `st${i}`, value: number(bytes), bits: 80 })),
-    ...fp.xmm.map((bytes, i) => ({ name: `xmm${i}`, value: number(bytes), bits: 128 })),
+    ...fp.st.map((bytes, i) => ({ name: `st${i}`, value: numberOf(bytes), bits: 80 })),
+    ...fp.xmm.map((bytes, i) => ({ name: `xmm${i}`, value: numberOf(bytes), bits: 128 })),
   ];
 }

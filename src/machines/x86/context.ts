@@ -1,10 +1,10 @@
 /** CONTEXT and KSPECIAL_REGISTERS of 32-bit Windows (ntddk.h, and ntos types in public symbols). */
 import { isKernelAddress } from '../../core/bits.ts';
-import { address32, type StructOf, struct, u16, u32 } from '../../core/struct.ts';
+import { address32, raw, type StructOf, struct, u8, u16, u32 } from '../../core/struct.ts';
 import type { ContextView } from '../machine.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
 import type { FrameState } from '../unwinding.ts';
-import type { DebugRegisters, Segment, X64Registers } from '../x64/registers.ts';
+import type { DebugRegisters, FloatingPoint, Segment, X64Registers } from '../x64/registers.ts';
 import { Kpcr } from './kpcr.ts';
 import { bareSegment, NO_EXTENDED } from './prstatus.ts';
 import { address, low } from './registers.ts';
@@ -15,8 +15,10 @@ export const CONTEXT_I386 = 0x10000;
 /** Control, integer and segment registers: just what a QEMU note knows. */
 const CONTEXT_KNOWN = CONTEXT_I386 | 0x7;
 const CONTEXT_DEBUG_REGISTERS = 0x10;
+/** Floating point twice: as FSAVE has it, and as FXSAVE has it with SSE. */
+const CONTEXT_FLOATING_POINT = 0x8 | 0x20;
 
-/** CONTEXT. Floating-point and vector registers, at 0x1c and 0xcc, are in no input. */
+/** FLOATING_SAVE_AREA, at 0x1c: as FSAVE has it. FXSAVE's form is at 0xcc. */
 export const Context = struct({
   name: 'CONTEXT (x86)',
   size: 0x2cc,
@@ -28,6 +30,10 @@ export const Context = struct({
     Dr3: u32(0x10),
     Dr6: u32(0x14),
     Dr7: u32(0x18),
+    ControlWord: u32(0x1c),
+    StatusWord: u32(0x20),
+    TagWord: u32(0x24),
+    RegisterArea: raw(0x38, 80),
     SegGs: u32(0x8c),
     SegFs: u32(0x90),
     SegEs: u32(0x94),
@@ -44,6 +50,12 @@ export const Context = struct({
     EFlags: u32(0xc0),
     Esp: u32(0xc4),
     SegSs: u32(0xc8),
+    FxControlWord: u16(0xcc),
+    FxStatusWord: u16(0xce),
+    FxTagWord: u8(0xd0),
+    FxMxCsr: u32(0xe4),
+    FxRegisters: raw(0xec, 8 * 16),
+    FxXmm: raw(0x16c, 8 * 16),
   },
 });
 
@@ -75,7 +87,8 @@ export const SpecialRegisters = struct({
 export function encodeContext(r: X64Registers): Buffer {
   const buffer = Buffer.alloc(Context.size);
   Context.write(buffer, 0, {
-    ContextFlags: CONTEXT_KNOWN | (r.debug ? CONTEXT_DEBUG_REGISTERS : 0),
+    ContextFlags:
+      CONTEXT_KNOWN | (r.debug ? CONTEXT_DEBUG_REGISTERS : 0) | (r.floatingPoint ? CONTEXT_FLOATING_POINT : 0),
     SegGs: r.gs.selector & 0xffff,
     SegFs: r.fs.selector & 0xffff,
     SegEs: r.es.selector & 0xffff,
@@ -101,8 +114,62 @@ export function encodeContext(r: X64Registers): Buffer {
       Dr7: low(r.debug.dr7),
     }),
   });
+  if (r.floatingPoint) encodeFloatingPoint(buffer, r.floatingPoint);
   return buffer;
 }
+
+/** Bytes of a register of x87, and from one of FXSAVE's to the next. */
+const ST_SIZE = 10;
+const FX_SLOT = 16;
+
+function encodeFloatingPoint(buffer: Buffer, fp: FloatingPoint): void {
+  const fxRegisters = Buffer.alloc(8 * FX_SLOT);
+  fp.st.forEach((value, i) => {
+    value.copy(fxRegisters, FX_SLOT * i);
+  });
+  Context.write(buffer, 0, {
+    // FSAVE's reserved bits are ones.
+    ControlWord: (0xffff0000 | fp.controlWord) >>> 0,
+    StatusWord: (0xffff0000 | fp.statusWord) >>> 0,
+    TagWord: (0xffff0000 | fullTagWord(fp)) >>> 0,
+    RegisterArea: Buffer.concat(fp.st),
+    FxControlWord: fp.controlWord,
+    FxStatusWord: fp.statusWord,
+    FxTagWord: fp.tagWord,
+    FxMxCsr: fp.mxcsr,
+    FxRegisters: fxRegisters,
+    FxXmm: Buffer.concat(fp.xmm.slice(0, 8)),
+  });
+}
+
+/** FSAVE's tags of the physical registers: 0 valid, 1 zero, 2 special, 3 empty (Intel's manual, volume 1, 8.1.7). */
+function fullTagWord({ tagWord, statusWord, st }: FloatingPoint): number {
+  const top = (statusWord >> 11) & 7;
+  let tags = 0;
+  for (let physical = 0; physical < 8; physical++) {
+    const value = st[(physical - top) & 7]!;
+    const tag = (tagWord >> physical) & 1 ? tagOf(value) : 3;
+    tags |= tag << (2 * physical);
+  }
+  return tags;
+}
+
+function tagOf(value: Buffer): 0 | 1 | 2 {
+  const exponent = value.readUInt16LE(8) & 0x7fff;
+  const mantissa = value.readBigUInt64LE();
+  if (exponent === 0) return mantissa === 0n ? 1 : 2;
+  return exponent === 0x7fff || mantissa >> 63n === 0n ? 2 : 0;
+}
+
+/** From FXSAVE's form, which has all of it. */
+const floatingPointOf = (c: StructOf<typeof Context>): FloatingPoint => ({
+  controlWord: c.FxControlWord,
+  statusWord: c.FxStatusWord,
+  tagWord: c.FxTagWord,
+  mxcsr: c.FxMxCsr,
+  st: Array.from({ length: 8 }, (_, i) => Buffer.from(c.FxRegisters.subarray(FX_SLOT * i, FX_SLOT * i + ST_SIZE))),
+  xmm: Array.from({ length: 8 }, (_, i) => Buffer.from(c.FxXmm.subarray(FX_SLOT * i, FX_SLOT * (i + 1)))),
+});
 
 /** Parts of a CONTEXT (low byte), its requests and states (bits 27 to 31), and the machine's bit. */
 const FLAG_BITS = 0xf801_00ff;
@@ -203,6 +270,9 @@ export function decodeContext(frame: Buffer, special: Buffer, read: ReadVirtual)
             idt: table(s.IdtrLimit, s.IdtrBase),
           },
     ...((c.ContextFlags & CONTEXT_DEBUG_REGISTERS) !== 0 && { debug: debugOf(c) }),
+    ...((c.ContextFlags & CONTEXT_FLOATING_POINT) === CONTEXT_FLOATING_POINT && {
+      floatingPoint: floatingPointOf(c),
+    }),
   };
 }
 

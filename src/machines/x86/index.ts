@@ -24,6 +24,7 @@ import {
   viewContext,
 } from './context.ts';
 import { Kpcr, kpcrCandidates, kpcrDoubt, runsKpcr } from './kpcr.ts';
+import { MIGRATION } from './migration.ts';
 import { pageClues } from './page-clues.ts';
 import { PAGING_32_BIT, PAGING_PAE } from './paging.ts';
 import { Prstatus32, parsePrstatus32 } from './prstatus.ts';
@@ -97,7 +98,7 @@ export const X86: MachineOf<X64Registers> = {
   prstatusSize: Prstatus32.size,
   kdumpBlockSize: PAGE_SIZE,
   xenVcpu: undefined,
-  migration: undefined,
+  migration: MIGRATION,
   namedRegisters,
   neverStarted: ({ control }) => control !== undefined && !isPaging(control),
   outsideWindows: () => undefined,

@@ -9,6 +9,7 @@ import {
   CONTROL_REGISTERS,
   type ControlRegisters,
   DEBUG_REGISTERS,
+  floatingPointRegisters,
   privilegeLevel,
   SEGMENTS,
   type X64Registers,
@@ -73,5 +74,8 @@ export function namedRegisters(r: X64Registers): { name: string; value: bigint; 
     ...SEGMENTS.map((name) => ({ name, value: BigInt(r[name].selector), bits: 16 })),
     ...(r.control ? CONTROL_REGISTERS.map((name) => wide(name, r.control![name])) : []),
     ...(r.debug ? DEBUG_REGISTERS.map((name) => wide(name, r.debug![name])) : []),
+    ...(r.xcr0 !== undefined ? [{ name: 'xcr0', value: r.xcr0, bits: 64 }] : []),
+    ...(r.floatingPoint ? floatingPointRegisters(r.floatingPoint) : []),
+    ...(r.more ?? []),
   ];
 }

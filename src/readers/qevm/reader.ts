@@ -3,7 +3,7 @@ import { Diagnostics, Elf2dmpError } from '../../core/errors.ts';
 import { Reason } from '../../core/reason.ts';
 import { bytes, hex, PAGE_SIZE, pa } from '../../core/units.ts';
 import { QEVM_MAGIC } from '../../formats/qevm.ts';
-import { convertedMachines, MACHINES, machineOfMigration } from '../../machines/index.ts';
+import { MACHINES, machinesOfMigration } from '../../machines/index.ts';
 import type { CpuState, Machine } from '../../machines/machine.ts';
 import type { HostWitness } from '../../memory/host-witness.ts';
 import { type Contents, MemoryImage } from '../../memory/image.ts';
@@ -45,24 +45,23 @@ export function openMigration(
 ): MemoryImage {
   return closing(source, () => {
     const stream = readStream(source, start, end);
-    const machine = machineOf(stream, source.name);
+    checkStream(stream, source.name);
     const file = openMemoryElsewhere(stream, source.name, ramFile);
     const whole = file ? closedTogether(source, file) : source;
-    return closing(whole, () => imageIn(whole, { format, stream, machine, end }));
+    return closing(whole, () => imageIn(whole, { format, stream, end }));
   });
 }
 
 interface StreamFound {
   format: string;
   stream: MigrationStream;
-  machine: Machine;
   end: number;
 }
 
-function imageIn(source: ByteSource, { format, stream, machine, end }: StreamFound): MemoryImage {
+function imageIn(source: ByteSource, { format, stream, end }: StreamFound): MemoryImage {
   const devices = stream.devices === undefined ? undefined : Devices.in(source, stream.devices, end);
   const tables = acpiTables(stream, source);
-  return imageOf(source, { format, stream, machine, devices, tables }, (pieces, diagnostics) => ({
+  return imageOf(source, { format, stream, devices, tables }, (pieces, diagnostics) => ({
     kind: 'decoded',
     runs: [...pieces.keys()],
     reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
@@ -83,9 +82,9 @@ export interface PlacedStream {
 /** The image of such a stream, whose source has the blocks' pages at their bases. Takes over the source. */
 export function openPlaced(source: ByteSource, { format, stream, state, tables }: PlacedStream): MemoryImage {
   return closing(source, () => {
-    const machine = machineOf(stream, source.name);
+    checkStream(stream, source.name);
     const devices = state && new Devices(state);
-    return imageOf(source, { format, stream, machine, devices, tables }, (pieces, diagnostics) => {
+    return imageOf(source, { format, stream, devices, tables }, (pieces, diagnostics) => {
       const damaged = new Set<number>();
       for (const [run, piece] of pieces) {
         for (const at of damagedPages(run, piece)) {
@@ -128,32 +127,35 @@ type ContentsOf = (pieces: ReadonlyMap<PhysicalRun, Piece>, diagnostics: Diagnos
 interface StreamParts {
   format: string;
   stream: MigrationStream;
-  machine: Machine;
   devices: Devices | undefined;
   tables: Buffer | undefined;
 }
 
 function imageOf(
   source: ByteSource,
-  { format, stream, machine, devices, tables }: StreamParts,
+  { format, stream, devices, tables }: StreamParts,
   contentsOf: ContentsOf,
 ): MemoryImage {
   const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, tables);
   if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
-  const parts = { file: source.name, format, stream, machine, devices, cpus: readCpus(machine, devices), contentsOf };
-  const [first, ...others] = choices;
-  const alternatives = others.map((layout) => makeImage({ ...parts, layout, alternatives: [] }));
-  return makeImage({ ...parts, layout: first!, alternatives });
+  const machines = machinesOfMigration(stream.machineType, (section) => devices?.all(section) ?? []);
+  const parts = { file: source.name, format, stream, devices, contentsOf };
+  const readings = machines.flatMap((machine) => {
+    const cpus = readCpus(machine, devices);
+    return choices.map((layout) => ({ ...parts, machine, cpus, layout }));
+  });
+  const [first, ...others] = readings;
+  const alternatives = others.map((reading) => makeImage({ ...reading, alternatives: [] }));
+  return makeImage({ ...first!, alternatives });
 }
 
-/** The machine of a stream's guest, by QEMU's machine type; undefined for one that is not converted. */
+/** The likeliest machine of a stream's guest, by QEMU's machine type; undefined for one that is not converted. */
 export const streamMachine = (machineType: string | undefined): Machine | undefined =>
-  machineType === undefined ? MACHINES.find(({ migration: m }) => m) : machineOfMigration(machineType);
+  machinesOfMigration(machineType, () => [])[0];
 
-function machineOf({ machineType, blocks, fault }: MigrationStream, file: string): Machine {
-  const machine = streamMachine(machineType);
-  if (machine && blocks.length > 0) return machine;
-  if (machine) {
+function checkStream({ machineType, blocks, fault }: MigrationStream, file: string): void {
+  if (streamMachine(machineType)) {
+    if (blocks.length > 0) return;
     throw new Elf2dmpError({
       code: 'migration-stream-damaged',
       kind: 'corrupt',
@@ -163,10 +165,11 @@ function machineOf({ machineType, blocks, fault }: MigrationStream, file: string
       hint: 'save the guest again',
     });
   }
+  const titles = MACHINES.flatMap(({ migration: form, title }) => (form ? [title] : [])).join(' and ');
   throw new Elf2dmpError({
     code: 'migration-machine',
     kind: 'unsupported',
-    message: `a migration stream of QEMU's machine ${JSON.stringify(machineType)}; only guests of ${convertedMachines()} are converted`,
+    message: `a migration stream of QEMU's machine ${JSON.stringify(machineType)}; only those of ${titles} guests are read`,
     file,
     expected: 'a pc, q35 or microvm machine',
     actual: machineType,

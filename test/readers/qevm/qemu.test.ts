@@ -12,8 +12,10 @@ import { openSource } from '../../../src/readers/registry.ts';
 import { BufferSource } from '../../../src/source/buffer.ts';
 import { askDebugger, complaints, debuggerAvailable, registers, text } from '../../debugger/debugger.ts';
 import { buildGuest } from '../../guest/guest.ts';
+import { writeStream } from '../../guest/qevm.ts';
+import { buildGuest32 } from '../../guest/x86/guest.ts';
 import { pagesOf } from '../../support/dumps.ts';
-import { dumpWithQemu, migrateTo, qemuAvailable, runInQemu } from '../../support/qemu.ts';
+import { dumpWithQemu, migrateTo, type QemuOptions, qemuAvailable, runInQemu } from '../../support/qemu.ts';
 import { x64 } from '../../support/registers.ts';
 import { definite, samePages } from '../../support/same-memory.ts';
 
@@ -233,5 +235,51 @@ describe.skipIf(!qemuAvailable())("a real QEMU's stream", () => {
       ),
       { numRuns: 40 },
     );
+  });
+});
+
+describe.skipIf(!debuggerAvailable())("a 32-bit guest's migration stream in the real debugger", () => {
+  it('shows the registers that only streams have', async () => {
+    const guest = buildGuest32({ processors: 2, user: [1] });
+    const [input, output] = [join(dir, 'vm.stream'), join(dir, 'stream.dmp')];
+    writeFileSync(input, writeStream(guest, { i386: true }));
+    await convert({ input, output });
+    const { cpu } = guest.truth.processors[1]!;
+    const seen = await askDebugger(output, {
+      complaints: complaints(),
+      x87: text('rM 4', 1),
+      xmm1: text('r xmm1:uq', 1),
+      debug: text('r dr0,dr7', 1),
+      general: registers(1),
+    });
+    expect(seen.complaints).toEqual([]);
+    expect(seen.x87).toMatch(/^fpcw=037F.*fpsw=3000.*fptw=0FFF\n/);
+    expect(seen.x87).toMatch(/st0= 1\.000000000000000000650e\+0000 +st1= 1\.0+760e\+0000/);
+    expect(seen.xmm1).toContain(`11223344556677${cpu}1`);
+    expect(seen.debug).toBe(`dr0=1122334${cpu} dr7=00000401\n`);
+    expect(seen.general['eip']).toBe(guest.cpus[cpu]!.regs.rip);
+  });
+});
+
+describe.skipIf(!qemuAvailable())("a 32-bit guest's migration stream by a real QEMU", () => {
+  it.each([
+    ['QEMU for 32-bit guests', { program: 'qemu-system-i386' }],
+    ['QEMU for 64-bit guests', {}],
+  ] as [string, QemuOptions][])('has the pages and registers of the ELF file: %s', async (what, qemu) => {
+    const guest = buildGuest32({ processors: 2, user: [1] });
+    const [elf, stream] = [join(dir, `${what}.elf`), join(dir, `${what}.stream`)];
+    await dumpWithQemu(guest, elf, { ...qemu, also: [{ path: stream, raw: 'migrate' }] });
+    const [a, b] = [await openInput(elf), await openInput(stream)];
+    expect(b.machine.name).toBe('x86');
+    expect(samePages(b, a)).toBeGreaterThan(4000);
+    b.cpus.forEach(({ registers: own }, i) => {
+      expect(own).toMatchObject({ ...definite(a.cpus[i]!.registers!), kernelGsBase: undefined });
+      expect(x64(own!).floatingPoint).toMatchObject({ controlWord: 0x37f, mxcsr: 0x1f80 });
+    });
+    a.close();
+    b.close();
+    const output = join(dir, `${what}.dmp`);
+    const report = await convert({ input: stream, output });
+    expect(report.windows.kernel.base).toBe(`0x${BigInt.asUintN(64, BigInt(guest.truth.kernelBase | 0)).toString(16)}`);
   });
 });

@@ -14,6 +14,7 @@ import { openSource } from '../../../src/readers/registry.ts';
 import { BufferSource } from '../../../src/source/buffer.ts';
 import { buildGuest, type Guest } from '../../guest/guest.ts';
 import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
+import { buildGuest32 } from '../../guest/x86/guest.ts';
 import { x64 } from '../../support/registers.ts';
 
 let dir: string;
@@ -174,6 +175,40 @@ describe('migration streams', () => {
     };
     expect(refused(writeStream(guest, { machineType: 'virt-10.0' }))).toBe('migration-machine');
     expect(refused(Buffer.from('QEVM\0\0\0\x03\0', 'latin1'))).toBe('migration-stream-damaged');
+  });
+});
+
+describe("a 32-bit guest's stream", () => {
+  it.each([
+    ['by QEMU for 32-bit guests', { i386: true }, []],
+    ['by QEMU for 64-bit guests', {}, ['x64']],
+    ['without a description of the devices', { i386: true, withoutDescription: true }, []],
+  ] as const)('has its registers and memory: %s', async (_, options, others) => {
+    const made = buildGuest32({ processors: 3, user: [1], neverStarted: 1, seed: 12 });
+    const image = open(writeStream(made, options));
+    expect(image.machine.name).toBe('x86');
+    expect(image.alternatives.map(({ machine }) => machine.name)).toEqual(others);
+    expect(image.cpus.length).toBe(made.cpus.length);
+    made.cpus.forEach((cpu, i) => {
+      const registers = x64(image.cpus[i]!.registers!);
+      const { rax, rsp, rip, rflags } = cpu.regs;
+      expect(registers).toMatchObject({ rax, rsp, rip, rflags, r8: 0n, r15: 0n });
+      expect(registers).toMatchObject({ control: { cr0: cpu.cr0, cr3: cpu.cr3, cr4: cpu.cr4 } });
+      expect([registers.cs.selector, registers.fs.base]).toEqual([cpu.cs, cpu.fsBase]);
+      expect(registers.tables).toMatchObject({ gdt: cpu.gdt, idt: cpu.idt });
+      expect(registers.debug).toMatchObject({ dr0: 0x11223340n + BigInt(i), dr7: 0x401n });
+      expect(registers.floatingPoint!.st.map((st) => st[0])).toEqual([6, 7, 0, 1, 2, 3, 4, 5]);
+      expect(registers.floatingPoint!.xmm.map((xmm) => xmm[0])).toEqual(
+        [0, 1, 2, 3, 4, 5, 6, 7].map((n) => 16 * i + n),
+      );
+      const shown = new Map(image.machine.namedRegisters(registers).map(({ name, value }) => [name, value]));
+      expect(shown.get('ymm7')).toBe(0x1122_3344_5566_7707n + BigInt(16 * i));
+      expect(shown.has('ymm8')).toBe(false);
+    });
+    const windows = await locateWindows(image);
+    expect(windows.kernel.base).toBe(BigInt.asUintN(64, BigInt(made.truth.kernelBase | 0)));
+    expect(windows.processors.map((p) => p.cpu?.index)).toEqual(made.truth.processors.map((p) => p.cpu));
+    image.close();
   });
 });
 
