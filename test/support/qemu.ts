@@ -193,7 +193,7 @@ async function migrate(qemu: Qemu, path: string): Promise<void> {
 }
 
 /** Where a migration goes. The file appears when it is whole: QEMU can call a migration completed before that. */
-const intoFile = (path: string): string => `exec:cat > ${path}.part && mv ${path}.part ${path}`;
+const intoFile = (path: string): string => `exec:cat > '${path}.part' && mv '${path}.part' '${path}'`;
 
 /** How a migration is made. */
 export interface Migration {
