@@ -1,7 +1,7 @@
 // `npm run bench [PART…]`: ratios side by side, alternating, medians and quartiles of several runs (ELF2DMP_BENCH_RUNS,
 // 9). Writes benchmarks/results.md and results.json; parts that were not run keep their figures. Figures of other
 // machines and file systems differ: measure again. Parts: copying, sharing, memory, searching, locating, translating,
-// starting, small, smaller, pipe, kdump, batch, large, packed, growth, batch-growth, c-tool. For c-tool,
+// starting, small, smaller, pipe, streams, kdump, batch, large, packed, growth, batch-growth, c-tool. For c-tool,
 // ELF2DMP_QEMU_ELF2DMP names what scripts/build-c-elf2dmp.sh built; for batch, ELF2DMP_BENCH_BEFORE names a built copy
 // of an earlier version, such as `git worktree add DIR 9ff1ca4`; for small, ELF2DMP_BENCH_EXECUTABLE an executable of
 // `npm run package`.
@@ -40,6 +40,7 @@ import {
   target,
 } from './measure.ts';
 import { locating, small } from './small.ts';
+import { streams } from './streams.ts';
 import { serveSymbols } from './symbol-server.ts';
 
 const RUNS = Number(process.env['ELF2DMP_BENCH_RUNS'] ?? 9);
@@ -58,6 +59,7 @@ const PARTS: Record<string, (dir: string) => Promise<Row[] | Table>> = {
   smaller,
   pipe,
   kdump,
+  streams,
   batch,
   large,
   packed,

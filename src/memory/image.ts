@@ -74,6 +74,8 @@ export interface MemoryImageSpec {
   host?: HostWitness | undefined;
   /** Tells alternatives with the same runs apart: `node0, node1`. */
   arrangement?: string | undefined;
+  /** Where pages lie in the input's file, although not all as they are. */
+  mapped?: MappedRuns | undefined;
   /** Makes the image of another layout of the same bytes, where the input says nothing of its layout, or may be wrong. */
   arrange?: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
 }
@@ -85,6 +87,12 @@ const CACHE_PAGES = 4096;
 export interface StoredRuns {
   fd: number;
   runs: readonly FileRun[];
+}
+
+/** Runs that lie in an open file as they are, but for some pages. */
+export interface MappedRuns extends StoredRuns {
+  /** Parts of a run, as file offsets, that are zeros whatever lies there; in order. */
+  zeros(run: FileRun): Iterable<{ from: number; to: number }>;
 }
 
 /** The physical memory of a guest, as far as the input holds it. */
@@ -112,6 +120,8 @@ export class MemoryImage {
   readonly host: HostWitness | undefined;
   /** As in `MemoryImageSpec`. */
   readonly arrangement: string | undefined;
+  /** As in `MemoryImageSpec`. */
+  readonly mapped: MappedRuns | undefined;
   /** As in `MemoryImageSpec`. */
   readonly arrange: ((runs: readonly FileRun[]) => MemoryImage) | undefined;
   /** What a triage dump holds in place of physical memory. */
@@ -141,6 +151,7 @@ export class MemoryImage {
     this.host = spec.host;
     this.arrangement = spec.arrangement;
     this.arrange = spec.arrange;
+    this.mapped = spec.mapped;
     this.#contents = contents;
     if (contents.kind === 'stored') {
       const { source, runs } = contents;

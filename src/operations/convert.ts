@@ -15,7 +15,7 @@ import type { CallOptions } from '../options/values.ts';
 import { type Conversion, type PlannedConversion, planConversion } from '../plan/conversion.ts';
 import { chooseSelection } from '../plan/dump-type.ts';
 import { type DumpPlan, dumpTypeOf } from '../plan/plan.ts';
-import { sharedFirstPage, sharedPages } from '../plan/shared-pages.ts';
+import { sharedFirstPage, sharedPages, sharedParts } from '../plan/shared-pages.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
 import { checkInput } from '../readers/input.ts';
 import { type ConversionReport, reportDump } from '../report/conversion.ts';
@@ -377,7 +377,7 @@ async function share(
   const { image } = windows;
   const choices = unsharable(options);
   if (choices) return choices;
-  const pages = sharedPages(image);
+  const pages = sharedParts(image) ?? sharedPages(image);
   if (pages instanceof Reason) return pages;
   const planned = planConversion(windows, {
     ...options,

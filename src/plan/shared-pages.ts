@@ -3,7 +3,7 @@ import { fstatSync } from 'node:fs';
 import { alignUp } from '../core/bits.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { PAGE_SIZE } from '../core/units.ts';
-import type { MemoryImage } from '../memory/image.ts';
+import type { MappedRuns, MemoryImage } from '../memory/image.ts';
 
 /**
  * A bitmap dump holds its pages in ascending order without gaps, at any byte. So the input's must lie like
@@ -30,6 +30,28 @@ export function sharedPages(image: MemoryImage): SharedPages | Reason {
   }
   return { fd: stored.fd, offset: first.fileOffset, block: fstatSync(stored.fd).blksize };
 }
+
+/**
+ * As `sharedPages`, for runs that need not follow each other in the file, and with pages that are zeros whatever lies
+ * there: the dump gets them part by part.
+ */
+export function sharedParts({ mapped }: MemoryImage): SharedParts | undefined | Reason {
+  const [first] = mapped?.runs ?? [];
+  if (!mapped || !first) return undefined;
+  const block = fstatSync(mapped.fd).blksize;
+  let pages = 0;
+  for (const { fileOffset, size } of mapped.runs) {
+    if ((fileOffset - pages - first.fileOffset) % block !== 0) {
+      return because('its parts do not begin at the same place within a block');
+    }
+    pages += size;
+  }
+  if (first.fileOffset % block !== 0) return because("its pages do not begin at the file system's blocks");
+  return { ...mapped, offset: first.fileOffset, block };
+}
+
+/** Parts of the input that become the dump's pages one after another. */
+export interface SharedParts extends SharedPages, Omit<MappedRuns, 'fd'> {}
 
 /** The part of the input that becomes the dump's pages as it is. */
 export interface SharedPages {

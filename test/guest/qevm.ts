@@ -43,6 +43,8 @@ export interface StreamOptions {
   hyperV?: { guestOsId: bigint; crash?: readonly bigint[] };
   /** QEMU's name of the guest's state. */
   runState?: string;
+  /** In front of the stream, as libvirt's header. */
+  front?: Buffer;
   /** A device in front of memory. */
   earlyDevice?: boolean;
   /** By QEMU for 32-bit guests alone, whose registers are smaller. */
@@ -54,8 +56,8 @@ export function writeStream(guest: Guest | Guest32, options: StreamOptions = {})
   const low = options.low ?? guest.ramBytes;
   const ram = Buffer.alloc(guest.ramBytes);
   for (const [at, page] of guest.memory.pages) page.copy(ram, at < 2 ** 32 ? at : at - 2 ** 32 + low);
-  const parts: Buffer[] = [Buffer.from('QEVM\0\0\0\x03', 'latin1')];
-  let length = 8;
+  const parts: Buffer[] = [options.front ?? Buffer.alloc(0), Buffer.from('QEVM\0\0\0\x03', 'latin1')];
+  let length = parts[0]!.length + 8;
   const emit = (...bytes: Buffer[]) => {
     for (const piece of bytes) {
       parts.push(piece);

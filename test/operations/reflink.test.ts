@@ -9,6 +9,7 @@ import { buildArm64Guest } from '../guest/arm64.ts';
 import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
+import { writeStream } from '../guest/qevm.ts';
 import { buildGuest32 } from '../guest/x86/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { canMount, mountNew } from '../support/loop-mounts.ts';
@@ -62,6 +63,46 @@ describe.skipIf(!canMount())('--reflink', () => {
         const outside = join(dir, 'shared.dmp');
         copyFileSync(output, outside);
         expect(await askDebugger(outside, questions)).toEqual(await askDebugger(copied, questions));
+      } finally {
+        fs.unmount();
+      }
+    });
+  }
+
+  for (const kind of ['xfs', 'btrfs'] as const) {
+    it(`shares the pages of mapped-ram on ${kind}, but for stale ones`, async () => {
+      const fs = mountNew(kind, mkdtempSync(join(dir, 'mapped-')), 512 << 20);
+      try {
+        const at = (name: string) => join(fs.path, name);
+        const used = () => {
+          const { blocks, bfree, bsize } = statfsSync(fs.path);
+          return (blocks - bfree) * bsize;
+        };
+        // A save by libvirt in its sparse form.
+        const front = Buffer.alloc(0x1000);
+        front.write('LibvirtQemudSave', 'latin1');
+        front.writeUInt32LE(2, 16);
+        front.writeUInt32LE(front.length - 92, 20);
+        front.writeUInt32LE(6, 28);
+        for (const options of [{}, { front }]) {
+          const stream = writeStream(guest, { mappedRam: true, ...options });
+          writeFileSync(at('vm.stream'), stream, { flush: true });
+          const before = used();
+          const report = await convert({ input: at('vm.stream'), output: at('shared.dmp'), reflink: 'always' });
+          expect(report.outcome).toBe('good');
+          expect(report.dump).toMatchObject({ type: 'bitmap', sharesInput: true });
+          expect(used() - before).toBeLessThan(8 << 20);
+          const copied = join(dir, 'mapped.dmp');
+          await convert({ input: at('vm.stream'), output: copied, type: 'bitmap', force: true });
+          expect(readFileSync(at('shared.dmp')).equals(readFileSync(copied))).toBe(true);
+          expect(readFileSync(at('vm.stream')).equals(stream)).toBe(true);
+          rmSync(at('shared.dmp'));
+        }
+        // Plain streams have something between their pages.
+        writeFileSync(at('plain.stream'), writeStream(guest));
+        await expect(
+          convert({ input: at('plain.stream'), output: at('plain.dmp'), reflink: 'always' }),
+        ).rejects.toMatchObject({ code: 'reflink-impossible' });
       } finally {
         fs.unmount();
       }

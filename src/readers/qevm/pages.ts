@@ -117,7 +117,7 @@ export class StreamPages implements RunReader {
   #bitmap(pages: MappedPages, size: number): Buffer {
     let bitmap = this.#bitmaps.get(pages);
     if (!bitmap) {
-      bitmap = readUpTo(this.#source, pages.bitmapOffset, Math.ceil(size / PAGE_SIZE / 8));
+      bitmap = readBitmap(this.#source, pages, size);
       this.#bitmaps.set(pages, bitmap);
     }
     return bitmap;
@@ -148,6 +148,10 @@ export class StreamPages implements RunReader {
     reportDamagedPage(this.#diagnostics, block, at);
   }
 }
+
+/** A bit for each page of a block of `size` bytes: clear, and the page is zero. */
+export const readBitmap = (source: ByteSource, { bitmapOffset }: MappedPages, size: number): Buffer =>
+  readUpTo(source, bitmapOffset, Math.ceil(size / PAGE_SIZE / 8));
 
 /** @param at byte offset of a page that can't be made in its block */
 export function reportDamagedPage(diagnostics: Diagnostics, { name }: RamBlock, at: number): void {

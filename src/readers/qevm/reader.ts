@@ -6,17 +6,17 @@ import { QEVM_MAGIC } from '../../formats/qevm.ts';
 import { MACHINES, machinesOfMigration } from '../../machines/index.ts';
 import type { CpuState, Machine } from '../../machines/machine.ts';
 import type { HostWitness } from '../../memory/host-witness.ts';
-import { type Contents, MemoryImage } from '../../memory/image.ts';
-import type { PhysicalRun } from '../../memory/runs.ts';
+import { type Contents, type MappedRuns, MemoryImage } from '../../memory/image.ts';
+import type { FileRun, PhysicalRun } from '../../memory/runs.ts';
 import { FileSource } from '../../source/file.ts';
 import type { ByteSource } from '../../source/source.ts';
 import { closing, type Reader } from '../reader.ts';
 import { Devices, fieldWords } from './devices.ts';
 import { isRam, type Layout, layouts, type Piece } from './layout.ts';
 import { PageStore } from './page-store.ts';
-import { reportDamagedPage, StreamPages } from './pages.ts';
+import { readBitmap, reportDamagedPage, StreamPages } from './pages.ts';
 import { PlacedBlock } from './placing.ts';
-import type { RamBlock } from './ram.ts';
+import type { MappedPages, RamBlock } from './ram.ts';
 import { type MigrationStream, readStream } from './stream.ts';
 
 /** A bare stream: `virsh dump` without --memory-only, `migrate exec:`, Proxmox' state volumes. */
@@ -62,11 +62,56 @@ function imageIn(source: ByteSource, { format, stream, end }: StreamFound): Memo
   const devices = stream.devices === undefined ? undefined : Devices.in(source, stream.devices, end);
   const tables = acpiTables(stream, source);
   return imageOf(source, { format, stream, devices, tables }, (pieces, diagnostics) => ({
-    kind: 'decoded',
-    runs: [...pieces.keys()],
-    reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
-    close: () => source.close(),
+    contents: {
+      kind: 'decoded',
+      runs: [...pieces.keys()],
+      reader: new StreamPages(source, stream.deltas, pieces, diagnostics),
+      close: () => source.close(),
+    },
+    mapped: mappedRuns(source, pieces),
   }));
+}
+
+/** The runs of a stream with mapped RAM; undefined for others, and where the stream is no file. */
+function mappedRuns(source: ByteSource, pieces: ReadonlyMap<PhysicalRun, Piece>): MappedRuns | undefined {
+  const { fd } = source;
+  const blocks = new Map<FileRun, { block: RamBlock; pages: MappedPages }>();
+  for (const [run, { block, offset, start }] of pieces) {
+    const { pages } = block;
+    if (!('bitmapOffset' in pages)) return undefined;
+    blocks.set({ ...run, fileOffset: pages.pagesOffset + offset + run.start - start }, { block, pages });
+  }
+  if (fd === undefined) return undefined;
+  return {
+    fd,
+    runs: [...blocks.keys()],
+    *zeros(run) {
+      const { block, pages } = blocks.get(run)!;
+      const bitmap = readBitmap(source, pages, block.size);
+      const [first, end] = [run.fileOffset, run.fileOffset + run.size].map(
+        (at) => (at - pages.pagesOffset) / PAGE_SIZE,
+      );
+      for (const { from, to } of clearBits(bitmap, first!, end!)) {
+        yield { from: pages.pagesOffset + from * PAGE_SIZE, to: pages.pagesOffset + to * PAGE_SIZE };
+      }
+    },
+  };
+}
+
+/** Runs of bits from `first` to `end` that are clear. */
+function* clearBits(bits: Buffer, first: number, end: number): Generator<{ from: number; to: number }> {
+  const isSet = (i: number) => ((bits[i >>> 3]! >>> (i & 7)) & 1) === 1;
+  const skip = (from: number, set: boolean) => {
+    let at = from;
+    const whole = set ? 0xff : 0;
+    while (at < end && isSet(at) === set) at += (at & 7) === 0 && bits[at >>> 3] === whole ? 8 : 1;
+    return Math.min(at, end);
+  };
+  for (let from = skip(first, true); from < end; ) {
+    const to = skip(from, false);
+    yield { from, to };
+    from = skip(to, true);
+  }
 }
 
 /** A stream whose pages went to their places while it came. */
@@ -92,15 +137,11 @@ export function openPlaced(source: ByteSource, { format, stream, state, tables }
           damaged.add(sourceOffset(piece) + at - piece.offset);
         }
       }
-      return {
-        kind: 'stored',
-        runs: [...pieces].map(([run, piece]) => ({
-          ...run,
-          fileOffset: sourceOffset(piece) + run.start - piece.start,
-        })),
-        source,
-        damaged,
-      };
+      const runs = [...pieces].map(([run, piece]) => ({
+        ...run,
+        fileOffset: sourceOffset(piece) + run.start - piece.start,
+      }));
+      return { contents: { kind: 'stored', runs, source, damaged }, mapped: undefined };
     });
   });
 }
@@ -122,7 +163,10 @@ function* damagedPages({ start, size }: PhysicalRun, piece: Piece): Generator<nu
   }
 }
 
-type ContentsOf = (pieces: ReadonlyMap<PhysicalRun, Piece>, diagnostics: Diagnostics) => Contents;
+type ContentsOf = (
+  pieces: ReadonlyMap<PhysicalRun, Piece>,
+  diagnostics: Diagnostics,
+) => { contents: Contents; mapped: MappedRuns | undefined };
 
 interface StreamParts {
   format: string;
@@ -310,7 +354,7 @@ function makeImage({
     file,
     format,
     machine,
-    contents: contentsOf(pieces, diagnostics),
+    ...contentsOf(pieces, diagnostics),
     cpus,
     notes: [],
     diagnostics,
