@@ -526,6 +526,20 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers/input.test.ts',
   },
   {
+    what: "a 32-bit CPU's section is taken for a 64-bit one's",
+    file: 'machines/x64/migration.ts',
+    find: 'return is32 && !isA20Mask(bytes.readInt32BE(LAYOUT_64.a20Mask)) ? LAYOUT_32 : LAYOUT_64;',
+    replace: 'return is32 && bytes.length === 0 ? LAYOUT_32 : LAYOUT_64;',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
+    what: 'x87 registers without a value are valid in a 32-bit frame',
+    file: 'machines/x86/context.ts',
+    find: '(tagWord >> physical) & 1 ? tagOf(value) : 3',
+    replace: '(tagWord >> physical) & 1 ? tagOf(value) : 0',
+    tests: 'test/readers/qevm/qevm.test.ts',
+  },
+  {
     what: 'x87 registers by their physical numbers',
     file: 'machines/x64/migration.ts',
     find: '((top + i) & 7)',

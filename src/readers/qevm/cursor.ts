@@ -54,11 +54,7 @@ export abstract class Cursor {
 
   /** A 64-bit word as its page-aligned part, which fits a number, and its low 12 bits. Throws RangeError beyond 2^52. */
   pageWord(): { offset: number; flags: number } {
-    const bytes = this.view(8);
-    const high = bytes.readUInt32BE();
-    const low = bytes.readUInt32BE(4);
-    if (high >= 0x10_0000) throw new RangeError(`a page at ${high.toString(16)}…`);
-    return { offset: high * 2 ** 32 + (low - (low & 0xfff)), flags: low & 0xfff };
+    return pageWordAt(this.view(8), 0);
   }
 
   /** Text of at most 255 bytes, its length in front. */
@@ -70,6 +66,13 @@ export abstract class Cursor {
   bytes(length: number): Buffer {
     return Buffer.from(this.view(length));
   }
+}
+
+function pageWordAt(bytes: Buffer, at: number): { offset: number; flags: number } {
+  const high = bytes.readUInt32BE(at);
+  const low = bytes.readUInt32BE(at + 4);
+  if (high >= 0x10_0000) throw new RangeError(`a page at ${high.toString(16)}…`);
+  return { offset: high * 2 ** 32 + (low - (low & 0xfff)), flags: low & 0xfff };
 }
 
 /** In a source, read in blocks of a MiB. */
@@ -169,6 +172,14 @@ export class ArrivingCursor extends Cursor {
     const bytes = this.#upTo(end);
     this.at = end;
     return bytes;
+  }
+
+  /** As always, without an object for its bytes: there is one for each page. */
+  override pageWord(): { offset: number; flags: number } {
+    const at = this.at - this.#start;
+    if (at < 0 || at + 8 > this.#last.length) return super.pageWord();
+    this.at += 8;
+    return pageWordAt(this.#last, at);
   }
 
   peek(length: number): Buffer {

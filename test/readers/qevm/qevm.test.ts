@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../../src/core/errors.ts';
 import { pa } from '../../../src/core/units.ts';
 import { locateWindows } from '../../../src/locate/locator.ts';
+import { decodeContext, encodeContext } from '../../../src/machines/x86/context.ts';
 import type { MemoryImage } from '../../../src/memory/image.ts';
 import { inspect } from '../../../src/operations/inspect.ts';
 import { openInput } from '../../../src/readers/input.ts';
@@ -204,6 +205,13 @@ describe("a 32-bit guest's stream", () => {
       const shown = new Map(image.machine.namedRegisters(registers).map(({ name, value }) => [name, value]));
       expect(shown.get('ymm7')).toBe(0x1122_3344_5566_7707n + BigInt(16 * i));
       expect(shown.has('ymm8')).toBe(false);
+      // A frame has them twice: as FSAVE has them, by literal offsets, and as FXSAVE.
+      const frame = encodeContext(registers);
+      expect([0x1c, 0x20, 0x24].map((at) => frame.readUInt32LE(at))).toEqual([0xffff037f, 0xffff3000, 0xffff0fff]);
+      expect([0, 1, 7].map((n) => frame.readBigUInt64LE(0x38 + 10 * n) & 0xffn)).toEqual([6n, 7n, 5n]);
+      const read = decodeContext(frame, Buffer.alloc(0x54), () => undefined)!;
+      expect(read.floatingPoint).toEqual(registers.floatingPoint);
+      expect(read.debug).toEqual(registers.debug);
     });
     const windows = await locateWindows(image);
     expect(windows.kernel.base).toBe(BigInt.asUintN(64, BigInt(made.truth.kernelBase | 0)));
