@@ -46,9 +46,10 @@ async function make(input: ConvertOptions['input'], choices: Choices = {}): Prom
   }
 }
 
-/** Without what differs by the way that was taken. */
+/** Without what differs by the way that was taken: damaged pages are told when they come, or when they are read. */
 function comparable({ input, dump, diagnostics, windows }: ConversionReport): object {
-  return { input: { ...input, path: '' }, dump: { ...dump, path: '' }, diagnostics, windows };
+  const sorted = diagnostics.map((each) => JSON.stringify(each)).sort();
+  return { input: { ...input, path: '' }, dump: { ...dump, path: '' }, diagnostics: sorted, windows };
 }
 
 /** A stream in pieces of sizes that nothing is aligned to. */
@@ -145,7 +146,7 @@ describe('a migration stream that is read once', () => {
           expect(made.bytes?.equals(expected.bytes!)).toBe(expected.bytes && true);
         },
       ),
-      { numRuns: 25 },
+      { numRuns: 25, seed: 20 },
     );
   });
 });
