@@ -108,7 +108,7 @@ describe('a crash', () => {
     [0xffffffff_000000d1n, undefined],
     [0x00000001_000000d1n, undefined],
     [0xffffffff_ffffffffn, 0xffffffff],
-  ])('has a code where the word is one: 0x%x', (word, code) => {
+  ])('has a code where the word is one: %s', (word, code) => {
     const { scene, image } = sceneOf(CRASH, ({ kernel, truth }) =>
       kernel.u64(truth.kdbgBlock.readBigUInt64LE(0x88), word),
     );
