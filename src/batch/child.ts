@@ -50,6 +50,8 @@ class Running {
   /** Its last words, of the job at hand. */
   #stderr = '';
   #onMessage: (message: Message) => void = () => undefined;
+  /** The last answer; never rejects. */
+  #answering: Promise<void> = Promise.resolve();
   /** When it has ended: how, or why it did not start. */
   readonly end: Promise<ChildResult>;
 
@@ -92,7 +94,8 @@ class Running {
     const answered = new Promise<{ result: ChildResult; again: boolean }>((resolve) => {
       this.#onMessage = (message) => {
         if ('ended' in message) resolve({ result: resultOf(message), again: !message.last });
-        else if ('ready' in message) void this.#answer(approve(message.ready));
+        else if (signal.aborted) return;
+        else if ('ready' in message) this.#answering = this.#answer(approve(message.ready));
         else onProgress(message);
       };
     });
@@ -103,6 +106,8 @@ class Running {
     if (signal.aborted) stop();
     const done = await Promise.race([answered, this.end.then((result) => ({ result, again: false }))]);
     signal.removeEventListener('abort', stop);
+    // It may still be writing the record.
+    await this.#answering;
     return done;
   }
 

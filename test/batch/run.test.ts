@@ -1,9 +1,9 @@
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ReportFile, renderJunit } from '../../src/batch/report.ts';
-import { type RunOptions, runBatch } from '../../src/batch/run.ts';
+import { type BatchEvent, type RunOptions, runBatch } from '../../src/batch/run.ts';
 import type { JobRecord } from '../../src/batch/sidecar.ts';
 import { linesOf } from '../support/batches.ts';
 
@@ -94,6 +94,15 @@ describe('runBatch', () => {
     ];
     await runBatch(jobs, options({ jobs: 1 }), (record) => records.push(record));
     expect(records[1]?.error?.stderr).toBe('of the second\n');
+  });
+
+  it('records nothing of a job that asks for its name when the batch has ended', async () => {
+    const stop = new AbortController();
+    const asking = job('asks', "process.send({ phase: 'open' }); process.send({ ready: input });");
+    const onEvent = ({ type }: BatchEvent) => type === 'progress' && stop.abort();
+    const [result] = await runBatch([asking], options({ signal: stop.signal, onEvent }), () => undefined);
+    expect(result?.status).toBe('stopped');
+    expect(readdirSync(dir).sort()).toEqual(['asks', 'job.mjs']);
   });
 
   it('tries again what may pass, and only that', async () => {
