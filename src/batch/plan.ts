@@ -80,8 +80,8 @@ export interface BatchPlan {
 export function planBatch(request: PlanRequest): BatchPlan {
   const { base, exclude = [], overrides = [] } = request;
   const out = resolve(base, request.out);
-  const found = request.paths.flatMap((path) => find(usable(path), base, out));
-  if (request.manifest !== undefined) found.push(...readManifest(request.manifest, base));
+  const listed = request.manifest === undefined ? [] : readManifest(request.manifest, base);
+  const found = [...request.paths.flatMap((path) => find(usable(path), base, out)), ...listed];
   const excluding = exclude.map((pattern) => matcher(pattern, { hidden: true }));
   const excluded = (path: string) => excluding.some((matches) => matches(path));
   const wanted = new Map<string, Found>();

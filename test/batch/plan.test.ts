@@ -45,6 +45,13 @@ describe('planBatch', () => {
     expect(pairs({ paths: ['a'], out: 'a/b', name: '{name}' })).toEqual(['a/vm.elf a/b/vm.elf']);
   });
 
+  it('takes a manifest of more inputs than a call has room for arguments', () => {
+    const count = 150_000;
+    writeFileSync(join(base, 'long.txt'), Array.from({ length: count }, (_, i) => `x/${i}.elf`).join('\n'));
+    expect(plan({ manifest: 'long.txt' }).jobs).toHaveLength(count);
+    rmSync(join(base, 'long.txt'));
+  });
+
   it('takes globs, files and a manifest, each input once', () => {
     writeFileSync(join(base, 'list.txt'), '# archived\n\na/b/c.core\r\nnoext\n');
     expect(pairs({ paths: ['a/**/*.elf', 'other.elf', 'other.elf'], manifest: 'list.txt' })).toEqual([

@@ -398,7 +398,8 @@ function exitCodeOf(records: readonly ({ exitCode: number } | undefined)[]): num
     const rank = record ? WORSE.indexOf(record.exitCode as (typeof WORSE)[number]) : 0;
     return rank < 0 ? WORSE.length : rank;
   });
-  return WORSE[Math.max(0, ...ranks)] ?? EXIT.internal;
+  const worst = ranks.reduce((most, rank) => Math.max(most, rank), 0);
+  return WORSE[worst] ?? EXIT.internal;
 }
 
 /** This Node and this script; of the executable in one file, just that, which is its own script. */
