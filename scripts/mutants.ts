@@ -927,6 +927,20 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/operations/absent-pages.test.ts',
   },
   {
+    what: "all of the kernel's image is read, not its data",
+    file: 'locate/kdbg.ts',
+    find: '= isBeyondDoubt(inData)',
+    replace: '= false',
+    tests: 'test/locate/effort.test.ts',
+  },
+  {
+    what: 'a page is read of each place where an image could begin',
+    file: 'windows/pe-image.ts',
+    find: 'const start = space.peek(base, 2);',
+    replace: 'const start = space.read(base, 2);',
+    tests: 'test/locate/effort.test.ts',
+  },
+  {
     what: 'the first KDBG wins, not the best',
     file: 'locate/kdbg.ts',
     find: 'ranking.blocks.sort((a, b) => b.verdict.score - a.verdict.score);',
