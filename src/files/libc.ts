@@ -18,6 +18,8 @@ export interface Libc {
   library: Library;
   /** The last call's error number. */
   errno(): number;
+  /** Where memory lies in the process. */
+  addressOf(memory: Uint8Array): bigint;
 }
 
 /** The error of the last call, as Node would throw it. */
@@ -35,7 +37,7 @@ export async function loadLibc(): Promise<Libc | string> {
   if (libc) return libc;
   try {
     const { default: koffi } = await import('koffi');
-    libc = { library: koffi.load(null), errno: () => koffi.errno() };
+    libc = { library: koffi.load(null), errno: () => koffi.errno(), addressOf: (memory) => koffi.address(memory) };
     return libc;
   } catch (error) {
     return whyNot(error);

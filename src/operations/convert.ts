@@ -324,6 +324,7 @@ async function copy(windows: Windows, options: ConvertOptions, destination: Dest
     force: options.force,
     together,
     sparse: options.sparse,
+    isReadNext: options.verify || options.hash,
     signal: options.signal,
     // Damaged pages may turn up only while they are read.
     beforePublish: () => options.strict && refuseLosses(image, planned),
