@@ -49,6 +49,7 @@ export const RING_FILES = {
     'test/reliability/*.test.ts',
     'test/symbols/compiled-structures.test.ts',
     'test/symbols/compiled.test.ts',
+    'test/write/direct.test.ts',
   ],
 } as const;
 

@@ -67,11 +67,11 @@ async function copyAll(
   const { sparse = 'auto' } = options;
   const holes = sparse === 'never' || !image.stored ? undefined : await HoleMap.open(image.stored.fd);
   const batches = allBatches(plan);
+  const writeBack = await WriteBack.of(file, name);
   const isForDirect = !holes && sparse !== 'always' && !options.isReadNext && plan.size >= DIRECT_FROM;
   const direct = isForDirect ? await DirectFile.of(file, name, plan.size) : undefined;
   const write = (bytes: Buffer, position: number): Promise<void> =>
     direct ? direct.write(bytes, position) : writeAll(file, name, bytes, position);
-  const writeBack = await WriteBack.of(file, name);
   const lane = async () => {
     // Shared: a reader's threads put decoded pages right into it.
     const buffer = direct?.memory(BATCH_BYTES) ?? Buffer.from(new SharedArrayBuffer(BATCH_BYTES));
