@@ -145,8 +145,8 @@ export interface PageWorkerData {
   ready: SharedArrayBuffer;
 }
 
-/** What a worker is sent: jobs, or that it is to end. */
-export type PageWorkerTask = Pick<PageJobs, 'memory' | 'table'> | 'end';
+/** What a worker is sent. */
+export type PageWorkerTask = Pick<PageJobs, 'memory' | 'table'>;
 
 /** What a worker answers: once that it is ready, then that it has done each of its jobs. */
 export type PageWorkerAnswer = 'ready' | 'done';
@@ -194,8 +194,12 @@ export class PageDecoder {
 
   close(): void {
     this.#closed = true;
-    // Not by `terminate`: the process aborts where that meets a native module that is being loaded.
-    for (const { worker } of this.#hands ?? []) send(worker, 'end');
+    for (const hand of this.#hands ?? []) this.#endIfIdle(hand);
+  }
+
+  /** Ends a worker that nothing is wanted of. Not one that loads: the process aborts where that is a native module. */
+  #endIfIdle({ worker, batches, ready }: Hand): void {
+    if (this.#closed && ready && batches.length === 0) void worker.terminate();
   }
 
   #pump(): void {
@@ -208,7 +212,7 @@ export class PageDecoder {
         batches.push(batch);
         worker.ref();
         const { memory, table } = batch.jobs;
-        send(worker, { memory, table });
+        worker.postMessage({ memory, table } satisfies PageWorkerTask);
       }
     }
     if (this.#queue.length === 0 || this.#turn) return;
@@ -237,7 +241,7 @@ export class PageDecoder {
     const loading = new SharedArrayBuffer(4);
     const worker = this.#startWorker({ ready: loading });
     const hand: Hand = { worker, batches: [], ready: false };
-    // As long as it loads it keeps the process alive, and `process.exit` waits for it: see `close`.
+    // As long as it loads it keeps the process alive, and `process.exit` waits for it: see `#endIfIdle`.
     const awaitLoading = () => Atomics.wait(new Int32Array(loading), 0, 0, LONGEST_LOADING_MS);
     process.once('exit', awaitLoading);
     worker.on('message', (answer: PageWorkerAnswer) => {
@@ -247,6 +251,7 @@ export class PageDecoder {
       } else hand.batches.shift()?.resolve();
       // An idle one keeps no process alive.
       if (hand.batches.length === 0) worker.unref();
+      this.#endIfIdle(hand);
       this.#pump();
     });
     // A worker that can't start or dies (no memory, no thread left, no compiled file beside) leaves its work to the others.
@@ -260,5 +265,3 @@ export class PageDecoder {
     return hand;
   }
 }
-
-const send = (worker: Worker, task: PageWorkerTask): void => worker.postMessage(task);

@@ -11,9 +11,8 @@ void loadLibdeflate().then((faster) => {
   Atomics.store(ready, 0, 1);
   Atomics.notify(ready, 0);
   answer('ready');
-  parentPort!.on('message', (task: PageWorkerTask) => {
-    if (task === 'end') return parentPort!.close();
-    new PageJobs(task.memory, task.table).decode(inflate);
+  parentPort!.on('message', ({ memory, table }: PageWorkerTask) => {
+    new PageJobs(memory, table).decode(inflate);
     answer('done');
   });
 });
