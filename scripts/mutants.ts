@@ -85,6 +85,20 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/report/activity.test.ts',
   },
   {
+    what: 'a gate that leads out of the kernel is not told',
+    file: 'report/interrupts.ts',
+    find: 'handler < kernel.base || handler >= end',
+    replace: 'handler < kernel.base',
+    tests: 'test/operations/info.test.ts',
+  },
+  {
+    what: 'a gate that is not present counts',
+    file: 'machines/x64/index.ts',
+    find: 'if ((bytes.readUInt8(at + 5) & 0x80) === 0) continue;',
+    replace: '',
+    tests: 'test/operations/info.test.ts',
+  },
+  {
     what: 'the DPC stack has no end',
     file: 'windows/thread-stack.ts',
     find: 'if (stackPointer > top || top - stackPointer > BigInt(space.image.machine.kernelStackSize))',

@@ -8,7 +8,7 @@ import type { DebuggerFields } from '../formats/win-kernel.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { MigrationForm } from './migration.ts';
-import type { InterruptTable, PageClue, PageScan } from './page-search.ts';
+import type { InterruptGate, InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
 import type { Registers } from './registers.ts';
@@ -16,7 +16,7 @@ import type { CodeImage, FrameState, FunctionTable, UnwindStep } from './unwindi
 
 export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
 export type { KpcrClaim, KpcrLayout } from './kpcr.ts';
-export type { InterruptTable } from './page-search.ts';
+export type { InterruptGate, InterruptTable } from './page-search.ts';
 export type { ReadVirtual } from './read-virtual.ts';
 export type { Registers } from './registers.ts';
 
@@ -162,7 +162,9 @@ export interface MachineOf<R extends Registers> {
   interruptTable(registers: R): InterruptTable | undefined;
   /** The segment descriptors that a CPU uses; undefined where the input doesn't say. Only of machines that have some. */
   descriptorTable?(registers: R): InterruptTable | undefined;
-  /** Kernel code addresses that an interrupt table leads to. */
+  /** Where the present gates of an interrupt table lead, in the order of their vectors; undefined if it can't be read. */
+  interruptGates(table: InterruptTable, read: ReadVirtual): InterruptGate[] | undefined;
+  /** Kernel code addresses that the gates for exceptions lead to. */
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
   pageClues(words: Uint32Array, at: number, physical: number): Iterable<PageClue>;

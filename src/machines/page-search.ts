@@ -7,6 +7,12 @@ export interface InterruptTable {
   size: number;
 }
 
+/** A gate that is present. */
+export interface InterruptGate {
+  vector: number;
+  handler: bigint;
+}
+
 /** What could be a page-table root. */
 export interface RootClue {
   kind: 'root';

@@ -15,6 +15,7 @@ import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type HangReport, reportActivity } from './activity.ts';
 import { type CulpritReport, judge, type SignaturesReport } from './culprit.ts';
+import { type InterruptsReport, reportInterrupts } from './interrupts.ts';
 import { type AddressPlace, Places } from './places.ts';
 import { Images, type ProcessorReport, reportProcessors } from './processors.ts';
 
@@ -63,6 +64,8 @@ export interface WindowsInfo extends WindowsReport {
   processes: ProcessReport[];
   /** What Windows counts as RAM; null where that is not known. */
   ram: { start: string; size: number }[] | null;
+  /** Where the processors' interrupt tables lead. */
+  interrupts: InterruptsReport[];
   /** What its processors do; null in a guest that crashed. */
   activity: HangReport | null;
   /** What could not be determined, and why. */
@@ -191,6 +194,7 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
       physicalMemory instanceof Reason ? null : physicalMemory.map(({ start, size }) => ({ start: hex(start), size })),
+    interrupts: reportInterrupts(w, new Places(w, contexts, images)),
     activity: reportActivity(w, contexts, images),
     doubts,
   };

@@ -122,6 +122,11 @@ describe('info', () => {
       headerDirectoryTableBase: null,
       // Where a dump lacks registers, it lacks what they show.
       activity: c.unshown ? null : windows!.activity,
+      // A dump has what the KPCR says of tables that the input's notes do not have.
+      interrupts:
+        c.elf?.prstatusOnly === undefined
+          ? windows!.interrupts.filter(({ processor }) => !c.unshown?.includes(processor))
+          : null,
       pagingMode: c.fiveLevel ? '' : windows!.pagingMode,
       processors: windows!.processors
         .filter((p) => !c.unshown?.includes(p.number))
@@ -148,6 +153,45 @@ describe('info', () => {
       offset: '0x10485',
       nearestExport: { name: 'PoIdle', offset: '0x5' },
       symbol: null,
+    });
+  });
+
+  it('tells which gates of the interrupt tables do not lead into the kernel', async () => {
+    const guest = buildGuest({ processors: 2 });
+    const gates = (windows: InfoReport['windows']) =>
+      windows!.interrupts.map(({ processor, base, gates: count, elsewhere }) => [
+        processor,
+        BigInt(base),
+        count,
+        elsewhere,
+      ]);
+    const { processors, kernelBase, kernelSize, modules } = guest.truth;
+    writeFileSync(input, writeElf(guest));
+    expect(gates((await infoOf(input)).windows)).toEqual(processors.map(({ number, idt }) => [number, idt, 256, []]));
+
+    const lead = (vector: number, handler: bigint) => {
+      const at = processors[1]!.idt + BigInt(16 * vector);
+      guest.kernel.write(at, Buffer.from([Number(handler & 0xffn), Number((handler >> 8n) & 0xffn)]));
+      guest.kernel.write(at + 6n, Buffer.from([Number((handler >> 16n) & 0xffn), Number((handler >> 24n) & 0xffn)]));
+      guest.kernel.u32(at + 8n, Number(handler >> 32n));
+    };
+    const demo = modules.find(({ name }) => name === 'demo.sys')!.base;
+    lead(0x2e, demo + 0x10000n);
+    lead(0xd1, 0xffffa58f_00001000n);
+    lead(0xd2, kernelBase + BigInt(kernelSize) - 1n);
+    lead(0xd3, kernelBase + BigInt(kernelSize));
+    // Not present.
+    guest.kernel.write(processors[1]!.idt + 0xd45n, Buffer.from([0x0e]));
+    writeFileSync(input, writeElf(guest));
+    const [usual, hooked] = (await infoOf(input)).windows!.interrupts;
+    expect(usual!.elsewhere).toEqual([]);
+    expect(hooked).toMatchObject({
+      gates: 255,
+      elsewhere: [
+        { vector: 0x2e, place: { in: 'module', module: 'demo.sys', offset: '0x10000' } },
+        { vector: 0xd1, handler: '0xffffa58f00001000', place: null },
+        { vector: 0xd3, place: null },
+      ],
     });
   });
 

@@ -4,8 +4,16 @@ import { byKey } from '../../core/by-key.ts';
 import { printable } from '../../core/errors.ts';
 import { bytes, hex } from '../../core/units.ts';
 import type { CpuReport, InfoReport } from '../../report/input.ts';
+import type { InterruptsReport } from '../../report/interrupts.ts';
 import type { BugCheckReport, PdbReport, ProcessReport, WindowsInfo } from '../../report/windows.ts';
-import { describeHost, describeParameter, describeProcessor, readingRows, verdictRows } from './processors.ts';
+import {
+  describeHost,
+  describeParameter,
+  describePlace,
+  describeProcessor,
+  readingRows,
+  verdictRows,
+} from './processors.ts';
 import { pageTables, plural, UNKNOWN_BUG_CHECK, uptime } from './render.ts';
 
 /** Runs listed one by one. */
@@ -95,6 +103,7 @@ function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
         ...moreRegisters(p.cpu === null ? undefined : byIndex.get(p.cpu)),
       ];
     }),
+    ...interrupts(w.interrupts),
     row('Modules', `${w.modules.length}`),
     ...w.modules.map(
       (m) =>
@@ -108,6 +117,23 @@ function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
         `  ${`${p.pid ?? '?'}`.padStart(6)}  ${printable(p.name ?? '(name not determined)').padEnd(15)} ${p.address ?? '(address not determined)'}${root(p)}${p.parentPid === null ? '' : `, parent ${p.parentPid}`}${p.peb ? `, PEB ${p.peb}` : ''}`,
     ),
     ...w.doubts.map((doubt) => row('Not determined', doubt)),
+  ];
+}
+
+/** In one line where all is usual; else what is not, of each processor. */
+function interrupts(tables: readonly InterruptsReport[]): string[] {
+  if (tables.length === 0) return [];
+  const gates = tables.reduce((sum, table) => sum + table.gates, 0);
+  const elsewhere = tables.reduce((sum, table) => sum + table.elsewhere.length, 0);
+  const says = elsewhere === 0 ? "all into the kernel's image" : `${elsewhere} not into the kernel's image`;
+  return [
+    row('Interrupts', `${gates} gates of ${plural(tables.length, 'processor')}, ${says}`),
+    ...tables.flatMap(({ processor, elsewhere: others }) =>
+      others.map(
+        ({ vector, handler, place }) =>
+          `  processor ${processor}, vector ${hex(vector)}: ${handler}  ${printable(place ? describePlace(place) : 'in no module')}`,
+      ),
+    ),
   ];
 }
 

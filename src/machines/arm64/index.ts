@@ -99,6 +99,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   kpcrDoubt,
   runsKpcr: () => undefined,
   interruptTable: () => undefined,
+  interruptGates: () => undefined,
   interruptHandlers: () => [],
   pageClues,
   createPageScan: (bytes) => createPageScan(bytes, SCAN_PATTERNS),
