@@ -9,6 +9,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -52,8 +53,9 @@ function convertWhile(disturb: () => void, more: { hash?: boolean } = {}) {
 
 function replace(): void {
   writeFileSync(`${input}.new`, elf);
-  // Nothing but the inode is different.
+  // Nothing but the inode is different, and a mode, which has a right to change.
   utimesSync(`${input}.new`, 1000, 1000);
+  chmodSync(`${input}.new`, (statSync(input).mode & 0o777) ^ 0o040);
   renameSync(`${input}.new`, input);
 }
 
@@ -65,6 +67,13 @@ describe('an input that changes while it is read', () => {
       () => {
         writeFileSync(input, elf);
         utimesSync(input, 1000, 1000);
+      },
+    ],
+    [
+      'is written to, and gets another mode,',
+      () => {
+        utimesSync(input, 1, 1);
+        chmodSync(input, (statSync(input).mode & 0o777) ^ 0o040);
       },
     ],
     ['grows', () => appendFileSync(input, 'more')],

@@ -131,6 +131,18 @@ describe('the page frame database', () => {
     },
   );
 
+  it('has no run that goes on into another large free page', () => {
+    const within = (from: number, to: number): Entry[] =>
+      Array.from({ length: to - from }, (_, i) => ({ pfn: from + i, state: BAD, resident: true }));
+    // One of 2 MiB in which one of 64 KiB has its own state.
+    const entries = [{ pfn: 0, state: ZEROED }, ...within(1, 32), { pfn: 32, state: 1 }, ...within(33, 64)];
+    const found = states('Windows 10', entries);
+    if (found instanceof Reason) throw new Error(found.text);
+    const { of, run } = found.states;
+    expect([47, 48].map((pfn) => of(pfn * PAGE)?.location)).toEqual([1, ZEROED]);
+    expect(run(33 * PAGE, 64)).toMatchObject({ state: { location: 1 }, pages: 15 });
+  });
+
   it('is not believed where it contradicts the page tables', () => {
     const wrong = MAPPED.slice(0, 4).map((at) => ({ pfn: at / PAGE, state: STANDBY }));
     expect(String(states('Windows 10', wrong))).toContain('does not agree with the page tables');
