@@ -828,7 +828,7 @@ export const DIAGNOSTICS = {
   },
   'kdbg-size-doubtful': {
     severity: 'warning',
-    means: 'No known build of Windows has a debugger data block (KDBG) of this size.',
+    means: 'The debugger data block (KDBG) has not the size that it has in this build of Windows.',
   },
   'kernel-header-missing': {
     severity: 'loss',

@@ -91,6 +91,9 @@ export const DIRECTORY_EXCEPTION = 3;
 /** Index of a data directory. */
 export const DIRECTORY_DEBUG = 6;
 
+/** Index of a data directory. */
+export const DIRECTORY_IMPORT_ADDRESSES = 12;
+
 /** IMAGE_DATA_DIRECTORY: an RVA and bytes. */
 export const DataDirectory = struct({
   name: 'IMAGE_DATA_DIRECTORY',

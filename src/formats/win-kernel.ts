@@ -220,6 +220,23 @@ const LoaderEntry32 = struct({
   },
 });
 
+/** INVERTED_FUNCTION_TABLE of a 64-bit system, PsInvertedFunctionTable; entries follow (types in public symbols). */
+export const InvertedTableHead = struct({
+  name: 'INVERTED_FUNCTION_TABLE',
+  size: 0x10,
+  fields: { CurrentSize: u32(0), MaximumSize: u32(4) },
+});
+
+/** Its entry: where an image has its exception directory. */
+export const InvertedTableEntry = struct({
+  name: 'INVERTED_FUNCTION_TABLE_ENTRY',
+  size: 0x18,
+  fields: { FunctionTable: u64(0), ImageBase: u64(8), SizeOfImage: u32(0x10), SizeOfTable: u32(0x14) },
+});
+
+/** Entries: 160 in the oldest builds, 256 and 512 later. */
+export const MAX_INVERTED_TABLE = 1024;
+
 /** UNLOADED_DRIVERS of a 64-bit system: an entry of MmUnloadedDrivers (types in public symbols). */
 const UnloadedDriver64 = struct({
   name: 'UNLOADED_DRIVERS',

@@ -19,6 +19,7 @@ import { missingRam, type RamRange, readPhysicalMemoryBlock } from '../windows/p
 import { processorLosses, traceProcessors } from '../windows/processor-facts.ts';
 import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
+import { unlistedImages } from '../windows/unlisted-images.ts';
 import { findVersion } from '../windows/version.ts';
 import type { Windows } from '../windows/windows.ts';
 import { failure, withoutKdbg } from './failures.ts';
@@ -128,7 +129,10 @@ async function locateIn(
     );
   }
   const loaded = modules?.modules ?? [];
-  const doubts = moduleDoubts(space, kernel, loaded);
+  const doubts = [
+    ...moduleDoubts(space, kernel, loaded),
+    ...(modules?.broken === undefined ? unlistedImages({ space, kernel, processors, modules: loaded }) : []),
+  ];
   if (doubts.length > 0) {
     diagnostics.add(
       'warning',

@@ -12,6 +12,7 @@ import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
 import { findExport, functionAt, functionEntry, readExports, readPeImage } from './pe-image.ts';
 import { type Processor, readContextFrame } from './processors.ts';
+import { currentThreadStack, isOnStack } from './thread-stack.ts';
 
 const STEP = 'crashing processor';
 
@@ -291,10 +292,8 @@ function codeOfFrames(
   return [functionAt(space, kernel, from) ?? { from, to: from + 1n }];
 }
 
-function readCaptured(
-  { space, kernel, modules }: CrashScene,
-  processor: Processor,
-): Omit<CapturedFrame, 'atBugCheck'> | undefined {
+function readCaptured(scene: CrashScene, processor: Processor): Omit<CapturedFrame, 'atBugCheck'> | undefined {
+  const { space, kernel, modules } = scene;
   const { machine } = space.image;
   const { context: address } = processor;
   const bytes = readContextFrame(space, processor);
@@ -312,8 +311,35 @@ function readCaptured(
   else if (isCode(space, modules, stack)) doubt = `${stackPointer} ${hex64(stack)} lies in a module's code`;
   else if (!space.read(stack, machine.pointerSize))
     doubt = `the stack at ${stackPointer} ${hex64(stack)} is not present`;
+  else {
+    const owner = otherOwner(scene, processor, stack);
+    if (owner) doubt = `${stackPointer} ${hex64(stack)} is on the stack of processor ${owner.number}`;
+  }
   const startsFunction = inKernel && functionAt(space, kernel, code)?.from === code;
   return { address, bytes, view, doubt, startsFunction };
+}
+
+/** The processor that uses the stack at an address, where `processor` does not: a frame like that is not its own. */
+function otherOwner(
+  { space, kdbg, processors }: CrashScene,
+  processor: Processor,
+  address: bigint,
+): Processor | undefined {
+  const { machine } = space.image;
+  const uses = ({ prcb, cpu }: Processor): boolean => {
+    const bounds = currentThreadStack(space, kdbg.fields, prcb);
+    if (bounds && isOnStack(bounds, address)) return true;
+    if (!cpu?.registers || machine.isUserMode(cpu.registers)) return false;
+    return isOneStack(space, machine.stackPointer(cpu.registers), address);
+  };
+  return uses(processor) ? undefined : processors.find((other) => other !== processor && uses(other));
+}
+
+/** Guard pages are between stacks: where none is, and no more than a stack, two addresses are on one. */
+function isOneStack(space: AddressSpace, a: bigint, b: bigint): boolean {
+  const [from, to] = a < b ? [a, b] : [b, a];
+  if (!isKernelAddress(from) || to - from >= BigInt(space.image.machine.kernelStackSize)) return false;
+  return space.read(from, Number(to - from) + 1) !== undefined;
 }
 
 /** Whether an address lies in a function of a module, or in a module whose header is missing. */

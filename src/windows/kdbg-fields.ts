@@ -73,19 +73,29 @@ export function withoutDamagedFields(
   return { kdbg: { ...kdbg, fields: Object.fromEntries(kept) }, losses };
 }
 
-/** KDDEBUGGER_DATA64's size in public memory forensics profiles: it only ever grew. Build 26100 has the largest. */
-const SIZES = [
-  { from: 7600, least: 0x340 },
-  { from: 9200, least: 0x360 },
-  { from: 14393, least: 0x368 },
-] as const;
-const LARGEST_SIZE = 0x3a0;
+/**
+ * KDDEBUGGER_DATA64's sizes in public memory forensics profiles and real guests, from a build on. It only ever grew;
+ * where it is not known which build was the first with more, both stand.
+ */
+const SIZES: readonly { from: number; sizes: readonly number[] }[] = [
+  { from: 6000, sizes: [0x328, 0x330] },
+  { from: 7600, sizes: [0x340] },
+  { from: 9200, sizes: [0x360] },
+  { from: 10240, sizes: [0x360, 0x368] },
+  { from: 14393, sizes: [0x368] },
+  { from: 17134, sizes: [0x368, 0x380] },
+  { from: 17763, sizes: [0x380] },
+  { from: 22001, sizes: [0x380, 0x3a0] },
+  { from: 22621, sizes: [0x3a0] },
+];
+
+/** Before, they are 0x290 to 0x318. */
+const OLDEST_SIZES = [0x290, 0x318] as const;
 
 /** Why a block's size can't be that of a build's, as a clause. */
 export function sizeDoubt({ size }: Kdbg, build: number): string | undefined {
-  if (size > LARGEST_SIZE) return `no known build has more than ${hex(LARGEST_SIZE)} bytes`;
-  const least = Math.max(0, ...SIZES.filter(({ from }) => build >= from).map((s) => s.least));
-  return size < least ? `build ${build} has at least ${hex(least)} bytes` : undefined;
+  const sizes = SIZES.findLast(({ from }) => build >= from)?.sizes ?? OLDEST_SIZES;
+  return sizes.includes(size) ? undefined : `build ${build} has ${sizes.map(hex).join(' or ')} bytes`;
 }
 
 /** Why there can't be such a variable, as a clause. */

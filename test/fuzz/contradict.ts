@@ -2,6 +2,7 @@
  * Contradictions between two sources that both look true: nothing is damaged beyond recognition, one of two witnesses
  * lies. What is shown without a word has to be what the guest was built with.
  */
+import { encodeWord, RVA } from '../guest/guest.ts';
 import { random } from '../guest/memory.ts';
 import type { Depth, Mutation, Recipe } from './mutate.ts';
 import type { Subject } from './subjects.ts';
@@ -92,6 +93,9 @@ const KDBG_FIELDS = [0x48, 0x50, 0x88, 0xc0, 0x218, 0x270, 0x2bc, 0x2f2, 0x2e4, 
 
 const MAKERS: readonly ((m: Maker) => void)[] = [
   moduleLink,
+  modulesCutOut,
+  framesExchanged,
+  sizeOfKdbg,
   // A program has loaded another processor's KPCR into GS.
   ({ subject, layout, pick, setFile, descriptor }) => {
     const { cpus, truth } = subject.guest;
@@ -182,6 +186,45 @@ function moduleLink(maker: Maker): void {
   set(pick(all) + BigInt(layout.pointer * below(2)), pointer(pick(all)));
 }
 
+/** Entries taken out of the module list as the kernel does it: all links agree. */
+function modulesCutOut(maker: Maker): void {
+  const { subject, layout, pointer, below, set } = maker;
+  const { psLoadedModuleList: head } = subject.guest.truth;
+  const entries = entriesOf(maker, head);
+  const kept = entries.filter((_, i) => i === 0 || below(2) === 0);
+  const ring = [head, ...(kept.length === entries.length ? kept.slice(0, -1) : kept)];
+  ring.forEach((at, i) => {
+    const next = ring[(i + 1) % ring.length]!;
+    set(at, pointer(next));
+    set(next + BigInt(layout.pointer), pointer(at));
+  });
+}
+
+/** Two processors have each other's frame. */
+function framesExchanged({ subject, pointer, pick, set }: Maker): void {
+  const { truth, build } = subject.guest;
+  const a = pick(truth.processors);
+  const b = pick(truth.processors.filter((other) => other !== a).concat(truth.processors.length === 1 ? a : []));
+  if (build.prcbContext === undefined) return;
+  set(a.prcb + BigInt(build.prcbContext), pointer(b.context));
+  set(b.prcb + BigInt(build.prcbContext), pointer(a.context));
+}
+
+/** KDBG.Size a little off, in a block that is encoded like any other. */
+function sizeOfKdbg({ subject, pick, below, set }: Maker): void {
+  const { truth, kernel } = subject.guest;
+  const plain = Buffer.from(truth.kdbgBlock.subarray(0x10, 0x18));
+  plain.writeUInt32LE(truth.kdbgBlock.length + 8 * (1 + below(8)) * pick([1, -1]), 4);
+  if (!truth.kdbgEncoded) {
+    set(truth.kdbg + 0x10n, plain);
+    return;
+  }
+  const variable = (rva: number) => kernel.read(truth.kernelBase + BigInt(rva), 8).readBigUInt64LE();
+  const at = truth.kernelBase + BigInt(RVA.KdpDataBlockEncoded);
+  const [never, always] = [variable(RVA.KiWaitNever), variable(RVA.KiWaitAlways)];
+  set(truth.kdbg + 0x10n, word(encodeWord(plain.readBigUInt64LE(), never, always, at)));
+}
+
 /** One contradiction or two: a pure function of the seed. */
 export function makeContradiction(all: readonly Subject[], seed: number, depth: Depth = 'all'): Recipe {
   const next = random(seed);
@@ -212,7 +255,7 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
   for (let count = 1 + below(2); count > 0; count--) {
     const make = pick(makers);
     make({ subject, layout, pointer, below, pick, set, setFile, descriptor });
-    // Two links or two pointers that agree are no contradiction: such a list is whole.
+    // Twice the same can undo itself.
     makers = makers.filter((maker) => maker !== make);
   }
   return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };

@@ -3,9 +3,11 @@
 import { Diagnostics, Elf2dmpError } from '../../src/core/errors.ts';
 import { PAGE_SIZE, pa } from '../../src/core/units.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { AddressSpace } from '../../src/memory/address-space.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
 import { type Contexts, chooseContexts } from '../../src/plan/contexts.ts';
 import { planConversion } from '../../src/plan/conversion.ts';
+import { patchedImage } from '../../src/plan/patched-image.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { describeWindows } from '../../src/report/windows.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
@@ -163,7 +165,8 @@ function disagreement(
     if (/^KDBG/.test(what) && virtual >= truth.kdbg && virtual < truth.kdbg + 0x1000n) continue;
     const number = Number(/\d+$/.exec(what)?.[0]);
     const real = truth.processors[number];
-    const homes = real ? [real.context, real.specialRegisters] : [];
+    // A frame that is another processor's, too: the debugger follows the same pointers.
+    const homes = real ? [...truth.processors.map(({ context }) => context), real.specialRegisters] : [];
     const inside = homes.some((home) => virtual >= home && virtual + BigInt(bytes.length) <= home + 0x1000n);
     // Where there was nothing, nothing is lost: the debugger follows the same pointer to the right registers.
     const costs = original.some((byte) => byte !== 0);
@@ -175,7 +178,8 @@ function disagreement(
 }
 
 /** Of a guest with contradictions: what differs from what it was built with, though nothing is reported. */
-function unsaid({ guest: { truth, build, kernel } }: Subject, windows: Windows, planned: Planned): string | undefined {
+function unsaid(subject: Subject, windows: Windows, planned: Planned): string | undefined {
+  const { truth, build, kernel } = subject.guest;
   if (reported(windows, planned).list.length > 0) return undefined;
   const header = windows.image.machine.dumpHeader.decode(planned.plan.prefix);
   const size = truth.kdbgBlock.length;
@@ -192,15 +196,37 @@ function unsaid({ guest: { truth, build, kernel } }: Subject, windows: Windows, 
     ['bug check', windows.crash?.bugCheck.code, truth.bugCheck?.code],
     ['PRCBs', list(windows.processors.map((p) => p.prcb)), list(truth.processors.map((p) => p.prcb))],
     ['CPUs', list(windows.processors.map((p) => p.cpu?.index)), list(truth.processors.map((p) => p.cpu))],
-    ['frames', list(windows.processors.map((p) => p.context)), list(truth.processors.map((p) => p.context))],
+    ['KDBG size', windows.kdbg.size, size],
     [
       'modules',
       list(windows.modules.flatMap((m) => [m.name, m.base, m.size])),
       list(truth.modules.flatMap((m) => [m.name, m.base, m.size])),
     ],
   ];
+  pairs.push(...shownRegisters(subject, windows, planned));
   const wrong = pairs.find(([, shown, real]) => shown !== real);
   return wrong && `${wrong[0]} is shown as ${String(wrong[1])}, was built as ${String(wrong[2])}, and nothing is said`;
+}
+
+/**
+ * The registers that a debugger finds in the dump, as it goes: through each PRCB's pointer, wherever that leads, to a
+ * frame. Two pointers that were exchanged harm nothing while nothing was saved in the frames.
+ */
+function shownRegisters(
+  { guest: { truth, build, cpus }, frame: at = X64_FRAME }: Subject,
+  { image, space }: Windows,
+  { plan: { patches, extents: runs } }: Planned,
+): [string, unknown, unknown][] {
+  const dump = patchedImage(image, { patches, runs, diagnostics: new Diagnostics() });
+  const patched = new AddressSpace(dump, space.root, space.mode);
+  return truth.processors.map(({ number, prcb, context, cpu }) => {
+    // Without a pointer the frame has its place in the PRCB.
+    const where = build.prcbContext === undefined ? context : patched.readPointer(prcb + BigInt(build.prcbContext));
+    const frame = where === undefined ? undefined : patched.read(where, image.machine.contextSize);
+    const shown = frame && [at.instructionPointer, at.stackPointer].map((offset) => addressIn(frame, offset, at.bytes));
+    const { rip, rsp } = truth.captured?.processor === number ? truth.captured : cpus[cpu]!.regs;
+    return [`processor ${number}`, list(shown ?? []), list([rip, rsp])];
+  });
 }
 
 const list = (values: readonly unknown[]): string => values.map(String).join(', ');

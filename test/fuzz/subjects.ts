@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { type Arm64Guest, buildArm64Guest } from '../guest/arm64.ts';
 import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
-import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { addFunctionTable, buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { flatten, kdumpOf } from '../guest/kdump.ts';
 import { writeStream } from '../guest/qevm.ts';
 import { writeTriage, writeWinDump } from '../guest/win-dump.ts';
@@ -55,6 +55,7 @@ export function subjects(): Subject[] {
   const made: Subject[] = [];
   for (const [name, options] of Object.entries(GUESTS)) {
     const guest = buildGuest(options);
+    addFunctionTable(guest);
     const file = writeElf(guest);
     made.push({
       name: `ELF, ${name}`,
@@ -291,6 +292,10 @@ function x86Subject(name: string, guest: Guest32): Subject {
         pfnDatabaseVariable: wide(truth.pfnDatabaseVariable),
         exports: new Map([...truth.exports].map(([name, at]) => [name, wide(at)])),
         modules: truth.modules.map((m) => ({ ...m, base: wide(m.base) })),
+        captured: truth.captured && {
+          ...truth.captured,
+          ...{ rip: wide(truth.captured.eip), rsp: wide(truth.captured.esp) },
+        },
         processors: truth.processors.map((p) => ({
           ...{ number: p.number, cpu: p.cpu, kpcr: wide(p.kpcr), prcb: wide(p.prcb), idt: wide(p.idt) },
           ...{ gdt: wide(p.gdt), context: wide(p.context), specialRegisters: wide(p.specialRegisters) },

@@ -1242,3 +1242,21 @@ function firmwareCpu(): GuestCpu {
     trBase: 0n,
   };
 }
+
+/** PsInvertedFunctionTable as a real kernel has it (types in public symbols); 0x18 bytes for each image. */
+const FUNCTION_TABLE = 0x3a000;
+
+/** Gives the kernel its table of all images with an exception directory. */
+export function addFunctionTable({ kernel, truth: { kernelBase, modules } }: Pick<Guest, 'kernel' | 'truth'>): void {
+  const table = kernelBase + BigInt(FUNCTION_TABLE);
+  modules.forEach(({ base, size }, i) => {
+    const directory = base + BigInt(kernel.read(base + 0x3cn, 4).readUInt32LE()) + 0xa0n;
+    const entry = table + 0x10n + BigInt(0x18 * i);
+    kernel.u64(entry, base + BigInt(kernel.read(directory, 4).readUInt32LE()));
+    kernel.u64(entry + 8n, base);
+    kernel.u32(entry + 0x10n, size);
+    kernel.u32(entry + 0x14n, kernel.read(directory + 4n, 4).readUInt32LE());
+  });
+  kernel.u32(table, modules.length);
+  kernel.u32(table + 4n, 0x100);
+}

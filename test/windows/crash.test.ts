@@ -117,6 +117,17 @@ describe('a crash', () => {
     expect(codes.includes('bug-check-implausible')).toBe(code === undefined);
   });
 
+  it('has no frame that is on the stack of another processor, as where two frame pointers were exchanged', () => {
+    const { scene } = sceneOf(CRASH, ({ kernel, truth, build }) => {
+      const pointers = truth.processors.map(({ prcb }) => prcb + BigInt(build.prcbContext!));
+      kernel.u64(pointers[0]!, truth.processors[1]!.context);
+      kernel.u64(pointers[1]!, truth.processors[0]!.context);
+    });
+    const crash = findCrash(scene, new Evidence());
+    expect([crash?.processor?.number, crash?.how]).toEqual([1, 'stack']);
+    expect(crash?.captured.get(scene.processors[0]!)?.doubt).toMatch(/^rsp 0x\w+ is on the stack of processor 1$/);
+  });
+
   it('is none in a guest that did not crash', () => {
     const { scene, image } = sceneOf({});
     expect(findCrash(scene, new Evidence())).toBeUndefined();

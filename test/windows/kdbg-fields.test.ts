@@ -69,7 +69,15 @@ describe('a damaged field of the KDBG', () => {
   it.each([
     ['win10', 7],
     ['win10', 10],
+    ['win10', 5],
+    ['win10', 3],
+    ['win11', 5],
+    ['win11', 3],
     ['win7', 6],
+    ['win7', 5],
+    ['win7', 4],
+    ['server2003', 3],
+    ['server2003', 4],
   ] as const)('Size of %s with bit %i off: no known build has such a block', async (build, bit) => {
     const { windows } = await planWith(0x10, flip(0x14, bit), { build });
     expect(windows.diagnostics.list.map((d) => d.code)).toContain('kdbg-size-doubtful');
