@@ -9,7 +9,7 @@
  * 64 s, the xor of two neighbouring words is known, and the block shows itself in one pass.
  */
 
-import { alignUp, bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
+import { bswap32, bswap64, isKernelAddress, rol64, widened } from '../core/bits.ts';
 import { because, Reason } from '../core/reason.ts';
 import { hex, hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE, KDBG_TAG, KdVersion, readKdVersion } from '../formats/win-kernel.ts';
@@ -18,7 +18,7 @@ import type { Evidence } from '../windows/evidence.ts';
 import { debuggerFields, type Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { firstModule } from '../windows/modules.ts';
-import { readSections } from '../windows/pe-image.ts';
+import { writableRanges } from '../windows/pe-image.ts';
 import { findProcessors, type Processor } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 
@@ -256,21 +256,6 @@ function rank(
   ranking.seen = seen.size;
   ranking.blocks.sort((a, b) => b.verdict.score - a.verdict.score);
   return ranking;
-}
-
-/** The parts of an image that are written to, as far as its headers say so: whole pages, sorted, each once. */
-function writableRanges(space: AddressSpace, kernel: KernelImage): { rva: number; size: number }[] {
-  const ranges: { rva: number; size: number }[] = [];
-  const sections = readSections(space, kernel).filter(({ writable }) => writable);
-  for (const { rva, size } of sections.sort((a, b) => a.rva - b.rva)) {
-    const last = ranges.at(-1);
-    const from = Math.max(rva - (rva % PAGE_SIZE), last ? last.rva + last.size : 0);
-    const to = Math.min(alignUp(rva + size, PAGE_SIZE), kernel.size);
-    if (to <= from) continue;
-    if (last && from === last.rva + last.size) last.size += to - from;
-    else ranges.push({ rva: from, size: to - from });
-  }
-  return ranges;
 }
 
 /** A block that something other than a search of the image led to, held to the same rules. */

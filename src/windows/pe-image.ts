@@ -1,5 +1,6 @@
 /** PE images as they lie in a guest's memory: nothing in their headers is believed unchecked. */
 
+import { alignUp } from '../core/bits.ts';
 import { because, type Reason } from '../core/reason.ts';
 import { findIndex, firstIndex } from '../core/sorted.ts';
 import { hex64, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
@@ -111,6 +112,21 @@ export function readSections(space: AddressSpace, { base }: PeImage): Section[] 
     const name = Name.toString('latin1').replace(/\0.*$/s, '');
     return { name, rva: VirtualAddress, size: VirtualSize, writable: (Characteristics & IMAGE_SCN_MEM_WRITE) !== 0 };
   });
+}
+
+/** The parts of an image that are written to, as far as its headers say so: whole pages, sorted, each once. */
+export function writableRanges(space: AddressSpace, image: PeImage): { rva: number; size: number }[] {
+  const ranges: { rva: number; size: number }[] = [];
+  const sections = readSections(space, image).filter(({ writable }) => writable);
+  for (const { rva, size } of sections.sort((a, b) => a.rva - b.rva)) {
+    const last = ranges.at(-1);
+    const from = Math.max(rva - (rva % PAGE_SIZE), last ? last.rva + last.size : 0);
+    const to = Math.min(alignUp(rva + size, PAGE_SIZE), image.size);
+    if (to <= from) continue;
+    if (last && from === last.rva + last.size) last.size += to - from;
+    else ranges.push({ rva: from, size: to - from });
+  }
+  return ranges;
 }
 
 /** The name of the section that an RVA lies in; undefined where the headers list none there, or are not present. */

@@ -6,7 +6,7 @@ import { DIRECTORY_EXCEPTION, DIRECTORY_IMPORT_ADDRESSES } from '../formats/pe.t
 import { InvertedTableEntry, InvertedTableHead, kernelStructures, MAX_INVERTED_TABLE } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import { type Module, moduleOf } from './modules.ts';
-import { exportName, type PeImage, readPeImage } from './pe-image.ts';
+import { exportName, type PeImage, readPeImage, writableRanges } from './pe-image.ts';
 import type { Processor } from './processors.ts';
 
 /** Where an image should begin, and who says so, as a clause. */
@@ -92,7 +92,11 @@ function* inFunctionTable({ space, kernel }: ListedModules): Generator<Mention> 
     SizeOfImage: kernel.size,
     SizeOfTable: functions.size,
   });
-  for (let rva = 0; rva < kernel.size; rva += CHUNK) {
+  // The table is written to: most of the image, its code, need not be read.
+  const chunks = writableRanges(space, kernel).flatMap(({ rva, size }) =>
+    Array.from({ length: Math.ceil(size / CHUNK) }, (_, i) => rva + i * CHUNK),
+  );
+  for (const rva of chunks) {
     const chunk = presentBytes(space, kernel.base + BigInt(rva), Math.min(CHUNK + first.length, kernel.size - rva));
     const at = chunk.indexOf(first);
     if (at < 0) continue;
