@@ -130,13 +130,7 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
     bytes[below(8)]! ^= 1 << below(8);
     set(truth.kdbg + BigInt(at & ~7), bytes);
   },
-  // A module's base or size.
-  (maker) => {
-    const { subject, layout, pointer, pick, below, set } = maker;
-    const entry = pick(entriesOf(maker, subject.guest.truth.psLoadedModuleList));
-    if (below(2) === 0) set(entry + layout.module.size, dword(0x1000 * (1 + below(0x100))));
-    else set(entry + layout.module.base, pointer(pick(subject.guest.truth.modules).base));
-  },
+  moduleFields,
   // A copy of the KDBG elsewhere in the image.
   ({ subject, below, set }) => {
     const { truth, kernel } = subject.guest;
@@ -184,6 +178,14 @@ function moduleLink(maker: Maker): void {
   const { psLoadedModuleList: head } = subject.guest.truth;
   const all = [head, ...entriesOf(maker, head)];
   set(pick(all) + BigInt(layout.pointer * below(2)), pointer(pick(all)));
+}
+
+/** A module's base or size. */
+function moduleFields(maker: Maker): void {
+  const { subject, layout, pointer, pick, below, set } = maker;
+  const entry = pick(entriesOf(maker, subject.guest.truth.psLoadedModuleList));
+  if (below(2) === 0) set(entry + layout.module.size, dword(0x1000 * (1 + below(0x100))));
+  else set(entry + layout.module.base, pointer(pick(subject.guest.truth.modules).base));
 }
 
 /** Entries taken out of the module list as the kernel does it: all links agree. */
@@ -255,8 +257,9 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
   for (let count = 1 + below(2); count > 0; count--) {
     const make = pick(makers);
     make({ subject, layout, pointer, below, pick, set, setFile, descriptor });
-    // Twice the same can undo itself.
-    makers = makers.filter((maker) => maker !== make);
+    // Twice the same can undo itself, and an entry that was taken out and then lost its base has no witness.
+    const done = make === modulesCutOut || make === moduleFields ? [modulesCutOut, moduleFields] : [make];
+    makers = makers.filter((maker) => !done.includes(maker));
   }
   return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };
 }
