@@ -1374,7 +1374,7 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'what does not fit the disk left out',
     file: 'files/direct.ts',
     find: 'await writeAll(this.#file, this.#name, bytes.subarray(taken), position + taken);',
-    replace: '',
+    replace: 'if (taken < 0) await writeAll(this.#file, this.#name, bytes.subarray(taken), position + taken);',
     tests: 'test/write/direct.test.ts',
   },
   {
