@@ -1856,7 +1856,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'gates that are absent have handlers',
     file: 'machines/x64/index.ts',
-    find: 'if ((bytes.readUInt8(at + 5) & 0x80) === 0) continue;',
+    find: 'if ((bytes.readUInt8(at + 5) & 0x80) === 0) return undefined;',
     replace: '',
     tests: 'test/machines/x64.test.ts',
   },

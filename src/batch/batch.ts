@@ -1,6 +1,5 @@
 /** The library's batch: what `elf2dmp batch` does, with its results as data. */
 import { existsSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Elf2dmpError } from '../core/errors.ts';
@@ -11,7 +10,15 @@ import { asText, type CallOptions, type JobCallOptions, wrongValue } from '../op
 import { type CrashGroup, groupCrashes } from './crashes.ts';
 import { lockOutputs } from './lock.ts';
 import { DEFAULT_NAME, type JobOptions, planBatch, type Shard, shardOf } from './plan.ts';
-import { type BatchEvent, DEFAULT_RETRIES, type JobResult, makeDirectory, runBatch, standingsOf } from './run.ts';
+import {
+  type BatchEvent,
+  DEFAULT_RETRIES,
+  defaultJobs,
+  type JobResult,
+  makeDirectory,
+  runBatch,
+  standingsOf,
+} from './run.ts';
 import { noSpace, spaceNeeds } from './space.ts';
 
 /** What to convert, and how. Relative paths start from the current directory. */
@@ -105,7 +112,7 @@ export async function batch(options: BatchOptions): Promise<BatchReport> {
       {
         ...{ command, force, hash, recheck, retryFailed, keepGoing, out, onEvent: tell },
         signal: signal ? AbortSignal.any([signal, stop.signal]) : stop.signal,
-        jobs: options.jobs ?? Math.min(4, availableParallelism()),
+        jobs: options.jobs ?? defaultJobs(),
         retries: options.retries ?? DEFAULT_RETRIES,
         html: false,
         exitCodeOf: ({ kind }) => EXIT_OF_KIND[kind],

@@ -1,6 +1,7 @@
 /** Runs a batch's jobs, several at a time, and skips those that are done. */
 import { randomUUID } from 'node:crypto';
 import { lstat, mkdir, realpath, rm, stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { dirname, sep } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
@@ -27,6 +28,9 @@ import {
   vouchedHeader,
   writeSidecar,
 } from './sidecar.ts';
+
+/** Conversions at a time, unless told otherwise. */
+export const defaultJobs = (): number => Math.min(4, availableParallelism());
 
 /** Retries of a job, unless told otherwise. */
 export const DEFAULT_RETRIES = 2;

@@ -21,7 +21,7 @@ export function reportInterrupts({ image: { machine }, space, kernel, processors
   const end = kernel.base + BigInt(kernel.size);
   return processors.flatMap(({ number: processor, cpu }): InterruptsReport[] => {
     const table = cpu?.registers && machine.interruptTable(cpu.registers);
-    const gates = table && machine.interruptGates(table, (address, length) => space.read(address, length));
+    const gates = table && machine.interruptGates(table, space.reader);
     if (!gates || gates.length === 0) return [];
     const elsewhere = gates.filter(({ handler }) => handler < kernel.base || handler >= end);
     return [

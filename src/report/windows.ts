@@ -129,9 +129,13 @@ export interface ProcessReport {
 }
 
 /** What every report says of a Windows whose processors show `contexts`. */
-export function reportWindows(w: Windows, contexts: Contexts, images = new Images(w)): WindowsReport {
+export function reportWindows(
+  w: Windows,
+  contexts: Contexts,
+  images = new Images(w),
+  places = new Places(w, contexts, images),
+): WindowsReport {
   const { version, shared, kernel, kdbg } = w;
-  const places = new Places(w, contexts, images);
   return {
     name: releaseName(version.build, shared.productType),
     build: version.build,
@@ -176,6 +180,7 @@ export const summarize = (w: WindowsReport): WindowsSummary => ({
 export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbols): WindowsInfo {
   const { space, kdbg, physicalMemory } = w;
   const images = new Images(w, symbols);
+  const places = new Places(w, contexts, images);
   const doubts: string[] = [];
   const unloaded = readUnloadedModules(space, kdbg.fields);
   if (unloaded instanceof Reason) doubts.push(`unloaded modules: ${unloaded}`);
@@ -188,13 +193,13 @@ export function describeWindows(w: Windows, contexts: Contexts, symbols?: Symbol
     doubts.push(`build lab: there is none at ${hex64(lab)}`);
   if (physicalMemory instanceof Reason) doubts.push(`RAM: ${physicalMemory}`);
   return {
-    ...reportWindows(w, contexts, images),
+    ...reportWindows(w, contexts, images, places),
     modules: w.modules.map((m) => reportModule(m, images, w.image.triage ? m : undefined)),
     unloadedModules: unloaded instanceof Reason ? [] : unloaded.map(reportUnloaded),
     processes: processes instanceof Reason ? [] : processes.processes.map(reportProcess),
     ram:
       physicalMemory instanceof Reason ? null : physicalMemory.map(({ start, size }) => ({ start: hex(start), size })),
-    interrupts: reportInterrupts(w, new Places(w, contexts, images)),
+    interrupts: reportInterrupts(w, places),
     activity: reportActivity(w, contexts, images),
     doubts,
   };

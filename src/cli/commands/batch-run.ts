@@ -1,7 +1,6 @@
 /** `elf2dmp batch`: merges command line and configuration, runs the batch and prints its results. */
 import { existsSync, statSync } from 'node:fs';
 import { readdir, realpath } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
   type CrashGroup,
@@ -25,6 +24,7 @@ import {
 import { crashKind, isOurJunit, mayBeReport, ReportFile, renderJunit, reportStream } from '../../batch/report.ts';
 import {
   DEFAULT_RETRIES,
+  defaultJobs,
   type JobResult,
   makeDirectory,
   runBatch,
@@ -210,7 +210,7 @@ function settingsOf({ names, raw, values }: Given) {
     },
     run: {
       command: ownCommand(),
-      jobs: args.jobs ?? config.jobs ?? Math.min(4, availableParallelism()),
+      jobs: args.jobs ?? config.jobs ?? defaultJobs(),
       keepGoing: given ?? config['keep-going'] ?? true,
       retries: args.retries ?? config.retries ?? DEFAULT_RETRIES,
       force: args.force ?? config.force ?? false,

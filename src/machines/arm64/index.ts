@@ -58,8 +58,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   pagingModes: [PAGING_4K_GRANULE],
   pagingModesOf: () => [PAGING_4K_GRANULE],
   debuggerDefaults: {},
-  // As x64 has it since 10240; not seen in a real guest's memory.
-  // Build 18290; not every build was looked at.
+  // As x64 has it since 10240: so in build 18290's types; not every build was looked at, and no real guest's memory.
   pageDatabase: {
     complete: false,
     layouts: [{ entrySize: 0x30, stateAt: 0x22, cacheShift: 6, originalPteAt: 0x10, resident: { at: 0x2d, mask: 1 } }],

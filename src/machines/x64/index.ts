@@ -4,7 +4,8 @@ import { DUMP_HEADER_FORM_64 } from '../../formats/dump-header.ts';
 import { NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_AMD64 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_64 } from '../../formats/win-kernel.ts';
-import type { InterruptGate, InterruptTable, MachineOf, ReadVirtual } from '../machine.ts';
+import { gateReaders } from '../interrupt-gates.ts';
+import type { MachineOf } from '../machine.ts';
 import { createPageScan } from '../page-scan.ts';
 import { rootIn } from '../paging-mode.ts';
 import {
@@ -38,25 +39,14 @@ import { endsWithCall, FUNCTION_TABLE, frameState, functionBegin, LONGEST_CALL, 
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
-/** The processor exceptions; vectors above are not always installed. */
-const EXCEPTION_VECTORS = 32;
-
 /** KIDTENTRY64: offset 15..0 at 0, 31..16 at 6, 63..32 at 8; type in byte 5, bit 7 present. */
 const GATE_SIZE = 16;
 
-/** Of 256 vectors. */
-const MAX_TABLE = 256 * GATE_SIZE;
-
-function interruptGates({ base, size }: InterruptTable, read: ReadVirtual): InterruptGate[] | undefined {
-  const bytes = read(base, Math.min(size, MAX_TABLE));
-  if (!bytes) return undefined;
-  const gates = [];
-  for (let at = 0; at + GATE_SIZE <= bytes.length; at += GATE_SIZE) {
-    if ((bytes.readUInt8(at + 5) & 0x80) === 0) continue;
-    const low = bytes.readUInt16LE(at) | (bytes.readUInt16LE(at + 6) << 16);
-    gates.push({ vector: at / GATE_SIZE, handler: (BigInt(bytes.readUInt32LE(at + 8)) << 32n) | BigInt(low >>> 0) });
-  }
-  return gates;
+/** Where the gate at an offset leads; undefined for one that is not present. */
+function gateHandler(bytes: Buffer, at: number): bigint | undefined {
+  if ((bytes.readUInt8(at + 5) & 0x80) === 0) return undefined;
+  const low = bytes.readUInt16LE(at) | (bytes.readUInt16LE(at + 6) << 16);
+  return (BigInt(bytes.readUInt32LE(at + 8)) << 32n) | BigInt(low >>> 0);
 }
 
 const MODES = [PAGING_4_LEVELS, PAGING_5_LEVELS];
@@ -132,12 +122,7 @@ export const X64: MachineOf<X64Registers> = {
 
   descriptorTable: ({ tables }) => tables && { base: va(tables.gdt.base), size: tables.gdt.limit + 1 },
 
-  interruptGates,
-
-  interruptHandlers: ({ base, size }, read) =>
-    (interruptGates({ base, size: Math.min(EXCEPTION_VECTORS * GATE_SIZE, size) }, read) ?? []).flatMap(
-      ({ handler }) => (isKernelAddress(handler) ? [va(handler)] : []),
-    ),
+  ...gateReaders(GATE_SIZE, gateHandler),
 
   pageClues,
   createPageScan: (bytes) => createPageScan(bytes, SCAN_PATTERNS),

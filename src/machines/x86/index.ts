@@ -1,10 +1,10 @@
-import { isKernelAddress } from '../../core/bits.ts';
-import { PAGE_SIZE, va } from '../../core/units.ts';
+import { PAGE_SIZE } from '../../core/units.ts';
 import { DUMP_HEADER_FORM_32 } from '../../formats/dump-header.ts';
 import { EM_386, NT_PRSTATUS } from '../../formats/elf.ts';
 import { IMAGE_FILE_MACHINE_I386 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_32 } from '../../formats/win-kernel.ts';
-import type { InterruptGate, InterruptTable, MachineOf, ReadVirtual } from '../machine.ts';
+import { gateReaders } from '../interrupt-gates.ts';
+import type { MachineOf } from '../machine.ts';
 import { rootIn } from '../paging-mode.ts';
 import { PC_RAM } from '../x64/pc-ram.ts';
 import { parseQemuNote } from '../x64/qemu-note.ts';
@@ -31,27 +31,15 @@ import { Prstatus32, parsePrstatus32 } from './prstatus.ts';
 import { address, isPae, isPaging, namedRegisters, teb } from './registers.ts';
 import { unwind } from './unwind.ts';
 
-/** The processor exceptions; vectors above are not always installed. */
-const EXCEPTION_VECTORS = 32;
-
 /** KIDTENTRY: offset 15..0 at 0, 31..16 at 6; type in byte 5, of which bit 7 is "present". Task gates have no offset. */
 const GATE_SIZE = 8;
 const GATE_TYPES: ReadonlySet<number> = new Set([0xe, 0xf]);
 
-/** Of 256 vectors. */
-const MAX_TABLE = 256 * GATE_SIZE;
-
-function interruptGates({ base, size }: InterruptTable, read: ReadVirtual): InterruptGate[] | undefined {
-  const bytes = read(base, Math.min(size, MAX_TABLE));
-  if (!bytes) return undefined;
-  const gates = [];
-  for (let at = 0; at + GATE_SIZE <= bytes.length; at += GATE_SIZE) {
-    const type = bytes.readUInt8(at + 5);
-    if ((type & 0x80) === 0 || !GATE_TYPES.has(type & 0x1f)) continue;
-    const handler = address(BigInt(bytes.readUInt16LE(at) + bytes.readUInt16LE(at + 6) * 0x1_0000));
-    gates.push({ vector: at / GATE_SIZE, handler });
-  }
-  return gates;
+/** Where the gate at an offset leads; undefined for one that is not present, or leads to a task. */
+function gateHandler(bytes: Buffer, at: number): bigint | undefined {
+  const type = bytes.readUInt8(at + 5);
+  if ((type & 0x80) === 0 || !GATE_TYPES.has(type & 0x1f)) return undefined;
+  return address(BigInt(bytes.readUInt16LE(at) + bytes.readUInt16LE(at + 6) * 0x1_0000));
 }
 
 /** 32-bit x86. */
@@ -142,12 +130,7 @@ export const X86: MachineOf<X64Registers> = {
 
   descriptorTable: ({ tables }) => tables && { base: address(tables.gdt.base), size: tables.gdt.limit + 1 },
 
-  interruptGates,
-
-  interruptHandlers: ({ base, size }, read) =>
-    (interruptGates({ base, size: Math.min(EXCEPTION_VECTORS * GATE_SIZE, size) }, read) ?? []).flatMap(
-      ({ handler }) => (isKernelAddress(handler) ? [va(handler)] : []),
-    ),
+  ...gateReaders(GATE_SIZE, gateHandler),
 
   pageClues,
   createPageScan: () => undefined,
