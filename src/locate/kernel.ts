@@ -1,6 +1,7 @@
 /** The kernel image: from the interrupt handlers downwards to a PE whose export name or CodeView record is the kernel's. */
 import { because, Reason } from '../core/reason.ts';
 import { hex64, KIB, MIB, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { MZ } from '../formats/pe.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
@@ -121,9 +122,24 @@ export function findKernel(
 /** Pages that `kernelsAmongImages` looks at: 2 GiB of images. */
 const MAX_IMAGE_PAGES = 1 << 19;
 
+/** What was found in a space already: the search for a kernel and the recovery of one without its header both ask. */
+const AMONG_IMAGES = new WeakMap<AddressSpace, readonly CodeAddress[]>();
+
 /** Addresses in images that have the kernel's names, of all that begin where the machine's Windows maps images. */
 export function* kernelsAmongImages(space: AddressSpace): Generator<CodeAddress> {
+  const known = AMONG_IMAGES.get(space);
+  if (known) return yield* known;
+  const found: CodeAddress[] = [];
+  for (const address of searchImages(space)) {
+    found.push(address);
+    yield address;
+  }
+  AMONG_IMAGES.set(space, found);
+}
+
+function* searchImages(space: AddressSpace): Generator<CodeAddress> {
   const { images, imageFileMachine } = space.image.machine;
+  const magic = Buffer.alloc(2);
   if (!images) return;
   const end = images.from + BigInt(images.size);
   let at: bigint = images.from;
@@ -134,7 +150,9 @@ export function* kernelsAmongImages(space: AddressSpace): Generator<CodeAddress>
       at += region - (at % region);
       continue;
     }
-    const image = readPeImage(space, at, imageFileMachine);
+    // Most pages begin no image: that is seen without another walk.
+    const isImage = space.image.peek(mapping.physical, magic) && magic.readUInt16LE() === MZ;
+    const image = isImage ? readPeImage(space, at, imageFileMachine) : NO_MZ;
     if (image instanceof Reason) {
       at += BigInt(PAGE_SIZE);
       continue;
