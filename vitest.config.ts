@@ -22,8 +22,8 @@ export default defineConfig({
           setupFiles: ['test/support/no-processes.ts'],
         },
       },
-      { test: { ...shared, name: 'cli', include: [...cli], globalSetup: 'scripts/fresh-bundle.mjs' } },
-      // Once more where a machine that others keep busy got in the way: emulators, Wine and mounts are not ours.
+      // Once more where a machine that others keep busy got in the way: signals, disks, emulators, Wine and mounts.
+      { test: { ...shared, name: 'cli', include: [...cli], globalSetup: 'scripts/fresh-bundle.mjs', retry: 1 } },
       { test: { ...shared, name: 'outer', include: [...outer], globalSetup: 'scripts/fresh-bundle.mjs', retry: 1 } },
     ],
   },

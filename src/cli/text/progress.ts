@@ -29,7 +29,8 @@ export class ProgressLine {
   readonly #form: 'drawn' | 'json' | 'none';
   #state: ProgressState = { phase: 'open' };
   #started = performance.now();
-  #lastShown = 0;
+  /** Undefined before the first one, which is always shown: a fast machine gets there within the first interval. */
+  #lastShown: number | undefined;
   #shown = false;
 
   constructor(stream: NodeJS.WriteStream, { quiet, json }: ProgressForm) {
@@ -55,7 +56,7 @@ export class ProgressLine {
     const isNew = this.#state.phase !== progress.phase;
     if (isNew) this.#started = now;
     this.#state = withSpeed(progress, (now - this.#started) / 1000);
-    if (!isNew && now - this.#lastShown < INTERVAL_MS) return;
+    if (!isNew && this.#lastShown !== undefined && now - this.#lastShown < INTERVAL_MS) return;
     this.#lastShown = now;
     if (this.#form === 'json') this.#stream.write(jsonLine(this.#state));
     else if (this.#form === 'drawn') this.#draw(textOf(this.#state));
