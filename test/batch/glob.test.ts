@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isGlob, matcher } from '../../src/batch/glob.ts';
+import fc from '../support/properties.ts';
 
 const matches = (pattern: string, path: string, hidden = false) => matcher(pattern, { hidden })(path);
 

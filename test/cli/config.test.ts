@@ -1,10 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readConfig } from '../../src/cli/config.ts';
 import { Elf2dmpError } from '../../src/core/errors.ts';
+import fc from '../support/properties.ts';
 
 let file: string;
 let dir: string;

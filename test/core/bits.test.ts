@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { bswap64, isCanonical, isKernelAddress, rol64, ror64 } from '../../src/core/bits.ts';
+import fc from '../support/properties.ts';
 
 const word = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 

@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { toJson } from '../../src/core/json.ts';
+import fc from '../support/properties.ts';
 
 describe('toJson', () => {
   it('escapes what could move the cursor, hide text or reverse it', () => {

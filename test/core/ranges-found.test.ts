@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { byKey } from '../../src/core/by-key.ts';
 import { RangesFound } from '../../src/core/ranges-found.ts';
+import fc from '../support/properties.ts';
 
 const range = fc.record({ from: fc.bigInt({ min: 0n, max: 64n }), size: fc.nat({ max: 12 }) });
 

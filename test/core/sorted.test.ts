@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { findIndex, firstIndex } from '../../src/core/sorted.ts';
+import fc from '../support/properties.ts';
 
 const sorted = fc.array(fc.integer({ min: 0, max: 40 }), { maxLength: 30 }).map((list) => list.sort((a, b) => a - b));
 

@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { nested, raw, struct, u8, u16, u32, u64, u64s } from '../../src/core/struct.ts';
+import fc from '../support/properties.ts';
 
 const Inner = struct({ name: 'Inner', size: 4, fields: { x: u16(0), y: u16(2) } });
 const Sample = struct({

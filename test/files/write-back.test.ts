@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/core/units.ts';
 import { MOST_BEHIND, WriteBack } from '../../src/files/write-back.ts';
+import fc from '../support/properties.ts';
 
 const turns = async (count: number): Promise<void> => {
   for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));

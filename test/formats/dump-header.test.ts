@@ -1,7 +1,8 @@
 // Forms of dump headers: what is encoded is decoded again, and a form's values fit its declaration.
-import fc from 'fast-check';
+
 import { describe, expect, it } from 'vitest';
 import { DUMP_HEADER_FORM_64, type HeaderValues } from '../../src/formats/dump-header.ts';
+import fc from '../support/properties.ts';
 
 const FORM = DUMP_HEADER_FORM_64;
 

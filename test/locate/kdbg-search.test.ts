@@ -1,7 +1,6 @@
-import { randomBytes } from 'node:crypto';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeBlock, KdbgSearch, searchWithoutBase } from '../../src/locate/kdbg.ts';
+import fc, { noise } from '../support/properties.ts';
 
 // Written from the documented formula, not with the code under test.
 const MASK = 2n ** 64n - 1n;
@@ -15,7 +14,7 @@ const A = 0x0f1e2d3c4b5a6978n;
 const E = 0xfffff80000222610n;
 
 function block(size: number, kernBase: bigint): Buffer {
-  const plain = randomBytes(size);
+  const plain = noise(size, Number((kernBase >> 12n) & 0xffffn));
   plain.writeUInt32LE(0x4742444b, 0x10);
   plain.writeUInt32LE(size, 0x14);
   plain.writeBigUInt64LE(kernBase, 0x18);
@@ -57,7 +56,7 @@ describe('search for encoded KDBGs', () => {
           const kernBase = 0xfffff800_00000000n + BigInt(before) * 0x1000n;
           const e = kernBase + 0x123450n;
           const plain = block(size, kernBase);
-          const image = Buffer.concat([randomBytes(before * 8), encodeBlock(plain, w, a, e), randomBytes(512)]);
+          const image = Buffer.concat([noise(before * 8, 1), encodeBlock(plain, w, a, e), noise(512, 2)]);
           const hit = new KdbgSearch(kernBase).search(image).find((c) => c.offset === before * 8 && c.size === size);
           expect(hit?.rotation).toBe(Number(w & 63n));
           expect(decodeBlock(image.subarray(before * 8, before * 8 + size), kernBase, hit!.rotation!)).toEqual(plain);
@@ -83,7 +82,7 @@ describe('search for encoded KDBGs', () => {
           const kernBase = 0xfffff800_00000000n + page * 0x1000n;
           const plain = block(size, kernBase);
           const stored = plainly ? plain : encodeBlock(plain, w, a, kernBase + 0x5678n);
-          const image = Buffer.concat([randomBytes(0x800), stored, randomBytes(0x800)]);
+          const image = Buffer.concat([noise(0x800, 1), stored, noise(0x800, 2)]);
           const hits = searchWithoutBase(image, kernBase + BigInt(above), reach, 8);
           const rotation = plainly ? undefined : Number(w & 63n);
           expect(hits).toContainEqual({ offset: 0x800, size, rotation, kernBase });

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { everyPage, MemorySearch, searchMemory } from '../../src/locate/memory-search.ts';
@@ -6,6 +5,7 @@ import { instantiate } from '../../src/machines/wasm.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { imageOf } from '../support/images.ts';
+import fc from '../support/properties.ts';
 
 const PAGE = 0x1000;
 

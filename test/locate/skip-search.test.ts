@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SkipSearch } from '../../src/locate/skip-search.ts';
+import fc from '../support/properties.ts';
 
 describe('SkipSearch', () => {
   it('finds what Buffer.indexOf finds', () => {

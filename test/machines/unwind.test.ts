@@ -1,9 +1,10 @@
 // The unwinder with recipes: unwind data, code and stack as bytes, and what comes of them. Registers are numbered
 // as instructions encode them: rax rcx rdx rbx rsp rbp rsi rdi r8 … r15.
-import fc from 'fast-check';
+
 import { describe, expect, it } from 'vitest';
 import type { CodeImage, FrameState, FunctionEntry, UnwindStep } from '../../src/machines/unwinding.ts';
 import { endsWithCall, unwind } from '../../src/machines/x64/unwind.ts';
+import fc from '../support/properties.ts';
 
 const BASE = 0xfffff804_10000000n;
 const STACK = 0xffffa580_00001000n;

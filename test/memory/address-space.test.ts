@@ -1,9 +1,9 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { pa } from '../../src/core/units.ts';
 import { PAGING_4_LEVELS, PAGING_5_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace, describeFault } from '../../src/memory/address-space.ts';
 import { imageOf } from '../support/images.ts';
+import fc from '../support/properties.ts';
 
 const TABLES = 24;
 

@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { pa } from '../../src/core/units.ts';
 import { imageOf } from '../support/images.ts';
+import fc, { noise } from '../support/properties.ts';
 
 const SPAN = 0x8000;
 
@@ -14,7 +13,7 @@ const pieces = fc
     const model: (number | undefined)[] = new Array(SPAN).fill(undefined);
     const list = [];
     for (let i = 0; i + 1 < cuts.length; i += 2) {
-      const bytes = randomBytes(cuts[i + 1]! - cuts[i]!);
+      const bytes = noise(cuts[i + 1]! - cuts[i]!, cuts[i]);
       list.push({ start: cuts[i]!, bytes });
       bytes.forEach((b, at) => {
         model[cuts[i]! + at] = b;
@@ -115,7 +114,7 @@ describe('MemoryImage', () => {
   });
 
   it('reads no more than is peeked at, and that from its cache where it is there', () => {
-    const bytes = randomBytes(0x3000);
+    const bytes = noise(0x3000);
     const image = imageOf([{ start: 0, bytes }]);
     const peeked = (at: number, length: number) => {
       const target = Buffer.alloc(length);

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type PhysicalAddress, pa } from '../../src/core/units.ts';
 import {
@@ -14,6 +13,7 @@ import {
   sum,
   without,
 } from '../../src/memory/runs.ts';
+import fc from '../support/properties.ts';
 
 const SPAN = 64;
 

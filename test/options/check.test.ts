@@ -1,7 +1,6 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
 import { parseArguments } from '../../src/cli/arguments.ts';
 import type { Job } from '../../src/cli/job.ts';
@@ -13,6 +12,7 @@ import { ROWS } from '../../src/options/table.ts';
 import { type CallOptions, libraryName } from '../../src/options/values.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
+import fc from '../support/properties.ts';
 
 let dir: string;
 let image: library.MemoryImage;

@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { pa, va } from '../../src/core/units.ts';
 import { applyPatches, type Patch, patchAt } from '../../src/plan/patches.ts';
+import fc from '../support/properties.ts';
 
 const REACH = 64;
 

@@ -1,8 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { pa, va } from '../../src/core/units.ts';
@@ -14,6 +12,7 @@ import { applyPatches } from '../../src/plan/patches.ts';
 import { type DumpPlan, dumpTypeOf, type PlanOptions, type PlanValues, planDump } from '../../src/plan/plan.ts';
 import { emitCopy } from '../../src/write/copy.ts';
 import { imageOf } from '../support/images.ts';
+import fc, { noise } from '../support/properties.ts';
 
 const VALUES: PlanValues = {
   majorVersion: 0xf,
@@ -219,14 +218,14 @@ describe('patches', () => {
         fc.array(fc.tuple(fc.nat(900), fc.integer({ min: 1, max: 60 })), { maxLength: 8 }),
         fc.integer({ min: 1, max: 200 }),
         (places, chunk) => {
-          const memory = randomBytes(1000);
+          const memory = noise(1000);
           const expected = Buffer.from(memory);
           const patches = [];
           let end = 0;
           for (const [at, length] of places.sort((a, b) => a[0] - b[0])) {
             if (at < end) continue;
             end = at + length;
-            const bytes = randomBytes(length);
+            const bytes = noise(length, 1 + at);
             bytes.copy(expected, at);
             patches.push(patch(at, bytes));
           }
@@ -253,7 +252,7 @@ it('a patch of a page that is not kept is a loss', () => {
 describe('writing', () => {
   let dir: string;
   let out: string;
-  const bytes = randomBytes(0x1000 * 700);
+  const bytes = noise(0x1000 * 700);
   const image = imageOf([
     { start: 0x1000, bytes: bytes.subarray(0, 0x1000 * 500) },
     { start: 0x800000, bytes: bytes.subarray(0x1000 * 500) },

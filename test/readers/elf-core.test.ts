@@ -1,10 +1,9 @@
-import { randomBytes } from 'node:crypto';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { elfNote } from '../guest/elf.ts';
+import fc, { noise } from '../support/properties.ts';
 import { x64 } from '../support/registers.ts';
 
 interface Load {
@@ -133,7 +132,7 @@ const codes = (image: ReturnType<typeof open>) => image.diagnostics.list.map((d)
 
 describe('ELF core files', () => {
   it('takes addresses from p_paddr, sorts runs and joins neighbours', () => {
-    const bytes = randomBytes(0x3000);
+    const bytes = noise(0x3000);
     const image = open(
       elf({
         loads: [
@@ -220,7 +219,7 @@ describe('ELF core files', () => {
   });
 
   it('uses overlapping headers that share their bytes once', () => {
-    const bytes = randomBytes(0x4000);
+    const bytes = noise(0x4000);
     const at = 0xc0 + 56 * 3;
     const image = open(
       elf({

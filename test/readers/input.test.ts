@@ -1,5 +1,4 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   ftruncateSync,
@@ -28,6 +27,7 @@ import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
 import { programsAvailable } from '../support/programs.ts';
+import { noise } from '../support/properties.ts';
 import { x64 } from '../support/registers.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/elf2dmp.js', import.meta.url));
@@ -187,7 +187,7 @@ describe.skipIf(!programsAvailable(COMPRESSORS))('zstd, xz, bzip2 and lzop', () 
         Buffer.alloc(0),
         Buffer.from('a'),
         Buffer.alloc(3e6),
-        randomBytes(1_300_000),
+        noise(1_300_000),
         // Runs of each length about those that have codes of their own.
         Buffer.concat(Array.from({ length: 600 }, (_, i) => Buffer.alloc(i, i & 0xff))),
         Buffer.concat(Array.from({ length: 300 }, () => Buffer.from([7, 7, 7, 7, 9]))),
@@ -207,7 +207,7 @@ describe.skipIf(!programsAvailable(COMPRESSORS))('zstd, xz, bzip2 and lzop', () 
   );
 
   it.each(['bzip2', 'lzop'])('%s: damage is told, whatever it is', async (program) => {
-    const bytes = Buffer.concat([randomBytes(2000), Buffer.alloc(5000, 3), elf.subarray(0, 40_000)]);
+    const bytes = Buffer.concat([noise(2000), Buffer.alloc(5000, 3), elf.subarray(0, 40_000)]);
     const packed = spawnSync(program, ['-c'], { input: bytes, maxBuffer: 2 ** 28 }).stdout;
     for (let at = 9; at < packed.length; at += 1 + Math.floor(packed.length / 300)) {
       for (const damaged of [flipped(packed, at), packed.subarray(0, at)]) {
@@ -336,11 +336,11 @@ describe('streams', () => {
     await expect(collect(unzstd(once(larger), 2 ** 31))).rejects.toMatchObject({ code: 'zstd-window' });
     if (!programsAvailable({ zstd: 'zstd' })) return;
     // Repeated after 100 MiB: offsets of 27 bits at every position of the bit stream.
-    const noise = randomBytes(MIB);
+    const piece = noise(MIB);
     const text = Buffer.alloc(102 * MIB);
     for (let i = 0; i < 64; i++) {
-      noise.copy(text, i * 16_411, i * 16_384, (i + 1) * 16_384);
-      noise.copy(text, 101 * MIB + i * 16_384 - i * 7, i * 16_384, (i + 1) * 16_384 - 7);
+      piece.copy(text, i * 16_411, i * 16_384, (i + 1) * 16_384);
+      piece.copy(text, 101 * MIB + i * 16_384 - i * 7, i * 16_384, (i + 1) * 16_384 - 7);
     }
     for (const [flags, limit] of [
       [['--long=27', '--no-content-size'], 128 * MIB],
@@ -360,7 +360,7 @@ describe('streams', () => {
   });
 
   it.skipIf(!programsAvailable({ zstd: 'zstd' }))('proposes a window for zstd that is then enough', async () => {
-    const text = Buffer.concat([randomBytes(MIB), Buffer.alloc(130 * MIB), randomBytes(1000)]);
+    const text = Buffer.concat([noise(MIB), Buffer.alloc(130 * MIB), noise(1000, 1)]);
     // Made from a stream: without the contents' size.
     for (const long of [28, 30, 31]) {
       const packed = execFileSync('zstd', ['-q', '-c', '-1', `--long=${long}`], { input: text, maxBuffer: 2 ** 28 });

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { deflateSync } from 'node:zlib';
-import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../src/core/errors.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
@@ -29,6 +28,7 @@ import {
   qemuRecords,
 } from '../guest/kdump.ts';
 import { loadCompressors } from '../support/compressors.ts';
+import fc from '../support/properties.ts';
 
 const open = (file: Buffer): MemoryImage => openSource(new BufferSource(file, 'test.kdump'));
 

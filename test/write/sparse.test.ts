@@ -1,13 +1,13 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HoleMap } from '../../src/files/holes.ts';
 import { convert } from '../../src/index.ts';
 import { MIN_HOLE, withoutHoles, withoutZeros } from '../../src/write/sparse.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
+import fc from '../support/properties.ts';
 
 describe('what is worth writing', () => {
   it('leaves out holes that are long and unpatched, and nothing else', () => {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeJournal, encodeJournal, type UndoJournal } from '../../src/write/undo-journal.ts';
+import fc from '../support/properties.ts';
 
 const bytes = (constraints: fc.IntArrayConstraints = {}) =>
   fc.uint8Array(constraints).map((array) => Buffer.from(array));

@@ -1,9 +1,9 @@
 // Migration streams that are read once, against the same streams read from a file that is looked into again and again.
+
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Elf2dmpError } from '../../../src/core/errors.ts';
 import { type ConvertOptions, convert } from '../../../src/operations/convert.ts';
@@ -11,6 +11,7 @@ import type { ConversionReport } from '../../../src/report/conversion.ts';
 import { OnePass } from '../../../src/write/one-pass.ts';
 import { buildGuest, type Guest } from '../../guest/guest.ts';
 import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
+import fc from '../../support/properties.ts';
 
 let dir: string;
 let guest: Guest;

@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type PagePlace, PageStore } from '../../../src/readers/qevm/page-store.ts';
 import { applyDelta } from '../../../src/readers/qevm/ram.ts';
+import fc from '../../support/properties.ts';
 
 type Set = [page: number, kind: 'fill' | 'raw' | 'compressed' | 'delta', value: number];
 

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Elf2dmpError } from '../../../src/core/errors.ts';
 import { pa } from '../../../src/core/units.ts';
@@ -16,6 +15,7 @@ import { BufferSource } from '../../../src/source/buffer.ts';
 import { buildGuest, type Guest } from '../../guest/guest.ts';
 import { type StreamOptions, writeStream } from '../../guest/qevm.ts';
 import { buildGuest32 } from '../../guest/x86/guest.ts';
+import fc from '../../support/properties.ts';
 import { x64 } from '../../support/registers.ts';
 
 let dir: string;
