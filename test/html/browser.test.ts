@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openBrowser } from '../support/browser.ts';
+import { openBrowser, openWindow } from '../support/browser.ts';
 import { examplePages } from '../support/pages.ts';
 import { programsAvailable } from '../support/programs.ts';
 
@@ -29,7 +29,7 @@ describe.skipIf(!programsAvailable({ chromium: 'chromium' }))('pages in Chromium
     name: (typeof NAMES)[number],
     { width = 1000, height = 800, scheme = 'light' as (typeof SCHEMES)[number], bypassCSP = false } = {},
   ): Promise<{ page: Page; complaints: string[] }> {
-    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP });
+    const context = await openWindow(browser, { viewport: { width, height }, colorScheme: scheme, bypassCSP });
     const page = await context.newPage();
     const complaints: string[] = [];
     page.on('console', (message) => complaints.push(message.text()));
@@ -116,7 +116,7 @@ describe.skipIf(!programsAvailable({ chromium: 'chromium' }))('pages in Chromium
   });
 
   it('has processors that all do something else on as few', async () => {
-    const context = await browser.newContext({ viewport: { width: 1000, height: 800 } });
+    const context = await openWindow(browser, { viewport: { width: 1000, height: 800 } });
     const page = await context.newPage();
     await page.setContent(
       pages.crash.replace(

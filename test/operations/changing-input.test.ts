@@ -51,6 +51,15 @@ function convertWhile(disturb: () => void, more: { hash?: boolean } = {}) {
   });
 }
 
+/** Waits until what is written now has a later time than the file: file systems' clocks go in steps of up to 10 ms. */
+function awaitClock(file: string): void {
+  const { ctimeNs } = statSync(file, { bigint: true });
+  const probe = `${file}.probe`;
+  do writeFileSync(probe, '');
+  while (statSync(probe, { bigint: true }).ctimeNs <= ctimeNs);
+  rmSync(probe);
+}
+
 function replace(): void {
   writeFileSync(`${input}.new`, elf);
   // Nothing but the inode is different, and a mode, which has a right to change.
@@ -82,6 +91,7 @@ describe('an input that changes while it is read', () => {
     for (const hash of [false, true]) {
       writeFileSync(input, elf);
       utimesSync(input, 1000, 1000);
+      awaitClock(input);
       await expect(convertWhile(disturb, { hash })).rejects.toMatchObject({
         code: 'input-changed',
         kind: 'io-transient',
@@ -100,6 +110,7 @@ describe('an input that changes while it is read', () => {
     const damage = () =>
       writeFileSync(input, Buffer.concat([elf.subarray(0, 0x1000), Buffer.alloc(elf.length - 0x1000)]));
     const onProgress = ({ phase }: Progress) => phase === 'locate' && damage();
+    awaitClock(input);
     await expect(convert({ input, output, onProgress })).rejects.toMatchObject({ code: 'input-changed' });
   });
 
