@@ -1,5 +1,6 @@
-// Gives damaged inputs to the product for as long as asked: `npm run fuzz -- [MINUTES] [SEED] [--corpus]`. Prints how many were
-// tried and how they ended; a finding is kept in test/fuzz/corpus/, which every test run tries again.
+// Gives damaged inputs to the product for as long as asked: `npm run fuzz -- [MINUTES] [SEED] [INPUTS] [--corpus]`; with INPUTS it
+// ends after so many, if the time does not end before. Prints how many were tried and how they ended; a finding is kept in
+// test/fuzz/corpus/, which every test run tries again.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -39,15 +40,17 @@ interface Count {
 }
 
 async function main(): Promise<void> {
-  const minutes = Number(process.argv[2] ?? 5);
-  const first = Number(process.argv[3] ?? Math.floor(Math.random() * 2 ** 30));
+  const [minutes = 5, first = Math.floor(Math.random() * 2 ** 30), most = Number.POSITIVE_INFINITY] = process.argv
+    .slice(2)
+    .filter((word) => !word.startsWith('--'))
+    .map(Number);
   const all = subjects();
   const inputs = new Inputs(all, await pieces(all));
   const counts: Partial<Record<Kind, Count>> = {};
   const until = performance.now() + minutes * 60_000;
   let slowest = { seed: 0, milliseconds: 0 };
   let seed = first;
-  for (; performance.now() < until; seed++) {
+  for (; seed - first < most && performance.now() < until; seed++) {
     const input = inputs.of(seed);
     counts[input.kind] ??= { inputs: 0, good: 0, losses: 0, refused: 0, findings: 0, seconds: 0 };
     const count = counts[input.kind]!;

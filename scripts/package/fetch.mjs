@@ -1,7 +1,7 @@
 // Packages of npm's that are programs for one machine: fetched once into out/cache, and checked.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from '../setup.mjs';
 
@@ -33,16 +33,22 @@ export function fetchPackage(name, integrity = INTEGRITY[name]) {
   const folder = join(cache, `${name.slice(0, at).replace('@', '').replace('/', '-')}-${name.slice(at + 1)}`);
   const unpacked = join(folder, 'package');
   if (existsSync(unpacked)) return unpacked;
-  run('npm', ['pack', '--silent', name]);
-  const file = `${folder}.tgz`;
-  const digest = `sha512-${createHash('sha512').update(readFileSync(file)).digest('base64')}`;
-  if (digest !== integrity) throw new Error(`${file}: expected ${integrity}, found ${digest}`);
+  // Several processes may want it at once: each fetches its own, and the first gives its name.
   const part = `${folder}.${process.pid}`;
+  rmSync(part, { recursive: true, force: true });
   mkdirSync(part);
-  run('tar', ['-xzf', file, '-C', part]);
-  rmSync(file);
-  rmSync(folder, { recursive: true, force: true });
-  renameSync(part, folder);
+  try {
+    run('npm', ['pack', '--silent', '--fetch-retries=5', '--pack-destination', part, name]);
+    const file = join(part, readdirSync(part)[0]);
+    const digest = `sha512-${createHash('sha512').update(readFileSync(file)).digest('base64')}`;
+    if (digest !== integrity) throw new Error(`${file}: expected ${integrity}, found ${digest}`);
+    run('tar', ['-xzf', file, '-C', part]);
+    rmSync(file);
+    renameSync(part, folder);
+  } catch (error) {
+    rmSync(part, { recursive: true, force: true });
+    if (!existsSync(unpacked)) throw error;
+  }
   return unpacked;
 }
 

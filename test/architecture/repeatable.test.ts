@@ -8,7 +8,6 @@ const TEST = fileURLToPath(new URL('..', import.meta.url));
 /** What is different in every run, and where it may be. */
 const CHANGING = /\bfrom 'fast-check'|\bMath\.random\b|\brandom(?:Bytes|UUID|Int|FillSync)\b|\bgetRandomValues\b/;
 const ALLOWED = [
-  'architecture/repeatable.test.ts',
   // Marks what the debugger says, which no dump can then imitate.
   'debugger/debugger.ts',
   // Where the seed is.

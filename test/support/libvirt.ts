@@ -47,6 +47,8 @@ const NOBODY = 65534;
 const DOMAIN = 'guest';
 const START_MS = 300_000;
 
+const hasEnded = ({ exitCode, signalCode }: ChildProcess): boolean => exitCode !== null || signalCode !== null;
+
 export class Libvirt {
   /** libvirt and QEMU may write here. */
   readonly dir: string;
@@ -90,7 +92,7 @@ export class Libvirt {
         await this.virsh('version');
         return;
       } catch (error) {
-        if (this.#daemon.exitCode !== null || Date.now() > until) {
+        if (hasEnded(this.#daemon) || Date.now() > until) {
           throw new Error(`libvirtd did not start: ${readFileSync(join(this.dir, 'libvirtd.log'), 'utf8')}`, {
             cause: error,
           });
@@ -99,9 +101,9 @@ export class Libvirt {
     }
   }
 
-  /** What it printed. Throws with what it complained of. */
+  /** What it printed. Throws with what it complained of. It waits for a busy daemon: no keepalive ends the connection. */
   async virsh(...args: string[]): Promise<string> {
-    const [program, ...rest] = this.#command('virsh', ['-q', '-c', 'qemu:///session', ...args]);
+    const [program, ...rest] = this.#command('virsh', ['-q', '-k', '0', '-c', 'qemu:///session', ...args]);
     const { stdout } = await run(program!, rest, { env: this.#environment, maxBuffer: 2 ** 26 });
     return stdout;
   }
@@ -134,12 +136,13 @@ export class Libvirt {
   async close(): Promise<void> {
     await this.virsh('destroy', DOMAIN).catch(() => undefined);
     await this.#stopDaemon();
-    rmSync(this.dir, { recursive: true, force: true });
+    // QEMU and the daemon's helpers may be about to end.
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 10 });
   }
 
   async #stopDaemon(): Promise<void> {
     const daemon = this.#daemon;
-    if (!daemon || daemon.exitCode !== null) return;
+    if (!daemon || hasEnded(daemon)) return;
     const ended = new Promise((resolve) => daemon.once('close', resolve));
     daemon.kill('SIGTERM');
     await ended;
