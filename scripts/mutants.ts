@@ -99,6 +99,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/thread-stack.test.ts',
   },
   {
+    what: 'dumps of 5-level page tables are walked as debuggers do',
+    file: 'locate/roots.ts',
+    find: 'if (debuggersTable(whole) === space.root) return whole;',
+    replace: 'if (debuggersTable(whole) === space.root) continue;',
+    tests: 'test/operations/round-trips.test.ts',
+  },
+  {
     what: 'registers are said to be confirmed though they name nobody',
     file: 'windows/exchanged-processors.ts',
     find: 'const unconfirmed = running.list.filter((_, i) => owners[i] === undefined);',

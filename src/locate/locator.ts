@@ -27,7 +27,7 @@ import { checkKdbg, findKdbg } from './kdbg.ts';
 import { locateInDump, locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
-import { headerRoot, ROOT_STEP, rootForHeader } from './roots.ts';
+import { headerRoot, ROOT_STEP, rootForHeader, seenByCpus } from './roots.ts';
 import { locateInTriage } from './triage.ts';
 import {
   compareNote,
@@ -88,21 +88,22 @@ async function locateIn(
   const { diagnostics } = image;
   const note = readWindowsNote(image, evidence);
   const { dtb, kernelBase } = options;
-  const { space, shared, kernel } = await findPlace({ image, dtb, kernelBase, note, evidence, search });
+  const { space: found, shared, kernel } = await findPlace({ image, dtb, kernelBase, note, evidence, search });
   const block =
-    findKdbg(space, kernel, evidence) ??
-    kdbgOfNote(space, kernel, note, evidence) ??
-    kdbgOfHeader(space, kernel, evidence);
+    findKdbg(found, kernel, evidence) ??
+    kdbgOfNote(found, kernel, note, evidence) ??
+    kdbgOfHeader(found, kernel, evidence);
   if (!block) throw withoutKdbg(image, { shared, kernel, evidence });
-  const { kdbg, losses } = withoutDamagedFields(space, kernel, block);
+  const { kdbg, losses } = withoutDamagedFields(found, kernel, block);
   diagnostics.addAll(losses);
+  const { processors, bad: damagedProcessors } = findProcessors(found, kdbg.fields);
+  const strayCpus = matchProcessors(processors, image.cpus, found, kdbg.fields);
+  if (image.dumpHeader) readDumpedCpus(found, processors);
+  const space = seenByCpus(found, processors);
   traceSelfMap(space, kdbg, evidence);
-  const { processors, bad: damagedProcessors } = findProcessors(space, kdbg.fields);
-  const strayCpus = matchProcessors(processors, image.cpus, space, kdbg.fields);
-  if (image.dumpHeader) readDumpedCpus(space, processors);
-  const found = { image, kdbg, processors, damagedProcessors, strayCpus };
-  traceProcessors(found, evidence);
-  for (const { severity, code, message, where } of processorLosses(found))
+  const traced = { image, kdbg, processors, damagedProcessors, strayCpus };
+  traceProcessors(traced, evidence);
+  for (const { severity, code, message, where } of processorLosses(traced))
     diagnostics.add(severity, code, message, where);
   const version = findVersion({ space, kernel, kdbg, processors, shared }, evidence);
   if (!version) {

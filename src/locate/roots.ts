@@ -9,7 +9,7 @@ import type { MemoryImage } from '../memory/image.ts';
 import type { Crash } from '../windows/crash.ts';
 import type { Evidence } from '../windows/evidence.ts';
 import { findSystemRoot, type ProcessScene } from '../windows/process-roots.ts';
-import { savedRegisters } from '../windows/processors.ts';
+import { type Processor, savedRegisters } from '../windows/processors.ts';
 
 /** Names this step in evidence. */
 export const ROOT_STEP = 'page-table root';
@@ -27,12 +27,11 @@ export interface RootCandidate {
  * addresses reach (seen in the engine).
  */
 export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): PhysicalAddress {
-  const { mode, image } = space;
+  const { mode } = space;
   const { debuggerRoot } = mode;
   if (!debuggerRoot) return space.root;
-  const page = image.page(space.root);
-  const entry = page && entryAt(mode, 0, page, tableSize(mode, 0) - mode.entrySize);
-  if (entry?.kind !== 'table') {
+  const root = debuggersTable(space);
+  if (root === undefined) {
     diagnostics.add(
       'loss',
       'five-level-root',
@@ -40,13 +39,35 @@ export function headerRoot(space: AddressSpace, diagnostics: Diagnostics): Physi
     );
     return space.root;
   }
-  const root = pa(entry.physical);
   diagnostics.add(
     'loss',
     'five-level-paging',
     `the guest uses ${mode.name} page tables, which debuggers don't walk: the header's root is the ${debuggerRoot.table} at ${hex(root)}, through which ${debuggerRoot.maps} resolve, and user addresses and lower kernel ones do not`,
   );
   return root;
+}
+
+/** The table that the topmost entry of a root leads to. */
+function debuggersTable({ image, mode, root }: AddressSpace): PhysicalAddress | undefined {
+  const page = image.page(root);
+  const entry = page && entryAt(mode, 0, page, tableSize(mode, 0) - mode.entrySize);
+  return entry?.kind === 'table' ? pa(entry.physical) : undefined;
+}
+
+/**
+ * The address space that the guest's CPUs see, where a crash dump's header names only the part that debuggers walk: by
+ * the registers that the dump holds. Believed if that part belongs to it; `space` where there is none.
+ */
+export function seenByCpus(space: AddressSpace, processors: readonly Processor[]): AddressSpace {
+  const { image } = space;
+  if (!image.dumpHeader) return space;
+  for (const { cpu } of processors) {
+    const tables = cpu?.registers && image.machine.pageTables(cpu.registers);
+    if (!tables?.mode.debuggerRoot || tables.mode === space.mode) continue;
+    const whole = new AddressSpace(image, pa(tables.root), tables.mode);
+    if (debuggersTable(whole) === space.root) return whole;
+  }
+  return space;
 }
 
 /**

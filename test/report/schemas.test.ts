@@ -68,10 +68,11 @@ describe('one description', () => {
     const { findings, ...shown } = converted.verification!;
     expect(verified).toMatchObject(shown);
     // What the dump says of Windows is what the input says, but for what a conversion is there to change.
-    expect(back.windows?.directoryTableBase).toBe(
-      converted.windows.headerDirectoryTableBase ?? converted.windows.directoryTableBase,
+    const { pagingMode, directoryTableBase: root, headerDirectoryTableBase: inHeader } = converted.windows;
+    // Debuggers walk four levels. What the CPUs walk is in the dump too.
+    expect([back.windows?.directoryTableBase, back.windows?.headerDirectoryTableBase]).toEqual(
+      pagingMode === '5-level' ? [root, inHeader] : [inHeader ?? root, null],
     );
-    expect(back.windows?.headerDirectoryTableBase).toBe(null);
     expect(back.windows?.kernel).toEqual(converted.windows.kernel);
   });
 });
