@@ -99,6 +99,27 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/thread-stack.test.ts',
   },
   {
+    what: 'a block of pool is named though nothing confirms its size',
+    file: 'windows/pool.ts',
+    find: 'headers : headers.slice(0, -1)',
+    replace: 'headers : headers',
+    tests: 'test/windows/pool.test.ts',
+  },
+  {
+    what: 'a block of pool need not lead back to the one before',
+    file: 'windows/pool.ts',
+    find: ' || header.previousSize !== previousSize',
+    replace: '',
+    tests: 'test/windows/pool.test.ts',
+  },
+  {
+    what: 'pool is named in segment heaps',
+    file: 'windows/pool.ts',
+    find: 'version.build >= SEGMENT_HEAP_BUILD || ',
+    replace: '',
+    tests: 'test/windows/pool.test.ts',
+  },
+  {
     what: 'dumps of 5-level page tables are walked as debuggers do',
     file: 'locate/roots.ts',
     find: 'if (debuggersTable(whole) === space.root) return whole;',

@@ -83,6 +83,9 @@ export const DebuggerData = struct({
     PspCidTable: u64(0x58),
     KiBugCheckData: u64(0x88),
     MmPfnDatabase: u64(0xc0),
+    /** Older kernels keep in these variables where paged pool begins and ends. */
+    MmPagedPoolStart: u64(0x120),
+    MmPagedPoolEnd: u64(0x128),
     MmPageSize: u64(0x138),
     NtBuildLab: u64(0x208),
     KiProcessorBlock: u64(0x218),
@@ -299,6 +302,38 @@ export const SPIN_LOCK_NAMES: readonly (string | null)[] = [
   ...[null, null, null, null, 'VacbLock', 'MasterLock', 'NonPagedPoolLock', 'IoCancelLock', null, 'IoVpbLock'],
   ...['IoDatabaseLock', 'IoCompletionLock', 'NtfsStructLock', 'AfdWorkQueueLock', 'BcbLock', null, null],
 ];
+
+/**
+ * POOL_HEADER of a 64-bit system: what precedes each block of a page of pool. Sizes are in units of its own size; they
+ * lead on to the next block and back to the one before (types in public symbols; Volatility's pool headers).
+ */
+export const PoolHeader64 = struct({
+  name: 'POOL_HEADER',
+  size: 16,
+  fields: {
+    PreviousSize: u8(0),
+    PoolIndex: u8(1),
+    BlockSize: u8(2),
+    PoolType: u8(3),
+    PoolTag: raw(4, 4),
+  },
+});
+
+/** POOL_HEADER of a 32-bit system: two words of 9 and 7 bits, sizes in units of 8 bytes. */
+export const PoolHeader32 = struct({
+  name: 'POOL_HEADER',
+  size: 8,
+  fields: {
+    /** PreviousSize in bits 0 to 8, PoolIndex above. */
+    PreviousSizeAndIndex: u16(0),
+    /** BlockSize in bits 0 to 8, PoolType above. */
+    BlockSizeAndType: u16(2),
+    PoolTag: raw(4, 4),
+  },
+});
+
+/** From this build on pool is in segment heaps, whose headers do not lead from block to block (Windows 10 1903). */
+export const SEGMENT_HEAP_BUILD = 18362;
 
 /** KDPC.DeferredRoutine of a 64-bit system (wdm.h): the DPC's function. */
 export const KDPC_ROUTINE = 0x18;

@@ -2,9 +2,10 @@
 import { isCanonical } from '../core/bits.ts';
 import { type FoundRange, RangesFound } from '../core/ranges-found.ts';
 import { Reason } from '../core/reason.ts';
-import { hex, PAGE_SIZE } from '../core/units.ts';
+import { hex, hex64, PAGE_SIZE } from '../core/units.ts';
 import type { Contexts } from '../plan/contexts.ts';
 import { sectionAt } from '../windows/pe-image.ts';
+import { poolAt } from '../windows/pool.ts';
 import { currentThreadStack } from '../windows/thread-stack.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -20,11 +21,29 @@ export type AddressPlace =
   | { in: 'stack'; processor: number }
   /** In a processor's KPCR, whose PRCB is a part of it. */
   | { in: 'processor-region'; processor: number; offset: string }
+  /**
+   * In kernel pool, as far as memory proves it (docs/signatures.md). `block` is null for a large allocation; `pool` for a
+   * free block, whose header does not say which pool it is of.
+   */
+  | { in: 'pool'; pool: 'paged' | 'nonpaged' | null; block: PoolBlockReport | null }
   /** In the first 64 KiB, which are never mapped: a null pointer with an offset. */
   | { in: 'null-page' }
   | { in: 'user' }
   /** Its upper bits are not copies of the highest that the page tables translate: no memory can be there. */
   | { in: 'non-canonical' };
+
+/** A block of pool. */
+export interface PoolBlockReport {
+  /** Of its header, where the block begins. */
+  address: string;
+  /** Bytes, with the header. */
+  size: number;
+  /** Of the address, from where the block begins. */
+  offset: string;
+  /** Four characters; null where a free block has none that can be printed. */
+  tag: string | null;
+  free: boolean;
+}
 
 /** First address that user mode can have. */
 const LOWEST_USER = 0x1_0000n;
@@ -61,7 +80,13 @@ export class Places {
     const [root] = this.#windows.space.mode.levels;
     if (!isCanonical(address, root!.shift + root!.bits)) return { in: 'non-canonical' };
     if (address >> 63n === 0n) return { in: 'user' };
-    return this.#inModule(address) ?? this.#inUnloaded(address) ?? this.#atProcessor(address) ?? null;
+    return (
+      this.#inModule(address) ??
+      this.#inUnloaded(address) ??
+      this.#atProcessor(address) ??
+      this.#inPool(address) ??
+      null
+    );
   }
 
   #inModule(address: bigint): AddressPlace | undefined {
@@ -87,6 +112,16 @@ export class Places {
     const owner =
       stacks.first(address) ?? shown.all(address).find(({ stackPointer }) => this.#onStack(stackPointer, address));
     return owner && { in: 'stack', processor: owner.processor };
+  }
+
+  #inPool(address: bigint): AddressPlace | undefined {
+    const found = poolAt(this.#windows, address);
+    if (!found) return undefined;
+    const { kind, block } = found;
+    const pool = kind ?? null;
+    if (!block) return { in: 'pool', pool, block: null };
+    const { address: from, size, tag = null, isFree: free } = block;
+    return { in: 'pool', pool, block: { address: hex64(from), size, offset: hex(address - from), tag, free } };
   }
 
   #findProcessors(): ProcessorPlaces {

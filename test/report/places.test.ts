@@ -3,12 +3,15 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { describeParameter, describePlace } from '../../src/cli/text/processors.ts';
 import { convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { verify } from '../../src/operations/verify.ts';
+import type { AddressPlace } from '../../src/report/places.ts';
 import { writeElf } from '../guest/elf.ts';
-import { buildGuest, type GuestOptions } from '../guest/guest.ts';
+import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-places-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -19,9 +22,12 @@ async function parametersOf(
   code: number,
   parameters: readonly [bigint, bigint, bigint, bigint],
   more: GuestOptions = {},
+  change: (guest: Guest) => void = () => undefined,
 ) {
   const input = join(dir, 'vm.elf');
-  writeFileSync(input, writeElf(buildGuest({ crash: { code, parameters, processor: 1 }, ...more })));
+  const guest = buildGuest({ crash: { code, parameters, processor: 1 }, ...more });
+  change(guest);
+  writeFileSync(input, writeElf(guest));
   return (await inspect({ input })).windows!.bugCheck!.parameters;
 }
 
@@ -87,6 +93,90 @@ describe('parameters', () => {
     const places = await parametersOf(0xd1, [0x8000_00000000n, 0n, 0n, 0n], { la57: true });
     expect(places[0]!.place).toEqual({ in: 'user' });
   });
+});
+
+describe('an address in pool', () => {
+  const POOL = 0xfffffa80_01234000n;
+  const TAGS = ['Irp ', 'Demo', 'File'];
+
+  /** Blocks of 0x100 bytes of nonpaged pool up to the page's end, the tags by turns. */
+  function pageOfPool(pointerSize: 4 | 8): Buffer {
+    const page = Buffer.alloc(0x1000);
+    for (let at = 0; at < 0x1000; at += 0x100) {
+      const units = 0x100 / (2 * pointerSize);
+      page.writeUInt16LE(at === 0 ? 0 : units, at);
+      // Type 2: nonpaged, in use.
+      page.writeUInt16LE(units | (2 << (pointerSize === 8 ? 8 : 9)), at + 2);
+      page.write(TAGS[(at / 0x100) % 3]!, at + 4, 'latin1');
+    }
+    return page;
+  }
+
+  it('has the tag and the block, in the dump and in its triage dump as well', async () => {
+    const [input, output, triage] = ['vm.elf', 'vm.dmp', 'mini.dmp'].map((name) => join(dir, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const parameters = [POOL + 0x123n, 2n, 0n, DEMO + 0x10004n] as const;
+    const guest = buildGuest({ build: 'win7', crash: { code: 0xd1, parameters, processor: 1 } });
+    guest.kernel.mapNew(POOL, 0x1000);
+    guest.kernel.write(POOL, pageOfPool(8));
+    writeFileSync(input, writeElf(guest));
+    await convert({ input, output, force: true });
+    await convert({ input: output, output: triage, type: 'triage', force: true });
+    for (const from of [input, output, triage]) {
+      const [first] = (await inspect({ input: from })).windows!.bugCheck!.parameters;
+      expect([from, first!.place]).toEqual([
+        from,
+        {
+          in: 'pool',
+          pool: 'nonpaged',
+          block: { address: '0xfffffa8001234100', size: 0x100, offset: '0x23', tag: 'Demo', free: false },
+        },
+      ]);
+      expect(describeParameter(first!)).toBe(
+        "address that was referenced: in nonpaged pool, tag 'Demo', +0x23 in the block of 0x100 bytes at 0xfffffa8001234100",
+      );
+    }
+  });
+
+  it('of a 32-bit guest', async () => {
+    const input = join(dir, 'x86.elf');
+    const crash = { code: 0xd1, parameters: [0x85432210, 2, 0, 0] as const, processor: 1 };
+    const guest = buildGuest32({ build: 'win7', crash });
+    guest.kernel.mapNew(0x85432000, 0x1000);
+    guest.kernel.write(0x85432000, pageOfPool(4));
+    writeFileSync(input, writeElf(guest));
+    const [first] = (await inspect({ input })).windows!.bugCheck!.parameters;
+    expect(first!.place).toEqual({
+      in: 'pool',
+      pool: 'nonpaged',
+      block: { address: '0xffffffff85432200', size: 0x100, offset: '0x10', tag: 'File', free: false },
+    });
+  });
+
+  it('is not named since headers are not linked', async () => {
+    const parameters = await parametersOf(0xd1, [POOL + 0x123n, 0n, 0n, 0n], {}, ({ kernel }) => {
+      kernel.mapNew(POOL, 0x1000);
+      kernel.write(POOL, pageOfPool(8));
+    });
+    expect(parameters[0]!.place).toBeNull();
+  });
+});
+
+it.each<[string, AddressPlace]>([
+  ['in paged pool', { in: 'pool', pool: 'paged', block: null }],
+  [
+    'in a free block of pool, +0x8 in the block of 0x20 bytes at 0xfffffa8001234000',
+    {
+      in: 'pool',
+      pool: null,
+      block: { address: '0xfffffa8001234000', size: 0x20, offset: '0x8', tag: null, free: true },
+    },
+  ],
+])('a place in words: %s', (words, place) => {
+  expect(describePlace(place)).toBe(words);
 });
 
 it("a dump's own header has the places too, and so has its exception", async () => {

@@ -1,6 +1,7 @@
 /** Processors and code addresses as text. */
 
 import { codeName } from '../../core/code-name.ts';
+import { hex } from '../../core/units.ts';
 import type { HangReport } from '../../report/activity.ts';
 import type { HostReport } from '../../report/input.ts';
 import type { AddressPlace } from '../../report/places.ts';
@@ -46,6 +47,8 @@ export function describePlace(place: AddressPlace): string {
       return `on the stack of processor ${place.processor}`;
     case 'processor-region':
       return `in the KPCR of processor ${place.processor}, at ${place.offset}`;
+    case 'pool':
+      return describePool(place);
     case 'null-page':
       return 'a null pointer with an offset';
     case 'user':
@@ -53,6 +56,14 @@ export function describePlace(place: AddressPlace): string {
     case 'non-canonical':
       return 'not a canonical address';
   }
+}
+
+function describePool({ pool, block }: Extract<AddressPlace, { in: 'pool' }>): string {
+  const kind = pool === null ? 'pool' : `${pool} pool`;
+  if (!block) return `in ${kind}`;
+  const what = block.free ? `a free block of ${kind}` : kind;
+  const tag = block.tag === null ? '' : `, tag '${block.tag}'`;
+  return `in ${what}${tag}, +${block.offset} in the block of ${hex(block.size)} bytes at ${block.address}`;
 }
 
 /** What the hypervisor recorded besides memory; empty where that is nothing. */
