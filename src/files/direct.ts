@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open, statfs } from 'node:fs/promises';
-import { type Libc, loadLibc } from './libc.ts';
+import { fallocateOf, type Libc, loadLibc } from './libc.ts';
 import { writeAll } from './publish.ts';
 
 /** Places, sizes and memory are multiples of it: enough for every disk's blocks. */
@@ -40,7 +40,7 @@ export class DirectFile {
     if (!system || !FILE_SYSTEMS.includes(system.type)) return undefined;
     const direct = await open(path, constants.O_WRONLY | constants.O_DIRECT).catch(() => undefined);
     // Where there is no room, writing says so.
-    if (direct) await fallocate(libc, file.fd, size);
+    if (direct) await takeBlocks(libc, file.fd, size);
     return direct && new DirectFile({ file, direct }, name, libc);
   }
 
@@ -79,13 +79,9 @@ export class DirectFile {
   }
 }
 
-let callFallocate: ReturnType<Libc['library']['func']> | undefined;
-
-/** fallocate(2). True where the blocks were taken. */
-function fallocate({ library }: Libc, fd: number, size: number): Promise<boolean> {
-  callFallocate ??= library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
-  const call = callFallocate;
+/** True where the blocks were taken. */
+function takeBlocks(libc: Libc, fd: number, size: number): Promise<boolean> {
   return new Promise((resolve) => {
-    call.async(fd, 0, 0, size, (_: unknown, result: number) => resolve(result === 0));
+    fallocateOf(libc).async(fd, 0, 0, size, (_: unknown, result: number) => resolve(result === 0));
   });
 }

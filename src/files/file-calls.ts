@@ -5,7 +5,7 @@
 import { type BigIntStats, close, fchmod, fstat, fsync, ftruncate, open, read, rename, unlink, write } from 'node:fs';
 import { promisify } from 'node:util';
 import { Elf2dmpError } from '../core/errors.ts';
-import { lastError, loadLibc } from './libc.ts';
+import { fallocateOf, lastError, loadLibc } from './libc.ts';
 
 /** File descriptors; errors are Node's (`code: 'ENOSPC'`). */
 export interface FileCalls {
@@ -140,7 +140,7 @@ async function functions(): Promise<Functions> {
   const { library } = libc;
   loaded = {
     call: {
-      fallocate: library.func('int fallocate(int fd, int mode, int64 offset, int64 length)'),
+      fallocate: fallocateOf(libc),
       flock: library.func('int flock(int fd, int operation)'),
       futimens: library.func('int futimens(int fd, const void *times)'),
       fcntl: library.func('int fcntl(int fd, int command, ...)'),

@@ -44,6 +44,14 @@ export async function loadLibc(): Promise<Libc | string> {
   }
 }
 
+let fallocate: CFunction | undefined;
+
+/** fallocate(2): descriptor, mode, offset and length in bytes. */
+export function fallocateOf({ library }: Libc): CFunction {
+  fallocate ??= library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+  return fallocate;
+}
+
 /** A library of the system by its name, such as `libx.so.0`; undefined where it, or koffi, is not there. */
 export async function loadLibrary(name: string): Promise<Library | undefined> {
   if (process.platform !== 'linux') return undefined;
