@@ -7,7 +7,7 @@ import type { Diagnostic } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { hex64 } from '../core/units.ts';
 import type { ContextChoice } from '../options/choices.ts';
-import { exchangedProcessors, unconfirmedProcessors } from '../windows/exchanged-processors.ts';
+import { registerDoubts } from '../windows/exchanged-processors.ts';
 import { type Processor, readContextFrame } from '../windows/processors.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { PatchSet } from './patches.ts';
@@ -80,7 +80,7 @@ function* lossesOf(windows: Windows, shown: readonly ShownContext[]): Generator<
 function* exchangesIn(windows: Windows): Generator<Diagnostic> {
   const { dumpHeader, triage } = windows.image;
   if (!dumpHeader || triage) return;
-  const exchanged = exchangedProcessors(windows);
+  const { exchanged, unconfirmed } = registerDoubts(windows);
   for (const { processor, why } of exchanged) {
     yield {
       severity: 'loss',
@@ -89,7 +89,6 @@ function* exchangesIn(windows: Windows): Generator<Diagnostic> {
       where: { prcb: hex64(processor.prcb) },
     };
   }
-  const unconfirmed = unconfirmedProcessors(windows);
   if (unconfirmed.length > 0) {
     const crashed = windows.crash?.processor;
     const doubt = unconfirmed.some(({ number }) => number === crashed?.number)

@@ -63,30 +63,39 @@ class RunningProcessors {
 const runningOf = ({ processors }: Windows): Running[] =>
   processors.flatMap((p): Running[] => (p.cpu?.registers ? [{ ...p, registers: p.cpu.registers }] : []));
 
-/**
- * A processor's registers name its KPCR and its descriptor tables, and lead to its thread's stack. Nothing is said
- * where they name none: not all writers of dumps save all of them.
- */
-export function exchangedProcessors(windows: Windows): Exchanged[] {
-  const running = new RunningProcessors(windows, runningOf(windows));
-  return running.list.flatMap((processor) => {
-    const why = ownerElsewhere(windows, processor, running);
-    return why === undefined ? [] : [{ processor, why }];
-  });
+/** Processors of a dump whose registers are not known to be their own. */
+export interface RegisterDoubts {
+  exchanged: Exchanged[];
+  /**
+   * Nothing in memory says that the registers are their own: no KPCR or descriptor table in them, and no stack. Windows
+   * saves what tells; a hypervisor that goes by the numbers of its CPUs does not. Of several processors only: the
+   * registers of a single one are its own.
+   */
+  unconfirmed: Processor[];
 }
 
 /**
- * Processors of whose registers nothing in memory says that they are their own: no KPCR or descriptor table in them, and
- * no stack. Windows saves what tells; a hypervisor that goes by the numbers of its CPUs does not. Of several processors
- * only: the registers of a single one are its own.
+ * A processor's registers name its KPCR and its descriptor tables, and lead to its thread's stack. Nothing is said of an
+ * exchange where they name none: not all writers of dumps save all of them.
  */
-export function unconfirmedProcessors(windows: Windows): Processor[] {
+export function registerDoubts(windows: Windows): RegisterDoubts {
   const running = new RunningProcessors(windows, runningOf(windows));
+  const special = running.list.map((processor) => specialOwner(windows, processor, running));
+  const exchanged = running.list.flatMap((processor, i) => {
+    const why = ownerElsewhere(windows, processor, { running, special: special[i] });
+    return why === undefined ? [] : [{ processor, why }];
+  });
+  return { exchanged, unconfirmed: unconfirmedOf(windows, running, special) };
+}
+
+function unconfirmedOf(
+  windows: Windows,
+  running: RunningProcessors,
+  special: (SpecialOwner | undefined)[],
+): Processor[] {
   if (running.list.length < 2) return [];
   const owners = running.list.map(
-    (processor) =>
-      specialOwner(windows, processor, running)?.owner ??
-      (isOnStackOf(windows, processor, processor) ? processor : undefined),
+    (processor, i) => special[i]?.owner ?? (isOnStackOf(windows, processor, processor) ? processor : undefined),
   );
   const unconfirmed = running.list.filter((_, i) => owners[i] === undefined);
   const others = owners.filter((owner, i) => owner !== undefined && owner !== running.list[i]);
@@ -94,8 +103,11 @@ export function unconfirmedProcessors(windows: Windows): Processor[] {
   return unconfirmed.length === 1 && others.length === 0 ? [] : unconfirmed;
 }
 
-function ownerElsewhere(windows: Windows, processor: Running, running: RunningProcessors): string | undefined {
-  const special = specialOwner(windows, processor, running);
+function ownerElsewhere(
+  windows: Windows,
+  processor: Running,
+  { running, special }: { running: RunningProcessors; special: SpecialOwner | undefined },
+): string | undefined {
   if (special && special.owner !== processor) return special.why;
   const byStack = strayed(windows, processor)
     ? running.onStack(processor).find((other) => other !== processor)
@@ -104,12 +116,18 @@ function ownerElsewhere(windows: Windows, processor: Running, running: RunningPr
   return byStack && strayed(windows, byStack) ? stackOf(byStack) : undefined;
 }
 
+interface SpecialOwner {
+  owner: Running;
+  /** A clause, as in `Exchanged`. */
+  why: string;
+}
+
 /** Whose the special registers are that a processor shows; undefined where they say nothing. */
 function specialOwner(
   { image: { machine }, space: { reader } }: Windows,
   processor: Running,
   running: RunningProcessors,
-): { owner: Running; why: string } | undefined {
+): SpecialOwner | undefined {
   const named = machine.kpcrCandidates(processor.registers, reader);
   const isNamed = named.includes(processor.kpcr);
   const byKpcr = isNamed ? undefined : running.byKpcr(named);
