@@ -8,6 +8,7 @@ import type { DebuggerFields } from '../formats/win-kernel.ts';
 import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { MigrationForm } from './migration.ts';
+import type { NamedRegister } from './named-register.ts';
 import type { InterruptGate, InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
@@ -84,14 +85,6 @@ export interface MachineWords {
   interruptTable: string;
   /** By what a CPU shows that it was never started. */
   notStarted: string;
-}
-
-/** A register to be shown. */
-export interface NamedRegister {
-  name: string;
-  value: bigint;
-  /** Its width. */
-  bits: number;
 }
 
 /**

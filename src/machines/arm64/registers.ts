@@ -1,5 +1,6 @@
 /** Registers of an ARM64 CPU, in the architecture's terms (Arm Architecture Reference Manual, D1). */
 import { isKernelAddress } from '../../core/bits.ts';
+import type { NamedRegister } from '../named-register.ts';
 
 /** V0 to V31 with what controls them. */
 export interface Vectors {
@@ -69,13 +70,7 @@ export function outsideWindows(r: Arm64Registers): string | undefined {
 }
 
 /** In the debugger's order and by its names. */
-export function namedRegisters({
-  x,
-  sp,
-  pc,
-  pstate,
-  vectors,
-}: Arm64Registers): { name: string; value: bigint; bits: number }[] {
+export function namedRegisters({ x, sp, pc, pstate, vectors }: Arm64Registers): NamedRegister[] {
   return [
     ...x.map((value, i) => ({ name: NAMES.get(i) ?? `x${i}`, value, bits: 64 })),
     { name: 'sp', value: sp, bits: 64 },

@@ -4,6 +4,7 @@ import { raw, type StructOf, struct, u8, u16, u32, u64 } from '../../core/struct
 import { va } from '../../core/units.ts';
 import type { ContextView } from '../machine.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
+import { packSt, unpackSt, unpackXmm } from './fxsave.ts';
 import { Kpcr } from './kpcr.ts';
 import { bareSegment } from './prstatus.ts';
 import type { DebugRegisters, FloatingPoint, Segment, X64Registers } from './registers.ts';
@@ -152,7 +153,7 @@ function encodeFloatingPoint(frame: Buffer, f: FloatingPoint): void {
     FltControlWord: f.controlWord,
     FltStatusWord: f.statusWord,
     FltTagWord: f.tagWord,
-    St: Buffer.concat(f.st.map((value) => Buffer.concat([value, Buffer.alloc(ST_SLOT - value.length)]))),
+    St: packSt(f.st),
     Xmm: Buffer.concat(f.xmm),
   });
 }
@@ -162,15 +163,8 @@ function encodeDebugRegisters(frame: Buffer, { dr0, dr1, dr2, dr3, dr6, dr7 }: D
   Context.write(frame, 0, { Dr0: dr0, Dr1: dr1, Dr2: dr2, Dr3: dr3, Dr6: dr6, Dr7: dr7 });
 }
 
-/** Bytes of ST(i) in a frame, and of its value. */
-const ST_SLOT = 16;
-const ST_VALUE = 10;
-const XMM_SIZE = 16;
-
 /** What a frame's flags claim beyond control, integer and segment registers. */
 function decodeMore(c: StructOf<typeof Context>): Pick<X64Registers, 'floatingPoint' | 'debug'> {
-  const pieces = (bytes: Buffer, slot: number, size: number) =>
-    Array.from({ length: bytes.length / slot }, (_, i) => Buffer.from(bytes.subarray(i * slot, i * slot + size)));
   return {
     ...((c.ContextFlags & CONTEXT_FLOATING_POINT) !== 0 && {
       floatingPoint: {
@@ -178,8 +172,8 @@ function decodeMore(c: StructOf<typeof Context>): Pick<X64Registers, 'floatingPo
         statusWord: c.FltStatusWord,
         tagWord: c.FltTagWord,
         mxcsr: c.MxCsr,
-        st: pieces(c.St, ST_SLOT, ST_VALUE),
-        xmm: pieces(c.Xmm, XMM_SIZE, XMM_SIZE),
+        st: unpackSt(c.St),
+        xmm: unpackXmm(c.Xmm),
       },
     }),
     ...((c.ContextFlags & CONTEXT_DEBUG_REGISTERS) !== 0 && {

@@ -5,14 +5,8 @@
  */
 import { va } from '../../core/units.ts';
 import type { Likelihood, MigratedState, MigrationForm } from '../migration.ts';
-import {
-  type FloatingPoint,
-  GENERAL_REGISTERS,
-  type NamedRegister,
-  numberOf,
-  type Segment,
-  type X64Registers,
-} from './registers.ts';
+import type { NamedRegister } from '../named-register.ts';
+import { type FloatingPoint, GENERAL_REGISTERS, numberOf, type Segment, type X64Registers } from './registers.ts';
 
 /** Order of env.regs. */
 const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', ...GENERAL_REGISTERS.slice(8)] as const;

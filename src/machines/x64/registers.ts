@@ -1,4 +1,5 @@
 /** What an input says of an x64 CPU. QEMU's notes have no debug, floating-point or vector registers. */
+import type { NamedRegister } from '../named-register.ts';
 
 /** A segment register with its descriptor, or a descriptor table. */
 export interface Segment {
@@ -91,13 +92,6 @@ export interface X64Registers extends Record<GeneralRegister, bigint>, Record<Se
   more?: readonly NamedRegister[] | undefined;
 }
 
-/** A register as it is shown. */
-export interface NamedRegister {
-  name: string;
-  value: bigint;
-  bits: number;
-}
-
 const CR0_PG = 1n << 31n;
 const CR4_PAE = 1n << 5n;
 const CR4_LA57 = 1n << 12n;
@@ -117,7 +111,7 @@ export const privilegeLevel = (r: X64Registers): number => r.cs.selector & 3;
 export const is64BitCode = (r: X64Registers): boolean => (r.cs.flags & SEGMENT_LONG) !== 0;
 
 /** In the debugger's order: integer registers, then selectors, then what else is known. */
-export function namedRegisters(r: X64Registers): { name: string; value: bigint; bits: number }[] {
+export function namedRegisters(r: X64Registers): NamedRegister[] {
   return [
     ...[...GENERAL_REGISTERS, 'rip' as const].map((name) => ({ name, value: r[name], bits: 64 })),
     { name: 'efl', value: r.rflags, bits: 32 },
@@ -136,7 +130,7 @@ export function namedRegisters(r: X64Registers): { name: string; value: bigint; 
 export const numberOf = (bytes: Buffer): bigint => BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`);
 
 /** x87 and SSE, as a debugger names them. */
-export function floatingPointRegisters(fp: FloatingPoint): { name: string; value: bigint; bits: number }[] {
+export function floatingPointRegisters(fp: FloatingPoint): NamedRegister[] {
   return [
     { name: 'mxcsr', value: BigInt(fp.mxcsr), bits: 32 },
     { name: 'fpcw', value: BigInt(fp.controlWord), bits: 16 },

@@ -4,6 +4,7 @@ import { address32, raw, type StructOf, struct, u8, u16, u32 } from '../../core/
 import type { ContextView } from '../machine.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
 import type { FrameState } from '../unwinding.ts';
+import { packSt, unpackSt, unpackXmm } from '../x64/fxsave.ts';
 import type { DebugRegisters, FloatingPoint, Segment, X64Registers } from '../x64/registers.ts';
 import { Kpcr } from './kpcr.ts';
 import { bareSegment, NO_EXTENDED } from './prstatus.ts';
@@ -118,15 +119,7 @@ export function encodeContext(r: X64Registers): Buffer {
   return buffer;
 }
 
-/** Bytes of a register of x87, and from one of FXSAVE's to the next. */
-const ST_SIZE = 10;
-const FX_SLOT = 16;
-
 function encodeFloatingPoint(buffer: Buffer, fp: FloatingPoint): void {
-  const fxRegisters = Buffer.alloc(8 * FX_SLOT);
-  fp.st.forEach((value, i) => {
-    value.copy(fxRegisters, FX_SLOT * i);
-  });
   Context.write(buffer, 0, {
     // FSAVE's reserved bits are ones.
     ControlWord: (0xffff0000 | fp.controlWord) >>> 0,
@@ -137,7 +130,7 @@ function encodeFloatingPoint(buffer: Buffer, fp: FloatingPoint): void {
     FxStatusWord: fp.statusWord,
     FxTagWord: fp.tagWord,
     FxMxCsr: fp.mxcsr,
-    FxRegisters: fxRegisters,
+    FxRegisters: packSt(fp.st),
     FxXmm: Buffer.concat(fp.xmm.slice(0, 8)),
   });
 }
@@ -167,8 +160,8 @@ const floatingPointOf = (c: StructOf<typeof Context>): FloatingPoint => ({
   statusWord: c.FxStatusWord,
   tagWord: c.FxTagWord,
   mxcsr: c.FxMxCsr,
-  st: Array.from({ length: 8 }, (_, i) => Buffer.from(c.FxRegisters.subarray(FX_SLOT * i, FX_SLOT * i + ST_SIZE))),
-  xmm: Array.from({ length: 8 }, (_, i) => Buffer.from(c.FxXmm.subarray(FX_SLOT * i, FX_SLOT * (i + 1)))),
+  st: unpackSt(c.FxRegisters),
+  xmm: unpackXmm(c.FxXmm),
 });
 
 /** Parts of a CONTEXT (low byte), its requests and states (bits 27 to 31), and the machine's bit. */

@@ -4,6 +4,7 @@
  */
 import { isKernelAddress } from '../../core/bits.ts';
 import { type VirtualAddress, va } from '../../core/units.ts';
+import type { NamedRegister } from '../named-register.ts';
 import type { ReadVirtual } from '../read-virtual.ts';
 import {
   CONTROL_REGISTERS,
@@ -64,7 +65,7 @@ export function teb(registers: X64Registers, read: ReadVirtual): VirtualAddress 
 }
 
 /** In the debugger's order: integer registers, then selectors, then what else is known. */
-export function namedRegisters(r: X64Registers): { name: string; value: bigint; bits: number }[] {
+export function namedRegisters(r: X64Registers): NamedRegister[] {
   const wide = (name: string, value: bigint) => ({ name, value: BigInt.asUintN(32, value), bits: 32 });
   return [
     ...(['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rip', 'rsp', 'rbp'] as const).map((name) =>
