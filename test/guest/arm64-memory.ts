@@ -1,5 +1,5 @@
 /** ARM64 page tables with a granule of 4 KiB, as the manual has them: both halves in one page, as Windows keeps them. */
-import { PAGE, PhysicalMemory } from './memory.ts';
+import { PAGE, PhysicalMemory, VirtualMemory } from './memory.ts';
 
 /** Where QEMU's `virt` machine has its RAM. */
 export const RAM_BASE = 0x4000_0000;
@@ -18,11 +18,12 @@ const NOT_GLOBAL = 0x800n;
 const USER = 0x40n;
 export const READ_ONLY = 0x80n;
 
-export class Arm64PageTables {
+export class Arm64PageTables extends VirtualMemory {
   readonly memory: PhysicalMemory;
   readonly root: number;
 
   constructor(memory: PhysicalMemory, root = memory.allocate()) {
+    super();
     this.memory = memory;
     this.root = root;
   }
@@ -89,49 +90,5 @@ export class Arm64PageTables {
       if (level === 3 || (entry & 2n) === 0n) return Number(address | (virtual & ((1n << shift) - 1n)));
       table = Number(address);
     }
-  }
-
-  write(virtual: bigint, bytes: Buffer): void {
-    for (let done = 0; done < bytes.length; ) {
-      const physical = this.translate(virtual + BigInt(done));
-      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
-      const count = Math.min(bytes.length - done, PAGE - (physical % PAGE));
-      bytes.copy(this.memory.page(physical), physical % PAGE, done, done + count);
-      done += count;
-    }
-  }
-
-  read(virtual: bigint, length: number): Buffer {
-    const result = Buffer.alloc(length);
-    for (let done = 0; done < length; ) {
-      const physical = this.translate(virtual + BigInt(done));
-      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
-      const count = Math.min(length - done, PAGE - (physical % PAGE));
-      this.memory.read(physical, count).copy(result, done);
-      done += count;
-    }
-    return result;
-  }
-
-  u8(virtual: bigint, value: number): void {
-    this.write(virtual, Buffer.from([value]));
-  }
-
-  u16(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(2);
-    b.writeUInt16LE(value);
-    this.write(virtual, b);
-  }
-
-  u32(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(4);
-    b.writeUInt32LE(value >>> 0);
-    this.write(virtual, b);
-  }
-
-  u64(virtual: bigint, value: bigint): void {
-    const b = Buffer.alloc(8);
-    b.writeBigUInt64LE(BigInt.asUintN(64, value));
-    this.write(virtual, b);
   }
 }

@@ -98,18 +98,71 @@ export class PhysicalMemory {
   }
 }
 
+/** Memory as page tables show it. */
+export abstract class VirtualMemory {
+  abstract readonly memory: PhysicalMemory;
+
+  /** Where an address lies; undefined where nothing is mapped. */
+  abstract translate(virtual: bigint): number | undefined;
+
+  write(virtual: bigint, bytes: Buffer): void {
+    for (let done = 0; done < bytes.length; ) {
+      const physical = this.translate(virtual + BigInt(done));
+      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
+      const count = Math.min(bytes.length - done, PAGE - (physical % PAGE));
+      bytes.copy(this.memory.page(physical), physical % PAGE, done, done + count);
+      done += count;
+    }
+  }
+
+  read(virtual: bigint, length: number): Buffer {
+    const result = Buffer.alloc(length);
+    for (let done = 0; done < length; ) {
+      const physical = this.translate(virtual + BigInt(done));
+      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
+      const count = Math.min(length - done, PAGE - (physical % PAGE));
+      this.memory.read(physical, count).copy(result, done);
+      done += count;
+    }
+    return result;
+  }
+
+  u8(virtual: bigint, value: number): void {
+    this.write(virtual, Buffer.from([value]));
+  }
+
+  u16(virtual: bigint, value: number): void {
+    const b = Buffer.alloc(2);
+    b.writeUInt16LE(value);
+    this.write(virtual, b);
+  }
+
+  u32(virtual: bigint, value: number): void {
+    const b = Buffer.alloc(4);
+    b.writeUInt32LE(value >>> 0);
+    this.write(virtual, b);
+  }
+
+  u64(virtual: bigint, value: bigint): void {
+    const b = Buffer.alloc(8);
+    b.writeBigUInt64LE(BigInt.asUintN(64, value));
+    this.write(virtual, b);
+  }
+}
+
 const PRESENT_WRITE_ACCESSED_DIRTY = 0x63n;
 const USER = 0x4n;
 const LARGE = 0x80n;
 const GLOBAL = 0x100n;
 
 /** One tree of page tables. Accessed and dirty bits are set, so that a CPU changes nothing when it runs here. */
-export class PageTables {
+export class PageTables extends VirtualMemory {
   readonly memory: PhysicalMemory;
   readonly root: number;
   readonly levels: number;
 
   constructor(memory: PhysicalMemory, levels: 4 | 5 = 4, root = memory.allocate()) {
+    super();
     this.memory = memory;
     this.levels = levels;
     this.root = root;
@@ -176,49 +229,5 @@ export class PageTables {
       }
       table = Number(address);
     }
-  }
-
-  write(virtual: bigint, bytes: Buffer): void {
-    for (let done = 0; done < bytes.length; ) {
-      const physical = this.translate(virtual + BigInt(done));
-      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
-      const count = Math.min(bytes.length - done, PAGE - (physical % PAGE));
-      bytes.copy(this.memory.page(physical), physical % PAGE, done, done + count);
-      done += count;
-    }
-  }
-
-  read(virtual: bigint, length: number): Buffer {
-    const result = Buffer.alloc(length);
-    for (let done = 0; done < length; ) {
-      const physical = this.translate(virtual + BigInt(done));
-      if (physical === undefined) throw new Error(`nothing is mapped at 0x${(virtual + BigInt(done)).toString(16)}`);
-      const count = Math.min(length - done, PAGE - (physical % PAGE));
-      this.memory.read(physical, count).copy(result, done);
-      done += count;
-    }
-    return result;
-  }
-
-  u8(virtual: bigint, value: number): void {
-    this.write(virtual, Buffer.from([value]));
-  }
-
-  u16(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(2);
-    b.writeUInt16LE(value);
-    this.write(virtual, b);
-  }
-
-  u32(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(4);
-    b.writeUInt32LE(value >>> 0);
-    this.write(virtual, b);
-  }
-
-  u64(virtual: bigint, value: bigint): void {
-    const b = Buffer.alloc(8);
-    b.writeBigUInt64LE(BigInt.asUintN(64, value));
-    this.write(virtual, b);
   }
 }

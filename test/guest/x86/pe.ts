@@ -1,5 +1,7 @@
 /** Made-up PE32 images with exports and a debug directory, laid out by literal offsets. */
 
+import { directoriesAt, type Section, writeCodeView, writeExports, writeSections } from '../pe-parts.ts';
+
 export interface PeFunction32 {
   name: string;
   rva: number;
@@ -20,7 +22,7 @@ export interface PeSpec32 {
   data?: readonly { name: string; rva: number }[];
 }
 
-const SECTIONS: readonly [name: string, rva: number, size: number, flags: number][] = [
+const SECTIONS: readonly Section[] = [
   ['.rdata', 0x1000, 0x7000, 0x48000040],
   ['.text', 0x10000, 0x10000, 0x68000020],
   ['.data', 0x20000, 0, 0xc8000040],
@@ -50,52 +52,10 @@ export function buildPe32(spec: PeSpec32): Buffer {
   image.writeUInt32LE(0x12345, nt + 0x58);
   image.writeUInt16LE(1, nt + 0x5c);
   image.writeUInt32LE(16, nt + 0x74);
-  sections.forEach(([name, rva, size, flags], i) => {
-    const at = nt + 0xf8 + 40 * i;
-    const bytes = size === 0 ? spec.size - rva : Math.min(size, spec.size - rva);
-    image.write(name, at, 'latin1');
-    image.writeUInt32LE(bytes, at + 8);
-    image.writeUInt32LE(rva, at + 12);
-    image.writeUInt32LE(bytes, at + 16);
-    image.writeUInt32LE(rva, at + 20);
-    image.writeUInt32LE(flags, at + 36);
-  });
-  const directory = (index: number, rva: number, size: number) => {
-    image.writeUInt32LE(rva, nt + 0x78 + 8 * index);
-    image.writeUInt32LE(size, nt + 0x7c + 8 * index);
-  };
-
-  const symbols = [...spec.functions, ...(spec.data ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1));
-  let text = 0x4000;
-  const string = (value: string) => {
-    const at = text;
-    image.write(`${value}\0`, at, 'latin1');
-    text += value.length + 1;
-    return at;
-  };
-  image.writeUInt32LE(string(spec.name), 0x1000 + 0xc);
-  image.writeUInt32LE(1, 0x1000 + 0x10);
-  image.writeUInt32LE(symbols.length, 0x1000 + 0x14);
-  image.writeUInt32LE(symbols.length, 0x1000 + 0x18);
-  image.writeUInt32LE(0x2000, 0x1000 + 0x1c);
-  image.writeUInt32LE(0x2800, 0x1000 + 0x20);
-  image.writeUInt32LE(0x3000, 0x1000 + 0x24);
-  symbols.forEach((symbol, i) => {
-    image.writeUInt32LE(symbol.rva, 0x2000 + 4 * i);
-    image.writeUInt32LE(string(symbol.name), 0x2800 + 4 * i);
-    image.writeUInt16LE(i, 0x3000 + 2 * i);
-  });
-  directory(0, 0x1000, 0x6000);
-
-  image.writeUInt32LE(2, 0x7000 + 0xc);
-  image.writeUInt32LE(24 + spec.pdb.length + 1, 0x7000 + 0x10);
-  image.writeUInt32LE(0x7100, 0x7000 + 0x14);
-  image.writeUInt32LE(0x7100, 0x7000 + 0x18);
-  image.write('RSDS', 0x7100, 'latin1');
-  spec.guid.copy(image, 0x7104);
-  image.writeUInt32LE(spec.age, 0x7114);
-  image.write(`${spec.pdb}\0`, 0x7118, 'latin1');
-  directory(6, 0x7000, 28);
+  writeSections(image, sections, nt + 0xf8);
+  const directory = directoriesAt(image, nt + 0x78);
+  writeExports(image, spec, directory);
+  writeCodeView(image, spec, directory);
 
   for (const f of spec.functions) f.code.copy(image, f.rva);
   return image;
