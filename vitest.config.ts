@@ -8,11 +8,6 @@ const shared = {
   hookTimeout: 600_000,
 };
 const { cli, outer } = RING_FILES;
-/**
- * Once more where a machine that others keep busy got in the way: signals, disks, emulators, Wine and mounts. Where a run
- * decides about a change, every test gets one chance more.
- */
-const [retryUnit, retry] = process.env['CI'] ? [1, 2] : [0, 1];
 
 export default defineConfig({
   test: {
@@ -25,11 +20,11 @@ export default defineConfig({
           include: [ALL],
           exclude: [...cli, ...outer],
           setupFiles: ['test/support/no-processes.ts'],
-          retry: retryUnit,
         },
       },
-      { test: { ...shared, name: 'cli', include: [...cli], globalSetup: 'scripts/fresh-bundle.mjs', retry } },
-      { test: { ...shared, name: 'outer', include: [...outer], globalSetup: 'scripts/fresh-bundle.mjs', retry } },
+      // Once more where a machine that others keep busy got in the way: signals, disks, emulators, Wine and mounts.
+      { test: { ...shared, name: 'cli', include: [...cli], globalSetup: 'scripts/fresh-bundle.mjs', retry: 1 } },
+      { test: { ...shared, name: 'outer', include: [...outer], globalSetup: 'scripts/fresh-bundle.mjs', retry: 1 } },
     ],
   },
 });
