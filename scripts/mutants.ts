@@ -1602,6 +1602,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/batch/records.test.ts',
   },
   {
+    what: 'batches: a shard that comes while another one leaves',
+    file: 'files/directory-lock.ts',
+    find: 'if (performance.now() >= until) return undefined;',
+    replace: 'if (until >= 0) return undefined;',
+    tests: 'test/batch/records.test.ts',
+  },
+  {
     what: 'batches: the old dump is not vouched for while the new one comes',
     file: 'batch/run.ts',
     find: 'formerHeaderSha256: former',

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -103,6 +104,21 @@ describe('a report that is not one', () => {
 });
 
 describe('the lock on an output directory', () => {
+  it('lets in a shard that comes while another one leaves, which has the lock alone for a moment', async () => {
+    // As a shard has it that looks whether it is the last.
+    const leaving = await lockOutputs(dir, undefined);
+    const coming = lockOutputs(dir, { index: 1, count: 2 });
+    const came = coming.then(
+      () => true,
+      () => false,
+    );
+    for (let turn = 0; turn < 50; turn++) await stat(dir);
+    await leaving.release();
+    expect(await came).toBe(true);
+    await (await coming).release();
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
   const taken = async (shard?: { index: number; count: number }) => {
     try {
       await (await lockOutputs(dir, shard)).release();

@@ -54,8 +54,11 @@ export class BatchProgress {
   start(): void {
     for (const signal of STATUS_SIGNALS) process.on(signal, this.#onSignal);
     const { quiet, json } = this.#form;
-    if (json) this.#timer = setInterval(() => this.#writeTotal(), JSON_EVERY_MS);
-    else if (quiet) return;
+    if (json) {
+      // Here and at the end: a short batch is done before the first second is over.
+      this.#writeTotal();
+      this.#timer = setInterval(() => this.#writeTotal(), JSON_EVERY_MS);
+    } else if (quiet) return;
     else if (this.#stream.isTTY) this.#timer = setInterval(() => this.#draw(), REDRAW_MS);
     else this.#timer = setInterval(() => this.#writeTotal(), LINE_EVERY_MS);
     this.#timer.unref();
@@ -64,6 +67,7 @@ export class BatchProgress {
   stop(): void {
     clearInterval(this.#timer);
     for (const signal of STATUS_SIGNALS) process.removeListener(signal, this.#onSignal);
+    if (this.#form.json) this.#writeTotal();
     this.#clear();
   }
 
