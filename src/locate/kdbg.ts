@@ -48,6 +48,13 @@ function pairFilter(known: number): Uint8Array {
   return filter;
 }
 
+/** What is passed over at once where it is zeros, with the word behind it. */
+const ZERO_WORDS = 128;
+const ZEROS = Buffer.alloc(4 * (ZERO_WORDS + 2));
+
+const beginsWithZeros = (buffer: Buffer): boolean =>
+  buffer.length > ZEROS.length && buffer.compare(ZEROS, 0, ZEROS.length, 0, ZEROS.length) === 0;
+
 /** Searches buffers for blocks of one kernel. */
 export class KdbgSearch {
   /** The upper half of a rotated pair, and what the lower one is but for the size: words 2 and 3 in plain, xored. */
@@ -66,8 +73,14 @@ export class KdbgSearch {
     const found: KdbgCandidate[] = [];
     const words = new Uint32Array(buffer.buffer, buffer.byteOffset, Math.floor(buffer.length / 8) * 2);
     const filter = this.#filter;
-    for (let i = 2 * TAG_WORD; i + 3 < words.length && found.length <= MAX_CANDIDATES; i += 2) {
+    const first = 2 * TAG_WORD;
+    for (let i = first; i + 3 < words.length && found.length <= MAX_CANDIDATES; i += 2) {
       const thisLow = words[i]!;
+      // Much of a kernel's data is zeros, which begin no block.
+      if (thisLow === 0 && (i - first) % ZERO_WORDS === 0 && beginsWithZeros(buffer.subarray(4 * i))) {
+        i += ZERO_WORDS - 2;
+        continue;
+      }
       if (thisLow === KDBG_TAG) {
         const size = words[i + 1]!;
         if (plausibleSize(size)) found.push({ offset: (i - 2 * TAG_WORD) * 4, size, rotation: undefined });

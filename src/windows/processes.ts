@@ -244,15 +244,10 @@ function inferLink(links: readonly bigint[], { space, fields, processors, tables
   const { SizeEProcess: size = 0, OffsetEprocessDirectoryTableBase: rootAt = 0 } = fields;
   const { pointerSize } = space.image.machine;
   const isProcess = (base: bigint): boolean => {
-    const type = space.read(base, 1)?.readUInt8();
+    // Process objects are allocated from pool, at multiples of two pointers. The cheapest test comes first: most fail it.
+    if (Number(base & 0xffn) % (2 * pointerSize) !== 0 || space.read(base, 1)?.[0] !== PROCESS_OBJECT) return false;
     const root = space.readPointer(base + BigInt(rootAt));
-    // Process objects are allocated from pool, at multiples of two pointers.
-    return (
-      type === PROCESS_OBJECT &&
-      base % BigInt(2 * pointerSize) === 0n &&
-      root !== undefined &&
-      tables(root) === 'present'
-    );
+    return root !== undefined && tables(root) === 'present';
   };
   const offsets = new Set<number>();
   // The processes that CPUs run are known by their address.

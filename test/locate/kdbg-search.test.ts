@@ -43,6 +43,19 @@ describe('search for encoded KDBGs', () => {
     expect(decoded.readBigUInt64LE(16)).toBe(0x000003804742444bn);
   });
 
+  it('finds a block among zeros, wherever it begins', () => {
+    const kernBase = 0xfffff80000220000n;
+    const plain = block(0x340, kernBase);
+    for (const bytes of [plain, encodeBlock(plain, W, A, E)]) {
+      for (let at = 0; at < 0x500; at += 8) {
+        const image = Buffer.alloc(0x1000);
+        bytes.copy(image, at);
+        const offsets = new KdbgSearch(kernBase).search(image).map(({ offset }) => offset);
+        expect(offsets, `at 0x${at.toString(16)}`).toEqual([at]);
+      }
+    }
+  });
+
   it('finds and decodes any block in random data, without the keys', () => {
     const word = fc.bigInt({ min: 0n, max: MASK });
     fc.assert(
