@@ -7,6 +7,7 @@
 import { Elf2dmpError } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
 import { bytes, GIB, hex, MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
+import type { Machine } from '../machines/machine.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { endOf, type FileRun, intersect, sum, without } from '../memory/runs.ts';
 import type { Attempt } from '../windows/evidence.ts';
@@ -37,23 +38,40 @@ const LOW_STARTS = [PAGE_SIZE, 0];
  */
 type Locate = (layout: MemoryImage, searched: MemoryImage) => Promise<Windows>;
 
+/** How Windows is found in layouts. */
+export interface LayoutQuestion {
+  locate: Locate;
+  /** The machine whose Windows memory itself shows first; undefined where there are better witnesses. */
+  machineInMemory?: (() => Promise<Machine | undefined>) | undefined;
+}
+
 /**
  * Locates Windows in each layout of one machine after the other. Throws the first layout's `Elf2dmpError` when
  * it is in none.
  */
-export async function locateInLayouts(image: MemoryImage, locate: Locate): Promise<Windows> {
+export async function locateInLayouts(
+  image: MemoryImage,
+  { locate, machineInMemory }: LayoutQuestion,
+): Promise<Windows> {
   const images = [image, ...image.alternatives];
   let failure: unknown;
   const machines = [...new Set(images.map((i) => i.machine))];
   // What a CPU has loaded decides, where it leads to Windows: nothing has to be searched for it then.
   const shown = machines.filter((machine) => images.some((i) => i.machine === machine && loadedLeadsToWindows(i)));
+  const inMemory = machines.length > 1 && shown.length === 0 ? await machineInMemory?.() : undefined;
   const searches: LayoutSearch[] = [];
-  for (const machine of new Set([...shown, ...machines])) {
+  let shifted: ReturnType<typeof shiftedRoots> | undefined;
+  // All that can be arranged are readings of the same bytes in one run.
+  const shiftedOnce = (first: MemoryImage) => {
+    shifted ??= shiftedRoots(first);
+    return shifted;
+  };
+  for (const machine of new Set([...shown, ...(inMemory ? [inMemory] : []), ...machines])) {
     const layouts = images.filter((i) => i.machine === machine);
     try {
       // With one layout, nothing has to choose.
       if (layouts.length === 1 && layouts[0] && !layouts[0].arrange) return await locate(layouts[0], layouts[0]);
-      const search = new LayoutSearch(layouts, locate);
+      const search = new LayoutSearch(layouts, locate, shiftedOnce);
       const found = await search.find();
       if (found) return found;
       searches.push(search);
@@ -94,7 +112,7 @@ export async function locateInDump(image: MemoryImage, locate: Locate): Promise<
   if (!other) return found!;
   try {
     const layout = arranged(image, other);
-    const windows = found ? await locate(layout, layout) : await new LayoutSearch([layout], locate).run();
+    const windows = found ? await locate(layout, layout) : await new LayoutSearch([layout], locate, shiftedRoots).run();
     if (isWindowsOwn(windows) && (!found || contentsOf(windows) > contentsOf(found))) return windows;
   } catch (error) {
     if (!(error instanceof Elf2dmpError) || error.kind === 'aborted') throw error;
@@ -129,11 +147,13 @@ class LayoutSearch {
   readonly #tried = new Set<string>();
   readonly #attempts: Attempt[] = [];
   readonly #found: Found[] = [];
+  readonly #shiftedRoots: typeof shiftedRoots;
   #failure: unknown;
 
-  constructor(layouts: readonly MemoryImage[], locate: Locate) {
+  constructor(layouts: readonly MemoryImage[], locate: Locate, shifted: typeof shiftedRoots) {
     this.#layouts = layouts;
     this.#locate = locate;
+    this.#shiftedRoots = shifted;
   }
 
   /** In the usual layouts and in those that they lead to; undefined where it is in none. */
@@ -176,7 +196,7 @@ class LayoutSearch {
     // Roots of other machines have another form.
     if (first.machine.pointerSize !== 8) return;
     let tries = 0;
-    for (const { shift, root } of (await shiftedRoots(first)).slice(0, MAX_SHIFTED_ROOTS)) {
+    for (const { shift, root } of (await this.#shiftedRoots(first)).slice(0, MAX_SHIFTED_ROOTS)) {
       const runs = shiftedLayouts(shift, first.size).find((r) => leadsToWindows(arranged(first, r), root));
       if (!runs) continue;
       if (++tries > MAX_TRIES) return;

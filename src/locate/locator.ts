@@ -27,6 +27,7 @@ import { checkKdbg, findKdbg } from './kdbg.ts';
 import { locateInDump, locateInLayouts } from './layouts.ts';
 import { MemorySearch } from './memory-search.ts';
 import { findPlace, type Search } from './place.ts';
+import { ReadingSearches } from './reading-searches.ts';
 import { headerRoot, ROOT_STEP, rootForHeader, seenByCpus } from './roots.ts';
 import { locateInTriage } from './triage.ts';
 import {
@@ -55,15 +56,15 @@ export async function locateWindows(image: MemoryImage, options: LocateOptions =
   if (image.triage && image.dumpHeader) return locateInTriage(image, image.triage, image.dumpHeader);
   if (image.dumpHeader) return locateInDump(image, (layout) => locateIn(layout, options));
   if (image.alternatives.length === 0 && !image.arrange) return locateIn(image, options);
-  // The bytes are the same in each layout. Tables that point to themselves are found where the searched one is right.
-  const searches = new Map<MemoryImage, MemorySearch>();
-  return locateInLayouts(image, (layout, searched) =>
-    locateIn(layout, options, () => {
-      const search = searches.get(searched) ?? new MemorySearch(searched, options);
-      searches.set(searched, search);
-      return search.run();
-    }),
-  );
+  const searches = new ReadingSearches([image, ...image.alternatives], options);
+  return locateInLayouts(image, {
+    locate: (layout, searched) => locateIn(layout, options, searches.of(searched)),
+    // A search has nothing to say where registers or a note may, or the caller does.
+    machineInMemory:
+      options.dtb === undefined && image.cpus.length === 0 && image.notes.length === 0
+        ? () => searches.firstMachine()
+        : undefined,
+  });
 }
 
 /** The first few. */
@@ -74,7 +75,7 @@ const listed = (texts: readonly string[]): string =>
 function searchOf(image: MemoryImage, options: LocateOptions): Search {
   let search: MemorySearch | undefined;
   return (enough) => {
-    search ??= new MemorySearch(image, options);
+    search ??= new MemorySearch([image], options);
     return search.run(enough);
   };
 }

@@ -1,11 +1,13 @@
 /**
  * One pass over all physical memory, for dumps whose CPU states are missing or useless. It collects what
- * looks like Windows: page-table roots, KPCRs, plain KDBGs. Nothing that it finds is believed yet.
+ * looks like Windows: page-table roots, KPCRs, plain KDBGs, for each machine whose guest it may be. Nothing that it finds
+ * is believed yet.
  */
 import { isKernelAddress, widened } from '../core/bits.ts';
 import { MIB, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import { KDBG_MAX_SIZE, KDBG_MIN_SIZE } from '../formats/win-kernel.ts';
-import type { KpcrClue, PageScan, RootClue } from '../machines/page-search.ts';
+import { createScanMemory } from '../machines/page-scan.ts';
+import type { KpcrClue, PageClue, PageScan, RootClue } from '../machines/page-search.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { SkipSearch } from './skip-search.ts';
 
@@ -19,7 +21,13 @@ export interface SearchResult {
   bytes: number;
 }
 
-const BLOCK = 4 * MIB;
+const BLOCK = MIB;
+
+/** Blocks that are read while one is looked through. */
+const READ_AHEAD = 1;
+
+/** Bytes that are read without more being read meanwhile: they often end the search. */
+const AT_FRONT = 4 * MIB;
 
 /** Of each kind; a guest has one root per process. */
 const MAX_FOUND = 1024;
@@ -37,95 +45,138 @@ export interface SearchOptions {
   scan?: PageScan | undefined;
 }
 
-/** A search that can stop early and go on later. Of no use once the image is closed. */
+/** One of the images that a search is for, and what was found for it so far. */
+interface Target {
+  image: MemoryImage;
+  scan: PageScan;
+  result: SearchResult;
+}
+
+/** Whether a clue that was found for an image ends a search. */
+type Enough = (clue: RootClue, image: MemoryImage) => boolean;
+
+/** A search that can stop early and go on later. Of no use once the images are closed. */
 export class MemorySearch {
-  readonly #image: MemoryImage;
   readonly #options: SearchOptions;
-  readonly #scan: PageScan;
+  readonly #targets: readonly Target[];
+  readonly #buffers: readonly Buffer[];
   readonly #words: readonly Uint32Array[];
   readonly #blocks: Iterator<Block, undefined>;
-  readonly #result: SearchResult = { roots: [], kpcrs: [], kdbgs: [], bytes: 0 };
-  #which: 0 | 1 = 0;
-  #next: Promise<ReadBlock> | undefined;
-  /** It stopped before it read on. */
-  #paused = false;
+  /** Blocks that are being read, in order. */
+  readonly #reading: Promise<ReadBlock>[] = [];
+  #which = 0;
+  #bytes = 0;
+  #isAllRead = false;
 
-  constructor(image: MemoryImage, options: SearchOptions = {}) {
-    this.#image = image;
+  /** @param images at least one; more of them are readings of the same bytes (`areSameBytes`), which are read once */
+  constructor(images: readonly MemoryImage[], options: SearchOptions = {}) {
     this.#options = options;
-    this.#scan = options.scan ?? image.machine.createPageScan(BLOCK + PAGE_SIZE) ?? everyPage();
-    this.#words = this.#scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
-    this.#blocks = blocksOf(image);
-    this.#next = this.#read();
+    const memory = createScanMemory(BLOCK + PAGE_SIZE, READ_AHEAD + 1);
+    this.#targets = images.map((image) => ({
+      image,
+      scan: options.scan ?? image.machine.createPageScan(memory) ?? everyPage(),
+      result: { roots: [], kpcrs: [], kdbgs: [], bytes: 0 },
+    }));
+    this.#buffers = memory.buffers;
+    this.#words = memory.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
+    this.#blocks = blocksOf(images);
   }
 
   /** Nothing is left to be searched. */
   get finished(): boolean {
-    return this.#next === undefined && !this.#paused;
+    return this.#isAllRead && this.#reading.length === 0;
   }
 
   /**
-   * Goes on to the end, or to the block with the first root that is good enough. Reads a block while it looks
-   * through the one before, but for the first, which often ends the search. Pages that can't be read hold nothing to be found; the reader says which they are.
+   * Goes on to the end, or to the block with the first root that is good enough; not at all where one is known already.
+   * Pages that can't be read hold nothing to be found; the reader says which they are.
    *
-   * @returns what was found so far
+   * @returns what was found so far for the image, by default the first
    */
-  async run(enough: (clue: RootClue) => boolean = () => false): Promise<SearchResult> {
+  async run(enough: Enough = () => false, image: MemoryImage = this.#targets[0]!.image): Promise<SearchResult> {
     const { signal, onSearch } = this.#options;
-    if (this.#paused) this.#next = this.#read();
-    this.#paused = false;
-    while (this.#next) {
-      const block = await this.#next;
+    const total = this.#targets[0]!.image.size;
+    let isEnough = this.#targets.some(({ image, result }) => result.roots.some((root) => enough(root, image)));
+    while (!isEnough) {
+      this.#readOn(1);
+      const reading = this.#reading.shift();
+      if (!reading) break;
+      const block = await reading;
       signal?.throwIfAborted();
-      const isFirst = this.#result.bytes === 0;
-      this.#next = isFirst ? undefined : this.#read();
-      const seen = this.#result.roots.length;
-      this.#searchBlock(block);
-      this.#result.bytes += block.length;
-      onSearch?.(this.#result.bytes, this.#image.size);
-      if (this.#result.roots.slice(seen).some(enough)) {
-        // The image may be closed before the search goes on, if ever.
-        await Promise.allSettled([this.#next]);
-        this.#paused = isFirst;
-        break;
+      if (this.#bytes >= AT_FRONT) this.#readOn(READ_AHEAD);
+      for (const target of this.#targets) {
+        const seen = target.result.roots.length;
+        this.#searchBlock(block, target);
+        if (target.result.roots.slice(seen).some((root) => enough(root, target.image))) isEnough = true;
       }
-      if (isFirst) this.#next = this.#read();
+      this.#bytes += block.length;
+      for (const { result } of this.#targets) result.bytes = this.#bytes;
+      onSearch?.(this.#bytes, total);
     }
-    return this.#result;
+    // The images may be closed before the search goes on, if ever.
+    await Promise.allSettled(this.#reading);
+    return this.#targets.find((target) => target.image === image)!.result;
+  }
+
+  #readOn(count: number): void {
+    while (!this.#isAllRead && this.#reading.length < count) {
+      const block = this.#read();
+      if (block) this.#reading.push(block);
+      else this.#isAllRead = true;
+    }
   }
 
   #read(): Promise<ReadBlock> | undefined {
     const { done, value: block } = this.#blocks.next();
     if (done) return undefined;
     const which = this.#which;
-    this.#which = which === 0 ? 1 : 0;
-    const target = this.#scan.buffers[which].subarray(0, block.extended);
-    const reading = this.#image.read(block.start, target).then(() => ({ ...block, which }));
+    this.#which = (which + 1) % this.#buffers.length;
+    const target = this.#buffers[which]!.subarray(0, block.extended);
+    const reading = this.#targets[0]!.image.read(block.starts[0]!, target).then(() => ({ ...block, which }));
     // A failure is thrown where it is awaited.
     reading.catch(() => undefined);
     return reading;
   }
 
-  #searchBlock({ start, length, extended, which }: ReadBlock): void {
-    const buffer = this.#scan.buffers[which].subarray(0, extended);
-    for (const page of this.#scan.scan(which, length, extended, start)) {
-      if (page < length) this.#addClues(this.#words[which]!, page, start + page);
+  #searchBlock({ starts, length, extended, which }: ReadBlock, { image, scan, result }: Target): void {
+    const buffer = this.#buffers[which]!.subarray(0, extended);
+    const words = this.#words[which]!;
+    const { machine } = image;
+    const start = starts[this.#targets.findIndex((target) => target.image === image)]!;
+    for (const page of scan.scan(which, length, extended, start)) {
+      if (page < length) addClues(result, machine.pageClues(words, page / 4, start + page));
       for (const hit of tag.all(buffer.subarray(page, page + PAGE_SIZE))) {
         const begin = page + hit - TAG_OFFSET;
         if (begin >= length) break;
-        const kernBase = taggedKernel(buffer, begin, this.#image.machine.pointerSize);
-        if (kernBase !== undefined) add(this.#result.kdbgs, { physical: pa(start + begin), kernBase });
+        const kernBase = taggedKernel(buffer, begin, machine.pointerSize);
+        if (kernBase !== undefined) add(result.kdbgs, { physical: pa(start + begin), kernBase });
       }
     }
   }
+}
 
-  #addClues(words: Uint32Array, page: number, physical: number): void {
-    for (const clue of this.#image.machine.pageClues(words, page / 4, physical)) {
-      if (clue.kind === 'root') add(this.#result.roots, clue);
-      else add(this.#result.kpcrs, clue);
-    }
+function addClues({ roots, kpcrs }: SearchResult, clues: Iterable<PageClue>): void {
+  for (const clue of clues) {
+    if (clue.kind === 'root') add(roots, clue);
+    else add(kpcrs, clue);
   }
 }
+
+/** Whether two images are readings of the same bytes of one input in the same order, at whatever addresses. */
+export function areSameBytes(one: MemoryImage, other: MemoryImage): boolean {
+  const [pieces, others] = [filePieces(one), filePieces(other)];
+  return pieces.length > 0 && pieces.length === others.length && pieces.every((piece, i) => piece === others[i]);
+}
+
+/** What the extents of an image are made of; empty where that does not lie in the input as it is. */
+const filePieces = (image: MemoryImage): string[] =>
+  image
+    .pageExtents()
+    .extents.flatMap(({ start, size }) =>
+      [...image.sourcePieces(start, size)].map(
+        ({ from, to, fileOffset }) => `${size} ${from - start} ${to - start} ${fileOffset}`,
+      ),
+    );
 
 function add<T>(list: T[], item: T): void {
   if (list.length < MAX_FOUND) list.push(item);
@@ -133,25 +184,27 @@ function add<T>(list: T[], item: T): void {
 
 /** Searches all memory. */
 export const searchMemory = (image: MemoryImage, options?: SearchOptions): Promise<SearchResult> =>
-  new MemorySearch(image, options).run();
+  new MemorySearch([image], options).run();
 
-type ReadBlock = Block & { which: 0 | 1 };
+type ReadBlock = Block & { which: number };
 
 interface Block {
-  start: PhysicalAddress;
+  /** Its address in each of the images. */
+  starts: readonly PhysicalAddress[];
   /** Bytes. */
   length: number;
   /** With the page behind it: a structure at a block's end is seen whole; what begins there is the next block's. */
   extended: number;
 }
 
-function* blocksOf(image: MemoryImage): Generator<Block, undefined> {
-  for (const extent of image.pageExtents().extents) {
-    for (let at = 0; at < extent.size; at += BLOCK) {
+function* blocksOf(images: readonly MemoryImage[]): Generator<Block, undefined> {
+  const extents = images.map((image) => image.pageExtents().extents);
+  for (const [i, { size }] of extents[0]!.entries()) {
+    for (let at = 0; at < size; at += BLOCK) {
       yield {
-        start: pa(extent.start + at),
-        length: Math.min(BLOCK, extent.size - at),
-        extended: Math.min(BLOCK + PAGE_SIZE, extent.size - at),
+        starts: extents.map((of) => pa(of[i]!.start + at)),
+        length: Math.min(BLOCK, size - at),
+        extended: Math.min(BLOCK + PAGE_SIZE, size - at),
       };
     }
   }
@@ -160,9 +213,7 @@ function* blocksOf(image: MemoryImage): Generator<Block, undefined> {
 /** In place of a scan: every page is looked at. */
 export function everyPage(): PageScan {
   const list = Uint32Array.from({ length: BLOCK / PAGE_SIZE + 1 }, (_, i) => i * PAGE_SIZE);
-  // Each of its own, so that its words are aligned.
-  const buffer = () => Buffer.allocUnsafeSlow(BLOCK + PAGE_SIZE);
-  return { buffers: [buffer(), buffer()], scan: (_, _length, extended) => list.subarray(0, extended / PAGE_SIZE) };
+  return { scan: (_, _length, extended) => list.subarray(0, extended / PAGE_SIZE) };
 }
 
 /** The kernel base of the block at `at`, if it can be a KDBG. */

@@ -22,7 +22,7 @@ const TABLE_ENTRY_MASK = 0x83;
 /** Keys that are counted: hostile memory may have any number. */
 const MAX_KEYS = 1 << 16;
 
-/** A page that would be a root if all addresses were `shift` higher. */
+/** A page that would be a root if its address were `shift` more than where it lies in the run. */
 export interface ShiftedRoot {
   shift: number;
   /** The address that it has for itself. */
@@ -36,7 +36,7 @@ interface Vote extends ShiftedRoot {
 /**
  * What could be shifted roots: differences that several of them agree on come first.
  *
- * @param image one run from address 0 on
+ * @param image one run, at whatever address: each byte counts as lying where it lies in the run
  */
 export async function shiftedRoots(image: MemoryImage): Promise<ShiftedRoot[]> {
   const votes = new Map<string, Vote>();
@@ -46,7 +46,7 @@ export async function shiftedRoots(image: MemoryImage): Promise<ShiftedRoot[]> {
       const block = buffer.subarray(0, Math.min(BLOCK, size - at));
       await image.read(start + at, block);
       const words = new Uint32Array(block.buffer, block.byteOffset, block.length / 4);
-      for (let page = 0; page < block.length; page += PAGE_SIZE) vote(words, page / 4, start + at + page, votes);
+      for (let page = 0; page < block.length; page += PAGE_SIZE) vote(words, page / 4, at + page, votes);
     }
   }
   return [...votes.values()].sort((a, b) => b.count - a.count);

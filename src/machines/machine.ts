@@ -9,6 +9,7 @@ import type { CpuNote, CpuNoteForm } from './cpu-notes.ts';
 import type { KpcrClaim, KpcrLayout } from './kpcr.ts';
 import type { MigrationForm } from './migration.ts';
 import type { NamedRegister } from './named-register.ts';
+import type { ScanMemory } from './page-scan.ts';
 import type { InterruptGate, InterruptTable, PageClue, PageScan } from './page-search.ts';
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
@@ -161,8 +162,8 @@ export interface MachineOf<R extends Registers> {
   interruptHandlers(table: InterruptTable, read: ReadVirtual): VirtualAddress[];
   /** What a page of physical memory shows of Windows: the page whose 32-bit words begin at `words[at]`. */
   pageClues(words: Uint32Array, at: number, physical: number): Iterable<PageClue>;
-  /** @param bytes that each of its buffers holds; undefined where this can't be had: then every page has to be looked at */
-  createPageScan(bytes: number): PageScan | undefined;
+  /** The first look at pages in `memory`; undefined where this can't be had: then every page has to be looked at. */
+  createPageScan(memory: ScanMemory): PageScan | undefined;
   isUserMode(registers: R): boolean;
   /** The CPU runs this machine's own code, not that of a compatibility mode (WoW64). */
   runsNativeCode(registers: R): boolean;

@@ -6,7 +6,7 @@
 
 import { KDBG_TAG } from '../formats/win-kernel.ts';
 import type { PageScan } from './page-search.ts';
-import { I32, I64, instantiate, op, V128, wasmModule } from './wasm.ts';
+import { createMemory, I32, I64, instantiate, op, V128, type WasmMemory, wasmModule } from './wasm.ts';
 
 const PAGE = 4096;
 
@@ -17,10 +17,10 @@ export const STRIDE = 64;
 export interface ScanPatterns {
   /** An entry of the upper half of a root, masked, is the root's address with these bits. */
   selfMap: { mask: bigint; bits: bigint };
-  /** WebAssembly that leaves whether a KPCR begins at `from`, a local with an address. */
-  kpcr: (from: number) => readonly number[];
-  /** Where KPCRs begin: at pages, or at any multiple of `STRIDE`. */
-  kpcrAt: 'page' | 'stride';
+  /** WebAssembly that leaves whether a KPCR, or another clue, begins at `from`, a local with an address. */
+  begins: (from: number) => readonly number[];
+  /** Where these begin: at pages, or in any part of `STRIDE` bytes. */
+  beginsAt: 'page' | 'stride';
   /** Pages below are all looked at: they can have clues that this does not look for. */
   everyPageBelow: number;
 }
@@ -29,7 +29,7 @@ export interface ScanPatterns {
 const TAG_MASK = 0xffff_ffffn;
 
 const [BASE, END, TAG_END, EXPECTED, OUT] = [0, 1, 2, 3, 4];
-const [AT, WORD, FOUND, WANTED, COUNT, KPCR] = [5, 6, 7, 8, 9, 10];
+const [AT, WORD, FOUND, WANTED, COUNT, BEGINS] = [5, 6, 7, 8, 9, 10];
 
 const { get, set } = op;
 const advance = (local: number, by: number) => [...get(local), ...op.i32(by), ...op.i32Add, ...set(local)].flat();
@@ -58,16 +58,16 @@ const throughPage = (mask: bigint, wanted: readonly number[], more: readonly num
     ...op.i32LessUnsigned,
   ]);
 
-const code = ({ selfMap, kpcr, kpcrAt }: ScanPatterns) => [
+const code = ({ selfMap, begins, beginsAt }: ScanPatterns) => [
   ...get(BASE),
   ...set(AT),
   ...op.repeatWhile(
-    [...op.v128Pair(0n), ...set(FOUND), ...op.i32(0), ...set(KPCR), ...get(AT), ...set(WORD)],
-    kpcrAt === 'page' ? [...kpcr(AT), ...set(KPCR)] : [],
+    [...op.v128Pair(0n), ...set(FOUND), ...op.i32(0), ...set(BEGINS), ...get(AT), ...set(WORD)],
+    beginsAt === 'page' ? [...begins(AT), ...set(BEGINS)] : [],
     throughPage(
       TAG_MASK,
       op.v128Pair(BigInt(KDBG_TAG)),
-      kpcrAt === 'page' ? [] : [...get(KPCR), ...kpcr(WORD), ...op.i32Or, ...set(KPCR)],
+      beginsAt === 'page' ? [] : [...get(BEGINS), ...begins(WORD), ...op.i32Or, ...set(BEGINS)],
     ),
     [...get(AT), ...get(END), ...op.i32LessUnsigned],
     op.when(
@@ -75,7 +75,7 @@ const code = ({ selfMap, kpcr, kpcrAt }: ScanPatterns) => [
       [...get(AT), ...op.i32(PAGE / 2), ...op.i32Add, ...set(WORD)],
       [...get(EXPECTED), ...op.i64x2Splat, ...set(WANTED)],
       throughPage(selfMap.mask, get(WANTED)),
-      get(KPCR),
+      get(BEGINS),
       op.when([...op.v128Pair(-1n & 0xffff_ffff_ffff_ffffn), ...set(FOUND)]),
     ),
     [...get(FOUND), ...op.v128AnyTrue],
@@ -93,32 +93,45 @@ const code = ({ selfMap, kpcr, kpcrAt }: ScanPatterns) => [
 
 const WASM_PAGE = 65_536;
 
-/**
- * See `Machine.createPageScan`.
- *
- * @param bytes that each of two buffers holds
- * @returns undefined where WebAssembly has no SIMD, or no memory
- */
-export function createPageScan(bytes: number, patterns: ScanPatterns): PageScan | undefined {
+/** What pages are read into, for the scans of any machines: buffers of one size. */
+export interface ScanMemory {
+  readonly buffers: readonly Buffer[];
+  /** Where scans find them, behind room for the list that a scan leaves; undefined where WebAssembly has no memory. */
+  readonly wasm: { memory: WasmMemory; starts: readonly number[] } | undefined;
+}
+
+/** @param bytes that each of `count` buffers holds: whole pages */
+export function createScanMemory(bytes: number, count: number): ScanMemory {
   const perBuffer = Math.ceil(bytes / WASM_PAGE);
   const listPages = Math.ceil(((bytes / PAGE) * 4) / WASM_PAGE);
+  const memory = createMemory(listPages + count * perBuffer);
+  // Each of its own, so that its words are aligned.
+  if (!memory) return { buffers: Array.from({ length: count }, () => Buffer.allocUnsafeSlow(bytes)), wasm: undefined };
+  const starts = Array.from({ length: count }, (_, i) => (listPages + i * perBuffer) * WASM_PAGE);
+  return { buffers: starts.map((start) => Buffer.from(memory.buffer, start, bytes)), wasm: { memory, starts } };
+}
+
+/** See `Machine.createPageScan`. */
+export function createPageScan({ wasm, buffers }: ScanMemory, patterns: ScanPatterns): PageScan | undefined {
+  if (!wasm) return undefined;
+  const { memory, starts } = wasm;
+  const pages = buffers[0]!.length / PAGE;
   const signature = {
     parameters: [I32, I32, I32, I64, I32],
     results: [I32],
     locals: [I32, I32, V128, V128, I32, I32],
   };
-  const instance = instantiate(wasmModule(signature, listPages + 2 * perBuffer, code(patterns)));
-  if (!instance) return undefined;
-  const { memory: buffer } = instance;
-  const run = instance.run as (base: number, end: number, tagEnd: number, expected: bigint, out: number) => number;
-  const list = new Uint32Array(buffer, 0, bytes / PAGE);
-  const everyPage = Uint32Array.from({ length: bytes / PAGE }, (_, i) => i * PAGE);
-  const start = (which: number) => (listPages + which * perBuffer) * WASM_PAGE;
+  const module = wasmModule(signature, memory.buffer.byteLength / WASM_PAGE, code(patterns));
+  const run = instantiate(module, memory) as
+    | ((base: number, end: number, tagEnd: number, expected: bigint, out: number) => number)
+    | undefined;
+  if (!run) return undefined;
+  const list = new Uint32Array(memory.buffer, 0, pages);
+  const everyPage = Uint32Array.from({ length: pages }, (_, i) => i * PAGE);
   return {
-    buffers: [0, 1].map((which) => Buffer.from(buffer, start(which), bytes)) as [Buffer, Buffer],
     scan: (which, length, extended, physical) => {
       if (physical < patterns.everyPageBelow) return everyPage.subarray(0, extended / PAGE);
-      const base = start(which);
+      const base = starts[which]!;
       return list.subarray(0, run(base, base + length, base + extended, BigInt(physical) | patterns.selfMap.bits, 0));
     },
   };

@@ -19,7 +19,7 @@ export interface RootClue {
   root: PhysicalAddress;
   /** How it was found, for evidence: `self-map`. */
   how: string;
-  /** Those with the lowest are tried first. */
+  /** Those with the lowest are tried first. 0: a processor's own data names it. */
   rank: number;
 }
 
@@ -34,15 +34,14 @@ export interface KpcrClue {
 export type PageClue = RootClue | KpcrClue;
 /** A fast first look at pages in the search of all memory. */
 export interface PageScan {
-  /** To be filled and scanned in turn. */
-  readonly buffers: readonly [Buffer, Buffer];
   /**
-   * Offsets of the pages in a buffer that can have a clue or a KDBG's tag; valid until the next call.
+   * Offsets of the pages in a buffer that can have a clue or a KDBG's tag; valid until the next call of any scan of the
+   * same memory.
    *
-   * @param which buffer
+   * @param which of the memory's buffers
    * @param length bytes, whole pages
    * @param extended at least `length`: of the pages behind it only tags are looked for
    * @param physical address of the buffer's first page
    */
-  scan(which: 0 | 1, length: number, extended: number, physical: number): Uint32Array;
+  scan(which: number, length: number, extended: number, physical: number): Uint32Array;
 }

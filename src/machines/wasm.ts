@@ -56,13 +56,14 @@ export const op = {
   v128And: simd(0x4e),
   v128Or: simd(0x50),
   v128AnyTrue: simd(0x53),
+  i64x2AllTrue: simd(0xc3),
   i64x2Equal: simd(0xd6),
   /** Runs `body` again for as long as it leaves a true value. */
   repeatWhile: (...body: number[][]) => [0x03, 0x40, ...body.flat(), 0x0d, 0, 0x0b],
   when: (...body: number[][]) => [0x04, 0x40, ...body.flat(), 0x0b],
 } as const;
 
-/** A module with one exported function, `run`, and an exported memory of `pages` × 64 KiB, `memory`. */
+/** A module with one exported function, `run`, that works on a memory of at least `pages` × 64 KiB, which it imports. */
 export function wasmModule(
   {
     parameters,
@@ -80,32 +81,47 @@ export function wasmModule(
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, vector([[0x60, ...types(parameters), ...types(results)]])),
+    ...section(2, vector([[...name(IMPORTED), ...name(IMPORTED), 2, 0, ...unsigned(pages)]])),
     ...section(3, vector([[0]])),
-    ...section(5, vector([[1, ...unsigned(pages), ...unsigned(pages)]])),
-    ...section(
-      7,
-      vector([
-        [...name('run'), 0, 0],
-        [...name('memory'), 2, 0],
-      ]),
-    ),
+    ...section(7, vector([[...name('run'), 0, 0]])),
     ...section(10, vector([[...unsigned(body.length), ...body]])),
   ]);
 }
 
+/** What a module calls its memory, and the only module that it knows. */
+const IMPORTED = 'memory';
+
+/** A memory that modules import. */
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer;
+}
+
 /** What is used of the global, which Node's types leave to browsers'. */
 interface WebAssemblyApi {
+  Memory: new (limits: { initial: number; maximum: number }) => WasmMemory;
   Module: new (bytes: Uint8Array) => object;
-  Instance: new (module: object) => { exports: Record<string, unknown> };
+  Instance: new (module: object, imports: object) => { exports: Record<string, unknown> };
   CompileError: new () => Error;
 }
 
-/** The module's memory and function; undefined where this engine lacks an instruction that it uses, or has no memory left for it. */
-export function instantiate(bytes: Uint8Array): { memory: ArrayBuffer; run: (...args: never[]) => number } | undefined {
-  const { Module, Instance, CompileError } = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
+const api = () => (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
+
+/** A memory of `pages` × 64 KiB; undefined where there is no room for it. */
+export function createMemory(pages: number): WasmMemory | undefined {
   try {
-    const { memory, run } = new Instance(new Module(bytes)).exports;
-    return { memory: (memory as { buffer: ArrayBuffer }).buffer, run: run as (...args: never[]) => number };
+    return new (api().Memory)({ initial: pages, maximum: pages });
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+/** The module's function; undefined where this engine lacks an instruction that it uses, or has no memory left for it. */
+export function instantiate(bytes: Uint8Array, memory: WasmMemory): ((...args: never[]) => number) | undefined {
+  const { Module, Instance, CompileError } = api();
+  try {
+    const { run } = new Instance(new Module(bytes), { [IMPORTED]: { [IMPORTED]: memory } }).exports;
+    return run as (...args: never[]) => number;
   } catch (error) {
     if (error instanceof CompileError || error instanceof RangeError) return undefined;
     throw error;

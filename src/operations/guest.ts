@@ -47,7 +47,7 @@ export class Guest extends OpenedInput implements AsyncDisposable {
     const windows = await locateWindows(image, options);
     return new Guest(input, image, windows, {
       locateMilliseconds: Math.round(performance.now() - started),
-      bytesReadToLocate: windows.image.bytesRead,
+      bytesReadToLocate: bytesReadThrough([image, ...image.alternatives, windows.image]),
     });
   }
 
@@ -86,6 +86,10 @@ export async function openGuest(input: string | InputBytes, options: ReportedOpt
     throw error;
   }
 }
+
+/** One search serves all readings of an input, through any of them. */
+const bytesReadThrough = (images: readonly MemoryImage[]): number =>
+  [...new Set(images)].reduce((total, { bytesRead }) => total + bytesRead, 0);
 
 /** Where what was read makes no sense because it was changed meanwhile, that is the error. */
 export async function explained<T>(image: MemoryImage, work: Promise<T>): Promise<T> {

@@ -18,12 +18,16 @@ const SAMPLES = join(import.meta.dirname, '../../samples');
 const locate = (file: Buffer) => locateWindows(openSource(new BufferSource(file, 'guest.elf')));
 
 describe('locating Windows reads', () => {
-  const samples = readdirSync(SAMPLES).filter((name) => /^(crashed|live)-\d+.*\.elf\.gz$/.test(name));
+  const samples = readdirSync(SAMPLES).filter((name) => /^(crashed|live)-.*\.elf\.gz$/.test(name));
 
-  it.each(samples)('less than 2 MiB of %s', async (name) => {
-    const { image } = await locate(gunzipSync(readFileSync(join(SAMPLES, name))));
-    expect(image.bytesRead).toBeLessThan(2 * MIB);
-  });
+  // No file has the system registers of ARM64: memory is searched up to the first processor's data, which are at 2 MiB.
+  it.each(samples.map((name) => [name.includes('arm64') ? 4 : 2, name] as const))(
+    'less than %i MiB of %s',
+    async (most, name) => {
+      const { image } = await locate(gunzipSync(readFileSync(join(SAMPLES, name))));
+      expect(image.bytesRead).toBeLessThan(most * MIB);
+    },
+  );
 
   it.each(Object.keys(GENERATIONS) as GenerationName[])('less than 4 MiB of a guest of true size: %s', async (name) => {
     const guest = buildTrueGuest({ generation: name });

@@ -9,6 +9,7 @@ import { openRaw } from '../../src/readers/raw.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import type { Windows } from '../../src/windows/windows.ts';
+import { buildArm64Guest } from '../guest/arm64.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { imageOf } from '../support/images.ts';
@@ -95,7 +96,9 @@ describe('a choice of layouts', () => {
     const image = imageOf([{ start: 0, bytes: Buffer.alloc(0x1000) }], { alternatives: others });
     expect(image.runs).toEqual(first!.runs);
     const layouts = [image, ...others];
-    const best = await locateInLayouts(image, async (layout) => through(layout, found[layouts.indexOf(layout)]!));
+    const best = await locateInLayouts(image, {
+      locate: async (layout) => through(layout, found[layouts.indexOf(layout)]!),
+    });
     expect(layouts.indexOf(best.image)).toBe(expected);
     expect(best.diagnostics.list.map(({ code }) => code)).toEqual(codes);
   });
@@ -148,6 +151,15 @@ describe('raw memory whose addresses are off', () => {
     const { image, kernel } = await located(bytes);
     expect(image.runs).toEqual([{ start: 0, size: 16 * MIB, fileOffset: 0x3000 }]);
     expect(kernel.base).toBe(guest.truth.kernelBase);
+  });
+
+  it('because something comes before the memory of a machine whose RAM does not begin at 0', async () => {
+    const { memory, truth } = buildArm64Guest({ seed: 91, ramMiB: 16 });
+    const bytes = Buffer.concat([Buffer.alloc(0x3000, 0x37), memory.flat(GIB, GIB + 16 * MIB)]);
+    const { image, kernel } = await located(bytes);
+    expect(image.machine.name).toBe('ARM64');
+    expect(image.runs[0]!.start).toBe(GIB - 0x3000);
+    expect(kernel.base).toBe(truth.kernelBase);
   });
 
   it('is named where nothing helps: the hint speaks of --runs', async () => {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { everyPage, MemorySearch, searchMemory } from '../../src/locate/memory-search.ts';
-import { instantiate } from '../../src/machines/wasm.ts';
+import { createScanMemory } from '../../src/machines/page-scan.ts';
+import { createMemory, instantiate } from '../../src/machines/wasm.ts';
 import { X64 } from '../../src/machines/x64/index.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { imageOf } from '../support/images.ts';
@@ -24,8 +25,9 @@ describe('the search of all memory', () => {
   });
 
   it('leaves out no page that has a clue or a tag', () => {
-    const scan = X64.createPageScan(16 * PAGE)!;
-    const words = scan.buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
+    const { buffers, ...memory } = createScanMemory(16 * PAGE, 2);
+    const scan = X64.createPageScan({ buffers, ...memory })!;
+    const words = buffers.map((b) => new Uint32Array(b.buffer, b.byteOffset, b.length / 4));
     const at = fc.record({
       page: fc.nat(15),
       word: fc.nat(511),
@@ -38,7 +40,7 @@ describe('the search of all memory', () => {
         fc.constantFrom(0 as const, 1 as const),
         (marks, pfn, which) => {
           const physical = 2 ** 20 + pfn * PAGE;
-          const buffer = scan.buffers[which].fill(0);
+          const buffer = buffers[which]!.fill(0);
           for (const { page, word, what } of marks) {
             const offset = page * PAGE + 8 * word;
             const self = BigInt(physical + page * PAGE);
@@ -75,7 +77,7 @@ describe('the search of all memory', () => {
     const image = imageOf([{ start: 0, bytes: guest.memory.flat(0, guest.ramBytes) }]);
     const whole = await searchMemory(image);
     const before = image.bytesRead;
-    const search = new MemorySearch(image);
+    const search = new MemorySearch([image]);
     const [first] = whole.roots;
     const part = { ...(await search.run((clue) => clue.root === first!.root)) };
     expect(part.bytes).toBeLessThan(whole.bytes);
@@ -113,6 +115,10 @@ describe('the search of all memory', () => {
   });
 
   it('does without, where an engine lacks the instructions', () => {
-    expect(instantiate(Uint8Array.of(0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 0xff))).toBeUndefined();
+    const unknown = Uint8Array.of(0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 0xff);
+    expect(instantiate(unknown, createMemory(1)!)).toBeUndefined();
+    // More than 4 GiB.
+    expect(createMemory(0x1_0000 + 1)).toBeUndefined();
+    expect(X64.createPageScan({ buffers: [Buffer.alloc(PAGE)], wasm: undefined })).toBeUndefined();
   });
 });

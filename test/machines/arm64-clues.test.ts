@@ -1,14 +1,16 @@
 // What the search of memory goes by on ARM64: the fast first look has to find all that the second does.
 import { describe, expect, it } from 'vitest';
 import { ARM64 } from '../../src/machines/arm64/index.ts';
+import { createScanMemory } from '../../src/machines/page-scan.ts';
 import { buildArm64Guest } from '../guest/arm64.ts';
 
 const PAGE = 0x1000;
 
 /** Clues of pages, as the search asks for them. */
 function cluesOf(pages: readonly { at: number; bytes: Buffer }[]) {
-  const scan = ARM64.createPageScan(pages.length * PAGE + PAGE)!;
-  const [buffer] = scan.buffers;
+  const memory = createScanMemory(pages.length * PAGE + PAGE, 1);
+  const scan = ARM64.createPageScan(memory)!;
+  const buffer = memory.buffers[0]!;
   pages.forEach(({ bytes }, i) => {
     bytes.copy(buffer, i * PAGE);
   });

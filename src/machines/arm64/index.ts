@@ -101,7 +101,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   interruptGates: () => undefined,
   interruptHandlers: () => [],
   pageClues,
-  createPageScan: (bytes) => createPageScan(bytes, SCAN_PATTERNS),
+  createPageScan: (memory) => createPageScan(memory, SCAN_PATTERNS),
 
   isUserMode: (r) => exceptionLevel(r) === 0,
   runsNativeCode: (r) => !is32BitCode(r),

@@ -25,8 +25,8 @@ const ttbr1 = at(KpcrPage.offsetOf('Ttbr1_El1'));
 /** What the first look at pages goes by. */
 export const SCAN_PATTERNS: ScanPatterns = {
   selfMap: { mask: SELF_MAP_MASK, bits: SELF_MAP_BITS },
-  kpcr: (from) => [...ttbr0(from), ...op.i64(HALF), ...op.i64Add, ...ttbr1(from), ...op.i64Equal],
-  kpcrAt: 'page',
+  begins: (from) => [...ttbr0(from), ...op.i64(HALF), ...op.i64Add, ...ttbr1(from), ...op.i64Equal],
+  beginsAt: 'page',
   everyPageBelow: 0,
 };
 

@@ -125,7 +125,7 @@ export const X64: MachineOf<X64Registers> = {
   ...gateReaders(GATE_SIZE, gateHandler),
 
   pageClues,
-  createPageScan: (bytes) => createPageScan(bytes, SCAN_PATTERNS),
+  createPageScan: (memory) => createPageScan(memory, SCAN_PATTERNS),
 
   isUserMode: (r) => privilegeLevel(r) === 3,
   runsNativeCode: is64BitCode,

@@ -55,8 +55,8 @@ const isKpcr = (from: number): readonly number[] => [
 export const SCAN_PATTERNS: ScanPatterns = {
   // Present, writable, not large; the address of up to 52 bits.
   selfMap: { mask: 0x000f_ffff_ffff_f083n, bits: 0x3n },
-  kpcr: isKpcr,
-  kpcrAt: 'stride',
+  begins: isKpcr,
+  beginsAt: 'stride',
   // The start block is known by more than this looks for.
   everyPageBelow: LOW_MEMORY,
 };

@@ -5,6 +5,7 @@ import { IMAGE_FILE_MACHINE_I386 } from '../../formats/pe.ts';
 import { SHARED_USER_DATA_32 } from '../../formats/win-kernel.ts';
 import { gateReaders } from '../interrupt-gates.ts';
 import type { MachineOf } from '../machine.ts';
+import { createPageScan } from '../page-scan.ts';
 import { rootIn } from '../paging-mode.ts';
 import { PC_RAM } from '../x64/pc-ram.ts';
 import { parseQemuNote } from '../x64/qemu-note.ts';
@@ -25,7 +26,7 @@ import {
 } from './context.ts';
 import { Kpcr, kpcrCandidates, kpcrDoubt, runsKpcr } from './kpcr.ts';
 import { MIGRATION } from './migration.ts';
-import { pageClues } from './page-clues.ts';
+import { pageClues, SCAN_PATTERNS } from './page-clues.ts';
 import { PAGING_32_BIT, PAGING_PAE } from './paging.ts';
 import { Prstatus32, parsePrstatus32 } from './prstatus.ts';
 import { address, isPae, isPaging, namedRegisters, teb } from './registers.ts';
@@ -133,7 +134,7 @@ export const X86: MachineOf<X64Registers> = {
   ...gateReaders(GATE_SIZE, gateHandler),
 
   pageClues,
-  createPageScan: () => undefined,
+  createPageScan: (memory) => createPageScan(memory, SCAN_PATTERNS),
 
   isUserMode: (r) => privilegeLevel(r) === 3,
   runsNativeCode: () => true,

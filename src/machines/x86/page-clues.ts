@@ -1,7 +1,9 @@
 /** What a page of physical memory shows of 32-bit Windows, for the search of dumps without useful CPU states. */
 import { isKernelAddress } from '../../core/bits.ts';
 import { PAGE_SIZE, pa } from '../../core/units.ts';
+import { type ScanPatterns, STRIDE } from '../page-scan.ts';
 import type { PageClue } from '../page-search.ts';
+import { op } from '../wasm.ts';
 import { Kpcr } from './kpcr.ts';
 import { address } from './registers.ts';
 
@@ -24,10 +26,39 @@ const MAX_ROOTS = 16;
 const ROOT_LIMIT = 2 ** 32;
 
 /** KPCRs begin a page, but that of the boot processor, which is a variable of the kernel since Vista. */
-const KPCR_ALIGNMENT = 64;
+const KPCR_ALIGNMENT = STRIDE;
 
 /** 64 GiB: what PAE reaches on all processors that Windows knows. */
 const HIGH_LIMIT = 16;
+
+const [SELF_AT, PRCB_AT] = [Kpcr.offsetOf('SelfPcr'), Kpcr.offsetOf('Prcb')];
+
+/** Pages are at the same addresses here and in the guest, modulo a page. */
+const isKpcr = (from: number): readonly number[] => [
+  ...[...op.get(from), ...op.i32Load(PRCB_AT)],
+  ...[...op.get(from), ...op.i32Load(SELF_AT), ...op.i32(Kpcr.size), ...op.i32Add, ...op.i32Eq],
+  ...[...op.get(from), ...op.i32Load(SELF_AT), ...op.get(from), ...op.i32Sub],
+  ...[...op.i32(PAGE_SIZE - 1), ...op.i32And, ...op.i32Eqz, ...op.i32And],
+];
+
+/** The bits of an entry of a root with PAE that are all clear but for `PDPT_ENTRY`. */
+const PDPT_BITS = (BigInt(-HIGH_LIMIT >>> 0) << 32n) | BigInt(PDPT_ENTRY_MASK);
+
+const isPdptAt = (from: number, offset: number): readonly number[] => [
+  ...[0, 16].flatMap((half) => [
+    ...[...op.get(from), ...op.v128Load(offset + half), ...op.v128Pair(PDPT_BITS), ...op.v128And],
+    ...[...op.v128Pair(BigInt(PDPT_ENTRY)), ...op.i64x2Equal],
+  ]),
+  ...[...op.v128And, ...op.i64x2AllTrue],
+];
+
+/** What the first look at pages goes by. Without PAE, an entry is the lower half of an aligned word, as `SELF_MAP` is. */
+export const SCAN_PATTERNS: ScanPatterns = {
+  selfMap: { mask: BigInt((0xffff_f000 | TABLE_ENTRY_MASK) >>> 0), bits: BigInt(TABLE_ENTRY) },
+  begins: (from) => [...isKpcr(from), ...isPdptAt(from, 0), ...op.i32Or, ...isPdptAt(from, PDPT), ...op.i32Or],
+  beginsAt: 'stride',
+  everyPageBelow: 0,
+};
 
 /** See `Machine.pageClues`. */
 export function pageClues(words: Uint32Array, at: number, physical: number): readonly PageClue[] {
@@ -35,10 +66,10 @@ export function pageClues(words: Uint32Array, at: number, physical: number): rea
   if (physical < ROOT_LIMIT) {
     const entry = words[at + SELF_MAP]!;
     if ((entry & TABLE_ENTRY_MASK) === TABLE_ENTRY && (entry & 0xffff_f000) >>> 0 === physical) {
-      clues.push({ kind: 'root', root: pa(physical), how: 'self-map', rank: 0 });
+      clues.push({ kind: 'root', root: pa(physical), how: 'self-map', rank: 1 });
     }
     for (const offset of pdptsIn(words, at)) {
-      clues.push({ kind: 'root', root: pa(physical + offset), how: 'four page directories', rank: 1 });
+      clues.push({ kind: 'root', root: pa(physical + offset), how: 'four page directories', rank: 2 });
     }
   }
   const kpcr = kpcrIn(words, at);
@@ -68,8 +99,7 @@ function isPdpt(words: Uint32Array, at: number): boolean {
   return tables.size === PDPT / 8;
 }
 
-const SELF = Kpcr.offsetOf('SelfPcr') / 4;
-const PRCB = Kpcr.offsetOf('Prcb') / 4;
+const [SELF, PRCB] = [SELF_AT / 4, PRCB_AT / 4];
 const IDT = Kpcr.offsetOf('Idt') / 4;
 
 /** SelfPcr is the KPCR's address, and Prcb that of the PRCB in it. */
