@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { searchMemory } from '../../src/locate/memory-search.ts';
 import { createScanMemory } from '../../src/machines/page-scan.ts';
@@ -6,6 +5,7 @@ import { X64 } from '../../src/machines/x64/index.ts';
 import { X86 } from '../../src/machines/x86/index.ts';
 import { buildTrueGuest } from '../guest/true-guest.ts';
 import { imageOf } from '../support/images.ts';
+import fc from '../support/properties.ts';
 
 describe('KPCRs in a search of memory', () => {
   it.each(['7', '2008', '2004', '11 24H2'] as const)('are all found in %s', async (generation) => {
