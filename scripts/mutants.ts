@@ -505,6 +505,27 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers/qevm/arriving.test.ts',
   },
   {
+    what: 'pages that are being written are overtaken by newer ones',
+    file: 'readers/qevm/placing.ts',
+    find: 'if (this.#writing.some(isOver)) throw new Busy();',
+    replace: 'if (this.#writing.every(isOver) && this.#writing.length > 2) throw new Busy();',
+    tests: 'test/readers/qevm/placing.test.ts',
+  },
+  {
+    what: 'zeros among the pages of a run are taken for what came before',
+    file: 'readers/qevm/placing.ts',
+    find: 'const clean = this.#placing.zerosAreHoles ? this.#written.next(page, true, page + count) - page : 0;',
+    replace: 'const clean = this.#placing.zerosAreHoles ? count : 0;',
+    tests: 'test/readers/qevm/placing.test.ts',
+  },
+  {
+    what: "a run of a stream's pages ends one page late",
+    file: 'readers/qevm/ram.ts',
+    find: 'if (bytes.readUInt32BE(at + 4) !== low || bytes.readUInt32BE(at) !== high) break;',
+    replace: 'if (at > from && bytes.readUInt32BE(at - size + 4) !== low - PAGE_SIZE) break;',
+    tests: 'test/readers/qevm/arriving.test.ts',
+  },
+  {
     what: 'a step that was not all there is not taken again from its start',
     file: 'readers/qevm/stream.ts',
     find: 'if (error instanceof NotYet || error instanceof Busy) cursor.at = from;',

@@ -126,7 +126,8 @@ export async function convertAndDescribe(options: ConvertOptions, wanted: Wanted
   return withNaming(options.symbols, (naming) =>
     publishTogether(signal, (together) => {
       const { dump: target } = targets;
-      const onePass = target === undefined ? undefined : new OnePass(together, target, options);
+      const onePass =
+        target === undefined ? undefined : new OnePass(together, target, { ...options, isReadNext: options.hash });
       const opening = {
         crashDumps: true,
         // The output's directory has room for a dump anyway; a system's /tmp often lacks it.

@@ -29,6 +29,8 @@ export interface ArrangedFile {
   path: string;
   /** Writes where nothing was written yet. Throws `Elf2dmpError`. */
   write(bytes: Buffer, position: number): Promise<void>;
+  /** Memory that `overwrite` is fastest from. */
+  memory(size: number): Buffer;
   /** Writes over whatever is there. Throws `Elf2dmpError`. */
   overwrite(bytes: Buffer, position: number): Promise<void>;
   /** Writes at once, over whatever is there: for many small pieces. Throws `Elf2dmpError`. */
@@ -41,6 +43,8 @@ export interface ArrangedFile {
   readonly holes: boolean;
   /** Called when the stream has ended: the file has to have `size` bytes. Throws `Elf2dmpError`. */
   end(size: number): Promise<void>;
+  /** Lets go of what `overwrite` took; called in the end, whatever happened, and then nothing is written any more. */
+  close(): Promise<void>;
 }
 
 /** Where a stream's bytes go; those that are neither in parts nor kept are dropped. */
@@ -135,12 +139,17 @@ export class ArrangedSource implements ByteSource {
   ): Promise<{ source: ArrangedSource; damage: ContainerDamage | undefined }> {
     let read = 0;
     let fileSize = 0;
-    const damage = await inChunks(chunks, async (bytes) => {
-      signal?.throwIfAborted();
-      fileSize = Math.max(fileSize, await arrangement.put(bytes, read));
-      read += bytes.length;
-    });
-    await arrangement.file.end(fileSize);
+    let damage: ContainerDamage | undefined;
+    try {
+      damage = await inChunks(chunks, async (bytes) => {
+        signal?.throwIfAborted();
+        fileSize = Math.max(fileSize, await arrangement.put(bytes, read));
+        read += bytes.length;
+      });
+      await arrangement.file.end(fileSize);
+    } finally {
+      await arrangement.file.close();
+    }
     return { source: new ArrangedSource(name, read, arrangement), damage };
   }
 

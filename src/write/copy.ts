@@ -19,7 +19,7 @@ import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
 const IN_FLIGHT = 4;
 
 /** Smaller dumps are as soon on disk by way of the page cache, where their reader finds them. */
-const DIRECT_FROM = 64 * MIB;
+export const DIRECT_FROM = 64 * MIB;
 
 /**
  * Writes the dump. Nothing appears under the output's name before it is complete and on disk; on any

@@ -5,6 +5,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
 import { hex, MIB } from '../core/units.ts';
+import { DirectFile } from '../files/direct.ts';
 import { type BegunFile, checkSpace, type Publication, writeAll } from '../files/publish.ts';
 import { WriteBack } from '../files/write-back.ts';
 import type { MemoryImage } from '../memory/image.ts';
@@ -15,6 +16,7 @@ import { type DumpLayout, type DumpPlan, layOutDump, positionOf } from '../plan/
 import type { Foreseen } from '../readers/foresee.ts';
 import { PROBE_SIZE } from '../readers/reader.ts';
 import { Arrangement, type Kept, type Part } from '../source/arranged.ts';
+import { DIRECT_FROM } from './copy.ts';
 import type { EmitOptions } from './options.ts';
 import { MIN_HOLE, withoutZeros } from './sparse.ts';
 
@@ -22,7 +24,7 @@ import { MIN_HOLE, withoutZeros } from './sparse.ts';
 const MAX_LEFT_OUT = MIB;
 
 /** Of the dump. */
-interface OnePassChoices extends Pick<EmitOptions, 'sparse' | 'force'> {
+interface OnePassChoices extends Pick<EmitOptions, 'sparse' | 'force' | 'isReadNext'> {
   /** Default `auto`. */
   type?: DumpTypeChoice | undefined;
 }
@@ -34,11 +36,13 @@ export class OnePass {
   readonly #type: DumpTypeChoice;
   readonly #sparse: SparseChoice;
   readonly #force: boolean | undefined;
+  readonly #isReadNext: boolean | undefined;
   #begun: { arrangement: Arrangement; file: BegunFile } | undefined;
 
   /** @param output as `checkOutput` returned it */
-  constructor(together: Publication, output: string, { type = 'auto', sparse = 'auto', force }: OnePassChoices) {
-    this.#force = force;
+  constructor(together: Publication, output: string, { type = 'auto', sparse = 'auto', ...others }: OnePassChoices) {
+    this.#force = others.force;
+    this.#isReadNext = others.isReadNext;
     this.#together = together;
     this.#output = output;
     this.#type = type;
@@ -46,7 +50,7 @@ export class OnePass {
   }
 
   /** Begins the dump of a stream; undefined where its pages have no place in it yet. Throws `Elf2dmpError`. */
-  readonly arrange = async ({ image, headSize }: Foreseen): Promise<Arrangement | undefined> => {
+  readonly arrange = async ({ image, headSize, promise }: Foreseen): Promise<Arrangement | undefined> => {
     const layout = foreseenLayout(image, this.#type);
     const places = layout && placesOf(image, layout, headSize);
     if (!places) return undefined;
@@ -54,7 +58,9 @@ export class OnePass {
     if (this.#sparse === 'never' && image.format !== 'raw') await checkSpace(this.#output, layout.size);
     const file = await this.#together.begin(this.#output, { force: this.#force });
     const writeBack = await WriteBack.of(file.handle, this.#output);
+    const direct = promise && (await this.#direct(file, layout.size));
     let unsettled = 0;
+    let furthest = 0;
     const arrangement = new Arrangement(
       {
         path: file.path,
@@ -65,7 +71,12 @@ export class OnePass {
           }
           await writeBack.wrote(bytes.length);
         },
+        memory: (size) => direct?.ownMemory(size) ?? Buffer.allocUnsafeSlow(size),
         overwrite: async (bytes, position) => {
+          // What comes again may do so many times: it is changed where that is fast, and then written once.
+          const isNew = position >= furthest;
+          furthest = Math.max(furthest, position + bytes.length);
+          if (direct && isNew) return direct.write(bytes, position);
           unsettled += bytes.length;
           await writeAll(file.handle, this.#output, bytes, position);
         },
@@ -82,6 +93,7 @@ export class OnePass {
           await writeBack.end();
           await this.#truncate(file, size);
         },
+        close: async () => direct?.close(),
       },
       places.parts,
       places.kept,
@@ -111,6 +123,14 @@ export class OnePass {
     options.onProgress?.(plan.size, plan.size);
     await file.finish(options);
     return true;
+  }
+
+  /** The file past the page cache; it gets its size, so that writes need not wait for it to grow. */
+  async #direct(file: BegunFile, size: number): Promise<DirectFile | undefined> {
+    if (this.#isReadNext || size < DIRECT_FROM) return undefined;
+    const direct = await DirectFile.of(file.handle, this.#output, size, { sparse: true });
+    if (direct) await this.#truncate(file, size);
+    return direct;
   }
 
   /** What of bytes is written where nothing was yet. */

@@ -8,11 +8,11 @@ import { ArrangedSource, type Arrangement } from '../../source/arranged.ts';
 import { BufferSource } from '../../source/buffer.ts';
 import type { ContainerDamage } from '../../source/chunks.ts';
 import { inChunks } from '../../source/spool.ts';
-import { ArrivingCursor, NotYet } from './cursor.ts';
+import { ArrivingCursor, Busy, NotYet } from './cursor.ts';
 import { ArrivingState } from './devices.ts';
 import { isRam, layouts } from './layout.ts';
 import { readLibvirtHeader } from './libvirt.ts';
-import { Busy, Placing } from './placing.ts';
+import { Placing } from './placing.ts';
 import type { RamBlock } from './ram.ts';
 import { openPlaced, streamMachine, tablesBlock } from './reader.ts';
 import { faultOf, StreamWalk, streamOf } from './stream.ts';
@@ -118,21 +118,26 @@ export interface Arrived {
   damage: ContainerDamage | undefined;
 }
 
+interface Receiver {
+  promise: Promised;
+  arrangement: Arrangement;
+  /** For messages. */
+  name: string;
+  signal?: AbortSignal | undefined;
+}
+
 /** Reads a stream to its end. Throws `Elf2dmpError`; damage of the stream itself is for `open` to tell. */
-export async function receive(
+export async function receive(chunks: AsyncIterable<Buffer>, receiver: Receiver): Promise<Arrived> {
+  try {
+    return await receiveAll(chunks, receiver);
+  } finally {
+    await receiver.arrangement.file.close();
+  }
+}
+
+async function receiveAll(
   chunks: AsyncIterable<Buffer>,
-  {
-    promise,
-    arrangement,
-    name,
-    signal,
-  }: {
-    promise: Promised;
-    arrangement: Arrangement;
-    /** For messages. */
-    name: string;
-    signal?: AbortSignal | undefined;
-  },
+  { promise, arrangement, name, signal }: Receiver,
 ): Promise<Arrived> {
   const { file } = arrangement;
   const placing = new Placing(arrangement, promise.bases);

@@ -15,6 +15,9 @@ export class StreamEnd extends Error {
 /** What is being read has not come yet: to be read again when more has. */
 export class NotYet extends Error {}
 
+/** What is to be done has to wait for the disk: to be done again after that. */
+export class Busy extends Error {}
+
 /** A place in a stream. */
 export abstract class Cursor {
   /** Offset of the next byte in the source. */
@@ -29,6 +32,11 @@ export abstract class Cursor {
 
   /** As `view`, of fewer bytes where the stream ends, which are not passed over. */
   abstract peek(length: number): Buffer;
+
+  /** Memory that holds the bytes from here on, where it is at hand without a copy; valid until the next call. */
+  get atHand(): { bytes: Buffer; from: number } | undefined {
+    return undefined;
+  }
 
   /** Passes over bytes. Throws `StreamEnd`, `NotYet`. */
   abstract skip(length: number): void;
@@ -164,6 +172,11 @@ export class ArrivingCursor extends Cursor {
   /** The stream has no more. */
   end(): void {
     this.#ended = true;
+  }
+
+  override get atHand(): { bytes: Buffer; from: number } | undefined {
+    const from = this.at - this.#start;
+    return from >= 0 && from < this.#last.length ? { bytes: this.#last, from } : undefined;
   }
 
   view(length: number): Buffer {

@@ -2,7 +2,7 @@
 import { hex, PAGE_SIZE } from '../../core/units.ts';
 import { MAPPED_RAM_VERSION, RamFlag } from '../../formats/qevm.ts';
 import type { ByteSource } from '../../source/source.ts';
-import type { Cursor } from './cursor.ts';
+import { Busy, type Cursor } from './cursor.ts';
 import { type PagePlace, PageStore } from './page-store.ts';
 
 /** A RAM block as QEMU's memory backends make them: `pc.ram`, `vga.vram`, `/rom@etc/acpi/tables`. */
@@ -85,6 +85,10 @@ export interface PlacedPages {
   run(page: number): { absent: boolean; pages: number };
   fill(page: number, byte: number): void;
   raw(page: number, bytes: Buffer): void;
+  /** Pages of zeros that follow each other. Returns how many of them were taken: at least one. Throws `Busy`. */
+  zeroRun(page: number, count: number): number;
+  /** As `zeroRun`, of pages in records of `RAW_RECORD` bytes, the first at `from`. */
+  rawRun(page: number, records: Buffer, place: { from: number; count: number }): number;
   /** By zlib. */
   compressed(page: number, bytes: Buffer): void;
   /** Changes a page that came. */
@@ -133,6 +137,62 @@ export function readRamRecord(cursor: Cursor, state: RamState): boolean {
   state.block = block;
   state.records++;
   return false;
+}
+
+/** A page's word, and the page. */
+export const RAW_RECORD = 8 + PAGE_SIZE;
+/** A page's word, and the byte that it is filled with. */
+const FILL_RECORD = 8 + 1;
+
+/**
+ * Takes records of pages that follow each other in the block and in memory, all whole or all zeros: most of a stream.
+ * False where the next record is none of them. Throws `Busy`.
+ */
+export function placeRun(cursor: Cursor, state: RamState): boolean {
+  const { block } = state;
+  if (!block || !('rawRun' in block.pages)) return false;
+  const hand = cursor.atHand;
+  if (!hand || hand.from + FILL_RECORD > hand.bytes.length) return false;
+  const { pages } = block;
+  const { bytes, from } = hand;
+  const low = bytes.readUInt32BE(from + 4);
+  const flags = low & 0xfff;
+  const isRaw = flags === (RamFlag.page | RamFlag.sameBlock);
+  if (!isRaw && (flags !== (RamFlag.zero | RamFlag.sameBlock) || bytes[from + 8] !== 0)) return false;
+  const size = isRaw ? RAW_RECORD : FILL_RECORD;
+  const first = (bytes.readUInt32BE(from) * 2 ** 32 + (low - flags)) / PAGE_SIZE;
+  const count = Math.min(runLength(bytes, { from, size }), block.size / PAGE_SIZE - first);
+  if (count < 1) return false;
+  let taken = 0;
+  try {
+    while (taken < count) {
+      const left = { from: from + taken * size, count: count - taken };
+      taken += isRaw ? pages.rawRun(first + taken, bytes, left) : pages.zeroRun(first + taken, left.count);
+    }
+  } catch (error) {
+    if (!(error instanceof Busy) || taken === 0) throw error;
+  }
+  cursor.skip(taken * size);
+  state.records += taken;
+  return true;
+}
+
+/** Records from `from` on that are whole and of the following page each, with the same flags; zeros if they are short. */
+function runLength(bytes: Buffer, { from, size }: { from: number; size: number }): number {
+  let high = bytes.readUInt32BE(from);
+  let low = bytes.readUInt32BE(from + 4);
+  let count = 0;
+  for (let at = from; at + size <= bytes.length; at += size) {
+    if (bytes.readUInt32BE(at + 4) !== low || bytes.readUInt32BE(at) !== high) break;
+    if (size === FILL_RECORD && bytes[at + 8] !== 0) break;
+    count++;
+    low += PAGE_SIZE;
+    if (low >= 2 ** 32) {
+      low -= 2 ** 32;
+      high++;
+    }
+  }
+  return count;
 }
 
 interface PageRecord {

@@ -2,10 +2,9 @@
 import { hex, MIB } from '../../core/units.ts';
 import { QEVM_MAGIC, QEVM_VERSION, RAM_VERSION, Section } from '../../formats/qevm.ts';
 import type { ByteSource } from '../../source/source.ts';
-import { type Cursor, NotYet, SourceCursor, StreamEnd } from './cursor.ts';
+import { Busy, type Cursor, NotYet, SourceCursor, StreamEnd } from './cursor.ts';
 import { PageStore } from './page-store.ts';
-import { Busy } from './placing.ts';
-import { DeltaList, type RamBlock, type RamState, readRamRecord, StreamFault } from './ram.ts';
+import { DeltaList, placeRun, type RamBlock, type RamState, readRamRecord, StreamFault } from './ram.ts';
 
 /** What a stream holds, as far as it could be read. */
 export interface MigrationStream {
@@ -79,6 +78,7 @@ export class StreamWalk {
       case 'sections':
         return this.#section();
       case 'records':
+        if (placeRun(cursor, ram)) return undefined;
         if (readRamRecord(cursor, ram)) this.#place = { in: 'passed', id: place.id };
         return undefined;
       case 'passed':
