@@ -23,7 +23,7 @@ export function errorsDocument(): string {
     const rows = Object.entries(ERRORS).filter(([, { kind: of }]) => [of].flat().some((k) => k === kind));
     const io = kind === 'io-permanent' || kind === 'io-transient';
     return [
-      `### ${KINDS[kind]}: \`${kind}\`, exit code ${EXIT_OF_KIND[kind]}${kind === 'aborted' ? ' (129, 130 or 143 after a signal)' : ''}`,
+      `### ${KINDS[kind]}: \`${kind}\`, exit code ${EXIT_OF_KIND[kind]}${kind === 'aborted' ? ' (129, 130, 131 or 143 after a signal)' : ''}`,
       '',
       ...table(Object.fromEntries(rows), io ? [['io-ERRNO', IO[kind], 'The hint says what to do.']] : []),
       '',

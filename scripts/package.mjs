@@ -95,6 +95,7 @@ function executable(machine) {
       main: join(work, 'start.cjs'),
       output: blob,
       disableExperimentalSEAWarning: true,
+      execArgv: ['--disable-sigusr1'],
       assets: { ...assets, 'koffi.node': native },
     }),
   );

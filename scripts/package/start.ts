@@ -5,6 +5,9 @@ import { dirname } from 'node:path';
 import { getRawAsset } from 'node:sea';
 import { Script } from 'node:vm';
 
+// Before anything takes time: SIGUSR2 would end the process, and SIGUSR1 too, since no debugger listens to it.
+for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => undefined);
+
 type Main = (argv: readonly string[]) => Promise<void>;
 
 /** Compiled code that the build left; undefined in the executable for another machine than the build's. */

@@ -9,7 +9,7 @@ import { parseArguments } from './arguments.ts';
 import { asKnown, exitCodeOfError, renderFailure } from './failure.ts';
 import type { Job } from './job.ts';
 import { refuseMangled } from './mangled.ts';
-import { STATUS_SIGNALS } from './signals.ts';
+import { hearStatusSignals, STATUS_SIGNALS } from './signals.ts';
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const;
 
@@ -29,6 +29,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   let failed = false;
   // Without a listener SIGUSR1 opens Node's debugger on a port, and SIGUSR2 ends the process.
   for (const signal of STATUS_SIGNALS) process.on(signal, () => undefined);
+  hearStatusSignals();
   process.stderr.on('error', () => undefined);
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') return;
@@ -39,6 +40,8 @@ export async function main(argv: readonly string[]): Promise<void> {
   const code = await run(argv);
   // A failure after this point sets the exit code itself.
   process.exitCode = failed ? EXIT.ioTransient : code;
+  // Node would take the listeners away before it ends: a SIGUSR1 or SIGUSR2 then ended a run that was done.
+  process.once('exit', () => process.exit());
 }
 
 async function run(argv: readonly string[]): Promise<number> {

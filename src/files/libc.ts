@@ -52,6 +52,18 @@ export function fallocateOf({ library }: Libc): CFunction {
   return fallocate;
 }
 
+/** SIG_UNBLOCK of sigprocmask(2). */
+const SIG_UNBLOCK = 1;
+
+/** Lets a signal reach this process again where it is blocked; without koffi it stays so. */
+export async function unblockSignal(number: number): Promise<void> {
+  const libc = await loadLibc();
+  if (typeof libc === 'string') return;
+  const set = Buffer.alloc(128); // sigset_t
+  set.writeUInt8(1 << ((number - 1) % 8), (number - 1) >> 3);
+  libc.library.func('int sigprocmask(int how, const uint8_t *set, void *old)')(SIG_UNBLOCK, set, null);
+}
+
 /** A library of the system by its name, such as `libx.so.0`; undefined where it, or koffi, is not there. */
 export async function loadLibrary(name: string): Promise<Library | undefined> {
   if (process.platform !== 'linux') return undefined;

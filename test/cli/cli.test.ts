@@ -336,4 +336,53 @@ describe('elf2dmp', () => {
     expect(readdirSync(dir).sort()).toEqual(['big.elf', 'vm.elf']);
     rmSync(big);
   });
+
+  it('closes the debugger that SIGUSR1 opened before its first line', async () => {
+    const preload = join(dir, 'signalled.cjs');
+    writeFileSync(preload, "process.kill(process.pid, 'SIGUSR1');");
+    // Any free port, for others may run this too.
+    const child = spawn(process.execPath, ['--inspect-port=0', '--require', preload, BIN, '-', output], {
+      stdio: ['pipe', 'ignore', 'pipe'],
+    });
+    let said = '';
+    child.stderr.on('data', (data) => {
+      said += data;
+    });
+    const ended = new Promise((resolve) => child.on('exit', (code) => resolve(code)));
+    await vi.waitFor(() => expect(said).toContain('Debugger listening'), { timeout: 60_000 });
+    await vi.waitFor(() => expect(listens(child.pid!)).toBe(false), { timeout: 60_000 });
+    child.stdin.end();
+    expect(await ended).toBe(5);
+    rmSync(preload);
+  });
+
+  it('ends without taking the listeners of its signals away', () => {
+    const preload = join(dir, 'exits.cjs');
+    writeFileSync(
+      preload,
+      "const { reallyExit } = process; process.reallyExit = (code) => { process._rawDebug('exits'); reallyExit(code); };",
+    );
+    const { status, stderr } = spawnSync(process.execPath, ['--require', preload, BIN, '--version'], {
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([0, 'exits\n']);
+    rmSync(preload);
+  });
 });
+
+/** Whether a process waits for connections (proc(5): the state in net/tcp is 0A). */
+function listens(pid: number): boolean {
+  const links = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return '';
+    }
+  });
+  return ['tcp', 'tcp6'].some((protocol) =>
+    readFileSync(`/proc/${pid}/net/${protocol}`, 'utf8')
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .some(([, , , state, , , , , , inode]) => state === '0A' && links.includes(`socket:[${inode}]`)),
+  );
+}

@@ -24,7 +24,10 @@ const TEMPORARY: Entry = ['TMPDIR', 'directory for the temporary file of compres
 
 const FILES: Partial<Record<CommandName, readonly Entry[]>> = {
   convert: [
-    ['OUTPUT', 'appears when it is complete and on disk; until then it has a temporary name that ends in .part'],
+    [
+      'OUTPUT',
+      'appears when it is complete and on disk; until then it has no name or, where the file system cannot do without, one that ends in .part',
+    ],
     ['FILE.elf2dmp-undo', 'with --in-place: the journal that --undo needs to restore FILE'],
   ],
   batch: [
@@ -47,6 +50,12 @@ const ENVIRONMENT: Partial<Record<CommandName, readonly Entry[]>> = {
   verify: [TEMPORARY],
   stack: [SYMBOLS, TEMPORARY],
 };
+
+/** What the commands that take long do at signals. */
+const SIGNALS: readonly Entry[] = [
+  ['SIGUSR1, SIGUSR2', 'print to standard error how far the command is; it goes on'],
+  ['SIGHUP, SIGINT, SIGQUIT, SIGTERM', 'stop the command, which leaves nothing behind; a second one ends it at once'],
+];
 
 /** Escapes everything that troff would interpret. */
 function roff(text: string): string {
@@ -92,6 +101,7 @@ function page(command: CommandHelp, all: readonly CommandHelp[]): string {
     ...examples.map(([line, meaning]) => `.TP\n${bold(line)}\n${roff(meaning)}`),
     ...section('FILES', FILES[name]),
     ...section('ENVIRONMENT', ENVIRONMENT[name]),
+    ...section('SIGNALS', READERS.some((reader) => reader === name) ? SIGNALS : []),
     '.SH "EXIT STATUS"',
     ...exitCodes(),
     `.SH "SEE ALSO"\n${others.map((other) => `.BR ${roff(pageName(other.name))} (1)`).join(',\n')}`,
