@@ -2554,6 +2554,27 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/plan/dump-type.test.ts',
   },
   {
+    what: 'a triage dump of a kernel dump lacks memory of processes, of which it has none',
+    file: 'plan/dump-type.ts',
+    find: "choice === 'kernel' || isTriage)",
+    replace: "choice === 'kernel')",
+    tests: 'test/plan/dump-type.test.ts',
+  },
+  {
+    what: 'known crashes come before new ones',
+    file: 'batch/crashes.ts',
+    find: 'isNew(b) - isNew(a) ||',
+    replace: 'isNew(a) - isNew(b) ||',
+    tests: 'test/batch/crashes.test.ts',
+  },
+  {
+    what: 'an address of 32 bits is no kernel base of a 32-bit guest',
+    file: 'locate/place.ts',
+    find: 'given >> 32n === 0n ? widened(given, space.image.machine.pointerSize) : given',
+    replace: 'given',
+    tests: 'test/locate/x86.test.ts',
+  },
+  {
     what: 'registers that are unknown are no loss',
     file: 'plan/contexts.ts',
     find: "if (source !== 'unknown') continue;",

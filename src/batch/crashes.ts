@@ -78,7 +78,10 @@ export function isKnown(record: JobRecord | undefined, known: KnownCrashes | und
   return known.has(rva.hash) || (symbols !== null && known.has(symbols.hash));
 }
 
-/** The crashes among the results, those that most dumps show first. Signatures by symbols and by RVA are never one. */
+/**
+ * The crashes among the results, new ones first, then those that most dumps show. Signatures by symbols and by RVA are
+ * never one.
+ */
 export function groupCrashes(results: readonly JobResult[], known: KnownCrashes | undefined): CrashGroup[] {
   const groups = new Map<string, { signature: Signature; results: JobResult[] }>();
   for (const result of results) {
@@ -90,8 +93,13 @@ export function groupCrashes(results: readonly JobResult[], known: KnownCrashes 
   }
   return [...groups.values()]
     .map((group) => ({ ...group, ...timesOf(group.results), known: knownGroup(group.results, known) }))
-    .sort((a, b) => b.results.length - a.results.length || (a.signature.text < b.signature.text ? -1 : 1));
+    .sort(
+      (a, b) =>
+        isNew(b) - isNew(a) || b.results.length - a.results.length || (a.signature.text < b.signature.text ? -1 : 1),
+    );
 }
+
+const isNew = ({ known }: { known: boolean | null }): number => Number(known === false);
 
 function timesOf(results: readonly JobResult[]): Pick<CrashGroup, 'firstSeen' | 'lastSeen'> {
   const times = results.flatMap(({ record }) => record?.windows?.systemTime ?? []).sort();

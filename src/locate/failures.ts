@@ -28,14 +28,21 @@ export function failure(
   image: MemoryImage,
   evidence: Evidence,
   step: string,
-  details: { code: 'windows-not-found' | 'kernel-not-found' | 'kdbg-not-found' | 'version-not-found'; message: string },
+  details: {
+    code: 'windows-not-found' | 'kernel-not-found' | 'kdbg-not-found' | 'version-not-found';
+    message: string;
+    /** In place of the step's own. */
+    hint?: string;
+  },
 ): Elf2dmpError {
   const truncated = image.missing.find(({ what }) => what === 'memory');
   const context = {
     file: image.file,
     message: truncated ? `${details.message}; ${truncated.text}` : details.message,
     attempts: evidence.failures(step),
-    hint: truncated ? 'make a new dump: what is left of this one does not hold the kernel' : hintOf(image, step),
+    hint: truncated
+      ? 'make a new dump: what is left of this one does not hold the kernel'
+      : (details.hint ?? hintOf(image, step)),
   };
   const { code } = details;
   // A file that lacks memory may well be of Windows: that is damage, not another system.
@@ -65,15 +72,27 @@ export function withoutKdbg(
   });
 }
 
+/** What was found, and what the caller named, which may be wrong. */
+interface Search {
+  /** undefined where no root leads to SharedUserData. */
+  root: number | undefined;
+  found: SearchResult | undefined;
+  given: { dtb: number | undefined; kernelBase: bigint | undefined };
+  evidence: Evidence;
+}
+
 /** The error where no page tables, or no kernel, were found: also when the guest is another system. */
-export function notFound(
-  image: MemoryImage,
-  { root, found, evidence }: { root: number | undefined; found: SearchResult | undefined; evidence: Evidence },
-): Elf2dmpError {
+export function notFound(image: MemoryImage, { root, found, given, evidence }: Search): Elf2dmpError {
   if (root !== undefined) {
+    const tables = `Windows' page tables are at physical ${hex(root)}, but`;
     return failure(image, evidence, KERNEL_STEP, {
       code: 'kernel-not-found',
-      message: `Windows' page tables are at physical ${hex(root)}, but its kernel image was not found`,
+      ...(given.kernelBase === undefined
+        ? { message: `${tables} its kernel image was not found` }
+        : {
+            message: `${tables} its kernel image is not where --kernel-base says`,
+            hint: 'leave out --kernel-base: then the kernel is searched for',
+          }),
     });
   }
   const other = recogniseOtherSystem(image);
@@ -96,10 +115,18 @@ export function notFound(
       : '';
   return failure(image, evidence, ROOT_STEP, {
     code: 'windows-not-found',
-    message: `${
-      image.format === 'raw'
-        ? 'taken as raw memory (it has no header that elf2dmp knows), it shows no Windows: no page tables lead to SharedUserData'
-        : 'no Windows was found in this dump: no page tables lead to SharedUserData'
-    }${traces}`,
+    ...(given.dtb === undefined
+      ? { message: `${whatIsNotFound(image)}: no page tables lead to SharedUserData${traces}` }
+      : {
+          message: `${whatIsNotFound(image)}: the root that --dtb names does not lead to SharedUserData${traces}`,
+          hint: 'leave out --dtb: then the root is searched for',
+        }),
   });
+}
+
+function whatIsNotFound({ format, diagnostics }: MemoryImage): string {
+  if (format !== 'raw') return 'no Windows was found in this dump';
+  return diagnostics.list.some(({ code }) => code === 'taken-as-raw')
+    ? 'taken as raw memory (it has no header that elf2dmp knows), it shows no Windows'
+    : 'read as raw memory, it shows no Windows';
 }

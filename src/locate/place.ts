@@ -1,4 +1,5 @@
 /** Where Windows is: a page-table root through which SharedUserData and a kernel are found. */
+import { widened } from '../core/bits.ts';
 import { Reason } from '../core/reason.ts';
 import { bytes, hex, hex64, type PhysicalAddress, pa } from '../core/units.ts';
 import type { RootClue } from '../machines/page-search.ts';
@@ -92,7 +93,12 @@ class PlaceSearch {
     const found = dtb === undefined || kernelBase === undefined ? await this.#searched(near) : undefined;
     if (found) return found;
     const [first] = this.#roots.values();
-    throw notFound(image, { root: first?.space.root, found: this.#searchedFor, evidence });
+    throw notFound(image, {
+      root: first?.space.root,
+      found: this.#searchedFor,
+      given: { dtb, kernelBase },
+      evidence,
+    });
   }
 
   /** By a search. Its first root that verifies ends it; everything is searched only if that leads to no kernel. */
@@ -283,7 +289,9 @@ export const loadedLeadsToWindows = (image: MemoryImage): boolean =>
     return tables && !(readSharedUserData(new AddressSpace(image, pa(tables.root), tables.mode)) instanceof Reason);
   });
 
-function givenKernel(space: AddressSpace, base: bigint, evidence: Evidence): KernelImage | undefined {
+function givenKernel(space: AddressSpace, given: bigint, evidence: Evidence): KernelImage | undefined {
+  // Debuggers show a 32-bit guest's addresses in 32 bits.
+  const base = given >> 32n === 0n ? widened(given, space.image.machine.pointerSize) : given;
   const kernel = kernelAt(space, base);
   const method = `the base given, ${hex64(base)}`;
   if (kernel instanceof Reason) {

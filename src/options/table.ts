@@ -174,14 +174,14 @@ export const OPTIONS = {
     toml: 'options',
   },
   /**
-   * `auto`: full up to 42 runs, which is all that a full dump's header holds, else bitmap. `kernel`: only what the
+   * `auto`: full up to 42 runs (32-bit guests: 86), all that a full dump's header holds, else bitmap. `kernel`: only what the
    * kernel's half of the address spaces maps; `active`: only pages in use. `triage`: a kernel minidump of at most 2 MiB.
    */
   type: {
     kind: 'choice',
     choices: ['auto', 'full', 'bitmap', 'kernel', 'active', 'triage'],
     default: 'auto',
-    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; triage: a minidump of at most 2 MiB with registers and stacks; auto: full, or bitmap if there are more than 42 runs; of a kernel or active dump its own type',
+    help: 'full and bitmap dumps hold everything; kernel: only what the kernel maps; active: only pages in use; triage: a minidump of at most 2 MiB with registers and stacks; auto: full, or bitmap if there are more than 42 runs (32-bit guests: 86); of a kernel or active dump its own type',
     group: 'Output',
     commands: ['convert', 'in-place', 'batch'],
     calls: ['convert'],

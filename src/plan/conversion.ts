@@ -79,7 +79,7 @@ export function planConversion(found: Windows, choices: ConversionChoices = {}):
   const { image } = found;
   const { selection, kept = selection?.extents } = choices;
   const diagnostics = new Diagnostics();
-  const { type, losses } = chooseType(image, choices.type ?? 'auto');
+  const { type, losses } = chooseType(image, choices.type ?? 'auto', choices.triage);
   diagnostics.addAll(losses);
   if (selection) diagnostics.addAll(selection.diagnostics);
   const patches = new PatchSet(found.space, diagnostics);

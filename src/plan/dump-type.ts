@@ -23,13 +23,20 @@ export async function chooseSelection(
   return heldBy(windows.image) === type ? undefined : selectPages(windows, type, ram, signal);
 }
 
-/** The type, with what a dump of that type should have and the input was made without. */
+/**
+ * The type, with what a dump of that type should have and the input was made without.
+ *
+ * @param userStacks a triage dump has user-mode stacks too
+ */
 export function chooseType(
   image: MemoryImage,
   choice: DumpTypeChoice,
+  { userStacks = false }: { userStacks?: boolean | undefined } = {},
 ): { type: DumpTypeChoice; losses: readonly Diagnostic[] } {
   const held = heldBy(image);
-  if (held === undefined || choice === held || choice === 'kernel') return { type: choice, losses: [] };
+  // All that a triage dump has is in the kernel's memory, but for user-mode stacks.
+  const isTriage = choice === 'triage' && !(userStacks && held === 'kernel');
+  if (held === undefined || choice === held || choice === 'kernel' || isTriage) return { type: choice, losses: [] };
   if (choice === 'auto') return { type: held, losses: [] };
   const what = held === 'kernel' ? 'a kernel dump' : 'a dump of active memory';
   const lacks = held === 'kernel' ? 'memory of processes' : 'memory that was not in use';

@@ -111,6 +111,15 @@ describe('a crash', () => {
     ]);
     expect(groupCrashes(results, undefined).map(({ known }) => known)).toEqual([null, null]);
   });
+
+  it('comes before those that are known, however many dumps show them', () => {
+    const results = [resultOf({}), resultOf({}), resultOf({ rva: 'cccccccccccc' })];
+    const order = (known: string[] | undefined) =>
+      groupCrashes(results, known && new Set(known)).map(({ signature }) => signature.hash);
+    expect(order([RVA])).toEqual(['cccccccccccc', RVA]);
+    expect(order(['cccccccccccc'])).toEqual([RVA, 'cccccccccccc']);
+    expect(order(undefined)).toEqual([RVA, 'cccccccccccc']);
+  });
 });
 
 it('crashes are classes in JUnit, and new ones failures', () => {

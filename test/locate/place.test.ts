@@ -290,3 +290,31 @@ describe('Windows that was stopped early in boot', () => {
     await expect(locateWindows(image)).rejects.toMatchObject({ code: 'windows-not-found' });
   });
 });
+
+describe('what the caller names', () => {
+  const failureOf = async (options: Parameters<typeof locateWindows>[1], open: 'auto' | 'raw' = 'auto') => {
+    const source = new BufferSource(writeElf(buildGuest()), 'guest');
+    const error = await locateWindows(openSource(source, { format: open }), options).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    return error as { code: string; message: string; details: { hint: string } };
+  };
+
+  it('is said to be wrong where it is, and not that the guest has no Windows', async () => {
+    const root = await failureOf({ dtb: 0x1000 });
+    expect(root).toMatchObject({ code: 'windows-not-found' });
+    expect(root.message).toContain('the root that --dtb names does not lead to SharedUserData');
+    expect(root.details.hint).toContain('leave out --dtb');
+    const kernel = await failureOf({ kernelBase: 0xfffff800_00000000n });
+    expect(kernel).toMatchObject({ code: 'kernel-not-found' });
+    expect(kernel.message).toContain('is not where --kernel-base says');
+    expect(kernel.details.hint).toContain('leave out --kernel-base');
+  });
+
+  it('is raw memory whatever the file has, which is not said to have no header', async () => {
+    const { message } = await failureOf({}, 'raw');
+    expect(message).toContain('read as raw memory, it shows no Windows');
+    expect(message).not.toContain('no header');
+  });
+});

@@ -31,6 +31,18 @@ const GUESTS: readonly [what: string, options: GuestOptions32][] = [
 ];
 
 describe('32-bit Windows', () => {
+  it("is found at a kernel's address of 32 bits, as debuggers show it, and sign-extended", async () => {
+    const guest = buildGuest32({});
+    const { kernelBase } = guest.truth;
+    for (const given of [BigInt(kernelBase), wide(kernelBase)]) {
+      const { kernel } = await locateWindows(open(writeElf(guest)), { kernelBase: given });
+      expect(kernel.base).toBe(wide(kernelBase));
+    }
+    await expect(
+      locateWindows(open(writeElf(guest)), { kernelBase: 0xfffff8000_0000000n | BigInt(kernelBase) }),
+    ).rejects.toMatchObject({ code: 'kernel-not-found' });
+  });
+
   it.each(GUESTS)('is found whole: %s', async (_, options) => {
     const guest = buildGuest32(options);
     const { truth, build } = guest;

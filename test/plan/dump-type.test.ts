@@ -30,12 +30,23 @@ describe('the type of a dump', () => {
     // Of which all is there.
     ['a dump of active memory', 'kernel', 'kernel', false],
     ['a dump of active memory', 'bitmap', 'bitmap', true],
+    // It holds no memory of processes.
+    ['a kernel dump', 'triage', 'triage', false],
+    ['a dump of active memory', 'triage', 'triage', false],
   ] as const)('from %s with --type %s is %s, with a loss: %s', (input, choice, type, isLoss) => {
     const chosen = chooseType(imageWith(input), choice);
     expect(chosen.type).toBe(type);
     expect(chosen.losses.map(({ severity, code }) => [severity, code])).toEqual(
       isLoss ? [['loss', 'input-is-smaller-dump']] : [],
     );
+  });
+
+  it('is a triage dump that lacks user-mode stacks, if they are asked for and the input is a kernel dump', () => {
+    const lossesOf = (input: keyof typeof inputs) =>
+      chooseType(imageWith(input), 'triage', { userStacks: true }).losses.length;
+    expect([lossesOf('a kernel dump'), lossesOf('a dump of active memory'), lossesOf('a core file')]).toEqual([
+      1, 0, 0,
+    ]);
   });
 
   it('needs no choice of pages where its writer has made it, or all are kept', async () => {

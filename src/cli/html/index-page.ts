@@ -9,7 +9,7 @@ import type { CrashReport } from '../../report/windows.ts';
 import { VERSION } from '../../version.ts';
 import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
-import { type Cell, code, contents, document, renderSections, type Section, table } from './parts.ts';
+import { type Cell, code, contents, document, renderSections, type Section, second, table } from './parts.ts';
 
 /** Longer lists of dumps are folded. */
 const FOLDED_FROM = 13;
@@ -86,7 +86,7 @@ function sectionsOf({ results, groups, failed }: Listed, linkTo: LinkTo): Sectio
 function crash({ signature, results, firstSeen, lastSeen, known }: CrashGroup, linkTo: LinkTo): Html {
   const { bugCheck = null, culprit = null } = results[0]?.record?.windows ?? {};
   const suspect = culprit ?? results.find(({ record }) => record?.windows?.culprit)?.record?.windows?.culprit;
-  const when = firstSeen === lastSeen ? second(firstSeen) : `${second(firstSeen)} to ${second(lastSeen)}`;
+  const when = firstSeen === lastSeen ? whenOf(firstSeen) : `${whenOf(firstSeen)} to ${whenOf(lastSeen)}`;
   const all = table(
     `Dumps of ${signature.hash}`,
     ['Guest', 'Time (UTC)', 'Windows', 'Processor'],
@@ -94,7 +94,7 @@ function crash({ signature, results, firstSeen, lastSeen, known }: CrashGroup, l
       .reverse()
       .map((result) => [
         linkTo(result),
-        second(timeOf(result)),
+        whenOf(timeOf(result)),
         windowsOf(result),
         result.record?.windows?.bugCheck?.processor ?? null,
       ]),
@@ -118,7 +118,7 @@ const dumps = (title: string, sorted: readonly JobResult[], linkTo: LinkTo): Htm
         linkTo(result),
         check ? html`<a href="#${anchorOf(signatureOf(record)?.hash)}">${bugCheckOf(check)}</a>` : outcomeOf(result),
         record?.windows?.culprit?.module ?? null,
-        second(timeOf(result)),
+        whenOf(timeOf(result)),
         windowsOf(result),
         record?.bytes ? bytes(record.bytes) : null,
         record?.lossCount || null,
@@ -130,8 +130,8 @@ const dumps = (title: string, sorted: readonly JobResult[], linkTo: LinkTo): Htm
 const anchorOf = (hash: string | undefined): string =>
   /^[0-9a-f]+$/.test(hash ?? '') ? `crash-${hash}` : 'signatures';
 
-/** `2026-11-26 08:15:02` */
-const second = (time: string | null): string | null => time?.slice(0, 19).replace('T', ' ') ?? null;
+/** When, as `second` has it. */
+const whenOf = (time: string | null): string | null => time && second(time);
 
 const timeOf = ({ record }: JobResult): string | null => record?.windows?.systemTime ?? null;
 

@@ -10,7 +10,7 @@ import { activity } from './activity.ts';
 import { type Html, html } from './html.ts';
 import { memoryMap } from './memory-map.ts';
 import { nextSteps } from './next-steps.ts';
-import { code, contents, document, list, renderSections, type Section, table, values } from './parts.ts';
+import { code, contents, document, list, renderSections, type Section, second, table, values } from './parts.ts';
 import { processors } from './processors.ts';
 
 /** Longer lists are folded. */
@@ -27,7 +27,7 @@ export function renderPage(data: PageData): string {
   <p class="file">${name}</p>
   <h1>${verdict(data)}</h1>
   ${w?.culprit && html`<p class="culprit">Likely culprit: <strong>${w.culprit.module}</strong></p>`}
-  ${w && html`<p>${w.name ?? 'Windows'}, build ${w.build}, dumped ${dumped(w)}</p>`}
+  ${w && html`<p>${w.name ?? 'Windows'}, build ${w.build}, dumped <span class="unbroken">${w.systemTime ? `${second(w.systemTime)} UTC` : 'at an unknown time'}</span>, up ${up(w)}</p>`}
   <p>${completeness(data, losses)}</p>
 </header>
 ${contents(sections)}
@@ -148,8 +148,10 @@ function guest({ input, windows: w, conversion }: PageData): Html {
 
 type Found = NonNullable<PageData['windows']>;
 
-const dumped = ({ systemTime, uptimeSeconds }: Found): string =>
-  `${systemTime ?? 'at an unknown time'}, up ${uptimeSeconds === null ? 'for an unknown time' : uptime(uptimeSeconds)}`;
+const dumped = (w: Found): string => `${w.systemTime ?? 'at an unknown time'}, up ${up(w)}`;
+
+const up = ({ uptimeSeconds }: Found): string =>
+  uptimeSeconds === null ? 'for an unknown time' : uptime(uptimeSeconds);
 
 const modules = (all: Found['modules']): Html =>
   table(

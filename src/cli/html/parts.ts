@@ -88,3 +88,6 @@ export const values = (rows: readonly (readonly [string, Cell])[]): Html =>
   html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value ?? '–'}</dd></div>\n`)}</dl>`;
 
 export const code = (text: string | null): Html => html`<code>${text ?? '–'}</code>`;
+
+/** `2026-11-26 08:15:02`, of an ISO 8601 time. */
+export const second = (time: string): string => time.slice(0, 19).replace('T', ' ');

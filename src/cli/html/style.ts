@@ -24,6 +24,7 @@ a { color: var(--link); }
 h1 { margin: 0 0 0.25rem; font-size: 1.5rem; line-height: 1.25; }
 .file { margin: 0; color: var(--faint); }
 .culprit { font-size: 1.05rem; }
+.unbroken { white-space: nowrap; }
 nav { padding-top: 0.5rem; padding-bottom: 0.5rem; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); background: var(--panel); font-size: 0.875rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin: 0; padding: 0; list-style: none; }
 nav a { text-decoration: none; } nav a:hover, nav a:focus { text-decoration: underline; }
@@ -75,7 +76,7 @@ ul.legend { display: flex; flex-wrap: wrap; gap: 0 1.25rem; padding: 0; list-sty
   header, nav, main, footer { padding-left: 0.75rem; padding-right: 0.75rem; }
   h1 { font-size: 1.25rem; }
   dl > div, dl.steps, dl.steps > div { grid-template-columns: 1fr; padding: 0.2rem 0; }
-  dl.steps { padding: 0.5rem 0.75rem; } dl.steps > div { gap: 0; }
+  dl.steps { padding: 0.5rem 0.75rem; } dl.steps > div { gap: 0; } dl.steps code { font-size: 0.75rem; }
   ol.frames li { grid-template-columns: 1.75rem 1fr; padding: 0.2rem 0; }
   .addresses { grid-column: 2; } .addresses code { margin: 0 0.75rem 0 0; font-size: 0.6875rem; }
   th, td { padding-right: 0.625rem; }
