@@ -7,12 +7,12 @@ export const STATUS_SIGNALS = ['SIGUSR1', 'SIGUSR2'] as const;
 const UNBLOCK_AFTER_MS = 300;
 
 /**
- * With --disable-sigusr1, which keeps Node's debugger shut from the first moment, Node leaves SIGUSR1 blocked, so that its
+ * With Node's option disable-sigusr1, which keeps Node's debugger shut from the first moment, Node leaves SIGUSR1 blocked, so that its
  * listener never hears of it.
  */
 export function hearStatusSignals(): void {
   const isBlocked = [...process.execArgv, process.env['NODE_OPTIONS']].some((word) =>
-    word?.includes('--disable-sigusr1'),
+    word?.includes('disable-sigusr1'),
   );
   // A batch asks its processes itself how far they are.
   if (!isBlocked || process.channel) return;
