@@ -29,6 +29,7 @@ export const RING_FILES = {
     'test/operations/compiled-stack.test.ts',
     'test/operations/compiled-symbols.test.ts',
     'test/operations/dump-input-debugger.test.ts',
+    'test/operations/faults-debugger.test.ts',
     'test/operations/hangs-debugger.test.ts',
     'test/operations/in-place.test.ts',
     'test/operations/info-debugger.test.ts',

@@ -335,6 +335,50 @@ export const PoolHeader32 = struct({
 /** From this build on pool is in segment heaps, whose headers do not lead from block to block (Windows 10 1903). */
 export const SEGMENT_HEAP_BUILD = 18362;
 
+/** IRP, IO_STACK_LOCATION, DEVICE_OBJECT and DRIVER_OBJECT, as far as they lead from a request to a driver (wdm.h). */
+interface RequestStructures {
+  readonly irp: typeof Irp64;
+  readonly stackLocation: typeof IoStackLocation64;
+  /** DEVICE_OBJECT.DriverObject. */
+  readonly deviceDriver: number;
+  /** DRIVER_OBJECT.DriverStart: base of its image. */
+  readonly driverStart: number;
+}
+
+const IRP_COMMON = { Type: u16(0) };
+
+const Irp64 = struct({
+  name: 'IRP',
+  size: 0xd0,
+  fields: { ...IRP_COMMON, StackCount: u8(0x42), CurrentLocation: u8(0x43), CurrentStackLocation: u64(0xb8) },
+});
+const Irp32 = struct({
+  name: 'IRP',
+  size: 0x70,
+  fields: { ...IRP_COMMON, StackCount: u8(0x22), CurrentLocation: u8(0x23), CurrentStackLocation: address32(0x60) },
+});
+const IoStackLocation64 = struct({
+  name: 'IO_STACK_LOCATION',
+  size: 0x48,
+  fields: { MajorFunction: u8(0), MinorFunction: u8(1), DeviceObject: u64(0x28) },
+});
+const IoStackLocation32 = struct({
+  name: 'IO_STACK_LOCATION',
+  size: 0x24,
+  fields: { MajorFunction: u8(0), MinorFunction: u8(1), DeviceObject: address32(0x14) },
+});
+
+/** By bytes of a pointer. */
+export const REQUEST_STRUCTURES: Readonly<Record<4 | 8, RequestStructures>> = {
+  8: { irp: Irp64, stackLocation: IoStackLocation64, deviceDriver: 8, driverStart: 0x18 },
+  4: { irp: Irp32, stackLocation: IoStackLocation32, deviceDriver: 8, driverStart: 0xc },
+};
+
+/** Types of I/O objects, in their first two bytes, and IRP_MJ_POWER (wdm.h). */
+export const IO_TYPE = { device: 3, driver: 4, irp: 6 } as const;
+/** See IO_TYPE. */
+export const IRP_MJ_POWER = 0x16;
+
 /** KDPC.DeferredRoutine of a 64-bit system (wdm.h): the DPC's function. */
 export const KDPC_ROUTINE = 0x18;
 

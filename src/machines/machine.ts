@@ -14,6 +14,7 @@ import type { InterruptGate, InterruptTable, PageClue, PageScan } from './page-s
 import type { PagingMode } from './paging-mode.ts';
 import type { ReadVirtual } from './read-virtual.ts';
 import type { Registers } from './registers.ts';
+import type { TrapFrameForm } from './trap-frames.ts';
 import type { CodeImage, FrameState, FunctionTable, UnwindStep } from './unwinding.ts';
 
 export type { CpuNote, CpuNoteForm, NoteKind } from './cpu-notes.ts';
@@ -227,6 +228,8 @@ export interface MachineOf<R extends Registers> {
   readonly functionTable: FunctionTable | undefined;
   /** @param frame a CONTEXT with control and integer registers */
   frameState(frame: Buffer): FrameState;
+  /** Where a crash keeps the registers of the code at fault. */
+  readonly trapFrames: TrapFrameForm;
   /** From a function to its caller. @param image that the instruction pointer lies in */
   unwind(from: FrameState, image: CodeImage, read: ReadVirtual): UnwindStep;
   /**

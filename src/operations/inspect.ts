@@ -117,6 +117,7 @@ const NOTHING_FOUND = {
   windows: null,
   evidence: [],
   stacks: [],
+  fault: null,
   processors: [],
   memory: undefined,
   conversion: undefined,

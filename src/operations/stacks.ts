@@ -5,13 +5,16 @@ import { takeSignals } from '../core/pulse.ts';
 import type { CallOptions } from '../options/values.ts';
 import { chooseContexts } from '../plan/contexts.ts';
 import { reportActivity } from '../report/activity.ts';
+import { reportFaultStack } from '../report/fault.ts';
 import { reportGuestInput } from '../report/input.ts';
+import { Places } from '../report/places.ts';
 import { Images } from '../report/processors.ts';
 import { SCHEMA } from '../report/schemas.ts';
 import { type StackReport, stacksOf } from '../report/stacks.ts';
 import { reportWindows } from '../report/windows.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { TOOL } from '../version.ts';
+import { findFault } from '../windows/fault.ts';
 import { type Guest, type Input, type ReadingOptions, withGuest } from './guest.ts';
 import { symbolDiagnostics, withSymbols } from './symbols.ts';
 
@@ -34,7 +37,9 @@ async function reportGuest(
   // What follows lets no signal in.
   await takeSignals(signal);
   const contexts = chooseContexts(windows, context);
-  const all = stacksOf(windows, contexts, symbols);
+  const images = new Images(windows, symbols);
+  const places = new Places(windows, contexts, images);
+  const all = stacksOf(windows, contexts, { symbols, places });
   const wanted = processor === undefined ? all : all.filter((s) => s.processor === processor);
   if (wanted.length === 0 && processor !== undefined) {
     throw new Elf2dmpError({
@@ -45,8 +50,8 @@ async function reportGuest(
       hint: `its processors are ${all.map((s) => s.processor).join(', ')}`,
     });
   }
-  const images = new Images(windows, symbols);
-  const described = reportWindows(windows, contexts, images);
+  const described = reportWindows(windows, contexts, images, places);
+  const fault = reportFaultStack(windows, findFault(windows), { symbols, places });
   const activity = reportActivity(windows, contexts, images);
   await takeSignals(signal);
   await image.checkUnchanged();
@@ -58,6 +63,7 @@ async function reportGuest(
     input: reportGuestInput(windows, contexts, symbols),
     windows: described,
     stacks: wanted,
+    fault,
     activity,
     diagnostics: diagnostics.list,
   };

@@ -22,10 +22,11 @@ import { DUMP_ATTRIBUTE_SECURE_KERNEL, DumpType } from '../formats/win-dump.ts';
 import { KdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { TriageCpuChoice } from '../options/choices.ts';
+import { findFault } from '../windows/fault.ts';
 import type { Module } from '../windows/modules.ts';
 import { type PeImage, readPeImage } from '../windows/pe-image.ts';
 import type { Processor } from '../windows/processors.ts';
-import { spacesOf, walkStack } from '../windows/stacks.ts';
+import { type Stack, spacesOf, type WalkOptions, walkFrom, walkStack } from '../windows/stacks.ts';
 import { currentThreadStack, isOnStack } from '../windows/thread-stack.ts';
 import { readUnloadedModules } from '../windows/unloaded-modules.ts';
 import type { Windows } from '../windows/windows.ts';
@@ -370,6 +371,7 @@ class TriageWriter {
     const modules = new Set<bigint>([this.#windows.kernel.base]);
     for (const each of known) this.#addCode(blocks, each);
     for (const each of walked) this.#addStack(blocks, each, modules);
+    this.#addFault(blocks, modules);
     for (const base of modules) this.#addModule(blocks, base);
     this.#addParameters(blocks);
     for (const each of walked) this.#addRegisters(blocks, each);
@@ -444,11 +446,7 @@ class TriageWriter {
   /** All that our own walk reads: stack, headers, unwind data, code. The debugger's reads the same. */
   #addStack(blocks: VirtualBlocks, { processor, frame }: ShownContext, modules: Set<bigint>): void {
     const { space, image } = this.#windows;
-    const reads: [AddressSpace, bigint, number][] = [];
-    const { frames } = walkStack(this.#windows, processor, frame, {
-      onRead: (from, address, length) => reads.push([from, address, length]),
-    });
-    for (const each of reads) blocks.add(...each);
+    const { frames } = this.#walk(blocks, (options) => walkStack(this.#windows, processor, frame, options));
     const { stackPointer } = image.machine.viewContext(frame);
     if (processor !== this.#current && isKernelAddress(stackPointer)) {
       const { bytes } = this.#kernelStack(stackPointer, this.#initialStack(processor), processor.prcb);
@@ -460,10 +458,39 @@ class TriageWriter {
       const length = Math.min(MAX_USER_STACK, Number(last.stackPointer - first.stackPointer) + PAGE_SIZE);
       for (const from of spacesOf(this.#windows, processor)) blocks.add(from, first.stackPointer, length);
     }
+    this.#addFrames(blocks, { processor, frames }, modules);
+  }
+
+  /** Keeps all that a walk reads. */
+  #walk(blocks: VirtualBlocks, walk: (options: WalkOptions) => Stack): Stack {
+    const reads: [AddressSpace, bigint, number][] = [];
+    const stack = walk({ onRead: (from, address, length) => reads.push([from, address, length]) });
+    for (const each of reads) blocks.add(...each);
+    return stack;
+  }
+
+  #addFrames(
+    blocks: VirtualBlocks,
+    { processor, frames }: Pick<Stack, 'processor' | 'frames'>,
+    modules: Set<bigint>,
+  ): void {
     for (const { instructionPointer, module, certain } of frames) {
       this.#around(blocks, processor, instructionPointer, CODE_WINDOW);
       if (module && certain && isKernelAddress(module.base)) modules.add(module.base);
     }
+  }
+
+  /** The stack at the fault, from registers that the crash keeps: the debugger's `.trap` and `.cxr` show it. */
+  #addFault(blocks: VirtualBlocks, modules: Set<bigint>): void {
+    const fault = findFault(this.#windows);
+    const processor = this.#windows.crash?.processor ?? this.#current;
+    if (!fault) return;
+    blocks.add(this.#windows.space, fault.address, this.#windows.image.machine.contextSize);
+    this.#addFrames(
+      blocks,
+      this.#walk(blocks, (options) => walkFrom(this.#windows, processor, fault.state, options)),
+      modules,
+    );
   }
 
   #initialStack(processor: Processor): bigint | undefined {

@@ -3,7 +3,10 @@ import { hex, hex64 } from '../core/units.ts';
 import { type Contexts, chooseContexts, type ShownContext } from '../plan/contexts.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { isIdle } from '../windows/activity.ts';
+import { plainBugCheckCode } from '../windows/bug-checks.ts';
 import type { Crash } from '../windows/crash.ts';
+import { type Fault, instructionParameter } from '../windows/fault.ts';
+import { holderOfPowerRequest } from '../windows/power-request.ts';
 import {
   busyFrame,
   callsBugCheck,
@@ -16,7 +19,7 @@ import {
   type SignatureFrame,
   symbolSignature,
 } from '../windows/signature.ts';
-import { frameAt, type StackFrame, walkStack } from '../windows/stacks.ts';
+import { frameAt, type StackFrame, walkFrom, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
 import { reportFramePlace } from './frame-place.ts';
 import type { AddressPlace, Places } from './places.ts';
@@ -25,7 +28,7 @@ import type { CodePlace } from './processors.ts';
 /** Which driver probably caused a crash: a reading of the rules, not a verdict. */
 export interface CulpritReport {
   module: string;
-  /** Where in it; null for a module that was unloaded. */
+  /** Where in it; null where no code is known that did it, as in a module that was unloaded. */
   at: CodePlace | null;
   /** The rule that says so. */
   reason: string;
@@ -44,24 +47,26 @@ export interface Verdict {
   signatures: SignaturesReport;
 }
 
-/** Index of the parameter that has the address of the instruction at fault; `instruction` in Microsoft's pages. */
-const FAULT_PARAMETER: ReadonlyMap<number, number> = new Map([
-  ...[0xa, 0xd1].map((code) => [code, 3] as const),
-  ...[0x50, 0xcc, 0xd5, 0xd6].map((code) => [code, 2] as const),
-  ...[0x1e, 0x3b, 0x7e, 0x8e].map((code) => [code, 1] as const),
+/** A parameter, by index, that lies in the responsible driver, and what it is there. */
+interface OwnerParameter {
+  index: number;
+  what: string;
+}
+
+const KNOWN_BY = { index: 1, what: 'by which the driver is known' };
+
+const OWNER_PARAMETER: ReadonlyMap<number, OwnerParameter> = new Map([
+  ...[0x116, 0x117, 0x141].map((code) => [code, KNOWN_BY] as const),
+  ...[0xe1, 0x1d6].map((code) => [code, { index: 0, what: 'the worker routine' }] as const),
+  [0x11b, { index: 1, what: 'the cancel routine that kept the lock' }],
+  [0x135, { index: 2, what: "the driver's callback" }],
 ]);
 
-/** Index of the parameter that has the address of a CONTEXT with the registers at the fault. */
-const CONTEXT_PARAMETER: ReadonlyMap<number, number> = new Map([
-  [0x3b, 2],
-  [0x7e, 3],
-]);
+/** Kinds of 0xC2, its first parameter, that are the caller's own doing, whatever memory is like: a rule was broken. */
+const POOL_RULES = new Set([0x0n, 0x8n, 0x9n, 0x9an, 0x9bn, 0x9cn, 0x9dn]);
 
-/** Index of the parameter that lies in the responsible driver: its owner tag. */
-const OWNER_PARAMETER: ReadonlyMap<number, number> = new Map([
-  [0x116, 1],
-  [0x117, 1],
-]);
+/** Those of which the fourth parameter is the caller's address. */
+const POOL_CALLER = new Set([0x9bn, 0x9cn, 0x9dn]);
 
 /** Index of the parameter that lies in the driver which broke a rule of Driver Verifier, by parameter 1 of 0xC4. */
 const VERIFIED_PARAMETER: ReadonlyMap<bigint, number> = new Map([
@@ -71,23 +76,39 @@ const VERIFIED_PARAMETER: ReadonlyMap<bigint, number> = new Map([
 
 /**
  * Bug checks whose stack says who noticed, not who caused it: corrupt memory and file systems, hardware, a processor that
- * does not answer, a request of the user's, power requests, processes of user mode that ended.
+ * does not answer, a request of the user's, power requests, processes of user mode that ended, watchdogs that found that
+ * something else does not go on.
  */
 const NOTICED = new Set([
-  ...[0x19, 0x1a, 0x24, 0x2e, 0x4e, 0x77, 0x7a, 0x7b, 0x9c, 0x9f, 0xc2, 0xe2, 0xed, 0xef, 0xf4],
-  ...[0x101, 0x109, 0x124, 0x12b, 0x13a, 0x154, 0x161, 0x1c8, 0xc000_021a, 0xdead_dead],
+  ...[0x19, 0x1a, 0x23, 0x24, 0x2e, 0x4e, 0x77, 0x7a, 0x7b, 0x9c, 0x9f, 0xc2, 0xe2, 0xea, 0xed, 0xef, 0xf4],
+  ...[0x101, 0x109, 0x10e, 0x113, 0x116, 0x117, 0x119, 0x124, 0x12b, 0x12c, 0x13a, 0x141, 0x142, 0x14f, 0x154],
+  ...[0x15c, 0x15f, 0x161, 0x162, 0x192, 0x19c, 0x1a1, 0x1a3, 0x1c8, 0x1ca, 0x1d5, 0xc000_021a, 0xdead_dead],
 ]);
 
+/** The stack of a crash says who noticed; with 0x133 and 1, who ran when the time of several was up. */
+function isNoticed({ bugCheck }: Crash): boolean {
+  const code = plainBugCheckCode(bugCheck.code);
+  const [kind] = bugCheck.parameters;
+  if (code === 0xc2) return !POOL_RULES.has(kind);
+  return NOTICED.has(code) || (code === 0x133 && kind === 1n);
+}
+
+/** What is known besides. */
+interface Found {
+  /** As `findFault` gives it. */
+  fault: Fault | undefined;
+  symbols: Symbols | undefined;
+}
+
 /** Culprit and signatures of what `windows` shows, whatever registers the report itself shows. */
-export function judge(windows: Windows, places: Places, symbols: Symbols | undefined): Verdict {
+export function judge(windows: Windows, places: Places, { fault, symbols }: Found): Verdict {
   const contexts = chooseContexts(windows, 'auto');
   const { crash } = windows;
   if (!crash) return { culprit: null, signatures: signaturesOf(undefined, busyFrames(windows, contexts, symbols)) };
-  const code = plainCode(crash);
-  const fault = faultFrame(windows, crash, symbols);
-  const stack = keptFrames(stackOf(windows, crash, contexts, symbols));
-  const kept = stack.length === 0 && fault ? [fault] : stack;
-  const culprit = NOTICED.has(code) ? null : culpritOf(crash, { fault, first: stack[0] }, places);
+  const instruction = instructionFrame(windows, crash, symbols);
+  const stack = keptFrames(stackOf(windows, crash, { contexts, symbols, fault }));
+  const kept = stack.length === 0 && instruction ? [instruction] : stack;
+  const culprit = culpritOf(windows, crash, { instruction, first: stack[0] }, places);
   return { culprit, signatures: signaturesOf(crash, kept) };
 }
 
@@ -96,32 +117,44 @@ const signaturesOf = (crash: Crash | undefined, frames: readonly SignatureFrame[
   rva: rvaSignature(crash?.bugCheck, frames),
 });
 
-/** The code without the bit 0x10000000 that some callers set. */
-const plainCode = ({ bugCheck: { code } }: Crash): number => (code >>> 28 === 1 ? code - 0x1000_0000 : code);
-
-const parameterOf = (crash: Crash, indexes: ReadonlyMap<number, number>): bigint | undefined =>
-  crash.bugCheck.parameters[indexes.get(plainCode(crash)) ?? -1];
-
 /** The frame of the instruction at fault, where a parameter has it and it lies in a module. */
-function faultFrame(windows: Windows, crash: Crash, symbols: Symbols | undefined): StackFrame | undefined {
-  const address = parameterOf(crash, FAULT_PARAMETER);
+function instructionFrame(windows: Windows, crash: Crash, symbols: Symbols | undefined): StackFrame | undefined {
+  const address = instructionParameter(crash)?.value;
   const processor = crash.processor ?? windows.processors[0];
   if (address === undefined || !processor || address >> 63n === 0n) return undefined;
   const frame = frameAt(windows, processor, address, symbols);
   return frame.module && moduleName(frame) ? frame : undefined;
 }
 
-/** The stack of the code that crashed: from the CONTEXT of the fault, or of the processor that crashed. */
-function stackOf(
+/** What the stack of a crash is found by. */
+interface StackClues {
+  contexts: Contexts;
+  symbols: Symbols | undefined;
+  fault: Fault | undefined;
+}
+
+/** The stack of the code that crashed: from the fault's own registers, or of the processor that crashed. */
+function stackOf(windows: Windows, crash: Crash, clues: StackClues): readonly StackFrame[] {
+  const { fault, symbols } = clues;
+  const processor = crash.processor ?? windows.processors[0];
+  const walked = () => crashedStack(windows, crash, clues);
+  if (!fault || !processor) return walked();
+  const fromFault = () => walkFrom(windows, processor, fault.state, { symbols }).frames;
+  if (fault.parameter !== undefined) return fromFault();
+  // More registers are known at a frame that unwinding leads to.
+  const frames = walked();
+  const leadsThere = ({ how, certain, instructionPointer }: StackFrame) =>
+    certain && how === 'trap' && instructionPointer === fault.state.instructionPointer;
+  return frames.some(leadsThere) ? frames : fromFault();
+}
+
+/** Of the processor that crashed, from the registers that it shows. */
+function crashedStack(
   windows: Windows,
   crash: Crash,
-  { shown }: Contexts,
-  symbols: Symbols | undefined,
+  { contexts: { shown }, symbols }: StackClues,
 ): readonly StackFrame[] {
   const own = shown.find(({ processor }) => processor === crash.processor);
-  const processor = crash.processor ?? windows.processors[0];
-  const context = faultContext(windows, crash);
-  if (context && processor) return walkStack(windows, processor, context, { symbols }).frames;
   if (!crash.processor) return onlyBugCheck(windows, shown, symbols);
   if (!own || own.source === 'unknown') return [];
   const { frames } = walkStack(windows, own.processor, own.frame, { symbols });
@@ -144,15 +177,6 @@ function onlyBugCheck(
   return stacks.length === 1 ? stacks[0]! : [];
 }
 
-/** Believed where its instruction pointer is the one that the other parameter names. */
-function faultContext({ image: { machine }, space }: Windows, crash: Crash): Buffer | undefined {
-  const address = parameterOf(crash, CONTEXT_PARAMETER);
-  const frame = address === undefined ? undefined : space.read(address, machine.contextSize);
-  if (!frame) return undefined;
-  const { complete, instructionPointer } = machine.viewContext(frame);
-  return complete && instructionPointer === parameterOf(crash, FAULT_PARAMETER) ? frame : undefined;
-}
-
 /** Of a guest that runs: what its processors do in drivers, in an order that does not depend on which does what. */
 function busyFrames(windows: Windows, { shown }: Contexts, symbols: Symbols | undefined): readonly SignatureFrame[] {
   const frames = shown.flatMap(({ processor, source, frame }) => {
@@ -166,18 +190,28 @@ function busyFrames(windows: Windows, { shown }: Contexts, symbols: Symbols | un
     .map(([, frame]) => frame);
 }
 
+/** Frames that a culprit is looked for in. */
+interface Suspects {
+  /** Of the instruction at fault. */
+  instruction: StackFrame | undefined;
+  /** The innermost that is kept of the stack. */
+  first: SignatureFrame | undefined;
+}
+
 function culpritOf(
+  windows: Windows,
   crash: Crash,
-  { fault, first }: { fault: StackFrame | undefined; first: SignatureFrame | undefined },
+  { instruction, first }: Suspects,
   places: Places,
 ): CulpritReport | null {
-  const owner = ownerOf(crash, places) ?? unloadedOf(crash, places);
+  const owner = ownerOf(crash, places) ?? holderOf(windows, crash) ?? unloadedOf(crash, places);
   if (owner) return owner;
+  if (isNoticed(crash)) return null;
   const caller = first && !isPlumbing(first) ? first : undefined;
-  if (fault && !isPlumbing(fault)) {
-    if (caller && moduleName(caller) !== moduleName(fault)) return null;
-    const number = FAULT_PARAMETER.get(plainCode(crash))! + 1;
-    return blame(fault, `parameter ${number} has the address of the instruction at fault, which is its code`);
+  if (instruction && !isPlumbing(instruction)) {
+    if (caller && moduleName(caller) !== moduleName(instruction)) return null;
+    const { number } = instructionParameter(crash)!;
+    return blame(instruction, `parameter ${number} has the address of the instruction at fault, which is its code`);
   }
   if (!caller) return null;
   return blame(caller, "on the stack of the crash, the first code that is not Windows' own is its");
@@ -191,27 +225,40 @@ const blame = (frame: SignatureFrame, reason: string): CulpritReport => ({
 
 const inModule = (place: AddressPlace | null) => (place?.in === 'module' && place.module ? place : undefined);
 
+function ownerParameter({ bugCheck: { code, parameters } }: Crash): OwnerParameter | undefined {
+  const plain = plainBugCheckCode(code);
+  const [kind] = parameters;
+  if (plain === 0xc2) return POOL_CALLER.has(kind) ? { index: 3, what: "the caller's address" } : undefined;
+  if (plain !== 0xc4) return OWNER_PARAMETER.get(plain);
+  const index = VERIFIED_PARAMETER.get(kind);
+  return index === undefined ? undefined : { index, what: 'the place that broke the rule' };
+}
+
 function ownerOf(crash: Crash, places: Places): CulpritReport | undefined {
-  const code = plainCode(crash);
-  const { parameters } = crash.bugCheck;
-  const index = code === 0xc4 ? VERIFIED_PARAMETER.get(parameters[0]) : OWNER_PARAMETER.get(code);
-  const address = index === undefined ? undefined : parameters[index];
+  const owner = ownerParameter(crash);
+  const address = owner && crash.bugCheck.parameters[owner.index];
   const place = address === undefined ? undefined : inModule(places.of(address));
-  if (!place || isWindowsOwn(place.module!)) return undefined;
+  if (!owner || !place || isWindowsOwn(place.module!)) return undefined;
   const { in: _, section: __, ...at } = place;
-  const how = code === 0xc4 ? 'the place that broke the rule' : 'by which the driver is known';
-  return { module: place.module!, at, reason: `parameter ${index! + 1}, ${how}, lies in it: ${hex64(address!)}` };
+  const { index, what } = owner;
+  return { module: place.module!, at, reason: `parameter ${index + 1}, ${what}, lies in it: ${hex64(address!)}` };
+}
+
+/** Who holds the power request that does not end: 0x9F with 3. */
+function holderOf(windows: Windows, { bugCheck: { code, parameters } }: Crash): CulpritReport | undefined {
+  if (plainBugCheckCode(code) !== 0x9f || parameters[0] !== 3n) return undefined;
+  const holder = holderOfPowerRequest(windows, parameters[3]);
+  if (!holder?.name || isWindowsOwn(holder.name)) return undefined;
+  const reason = 'parameter 4 is a power request (IRP), whose current stack location is of its device';
+  return { module: holder.name, at: null, reason };
 }
 
 /** Code that runs where a module was, ran in that module. */
 function unloadedOf(crash: Crash, places: Places): CulpritReport | undefined {
-  const indexes = plainCode(crash) === 0xce ? [0] : [FAULT_PARAMETER.get(plainCode(crash)) ?? -1];
-  for (const index of indexes) {
-    const address = crash.bugCheck.parameters[index];
-    const place = address === undefined ? null : places.of(address);
-    if (place?.in !== 'unloaded-module' || place.module === '') continue;
-    const reason = `parameter ${index + 1} lies in what it had before it was unloaded, at ${hex(Number(place.offset))}`;
-    return { module: place.module, at: null, reason };
-  }
-  return undefined;
+  const { code, parameters } = crash.bugCheck;
+  const ran = plainBugCheckCode(code) === 0xce ? { number: 1, value: parameters[0] } : instructionParameter(crash);
+  const place = ran && places.of(ran.value);
+  if (place?.in !== 'unloaded-module' || place.module === '') return undefined;
+  const reason = `parameter ${ran!.number} lies in what it had before it was unloaded, at ${hex(Number(place.offset))}`;
+  return { module: place.module, at: null, reason };
 }

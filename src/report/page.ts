@@ -3,11 +3,15 @@
 import type { Contexts, ShownContext } from '../plan/contexts.ts';
 import type { DumpPlan } from '../plan/plan.ts';
 import type { Symbols } from '../symbols/symbols.ts';
+import { findFault } from '../windows/fault.ts';
 import { runsIdleThread } from '../windows/thread-stack.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { ConversionReport } from './conversion.ts';
+import { type FaultStackReport, reportFaultStack } from './fault.ts';
 import { type InfoReport, reportGuestInput } from './input.ts';
 import { drawMemory, type MemoryPicture } from './memory-picture.ts';
+import { Places } from './places.ts';
+import { Images } from './processors.ts';
 import { type ProcessorStackReport, stacksOf } from './stacks.ts';
 import { describeWindows } from './windows.ts';
 
@@ -19,6 +23,8 @@ export interface PageData {
   diagnostics: InfoReport['diagnostics'];
   evidence: ConversionReport['evidence'];
   stacks: readonly ProcessorStackReport[];
+  /** null where the crash keeps no registers of the code at fault. */
+  fault: FaultStackReport | null;
   /** Of each processor, in their order. */
   processors: readonly ProcessorDetails[];
   memory: MemoryPicture | undefined;
@@ -45,13 +51,15 @@ export async function describePage(
     from: physical,
     to: physical + bytes.length,
   }));
+  const places = new Places(windows, contexts, new Images(windows, symbols));
   return {
     input: reportGuestInput(windows, contexts, symbols),
     windows: describeWindows(windows, contexts, symbols),
     problem: null,
     diagnostics: windows.image.diagnostics.list,
     evidence: windows.evidence,
-    stacks: stacksOf(windows, contexts, symbols),
+    stacks: stacksOf(windows, contexts, { symbols, places }),
+    fault: reportFaultStack(windows, findFault(windows), { symbols, places }),
     processors: contexts.shown.map((shown) => detailsOf(windows, shown)),
     memory: await drawMemory(windows, patched, plan?.extents),
   };

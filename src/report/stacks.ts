@@ -1,34 +1,17 @@
 /** Stacks as plain data. */
 import type { Diagnostic } from '../core/errors.ts';
-import { hex64 } from '../core/units.ts';
 import type { ContextSource, Contexts } from '../plan/contexts.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import type { TOOL } from '../version.ts';
-import { type Stack, type StackFrame, walkStack } from '../windows/stacks.ts';
+import { type Stack, walkStack } from '../windows/stacks.ts';
 import type { Windows } from '../windows/windows.ts';
 import type { HangReport } from './activity.ts';
-import { reportFramePlace } from './frame-place.ts';
+import type { FaultStackReport } from './fault.ts';
 import type { InputReport } from './input.ts';
-import type { CodePlace } from './processors.ts';
+import type { Places } from './places.ts';
 import type { SCHEMA } from './schemas.ts';
+import { type FrameReport, reportFrames } from './stack-frames.ts';
 import type { WindowsReport } from './windows.ts';
-
-export interface FrameReport {
-  instructionPointer: string;
-  /** Its value while that instruction runs (the debugger's Child-SP). */
-  stackPointer: string;
-  /** null where it is not known. */
-  returnAddress: string | null;
-  /**
-   * Where the instruction lies; null outside all modules. The function that runs may not be the nearest export. For a
-   * caller, the symbol is that of its call: of the byte before the instruction.
-   */
-  at: CodePlace | null;
-  /** See `StackFrame.how`. */
-  how: StackFrame['how'];
-  /** false from the first guess on. */
-  certain: boolean;
-}
 
 export interface ProcessorStackReport {
   processor: number;
@@ -49,13 +32,19 @@ export interface StackReport {
   input: InputReport;
   windows: WindowsReport;
   stacks: ProcessorStackReport[];
+  /** The stack at the fault, from registers that the crash itself keeps; null where it keeps none. */
+  fault: FaultStackReport | null;
   /** What all processors do; null in a guest that crashed. */
   activity: HangReport | null;
   diagnostics: readonly Diagnostic[];
 }
 
 /** The stack of each processor, from the registers that it shows. */
-export function stacksOf(windows: Windows, { shown }: Contexts, symbols?: Symbols): ProcessorStackReport[] {
+export function stacksOf(
+  windows: Windows,
+  { shown }: Contexts,
+  { symbols, places }: { symbols?: Symbols | undefined; places: Places },
+): ProcessorStackReport[] {
   return shown.map(({ processor, source, frame }) => {
     const stack: Pick<Stack, 'frames' | 'end' | 'doubts'> =
       source === 'unknown'
@@ -64,18 +53,9 @@ export function stacksOf(windows: Windows, { shown }: Contexts, symbols?: Symbol
     return {
       processor: processor.number,
       registers: source,
-      frames: stack.frames.map(reportFrame),
+      frames: reportFrames(stack.frames, places),
       end: stack.end,
       doubts: stack.doubts,
     };
   });
 }
-
-const reportFrame = (f: StackFrame): FrameReport => ({
-  instructionPointer: hex64(f.instructionPointer),
-  stackPointer: hex64(f.stackPointer),
-  returnAddress: f.returnAddress === undefined ? null : hex64(f.returnAddress),
-  at: reportFramePlace(f),
-  how: f.how,
-  certain: f.certain,
-});

@@ -6,6 +6,7 @@ import { type PdbIdentity, symbolPath } from '../symbols/identity.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { bugCheckName, describeParameters } from '../windows/bug-checks.ts';
 import type { Crash } from '../windows/crash.ts';
+import { findFault } from '../windows/fault.ts';
 import type { Module } from '../windows/modules.ts';
 import { pdbIdentity } from '../windows/pe-image.ts';
 import { readProcesses } from '../windows/processes.ts';
@@ -15,6 +16,7 @@ import { readFileVersion } from '../windows/version-resource.ts';
 import type { Windows } from '../windows/windows.ts';
 import { type HangReport, reportActivity } from './activity.ts';
 import { type CulpritReport, judge, type SignaturesReport } from './culprit.ts';
+import { type FaultReport, reportFault } from './fault.ts';
 import { type InterruptsReport, reportInterrupts } from './interrupts.ts';
 import { type AddressPlace, Places } from './places.ts';
 import { Images, type ProcessorReport, reportProcessors } from './processors.ts';
@@ -50,6 +52,8 @@ export interface WindowsReport extends WindowsSummary {
   pagingMode: string;
   kernel: { base: string; size: number; pdb: PdbReport | null };
   kdbg: { address: string; size: number; encoded: boolean };
+  /** Where the crash itself keeps the registers of the code at fault; null where it keeps none, or did not crash. */
+  fault: FaultReport | null;
   /** Number of the processor that a debugger opens on; null where no registers are known. */
   currentProcessor: number | null;
   processors: ProcessorReport[];
@@ -136,6 +140,8 @@ export function reportWindows(
   places = new Places(w, contexts, images),
 ): WindowsReport {
   const { version, shared, kernel, kdbg } = w;
+  const { symbols } = images;
+  const fault = findFault(w);
   return {
     name: releaseName(version.build, shared.productType),
     build: version.build,
@@ -156,7 +162,8 @@ export function reportWindows(
     kernel: { base: hex64(kernel.base), size: kernel.size, pdb: reportPdb(kernel.pdb, images) },
     kdbg: { address: hex64(kdbg.address), size: kdbg.size, encoded: kdbg.encoded },
     bugCheck: reportCrash(w, places),
-    ...judge(w, places, images.symbols),
+    ...judge(w, places, { fault, symbols }),
+    fault: reportFault(w, fault, symbols),
     currentProcessor: contexts.opened?.processor.number ?? null,
     processors: reportProcessors(w, contexts, images),
     moduleCount: w.modules.length,

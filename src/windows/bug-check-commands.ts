@@ -3,6 +3,7 @@
  * driver documentation, November 2025). They hold numbers only, never a guest's text: people paste them.
  */
 import { hex } from '../core/units.ts';
+import { plainBugCheckCode } from './bug-checks.ts';
 
 /** A command as it is typed, and what it is for. */
 export interface DebuggerCommand {
@@ -83,9 +84,7 @@ export const LIVE_COMMANDS: readonly DebuggerCommand[] = [
 
 /** At most three commands for a crash. */
 export function commandsFor(code: number, parameters: readonly bigint[]): DebuggerCommand[] {
-  // Some callers set this bit.
-  const plain = code >>> 28 === 1 ? code - 0x1000_0000 : code;
-  return (BY_CODE.get(plain) ?? OTHERWISE).flatMap(([template, why]) => {
+  return (BY_CODE.get(plainBugCheckCode(code)) ?? OTHERWISE).flatMap(([template, why]) => {
     const parameterAt = (place: string): bigint => parameters[Number(place.charAt(1)) - 1] ?? 0n;
     const used = template.match(/\{\d\}/g) ?? [];
     if (used.some((place) => parameterAt(place) === 0n)) return [];

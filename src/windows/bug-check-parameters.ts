@@ -84,6 +84,29 @@ const REFERENCED = at('address that was referenced');
 const INSTRUCTION = at('address of the instruction');
 const KIND = 'kind of fault; it decides what the others are';
 const DEPENDS = 'depends on the first';
+const TAG = 'pool tag';
+const CALLER = at("the caller's address");
+const FREED = at('address that was freed');
+const CORRUPT_POOL_HEADER: Parameters = [
+  'pool header corrupt',
+  at('pool header'),
+  "first part of the header's contents",
+  null,
+];
+const CORRUPT_QUOTA: Parameters = [
+  'quota of a corrupt pool block was released',
+  at('address of the pool'),
+  "the allocation's tag",
+  at('bad pointer to the process with the quota'),
+];
+const NONPAGED_NOT_ALLOCATED: Parameters = [
+  'a nonpaged address was freed that is not allocated',
+  FREED,
+  'physical page number',
+  'highest physical page number',
+];
+const BAD_ENTRY = at('the bad pool entry');
+const MISCALCULATED = at('entry that was calculated wrongly');
 const NONE: Parameters = [null, null, null, null];
 const EXCEPTION_IN_FILE_SYSTEM: Parameters = [
   "source file (high half) and line (low half) in the driver's source",
@@ -302,12 +325,32 @@ export const BUG_CHECK_PARAMETERS: ReadonlyMap<number, BugCheckParameters> = new
       }),
       by: 0,
       cases: {
+        2: ['special pool pattern check failed', at('pool entry that was checked'), 'bytes of the block', null],
         3: [
           'free list corrupt',
           at('pool entry that was checked'),
           at('forward link read back'),
           at('backward link read back'),
         ],
+        5: [
+          'two adjacent headers contradict each other',
+          at('one of the pool entries'),
+          null,
+          at('the other pool entry'),
+        ],
+        6: ["the header's previous size is too large", MISCALCULATED, null, BAD_ENTRY],
+        7: ["the header's size is corrupt", null, null, BAD_ENTRY],
+        8: ["the header's size is zero", null, null, BAD_ENTRY],
+        9: ["the header's size is too large", MISCALCULATED, null, BAD_ENTRY],
+        10: [
+          "the header's size is corrupt",
+          at('pool entry that should have been found'),
+          null,
+          at('page that should have had the pool entry'),
+        ],
+        ...Object.fromEntries(
+          [13, 14, 15, 35, 36, 37].map((kind) => [kind, ['the header of a freed block was changed', null, null, null]]),
+        ),
         32: ["the header's size is corrupt", at('pool entry that should have been found'), at('next pool entry'), null],
         33: [
           'the data after the pool block is corrupt',
@@ -315,6 +358,7 @@ export const BUG_CHECK_PARAMETERS: ReadonlyMap<number, BugCheckParameters> = new
           'bytes of the block',
           'the corrupt value behind it',
         ],
+        34: ['an address was freed that is not tracked', at('address that was freed'), null, null],
       },
     },
   ],
@@ -707,6 +751,12 @@ export const BUG_CHECK_PARAMETERS: ReadonlyMap<number, BugCheckParameters> = new
           at('thread that holds the Plug and Play lock'),
           at('triage block (nt!_TRIAGE_9F_PNP)'),
         ],
+        1280: [
+          'a driver did not call PoStartNextPowerIrp',
+          null,
+          at("target device's device object"),
+          at('device object'),
+        ],
       },
     },
   ],
@@ -792,12 +842,48 @@ export const BUG_CHECK_PARAMETERS: ReadonlyMap<number, BugCheckParameters> = new
         155: 'pool was allocated with a tag of zero',
         156: 'pool was allocated with a tag of BIG',
         157: 'pool was allocated with a tag without letters or digits',
+        266886: 'a paged address was freed within an allocation',
       }),
       by: 0,
       cases: {
+        0: ['no bytes were requested', null, 'pool type', TAG],
+        1: CORRUPT_POOL_HEADER,
+        2: CORRUPT_POOL_HEADER,
+        4: CORRUPT_POOL_HEADER,
+        6: ['pool was freed twice', null, at('pool header'), 'contents of the pool header'],
         7: ['pool was freed twice', null, 'contents of the pool header', at('address of the block')],
         8: ['pool was allocated at a wrong IRQL', 'current IRQL', 'pool type', 'bytes'],
         9: ['pool was freed at a wrong IRQL', 'current IRQL', 'pool type', at('address of the pool')],
+        10: [
+          'pool was freed with a wrong tag',
+          at('address of the pool'),
+          "the allocation's tag",
+          'tag it was freed with',
+        ],
+        11: CORRUPT_QUOTA,
+        12: CORRUPT_QUOTA,
+        13: CORRUPT_QUOTA,
+        64: ['a user address was freed to the pool', FREED, 'start of system address space', null],
+        65: NONPAGED_NOT_ALLOCATED,
+        66: ['an address was freed that is in no pool', FREED, null, null],
+        67: ['an address was freed that is in no pool', FREED, null, null],
+        68: ['a nonpaged address was freed that is not allocated', FREED, null, null],
+        70: ['an invalid pool address was freed', FREED, null, null],
+        71: NONPAGED_NOT_ALLOCATED,
+        72: ['a paged address was freed that is not allocated', FREED, null, null],
+        80: [
+          'a paged address was freed that is not allocated',
+          FREED,
+          'its offset in paged pool, in pages',
+          'bytes of paged pool',
+        ],
+        96: ['an invalid contiguous memory address was freed', FREED, null, null],
+        153: ['an invalid address was freed', FREED, null, null],
+        154: ['pool was allocated as MUST_SUCCEED', 'pool type', 'bytes', TAG],
+        155: ['pool was allocated with a tag of zero', 'pool type', 'bytes', CALLER],
+        156: ['pool was allocated with a tag of BIG', 'pool type', 'bytes', CALLER],
+        157: ['pool was allocated with a tag without letters or digits', TAG, 'pool type', CALLER],
+        266886: ['a paged address was freed within an allocation', null, null, 'its offset in paged pool, in pages'],
       },
     },
   ],

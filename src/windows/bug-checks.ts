@@ -5,6 +5,9 @@ import { BUG_CHECK_PARAMETERS, type Parameter } from './bug-check-parameters.ts'
 /** Set in the code by KeBugCheck's callers in some builds; the reference lists the code without it (`…_M`). */
 const MINIDUMP_BIT = 0x1000_0000;
 
+/** The code without the bit that some callers set. */
+export const plainBugCheckCode = (code: number): number => (code >>> 28 === 1 ? code - MINIDUMP_BIT : code);
+
 /** `DRIVER_IRQL_NOT_LESS_OR_EQUAL` for 0xd1; null for a code that is not in the table. */
 export function bugCheckName(code: number): string | null {
   return BUG_CHECK_NAMES.get(code) ?? BUG_CHECK_NAMES.get(code & ~MINIDUMP_BIT) ?? null;

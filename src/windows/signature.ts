@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { isKernelAddress } from '../core/bits.ts';
+import { plainBugCheckCode } from './bug-checks.ts';
 import type { StackFrame } from './stacks.ts';
 
 /** A frame, as far as signatures need it. */
@@ -40,19 +41,25 @@ const KIND_PARAMETER: ReadonlyMap<number, number> = new Map([
   [0x109, 3],
 ]);
 
-/** Windows' kernel and what sits between it and drivers: such a module is never what a crash is known by. */
-const PLUMBING = new Set([
-  'nt',
-  'hal',
-  'kdcom',
-  'kdnet',
-  'kdstub',
-  'kdhvcom',
-  'kdusb',
-  'kd1394',
-  'verifierext',
-  'wdf01000',
+/** The kernel's file, by its kinds. */
+const KERNELS = ['ntoskrnl.exe', 'ntkrnlmp.exe', 'ntkrnlpa.exe', 'ntkrpamp.exe', 'ntkrla57.exe'];
+const HALS = ['hal.dll', 'halmacpi.dll', 'halacpi.dll', 'halaacpi.dll', 'halapic.dll', 'halmps.dll'];
+
+/** What sits between Windows' kernel and drivers. A driver may take such a name with another extension. */
+const BETWEEN = [
+  ...['kdcom.dll', 'kdnet.dll', 'kdstub.dll', 'kdhvcom.dll', 'kdusb.dll', 'kd1394.dll'],
+  ...['verifierext.sys', 'wdf01000.sys'],
+];
+
+const withoutExtension = (file: string): string => file.replace(/\.[a-z]+$/, '');
+
+/** Names of modules that a crash is never known by, by their files. Some lists have names without extensions. */
+const PLUMBING: ReadonlyMap<string, string> = new Map([
+  ...KERNELS.flatMap((file) => [file, withoutExtension(file)]).map((file) => [file, 'nt'] as const),
+  ...HALS.flatMap((file) => [file, withoutExtension(file)]).map((file) => [file, 'hal'] as const),
+  ...BETWEEN.flatMap((file) => [file, withoutExtension(file)]).map((file) => [file, withoutExtension(file)] as const),
 ]);
+const PLUMBING_NAMES: ReadonlySet<string> = new Set(PLUMBING.values());
 
 /** Drivers that idle processors run. */
 const IDLE = new Set(['intelppm', 'amdppm', 'processr']);
@@ -72,25 +79,25 @@ const GLUE = new Set([
   'RtlpExecuteHandlerForException',
 ]);
 
-const KERNELS = new Set(['ntoskrnl', 'ntkrnlmp', 'ntkrnlpa', 'ntkrpamp']);
-const HALS = new Set(['halmacpi', 'halacpi', 'halaacpi', 'halapic', 'halmps']);
-
 /** A module as debuggers call it: lower case, no extension, `nt` for the kernel; undefined without a name. */
 export function moduleName(frame: Pick<SignatureFrame, 'module'>): string | undefined {
   return frame.module?.name ? plainName(frame.module.name) || undefined : undefined;
 }
 
 function plainName(file: string): string {
-  const name = file.toLowerCase().replace(/\.[a-z]+$/, '');
-  if (KERNELS.has(name)) return 'nt';
-  return HALS.has(name) ? 'hal' : name;
+  const whole = file.toLowerCase();
+  const own = PLUMBING.get(whole);
+  if (own !== undefined) return own;
+  const name = withoutExtension(whole);
+  // nt.sys is not nt.
+  return PLUMBING_NAMES.has(name) || PLUMBING.has(name) ? whole : name;
 }
 
 /** Whether the frame's code is the kernel's own, or sits between it and drivers. */
-export const isPlumbing = (frame: SignatureFrame): boolean => PLUMBING.has(moduleName(frame) ?? '');
+export const isPlumbing = (frame: SignatureFrame): boolean => PLUMBING_NAMES.has(moduleName(frame) ?? '');
 
 /** Likewise a module, by its name. */
-export const isWindowsOwn = (name: string): boolean => PLUMBING.has(plainName(name));
+export const isWindowsOwn = (name: string): boolean => PLUMBING_NAMES.has(plainName(name));
 
 /**
  * The frames of a stack that a crash is known by.
@@ -190,7 +197,7 @@ function withoutTemplateArguments(name: string): string {
 /** `0xd1_0`: the bug check, and the parameter that says which kind of it. `live`: the guest did not crash. */
 function titleOf(bugCheck: SignedBugCheck): string {
   if (!bugCheck) return 'live';
-  const code = bugCheck.code >>> 28 === 1 ? bugCheck.code - 0x1000_0000 : bugCheck.code;
+  const code = plainBugCheckCode(bugCheck.code);
   const title = `0x${code.toString(16)}`;
   const value = bugCheck.parameters[KIND_PARAMETER.get(code) ?? -1];
   if (value === undefined) return title;

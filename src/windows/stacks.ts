@@ -116,8 +116,12 @@ export interface WalkOptions {
  *
  * @param context the registers that it shows, as a CONTEXT
  */
-export function walkStack(windows: Windows, processor: Processor, context: Buffer, options: WalkOptions = {}): Stack {
-  return new Walk(windows, processor, options).run(context);
+export const walkStack = (windows: Windows, processor: Processor, context: Buffer, options: WalkOptions = {}): Stack =>
+  walkFrom(windows, processor, windows.image.machine.frameState(context), options);
+
+/** As `walkStack`, from registers of which some may not be known. */
+export function walkFrom(windows: Windows, processor: Processor, state: FrameState, options: WalkOptions = {}): Stack {
+  return new Walk(windows, processor, options).run(state);
 }
 
 /** The address spaces that a processor's memory is read in: its CPU's own, if that is known, and the kernel's. */
@@ -169,12 +173,11 @@ class Walk {
     return bytes && pointerAt(bytes, 0, pointerSize);
   }
 
-  run(context: Buffer): Stack {
-    const { machine } = this.#windows.image;
+  run(from: FrameState): Stack {
     const frames: StackFrame[] = [];
     const doubts: string[] = [];
     const seen = new Set<string>();
-    let state = machine.frameState(context);
+    let state = from;
     let how: StackFrame['how'] = 'registers';
     let certain = true;
     const stack = (end: string): Stack => ({ processor: this.#processor, frames, end, doubts });

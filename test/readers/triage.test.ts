@@ -6,6 +6,8 @@ import type { MemoryImage } from '../../src/memory/image.ts';
 import { chooseContexts } from '../../src/plan/contexts.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { reportInput } from '../../src/report/input.ts';
+import { Places } from '../../src/report/places.ts';
+import { Images } from '../../src/report/processors.ts';
 import { stacksOf } from '../../src/report/stacks.ts';
 import { describeWindows } from '../../src/report/windows.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
@@ -66,7 +68,9 @@ describe('a triage dump', () => {
 
   it('has the stack of its processor, frame by frame', async () => {
     const windows = await locateWindows(open(good));
-    const [, crashed] = stacksOf(windows, chooseContexts(windows, 'auto'));
+    const contexts = chooseContexts(windows, 'auto');
+    const places = new Places(windows, contexts, new Images(windows));
+    const [, crashed] = stacksOf(windows, contexts, { places });
     // The innermost is the CPU's, which went on after the bug check.
     const returns = guest.truth.processors[1]!.returns.slice(1);
     expect(crashed!.frames.slice(1).map((f) => BigInt(f.instructionPointer))).toEqual(returns);

@@ -129,6 +129,121 @@ describe('a driver that is not loaded any more', () => {
   });
 });
 
+describe('a bug check that says who did it', () => {
+  const UNKNOWN = 0xffffa58f_7fff0000n;
+  const IN_DEMO = DEMO + 0x10009n;
+  const blamed = async (code: number, parameters: Crash['parameters']) => {
+    // The driver is on every stack: what the rules make of that is what is tested.
+    const { culprit } = await windowsOf(faultIn('DemoRead', { code, parameters }));
+    return culprit && [culprit.module, culprit.reason];
+  };
+  const ON_STACK = expect.stringMatching(/^on the stack of the crash/);
+
+  it.each<[string, number, Crash['parameters'], string]>([
+    ['who does not answer', 0x116, [UNKNOWN, IN_DEMO, 0n, 0n], 'parameter 2, by which the driver is known, lies in it'],
+    ['whose worker routine it is', 0xe1, [IN_DEMO, 2n, 0n, UNKNOWN], 'parameter 1, the worker routine, lies in it'],
+    ['whose workload class it is', 0x1d6, [IN_DEMO, 2n, 0n, UNKNOWN], 'parameter 1, the worker routine, lies in it'],
+    [
+      'who kept the cancel lock',
+      0x11b,
+      [UNKNOWN, IN_DEMO, 0n, 0n],
+      'parameter 2, the cancel routine that kept the lock, lies in it',
+    ],
+    [
+      'whose callback it is',
+      0x135,
+      [0xc0000005n, UNKNOWN, IN_DEMO, 0n],
+      "parameter 3, the driver's callback, lies in it",
+    ],
+    ['who allocates with no tag', 0xc2, [0x9bn, 0n, 0x40n, IN_DEMO], "parameter 4, the caller's address, lies in it"],
+  ])('%s', async (_, code, parameters, reason) => {
+    expect(await blamed(code, parameters)).toEqual(['demo.sys', `${reason}: 0xfffff8042c460009`]);
+  });
+
+  it.each<[string, number, Crash['parameters']]>([
+    ['pool was allocated at a wrong IRQL', 0xc2, [8n, 5n, 0n, 0x40n]],
+    ['one DPC took too long', 0x133, [0n, 0x501n, 0x500n, 0n]],
+    ['a list entry is corrupt', 0x139, [3n, 0n, 0n, 0n]],
+    ['an exception in a driver', 0x1e, [0xffffffff_c0000005n, 0n, 0n, 0x10n]],
+  ])('its stack, where the code on it did that: %s', async (_, code, parameters) => {
+    expect(await blamed(code, parameters)).toEqual(['demo.sys', ON_STACK]);
+  });
+
+  it.each<[string, number, Crash['parameters']]>([
+    ['pool is corrupt', 0x19, [0x20n, UNKNOWN, UNKNOWN, 0n]],
+    ['pool was freed twice', 0xc2, [7n, 0n, 0n, UNKNOWN]],
+    ['a critical process ended', 0xef, [UNKNOWN, 0n, 0n, 0n]],
+    ['a power transition timed out', 0x9f, [4n, 0x12cn, UNKNOWN, UNKNOWN]],
+    ['all DPCs together took too long', 0x133, [1n, 0x1e00n, UNKNOWN, 0n]],
+    ['a display driver that is not loaded', 0x116, [UNKNOWN, UNKNOWN, 0n, 0n]],
+    ['the graphics kernel gave up', 0x113, [0x19n, 2n, 0n, 0n]],
+    ['a file system found damage', 0x23, [0xe0100n, 0n, 0n, 0n]],
+    ['a watchdog of win32k', 0x19c, [0x50n, 0n, 0n, 0n]],
+  ])('nobody, where the stack says who noticed: %s', async (_, code, parameters) => {
+    expect(await blamed(code, parameters)).toBeNull();
+  });
+});
+
+describe('a power request that does not end', () => {
+  const IRP = 0xffffa58f_66660010n;
+  const DEVICE = IRP + 0x400n;
+  const DRIVER = IRP + 0x800n;
+  const crash: Crash = { code: 0x9f, parameters: [3n, DEVICE, 0xfffff804_1a2eb000n, IRP], processor: 1 };
+
+  /** By literal offsets from wdm.h: three stack locations, of which the second is the current one. */
+  const withRequest =
+    (change: (kernel: Guest['kernel']) => void = () => undefined) =>
+    ({ kernel }: Guest) => {
+      kernel.mapNew(IRP & ~0xfffn, 0x1000);
+      kernel.u16(IRP, 6);
+      kernel.u8(IRP + 0x42n, 3);
+      kernel.u8(IRP + 0x43n, 2);
+      const location = IRP + 0xd0n + 0x48n;
+      kernel.u64(IRP + 0xb8n, location);
+      kernel.u8(location, 0x16);
+      kernel.u64(location + 0x28n, DEVICE);
+      kernel.u16(DEVICE, 3);
+      kernel.u64(DEVICE + 8n, DRIVER);
+      kernel.u16(DRIVER, 4);
+      kernel.u64(DRIVER + 0x18n, DEMO);
+      change(kernel);
+    };
+
+  it('is held by the driver of its current device', async () => {
+    const { culprit } = await windowsOf({ crash }, withRequest());
+    expect(culprit).toEqual({
+      module: 'demo.sys',
+      at: null,
+      reason: 'parameter 4 is a power request (IRP), whose current stack location is of its device',
+    });
+  });
+
+  it.each<[string, (kernel: Guest['kernel']) => void]>([
+    ['no request', (kernel) => kernel.u16(IRP, 5)],
+    ['a request that is not for power', (kernel) => kernel.u8(IRP + 0xd0n + 0x48n, 3)],
+    ['another current location', (kernel) => kernel.u64(IRP + 0xb8n, IRP + 0xd0n)],
+    ['a location beyond its last', (kernel) => kernel.u8(IRP + 0x43n, 4)],
+    ['no device', (kernel) => kernel.u16(DEVICE, 0)],
+    ['no driver object', (kernel) => kernel.u16(DRIVER, 0)],
+    ['a driver that is not loaded', (kernel) => kernel.u64(DRIVER + 0x18n, DEMO + 0x1000n)],
+    ["a driver of Windows' own", (kernel) => kernel.u64(DRIVER + 0x18n, 0xfffff804_1c1f0000n)],
+  ])('names nobody with %s', async (_, change) => {
+    expect((await windowsOf({ crash }, withRequest(change))).culprit).toBeNull();
+  });
+});
+
+it("a driver that takes a name of Windows' own, but for the extension, is blamed by its whole name", async () => {
+  for (const name of ['nt.sys', 'hal.sys']) {
+    const { culprit, signatures } = await windowsOf(faultIn('DemoDispatch'), ({ kernel, truth }) => {
+      const hal = kernel.read(kernel.read(truth.psLoadedModuleList, 8).readBigUInt64LE(), 8).readBigUInt64LE();
+      const demo = kernel.read(hal, 8).readBigUInt64LE();
+      kernel.u16(demo + 0x58n, 2 * name.length);
+      kernel.write(demo + 0x400n, Buffer.from(name, 'utf16le'));
+    });
+    expect([culprit?.module, signatures.rva.text]).toEqual([name, `0xd1_0 ${name}+0x10000`]);
+  }
+});
+
 it('nothing is said where only Windows is on the stack', async () => {
   const { culprit, signatures } = await windowsOf({
     crash: { code: 0xa, parameters: [0n, 2n, 1n, 0n], processor: 0 },

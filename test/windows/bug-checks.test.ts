@@ -63,6 +63,22 @@ describe('parameters of bug checks', () => {
     });
   });
 
+  it.each<[string, number, bigint, (string | null)[]]>([
+    ['0xC2, no tag', 0xc2, 0x9bn, ['pool type', 'bytes', "the caller's address"]],
+    ['0xC2, corrupt header', 0xc2, 4n, ['pool header', "first part of the header's contents", null]],
+    ['0xC2, freed twice', 0xc2, 6n, [null, 'pool header', 'contents of the pool header']],
+    ['0xC2, a tag that is none', 0xc2, 0x9dn, ['pool tag', 'pool type', "the caller's address"]],
+    ['0xC2, within an allocation', 0xc2, 0x41286n, [null, null, 'its offset in paged pool, in pages']],
+    ['0x19, contradicting headers', 0x19, 5n, ['one of the pool entries', null, 'the other pool entry']],
+    ['0x19, size of zero', 0x19, 8n, [null, null, 'the bad pool entry']],
+    ['0x19, changed after it was freed', 0x19, 0xen, [null, null, null]],
+    ['0x19, not tracked', 0x19, 0x22n, ['address that was freed', null, null]],
+    ['0x9F, not started', 0x9f, 0x500n, [null, "target device's device object", 'device object']],
+  ])("are Microsoft's of each kind: %s", (_, code, kind, rest) => {
+    const [first, ...others] = describeParameters(code, [kind, 1n, 2n, 3n]);
+    expect([first.value === null, others.map(({ what }) => what)]).toEqual([false, rest]);
+  });
+
   it('are not mistaken for a case whose number they only end with', () => {
     expect(describeParameters(0x133, [(1n << 53n) + 1n, 0n, 0n, 0n])[1].what).toBe('depends on the first');
   });

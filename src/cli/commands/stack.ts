@@ -4,12 +4,22 @@ import { byKey } from '../../core/by-key.ts';
 import { printable } from '../../core/errors.ts';
 import { EXIT } from '../../core/exit-codes.ts';
 import { toJson } from '../../core/json.ts';
-import type { FrameReport, StackReport } from '../../report/stacks.ts';
+import type { FrameReport } from '../../report/stack-frames.ts';
+import type { StackReport } from '../../report/stacks.ts';
 import { type Job, withDefaults } from '../job.ts';
 import { optionsFor } from '../library-options.ts';
 import type { Given } from '../parse.ts';
 import { symbolPath } from '../symbol-path.ts';
-import { inlinedCalls, isNamed, legendOf, readingRows, siteOf, verdictRows, WHOSE } from '../text/processors.ts';
+import {
+  describeFault,
+  inlinedCalls,
+  isNamed,
+  legendOf,
+  readingRows,
+  siteOfFrame,
+  verdictRows,
+  WHOSE,
+} from '../text/processors.ts';
 import { ProgressLine } from '../text/progress.ts';
 import { writeDiagnostics } from '../text/render.ts';
 import { watchReading } from '../text/watch-reading.ts';
@@ -43,11 +53,16 @@ export function stackJob({ names: [file], values }: Given): Job {
 
 const GUESSES = 'Frames marked ? are guesses or follow from one.';
 
-function renderStacks({ stacks: all, windows, activity }: StackReport, verbose: boolean): string {
-  const named = isNamed(all);
+function renderStacks({ stacks: all, fault, windows, activity }: StackReport, verbose: boolean): string {
+  const named = isNamed(fault ? [...all, fault] : all);
   let text = `${legendOf(named)} ${GUESSES}\n`;
   for (const [name, value] of [...verdictRows(windows), ...readingRows(activity)])
     text += `${name}: ${printable(value)}\n`;
+  if (fault) {
+    text += `\nAt the fault, registers: ${printable(describeFault(fault))}\n`;
+    text += renderRegisters(fault.registers);
+    text += renderFrames(fault, { named, verbose });
+  }
   const processors = byKey(windows.processors, ({ number }) => number);
   const activities = byKey(activity?.processors, ({ processor }) => processor);
   for (const stack of all) {
@@ -56,18 +71,38 @@ function renderStacks({ stacks: all, windows, activity }: StackReport, verbose: 
     text += `\nProcessor ${stack.processor}, registers: ${whose}\n`;
     const does = activities.get(stack.processor);
     if (does && stack.frames.length > 0) text += `     ${printable(does.reading)}\n`;
-    if (stack.frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
-    stack.frames.forEach((frame, i) => {
-      for (const call of inlinedCalls(frame.at)) text += `     ${'(inlined)'.padEnd(37)} ${printable(call)}\n`;
-      text += `${frame.certain ? ' ' : '?'}${String(i).padStart(3)} ${frame.stackPointer} ${(frame.returnAddress ?? 'unknown').padEnd(18)} ${printable(place(frame, named))}\n`;
-    });
-    text += `     end: ${printable(stack.end)}\n`;
-    for (const doubt of verbose ? stack.doubts : []) text += `     guessed: ${printable(doubt)}\n`;
+    text += renderFrames(stack, { named, verbose });
   }
   return text;
 }
 
-function place({ at, instructionPointer, how }: FrameReport, named: boolean): string {
-  if (!at) return instructionPointer;
-  return how === 'trap' ? `${siteOf(at, named)} (interrupted)` : siteOf(at, named);
+const REGISTERS_IN_LINE = 4;
+
+function renderRegisters(registers: readonly { name: string; value: string }[]): string {
+  let text = '';
+  for (let i = 0; i < registers.length; i += REGISTERS_IN_LINE) {
+    const line = registers.slice(i, i + REGISTERS_IN_LINE).map(({ name, value }) => `${name}=${value}`);
+    text += `     ${line.join(' ')}\n`;
+  }
+  return text;
+}
+
+function renderFrames(
+  { frames, end, doubts }: Pick<StackReport['stacks'][number], 'frames' | 'end' | 'doubts'>,
+  { named, verbose }: { named: boolean; verbose: boolean },
+): string {
+  let text = '';
+  if (frames.length > 0) text += `   # ${'Child-SP'.padEnd(18)} ${'Return address'.padEnd(18)} Call site\n`;
+  frames.forEach((frame, i) => {
+    for (const call of inlinedCalls(frame.at)) text += `     ${'(inlined)'.padEnd(37)} ${printable(call)}\n`;
+    text += `${frame.certain ? ' ' : '?'}${String(i).padStart(3)} ${frame.stackPointer} ${(frame.returnAddress ?? 'unknown').padEnd(18)} ${printable(place(frame, named))}\n`;
+  });
+  text += `     end: ${printable(end)}\n`;
+  for (const doubt of verbose ? doubts : []) text += `     guessed: ${printable(doubt)}\n`;
+  return text;
+}
+
+function place(frame: FrameReport, named: boolean): string {
+  const site = siteOfFrame(frame, named);
+  return frame.how === 'trap' && frame.at ? `${site} (interrupted)` : site;
 }

@@ -13,7 +13,7 @@ type Step = readonly [command: string, why: string];
 export function nextSteps(data: PageData): Html | undefined {
   const { windows: w } = data;
   if (!w) return undefined;
-  const { bugCheck, culprit } = w;
+  const { bugCheck, culprit, fault } = w;
   const fitting = bugCheck
     ? commandsFor(
         Number(bugCheck.code),
@@ -24,6 +24,10 @@ export function nextSteps(data: PageData): Html | undefined {
     ...opening(data),
     [`.sympath ${SYMBOL_PATH}`, "where the symbols are: add your own drivers' directory"],
     ['.reload; !analyze -v', "the debugger's own analysis"],
+    // Those that a parameter names are among the commands that fit the bug check.
+    ...(fault && fault.parameter === null
+      ? [[`.trap ${fault.address}; k`, 'registers and stack at the fault'] as const]
+      : []),
     ...fitting.map(({ command, why }): Step => [command, why]),
     // By address: a guest's text is not for pasting.
     ...(culprit?.at ? [[`lmv a ${culprit.at.base}`, 'the likely culprit: version, time stamp, symbols'] as const] : []),

@@ -1,10 +1,12 @@
 /** Processors on a page: the one that crashed first, then a line for each, or for several with one stack. */
 import { byKey } from '../../core/by-key.ts';
 import type { ActivityReport } from '../../report/activity.ts';
+import type { FaultStackReport } from '../../report/fault.ts';
 import type { PageData, ProcessorDetails } from '../../report/page.ts';
 import type { ProcessorReport } from '../../report/processors.ts';
-import type { FrameReport, ProcessorStackReport } from '../../report/stacks.ts';
-import { inlinedCalls, isNamed, legendOf, siteOf, WHOSE } from '../text/processors.ts';
+import type { FrameReport } from '../../report/stack-frames.ts';
+import type { ProcessorStackReport } from '../../report/stacks.ts';
+import { describeFault, inlinedCalls, isNamed, legendOf, siteOfFrame, WHOSE } from '../text/processors.ts';
 import { plural } from '../text/render.ts';
 import { type Html, html } from './html.ts';
 import { code, table } from './parts.ts';
@@ -25,8 +27,8 @@ interface Group {
 }
 
 /** All processors of a guest. */
-export function processors({ stacks, windows, processors: details }: PageData): Html {
-  const named = isNamed(stacks);
+export function processors({ stacks, fault, windows, processors: details }: PageData): Html {
+  const named = isNamed(fault ? [...stacks, fault] : stacks);
   const reports = byKey(windows?.processors, ({ number }) => number);
   const detailed = byKey(details, ({ number }) => number);
   const activities = byKey(windows?.activity?.processors, ({ processor }) => processor);
@@ -42,9 +44,20 @@ export function processors({ stacks, windows, processors: details }: PageData): 
   const first = all.find(({ stack }) => stack.processor === crashed);
   const opened = windows?.currentProcessor ?? null;
   return html`
+${fault && atFault(fault, named)}
 ${first && crashing(first, named)}
 ${groupsOf(all.filter((one) => one !== first)).map((group) => line(group, named))}
 <p class="note">${legendOf(named)} A call site marked ? is a guess or follows from one. Numbers on the right are the return address and the stack pointer (Child-SP).${opened !== null && ` The debugger opens on processor ${opened}.`}</p>`;
+}
+
+function atFault(fault: FaultStackReport, named: boolean): Html {
+  return html`
+<article class="crashing">
+<h3>At the fault</h3>
+<p>registers: ${describeFault(fault)}</p>
+${frames(fault, named)}
+${registers(fault)}
+</article>`;
 }
 
 function crashing(one: Shown, named: boolean): Html {
@@ -129,12 +142,12 @@ function body({ stack, details }: Shown, named: boolean): Html {
 ${details && details.registers.length > 0 && registers(details)}`;
 }
 
-const registers = ({ registers: all }: ProcessorDetails): Html => html`
+const registers = ({ registers: all }: Pick<ProcessorDetails, 'registers'>): Html => html`
 <details class="registers"><summary>Registers</summary>
 <p>${all.map(({ name, value }) => html`<code>${name}=${value}</code> `)}</p>
 </details>`;
 
-function frames(stack: ProcessorStackReport, named: boolean): Html {
+function frames(stack: Pick<ProcessorStackReport, 'frames' | 'end' | 'doubts'>, named: boolean): Html {
   if (stack.frames.length === 0) return html`<p>No stack: ${stack.end}.</p>`;
   return html`
 <ol class="frames">${stack.frames.map(
@@ -146,10 +159,10 @@ function frames(stack: ProcessorStackReport, named: boolean): Html {
 <p class="note">End: ${stack.end}.${stack.doubts.length > 0 && ` Guessed: ${stack.doubts.join('; ')}.`}</p>`;
 }
 
-const frameSite = ({ at, instructionPointer, how }: FrameReport, named: boolean): Html => {
-  if (!at) return code(instructionPointer);
+const frameSite = (frame: FrameReport, named: boolean): Html => {
+  const { at, how } = frame;
   const inlined = inlinedCalls(at).map((call) => html`${code(call)} inlined in `);
-  return html`${inlined}${code(siteOf(at, named))}${how === 'trap' ? ' (interrupted)' : ''}`;
+  return html`${inlined}${code(siteOfFrame(frame, named))}${at && how === 'trap' ? ' (interrupted)' : ''}`;
 };
 
 /** `0–2, 5` */

@@ -3,9 +3,11 @@
 import { codeName } from '../../core/code-name.ts';
 import { hex } from '../../core/units.ts';
 import type { HangReport } from '../../report/activity.ts';
+import type { FaultReport } from '../../report/fault.ts';
 import type { HostReport } from '../../report/input.ts';
 import type { AddressPlace } from '../../report/places.ts';
 import type { CodePlace, ProcessorReport, SourceReport } from '../../report/processors.ts';
+import type { FrameReport } from '../../report/stack-frames.ts';
 import type { ProcessorStackReport } from '../../report/stacks.ts';
 import type { ParameterReport, WindowsSummary } from '../../report/windows.ts';
 
@@ -85,6 +87,24 @@ export function describeParameter({ meaning, decoded, place }: ParameterReport):
 export const describeCulprit = ({ module, at, reason }: NonNullable<WindowsSummary['culprit']>): string =>
   `${module}${at && (at.symbol ?? at.nearestExport) ? ` (${symbolOf(at)})` : ''}: ${reason}`;
 
+/** Where the registers at the fault are, and by what that is known. */
+export function describeFault({ from, address, parameter, witness }: FaultReport): string {
+  const named = parameter === null ? '' : ` that parameter ${parameter} names`;
+  const what = from === 'context' ? 'CONTEXT' : 'trap frame';
+  return `${what} at ${address}${named} (${from === 'context' ? '.cxr' : '.trap'}); ${witness}`;
+}
+
+/** Where the code at fault is, as names and values. */
+export const faultRows = (fault: FaultReport | null): [string, string][] =>
+  fault
+    ? [
+        [
+          'Fault',
+          `at ${fault.instructionPointer}${fault.at ? ` (${symbolOf(fault.at)})` : ''}, stack ${fault.stackPointer}, by the ${describeFault(fault)}`,
+        ],
+      ]
+    : [];
+
 /** Culprit and signatures, as names and values. */
 export const verdictRows = ({ culprit, signatures: { symbols, rva } }: WindowsSummary): [string, string][] => [
   ...(culprit ? [['Likely culprit', describeCulprit(culprit)] as [string, string]] : []),
@@ -103,13 +123,20 @@ export const legendOf = (named: boolean): string =>
     : 'Names are the nearest exports below each address, not symbols.';
 
 /** Whether PDBs named any frame. */
-export const isNamed = (stacks: readonly ProcessorStackReport[]): boolean =>
+export const isNamed = (stacks: readonly Pick<ProcessorStackReport, 'frames'>[]): boolean =>
   stacks.some(({ frames }) => frames.some((f) => f.at?.symbol));
 
 /** As `symbolOf`, marked where some names are symbols and this one is not sure to be the function's. */
 export function siteOf(at: CodePlace, named: boolean): string {
   const guess = named && at.symbol?.certain !== true && (at.symbol ?? at.nearestExport) !== null;
   return `${symbolOf(at)}${guess ? ' *' : ''}`;
+}
+
+/** Where a frame's code is: as `siteOf` or, outside all modules, the address and what is known of it. */
+export function siteOfFrame({ at, place, instructionPointer }: FrameReport, named: boolean): string {
+  if (at) return siteOf(at, named);
+  // An address shows by itself that it is of user mode.
+  return place && place.in !== 'user' ? `${instructionPointer} (${describePlace(place)})` : instructionPointer;
 }
 
 /** The calls inlined at an address, innermost first, printed alike. */

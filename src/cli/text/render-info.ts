@@ -11,6 +11,7 @@ import {
   describeParameter,
   describePlace,
   describeProcessor,
+  faultRows,
   readingRows,
   verdictRows,
 } from './processors.ts';
@@ -85,7 +86,7 @@ function renderWindows(w: WindowsInfo, cpus: readonly CpuReport[]): string[] {
           `  on ${w.bugCheck.processor === null ? 'an unknown processor' : `processor ${w.bugCheck.processor}`}`,
         ]
       : [row('Bug check', 'none: the guest was running')]),
-    ...[...verdictRows(w), ...readingRows(w.activity)].map(([name, value]) => row(name, value)),
+    ...[...faultRows(w.fault), ...verdictRows(w), ...readingRows(w.activity)].map(([name, value]) => row(name, value)),
     row('Page tables', pageTables(w)),
     row('Kernel', `${w.kernel.base}, ${bytes(w.kernel.size)}${pdb(w.kernel.pdb)}`),
     row('KDBG', `${w.kdbg.address}, ${hex(w.kdbg.size)} bytes, ${w.kdbg.encoded ? 'encoded' : 'not encoded'}`),

@@ -32,6 +32,7 @@ import {
   unsigned,
   x18,
 } from './registers.ts';
+import { TRAP_FRAMES } from './trap-frame.ts';
 import { endsWithCall, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 
 /** 64-bit Arm. */
@@ -138,6 +139,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
 
   functionTable: FUNCTION_TABLE,
   frameState,
+  trapFrames: TRAP_FRAMES,
   unwind,
   functionBegin,
   endsWithCall,

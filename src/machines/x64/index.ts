@@ -35,6 +35,7 @@ import {
   privilegeLevel,
   type X64Registers,
 } from './registers.ts';
+import { TRAP_FRAMES } from './trap-frame.ts';
 import { endsWithCall, FUNCTION_TABLE, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
@@ -158,6 +159,7 @@ export const X64: MachineOf<X64Registers> = {
 
   functionTable: FUNCTION_TABLE,
   frameState,
+  trapFrames: TRAP_FRAMES,
   unwind,
   functionBegin,
   endsWithCall,

@@ -1,0 +1,213 @@
+// Registers at the fault that a crash keeps: which records are believed.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { convert } from '../../src/operations/convert.ts';
+import { stacks } from '../../src/operations/stacks.ts';
+import { writeElf } from '../guest/elf.ts';
+import {
+  faultingGuest,
+  type RECORDS,
+  trapRegisters,
+  writeContext,
+  writeExceptionRecord,
+  writeTrapFrame,
+} from '../guest/fault-records.ts';
+import { buildGuest, FAULT_AT } from '../guest/guest.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
+
+const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-fault-'));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const input = join(dir, 'vm.elf');
+
+type Name = keyof typeof RECORDS;
+type Change = Parameters<typeof faultingGuest>[1];
+
+async function stackOf(name: Name, change?: Change) {
+  const { guest, places } = faultingGuest(name, change);
+  writeFileSync(input, writeElf(guest));
+  return { ...(await stacks({ input })), places };
+}
+
+const faultOf = async (name: Name, change?: Change) => (await stackOf(name, change)).fault;
+
+describe('a record of registers', () => {
+  it.each<[Name, number | null]>([
+    ['trap frame on the stack, 0xD1', null],
+    ['trap frame on the stack, 0x1E', null],
+    ['trap frame that 0x139 names', 2],
+    ['trap frame that 0x8E names', 3],
+    ['CONTEXT that 0x3B names', 3],
+    ['CONTEXT that 0x7E names', 4],
+    ['CONTEXT that 0x27 names', 3],
+  ])('leads from the fault on: %s', async (name, parameter) => {
+    const { fault, windows, places } = await stackOf(name);
+    const isContext = name.startsWith('CONTEXT');
+    expect(fault).toMatchObject({
+      from: isContext ? 'context' : 'trap-frame',
+      address: `0x${(isContext ? places.context : places.trap).toString(16)}`,
+      parameter,
+      instructionPointer: `0x${places.at.toString(16)}`,
+      stackPointer: `0x${places.rsp.toString(16)}`,
+    });
+    expect(fault!.frames.slice(0, 3).map(({ at, certain }) => [at?.nearestExport?.name, certain])).toEqual([
+      ['DemoDispatch', true],
+      ['IoCallDriver', true],
+      ['KiSystemServiceExit', true],
+    ]);
+    const registers = Object.fromEntries(
+      fault!.registers.map(({ name: register, value }) => [register, BigInt(`0x${value}`)]),
+    );
+    expect(registers).toMatchObject(trapRegisters({ rip: places.at, rsp: places.rsp }));
+    const { registers: _, frames: __, end: ___, doubts: ____, ...described } = fault!;
+    expect(windows.fault).toEqual(described);
+    expect([windows.culprit?.module, windows.signatures.rva.text]).toEqual([
+      'demo.sys',
+      expect.stringMatching(/ demo\+0x10000$/),
+    ]);
+  });
+
+  it('is in the dump too, and in a triage dump', async () => {
+    for (const name of ['trap frame that 0x139 names', 'CONTEXT that 0x3B names'] as const) {
+      const { guest } = faultingGuest(name);
+      writeFileSync(input, writeElf(guest));
+      const { fault } = await stacks({ input });
+      const [output, triage] = [join(dir, 'vm.dmp'), join(dir, 'mini.dmp')];
+      await convert({ input, output, force: true });
+      await convert({ input, output: triage, type: 'triage', force: true });
+      expect((await stacks({ input: output })).fault).toEqual(fault);
+      expect((await stacks({ input: triage })).fault).toEqual(fault);
+    }
+  });
+
+  it.each<[string, Name, Change]>([
+    [
+      'another instruction in the exception record',
+      'trap frame that 0x139 names',
+      ({ kernel }, { exception, at }) =>
+        writeExceptionRecord(kernel, exception, { code: 0xc0000409, address: at + 2n }),
+    ],
+    [
+      'an exception record that is not there',
+      'trap frame that 0x139 names',
+      ({ kernel }, { exception }) => kernel.setEntry(exception & ~0xfffn, 0n),
+    ],
+    ['user mode interrupted', 'trap frame that 0x139 names', ({ kernel }, { trap }) => kernel.u16(trap + 0x170n, 0x33)],
+    ['flags that cannot be', 'trap frame that 0x139 names', ({ kernel }, { trap }) => kernel.u32(trap + 0x178n, 0)],
+    [
+      'another instruction than the parameter',
+      'trap frame that 0x8E names',
+      ({ kernel }, { trap, at }) => kernel.u64(trap + 0x168n, at + 2n),
+    ],
+    [
+      'a CONTEXT of another instruction',
+      'CONTEXT that 0x7E names',
+      ({ kernel }, { trap, context, at, rsp }) => {
+        writeContext(kernel, context, { rip: at + 2n, rsp });
+        kernel.write(trap, Buffer.alloc(0x190));
+      },
+    ],
+    [
+      'a CONTEXT without integer registers',
+      'CONTEXT that 0x3B names',
+      ({ kernel }, { trap, context }) => {
+        kernel.u32(context + 0x30n, 0x100001);
+        kernel.write(trap, Buffer.alloc(0x190));
+      },
+    ],
+    [
+      'no frame with the instruction',
+      'trap frame on the stack, 0xD1',
+      ({ kernel }, { trap, at }) => kernel.u64(trap + 0x168n, at + 2n),
+    ],
+    [
+      'a frame of another access',
+      'trap frame on the stack, 0xD1',
+      ({ kernel }, { trap }) => kernel.u64(trap + 0xd0n, 0x18n),
+    ],
+    [
+      'a copy of a frame elsewhere',
+      'trap frame on the stack, 0xD1',
+      ({ kernel }, { trap }) => {
+        const frame = kernel.read(trap, 0x190);
+        kernel.write(trap, Buffer.alloc(0x190));
+        kernel.write(trap - 0x200n, frame);
+      },
+    ],
+    [
+      'two frames with the instruction',
+      'trap frame on the stack, 0xD1',
+      ({ kernel }, { trap, at }) =>
+        writeTrapFrame(kernel, trap + 0x400n, { rip: at, rsp: trap + 0x590n, faultAddress: 0x10n }),
+    ],
+  ])('is not believed with %s', async (_, name, change) => {
+    expect(await faultOf(name, change)).toBeNull();
+  });
+});
+
+it('unwinding that leads to the fault needs no record', async () => {
+  const crash = {
+    code: 0xd1,
+    parameters: [0x10n, 2n, 0n, FAULT_AT.DemoRead] as const,
+    processor: 1,
+    fault: 'DemoRead' as const,
+  };
+  writeFileSync(input, writeElf(buildGuest({ crash })));
+  const { fault, windows } = await stacks({ input });
+  expect([fault, windows.culprit?.module]).toEqual([null, 'demo.sys']);
+});
+
+it('a guest that runs has none', async () => {
+  writeFileSync(input, writeElf(buildGuest()));
+  expect((await stacks({ input })).fault).toBeNull();
+});
+
+describe('a trap frame of a 32-bit guest', () => {
+  const DEMO = 0x8a460003;
+  /** What 0x8E names, and a frame on the stack for 0xD1. */
+  const guestOf = (code: 0x8e | 0xd1, mark: number) => {
+    const parametersAt = (frame: number) =>
+      code === 0x8e ? ([0xc0000005, DEMO, frame, 0] as const) : ([0x10, 2, 0, DEMO] as const);
+    const esp = buildGuest32({ build: 'win7', crash: { code, parameters: parametersAt(0), processor: 1 } }).truth
+      .captured!.esp;
+    const frame = esp - (esp % 0x1000) + 0x80;
+    const guest = buildGuest32({ build: 'win7', crash: { code, parameters: parametersAt(frame), processor: 1 } });
+    const bytes = Buffer.alloc(0x74);
+    bytes.writeUInt32LE(mark, 8);
+    [0xd, 0xc, 0xa].forEach((value, i) => {
+      bytes.writeUInt32LE(value, 0x3c + 4 * i);
+    });
+    [0xd1, 0x51, 0xb].forEach((value, i) => {
+      bytes.writeUInt32LE(value, 0x54 + 4 * i);
+    });
+    bytes.writeUInt32LE(DEMO, 0x68);
+    bytes.writeUInt32LE(8, 0x6c);
+    bytes.writeUInt32LE(0x10246, 0x70);
+    guest.kernel.write(frame, bytes);
+    // Its stack begins below, so that the frame is on it.
+    guest.kernel.u32(guest.truth.processors[1]!.context + 0xc4, frame - 0x40);
+    writeFileSync(input, writeElf(guest));
+    return frame;
+  };
+  const MARK = 0xbadb0d00;
+
+  it.each([0x8e, 0xd1] as const)('has its stack behind it: 0x%s', async (code) => {
+    const frame = guestOf(code, MARK);
+    const { fault } = await stacks({ input });
+    expect(fault).toMatchObject({
+      from: 'trap-frame',
+      parameter: code === 0x8e ? 3 : null,
+      address: `0xffffffff${frame.toString(16)}`,
+      instructionPointer: `0xffffffff${DEMO.toString(16)}`,
+      stackPointer: `0xffffffff${(frame + 0x74).toString(16)}`,
+    });
+    expect(fault!.registers).toContainEqual({ name: 'ebx', value: '0000000b' });
+    expect(fault!.registers).toContainEqual({ name: 'esp', value: (frame + 0x74).toString(16) });
+  });
+
+  it('is searched for by its mark', async () => {
+    guestOf(0xd1, 0);
+    expect((await stacks({ input })).fault).toBeNull();
+  });
+});
