@@ -99,6 +99,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/thread-stack.test.ts',
   },
   {
+    what: 'code that may have run is taken for a call through a bad pointer',
+    file: 'windows/stacks.ts',
+    find: 'isCaller(how) || this.#read(state.instructionPointer, 1)',
+    replace: 'isCaller(how)',
+    tests: 'test/windows/fault.test.ts',
+  },
+  {
     what: 'registers at the fault need no witness',
     file: 'windows/fault.ts',
     find: 'witnesses.some(({ value }) => value !== at)',

@@ -228,6 +228,11 @@ export interface MachineOf<R extends Registers> {
   readonly functionTable: FunctionTable | undefined;
   /** @param frame a CONTEXT with control and integer registers */
   frameState(frame: Buffer): FrameState;
+  /**
+   * Who called code of which no instruction has run, so that a call's return address is where the call has put it.
+   * undefined where it is not in memory.
+   */
+  callerOf(state: FrameState, read: ReadVirtual): FrameState | undefined;
   /** Where a crash keeps the registers of the code at fault. */
   readonly trapFrames: TrapFrameForm;
   /** From a function to its caller. @param image that the instruction pointer lies in */

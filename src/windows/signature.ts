@@ -125,11 +125,21 @@ export function busyFrame(stack: readonly SignatureFrame[]): SignatureFrame | un
 }
 
 /** Up to the first guess, frame outside all named modules, or frame of user mode. */
-function certainFrames(stack: readonly SignatureFrame[]): readonly SignatureFrame[] {
-  const end = stack.findIndex(
-    (frame) => !frame.certain || moduleName(frame) === undefined || !isKernelAddress(frame.instructionPointer),
-  );
+function certainFrames(all: readonly SignatureFrame[]): readonly SignatureFrame[] {
+  const stack = withoutBadCall(all);
+  const end = stack.findIndex((frame) => !frame.certain || !isNamedKernelCode(frame));
   return end < 0 ? stack : stack.slice(0, end);
+}
+
+const isNamedKernelCode = (frame: SignatureFrame): boolean =>
+  moduleName(frame) !== undefined && isKernelAddress(frame.instructionPointer);
+
+/** A call through a bad pointer led to where nothing is: the fault is its caller's. */
+function withoutBadCall(stack: readonly SignatureFrame[]): readonly SignatureFrame[] {
+  const at = stack.findIndex((frame) => !isNamedKernelCode(frame));
+  const [target, caller] = [stack[at], stack[at + 1]];
+  if (!target || caller?.how !== 'leaf') return stack;
+  return [...stack.slice(0, at), { ...caller, how: target.how }, ...stack.slice(at + 2)];
 }
 
 /** What called the bug check: what lies above (the dump's writer, the debugger's stub) came later. */

@@ -53,7 +53,7 @@ export interface StackFrame {
   imageId: string | undefined;
   /**
    * How the frame was found: from the processor's registers; by the unwind data of the frame before; because that
-   * was a leaf function; through what the processor pushed at an interrupt, exception or system call; by the frame
+   * was a leaf function, or nothing that has run; through what the processor pushed at an interrupt, exception or system call; by the frame
    * pointer, which leaves out functions that keep none; or by a search of the stack for what looks like a return address.
    */
   how: 'registers' | 'unwound' | 'leaf' | 'trap' | 'frame-pointer' | 'guess';
@@ -258,7 +258,7 @@ class Walk {
   #step(state: FrameState, code: Code | undefined, how: StackFrame['how']): UnwindStep {
     const { machine } = this.#windows.image;
     const { instructionPointer } = state;
-    if (!code) return { stopped: `${hex64(instructionPointer)} lies in no module` };
+    if (!code) return this.#fromNowhere(state, how) ?? { stopped: `${hex64(instructionPointer)} lies in no module` };
     const { image, module } = code;
     if (image instanceof Reason) return { stopped: `${module.name} at ${hex64(module.base)}: ${image}` };
     const step = machine.unwind(state, image, (address, length) => this.#read(address, length));
@@ -274,6 +274,17 @@ class Walk {
     return {
       stopped: `${hex64(instructionPointer)} in ${module.name}: no unwind data, and no return address on top of the stack`,
     };
+  }
+
+  /** From where no memory is, so that nothing has run there: a call through a bad pointer led to it. */
+  #fromNowhere(state: FrameState, how: StackFrame['how']): UnwindStep | undefined {
+    const { machine } = this.#windows.image;
+    if (isCaller(how) || this.#read(state.instructionPointer, 1)) return undefined;
+    const caller = machine.callerOf(state, (address, length) => this.#read(address, length));
+    if (!caller || !this.#isReturnAddress(caller.instructionPointer, this.#codeAt(caller.instructionPointer))) {
+      return undefined;
+    }
+    return { how: 'leaf', state: caller };
   }
 
   /** Believed where a call ends there, or nothing follows. */

@@ -118,6 +118,7 @@ export const RECORDS = {
     code: 0x27,
     parameters: ({ exception, context }) => [0xbaad0073n, exception, context, 0n],
   },
+  'trap frame of a call to nowhere': { code: 0xd1, parameters: () => [0n, 2n, 8n, 0n] },
 } as const satisfies Record<string, { code: number; parameters: (places: Places) => Parameters }>;
 
 type Parameters = readonly [bigint, bigint, bigint, bigint];
@@ -134,6 +135,14 @@ interface Places {
 
 /** Where a call leaves off in the guest's functions. */
 const AFTER_CALL = 9n;
+
+/** DemoDispatch has `call rax` where it would fault, with 0 in RAX. */
+function callNowhere(kernel: Guest['kernel'], { at, trap, rsp }: Places): void {
+  kernel.write(at, Buffer.from('ffd0', 'hex'));
+  // The call has pushed its return address.
+  writeTrapFrame(kernel, trap - 0x10n, { rip: 0n, rsp: rsp - 8n, faultAddress: 0n });
+  kernel.u64(rsp - 8n, at + 2n);
+}
 
 /**
  * A guest whose stack no unwinding leads up: KeBugCheckEx returns to nothing. Above it are the records, and what DemoDispatch
@@ -162,6 +171,7 @@ export function faultingGuest(
   callers.forEach((caller, i) => {
     kernel.u64(places.rsp + 0x28n + BigInt(0x30 * i), caller);
   });
+  if (name === 'trap frame of a call to nowhere') callNowhere(kernel, places);
   change(guest, places);
   return { guest, places };
 }

@@ -14,7 +14,7 @@ import {
   writeExceptionRecord,
   writeTrapFrame,
 } from '../guest/fault-records.ts';
-import { buildGuest, FAULT_AT } from '../guest/guest.ts';
+import { buildGuest, FAULT_AT, RVA } from '../guest/guest.ts';
 import { buildGuest32 } from '../guest/x86/guest.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-fault-'));
@@ -143,6 +143,38 @@ describe('a record of registers', () => {
     ],
   ])('is not believed with %s', async (_, name, change) => {
     expect(await faultOf(name, change)).toBeNull();
+  });
+});
+
+describe('a call through a bad pointer', () => {
+  const NOWHERE = 'trap frame of a call to nowhere';
+  const names = ({ frames }: { frames: readonly { at: { nearestExport: { name: string } | null } | null }[] }) =>
+    frames.map(({ at }) => at?.nearestExport?.name ?? null);
+
+  it('is its caller’s fault', async () => {
+    const { fault, windows } = await stackOf(NOWHERE);
+    expect(names(fault!)).toEqual([null, 'DemoDispatch', 'IoCallDriver', 'KiSystemServiceExit']);
+    expect(fault!.frames.every(({ certain }) => certain)).toBe(true);
+    expect(fault!.frames[0]!.place).toEqual({ in: 'null-page' });
+    expect([windows.culprit?.module, windows.culprit?.at?.offset]).toEqual(['demo.sys', '0x10006']);
+    expect(windows.signatures.rva.text).toBe('0xd1_8 demo+0x10000');
+  });
+
+  it('is not assumed where no call ends, or something is there that may have run', async () => {
+    const jumped = await stackOf(NOWHERE, ({ kernel }, { rsp, at }) => kernel.u64(rsp - 8n, at));
+    expect([names(jumped.fault!)[1], jumped.windows.culprit]).not.toEqual(['DemoDispatch', expect.anything()]);
+    expect(jumped.fault!.frames[1]?.certain ?? false).toBe(false);
+    const data = 0xffffa58f_66660000n;
+    const { guest } = faultingGuest('trap frame of a call to nowhere', ({ kernel, truth }, { trap, rsp }) => {
+      kernel.mapNew(data, 0x1000);
+      writeTrapFrame(kernel, trap - 0x10n, { rip: data, rsp: rsp - 8n, faultAddress: data });
+      kernel.u64(truth.kernelBase + BigInt(RVA.KiBugCheckData) + 8n, data);
+      kernel.u64(truth.kernelBase + BigInt(RVA.KiBugCheckData) + 32n, data);
+    });
+    writeFileSync(input, writeElf(guest));
+    const { fault, windows } = await stacks({ input });
+    expect([fault?.instructionPointer, fault?.frames[1]?.certain ?? false]).toEqual([`0x${data.toString(16)}`, false]);
+    expect(windows.culprit).toBeNull();
   });
 });
 

@@ -33,7 +33,7 @@ import {
   x18,
 } from './registers.ts';
 import { TRAP_FRAMES } from './trap-frame.ts';
-import { endsWithCall, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
+import { callerOf, endsWithCall, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 
 /** 64-bit Arm. */
 export const ARM64: MachineOf<Arm64Registers> = {
@@ -140,6 +140,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   functionTable: FUNCTION_TABLE,
   frameState,
   trapFrames: TRAP_FRAMES,
+  callerOf,
   unwind,
   functionBegin,
   endsWithCall,

@@ -52,6 +52,13 @@ export function unwind(from: FrameState, image: CodeImage, read: ReadVirtual): U
   }
 }
 
+/** See `Machine.callerOf`: a call leaves its return address in a register. */
+export function callerOf({ stackPointer, integers, native }: FrameState): FrameState | undefined {
+  const address = integers[LR];
+  if (address === undefined) return undefined;
+  return { instructionPointer: unsigned(address), stackPointer, integers, native, afterCall: true };
+}
+
 class Unwinder {
   readonly #from: FrameState;
   readonly #image: CodeImage;

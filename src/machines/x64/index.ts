@@ -36,7 +36,7 @@ import {
   type X64Registers,
 } from './registers.ts';
 import { TRAP_FRAMES } from './trap-frame.ts';
-import { endsWithCall, FUNCTION_TABLE, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
+import { callerOf, endsWithCall, FUNCTION_TABLE, frameState, functionBegin, LONGEST_CALL, unwind } from './unwind.ts';
 import { parseVirtualBoxNote } from './virtualbox-note.ts';
 import { parseXenVcpu, XenVcpu } from './xen-vcpu.ts';
 
@@ -160,6 +160,7 @@ export const X64: MachineOf<X64Registers> = {
   functionTable: FUNCTION_TABLE,
   frameState,
   trapFrames: TRAP_FRAMES,
+  callerOf,
   unwind,
   functionBegin,
   endsWithCall,

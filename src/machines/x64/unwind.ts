@@ -472,6 +472,13 @@ export function frameState(frame: Buffer): FrameState {
   };
 }
 
+/** See `Machine.callerOf`. */
+export function callerOf({ stackPointer, integers, native }: FrameState, read: ReadVirtual): FrameState | undefined {
+  const instructionPointer = read(stackPointer, 8)?.readBigUInt64LE();
+  if (instructionPointer === undefined) return undefined;
+  return { instructionPointer, stackPointer: stackPointer + 8n, integers, native, afterCall: true };
+}
+
 /** FF /2 with SIB and a displacement of 4 bytes. */
 export const LONGEST_CALL = 7;
 

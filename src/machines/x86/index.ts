@@ -31,7 +31,7 @@ import { PAGING_32_BIT, PAGING_PAE } from './paging.ts';
 import { Prstatus32, parsePrstatus32 } from './prstatus.ts';
 import { address, isPae, isPaging, namedRegisters, teb } from './registers.ts';
 import { TRAP_FRAMES } from './trap-frame.ts';
-import { unwind } from './unwind.ts';
+import { callerOf, unwind } from './unwind.ts';
 
 /** KIDTENTRY: offset 15..0 at 0, 31..16 at 6; type in byte 5, of which bit 7 is "present". Task gates have no offset. */
 const GATE_SIZE = 8;
@@ -168,6 +168,7 @@ export const X86: MachineOf<X64Registers> = {
   functionTable: undefined,
   frameState,
   trapFrames: TRAP_FRAMES,
+  callerOf,
   unwind,
   functionBegin: () => undefined,
   endsWithCall,

@@ -41,6 +41,14 @@ export function unwind(from: FrameState, image: CodeImage, read: ReadVirtual): U
   return to(word(ebp + 4n), { stackPointer: ebp + 8n, ebp: word(ebp) });
 }
 
+/** See `Machine.callerOf`. */
+export function callerOf({ stackPointer, integers, native }: FrameState, read: ReadVirtual): FrameState | undefined {
+  const bytes = read(stackPointer, 4);
+  if (!bytes) return undefined;
+  const instructionPointer = address(BigInt(bytes.readUInt32LE()));
+  return { instructionPointer, stackPointer: stackPointer + 4n, integers, native, afterCall: true };
+}
+
 function to(
   instructionPointer: bigint | undefined,
   { stackPointer, ebp }: { stackPointer: bigint; ebp: bigint | undefined },
