@@ -1,16 +1,16 @@
 // What true guests made us change, in the real debugger: it shows the same values as before, and those that were lost.
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
 import { askDebugger, debuggerAvailable, modules, openInDebugger, registers, text } from '../debugger/debugger.ts';
 import { type ElfOptions, writeElf } from '../guest/elf.ts';
 import { buildTrueGuest, type TrueGuest, type TrueGuestOptions } from '../guest/true-guest.ts';
+import { roomyFolder } from '../support/folders.ts';
 
 let dir: string;
 beforeAll(() => {
-  dir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'elf2dmp-real-windows-'));
+  dir = roomyFolder('elf2dmp-real-windows-');
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 

@@ -1,7 +1,6 @@
 // Guests of true size and shape, each generation of Windows: every value against what the guest was built with. The gaps
 // that are known are in test/support/known-gaps.ts.
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
@@ -15,12 +14,13 @@ import { GPRS, type GuestCpu } from '../guest/guest.ts';
 import { buildTrueGuest, type TrueGuest, type TrueGuestOptions } from '../guest/true-guest.ts';
 import { writeWinDump } from '../guest/win-dump.ts';
 import { pagesOf } from '../support/dumps.ts';
+import { roomyFolder } from '../support/folders.ts';
 import { right } from '../support/known-gaps.ts';
 
 let dir: string;
 beforeAll(() => {
   // Some hundred files of 32 MiB, one after another.
-  dir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'elf2dmp-true-'));
+  dir = roomyFolder('elf2dmp-true-');
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 

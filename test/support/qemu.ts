@@ -4,9 +4,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {
-  accessSync,
   closeSync,
-  constants,
   existsSync,
   ftruncateSync,
   mkdtempSync,
@@ -66,7 +64,7 @@ export interface QemuOptions {
 /** Whether this machine lets QEMU use KVM: a CI's or a user's often does not. */
 export const kvmAvailable = (): boolean => {
   try {
-    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    closeSync(openSync('/dev/kvm', 'r+'));
     return true;
   } catch {
     return false;
