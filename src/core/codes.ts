@@ -466,7 +466,6 @@ export const ERRORS = {
     kind: 'unsupported',
     means: 'A triage dump cannot become a dump of another type: it has no physical memory.',
   },
-  'triage-machine': { kind: 'unsupported', means: 'Triage dumps of this machine are not written.' },
   'triage-no-processor': {
     kind: 'corrupt',
     means: 'A triage dump needs a processor, and the guest has none that was found.',

@@ -199,7 +199,7 @@ const LoaderEntry64 = struct({
 });
 
 /** UNICODE_STRING of a 32-bit system. */
-const UnicodeString32 = struct({
+export const UnicodeString32 = struct({
   name: 'UNICODE_STRING',
   size: 8,
   fields: { Length: u16(0), MaximumLength: u16(2), Buffer: address32(4) },

@@ -13,17 +13,15 @@ import {
   TRIAGE_UNLOADED_NAME,
   TRIAGE_VALID,
   TriageDataBlock,
-  TriageDriver64,
-  TriageHeader64,
-  TriageMm64,
-  TriageUnloadedDriver64,
+  type TriageForm,
+  triageForm,
 } from '../formats/triage.ts';
 import { DUMP_ATTRIBUTE_SECURE_KERNEL, DumpType } from '../formats/win-dump.ts';
 import { KdVersion } from '../formats/win-kernel.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { TriageCpuChoice } from '../options/choices.ts';
 import { findFault } from '../windows/fault.ts';
-import type { Module } from '../windows/modules.ts';
+import { type Module, moduleOf } from '../windows/modules.ts';
 import { type PeImage, readPeImage } from '../windows/pe-image.ts';
 import type { Processor } from '../windows/processors.ts';
 import { type Stack, spacesOf, type WalkOptions, walkFrom, walkStack } from '../windows/stacks.ts';
@@ -68,7 +66,7 @@ const MAX_DIRECTORY = 768 * KIB;
 const RSDS_BYTES = 0x120;
 const LAB_BYTES = 128;
 
-/** Throws `Elf2dmpError` for a machine whose triage dumps are not written, and for a guest without processors. */
+/** Throws `Elf2dmpError` for a guest without processors. */
 export function planTriage(windows: Windows, sources: TriageSources, choices: TriageChoices): DumpPlan {
   return new TriageWriter(windows, sources, choices).plan();
 }
@@ -93,6 +91,7 @@ class TriageWriter {
   readonly #choices: TriageChoices;
   readonly #memory: PatchedMemory;
   readonly #diagnostics = new Diagnostics();
+  readonly #form: TriageForm;
   /** Whose processor the debugger opens on. */
   readonly #current: Processor;
   readonly #shown: ShownContext | undefined;
@@ -102,18 +101,10 @@ class TriageWriter {
     this.#sources = sources;
     this.#choices = choices;
     this.#memory = new PatchedMemory(sources.patches);
+    this.#form = triageForm(windows.image.machine.pointerSize);
     const { image } = windows;
     this.#shown = sources.contexts.opened;
     const current = this.#shown?.processor ?? windows.processors[0];
-    if (image.machine.pointerSize !== 8) {
-      throw new Elf2dmpError({
-        code: 'triage-machine',
-        kind: 'unsupported',
-        message: `triage dumps of ${image.machine.title} guests are not written`,
-        file: image.file,
-        hint: 'use --type kernel, or full',
-      });
-    }
     if (!current || !windows.kdbg.fields.SizePrcb) {
       throw new Elf2dmpError({
         code: 'triage-no-processor',
@@ -133,9 +124,9 @@ class TriageWriter {
     const prcb = this.#part('PRCB', this.#current.prcb, kdbg.fields.SizePrcb ?? 0);
     const running = this.#thread();
     const stack = this.#stack(running);
-    const file = new FileLayout(form.size + TriageHeader64.size);
-    const mm = Buffer.alloc(TriageMm64.size);
-    TriageMm64.write(mm, 0, { Version: 1, Size: mm.length });
+    const file = new FileLayout(form.size + this.#form.header.size);
+    const mm = Buffer.alloc(this.#form.mm.size);
+    this.#form.mm.write(mm, 0, { Version: 1, Size: mm.length });
     const MmOffset = file.add(mm);
     const UnloadedDriversOffset = file.add(this.#unloaded());
     const parts = [prcb, running?.process, running?.thread, stack].map((part) =>
@@ -162,7 +153,7 @@ class TriageWriter {
     const [prcbAt, processAt, threadAt, stackAt] = parts.map((part) => part?.offset ?? 0);
     const bytes = file.assemble(size);
     this.#header(size).copy(bytes);
-    TriageHeader64.write(bytes, form.size, {
+    this.#form.header.write(bytes, form.size, {
       SizeOfDump: size,
       ValidOffset,
       ContextOffset: form.layout.offsetOf('ContextRecord'),
@@ -298,11 +289,12 @@ class TriageWriter {
   #unloaded(): Buffer {
     const found = readUnloadedModules(this.#windows.space, this.#windows.kdbg.fields);
     const modules = found instanceof Reason ? [] : found;
-    const list = Buffer.alloc(8 + modules.length * TriageUnloadedDriver64.size);
-    list.writeBigUInt64LE(BigInt(modules.length));
+    const { unloadedCount, unloadedDriver } = this.#form;
+    const list = Buffer.alloc(unloadedCount.size + modules.length * unloadedDriver.size);
+    unloadedCount.write(list, 0, { Count: BigInt(modules.length) });
     modules.forEach(({ name, from, to }, i) => {
       const text = Buffer.from(name.slice(0, TRIAGE_UNLOADED_NAME), 'utf16le');
-      TriageUnloadedDriver64.write(list, 8 + i * TriageUnloadedDriver64.size, {
+      unloadedDriver.write(list, unloadedCount.size + i * unloadedDriver.size, {
         Name: { Length: text.length, MaximumLength: text.length, Buffer: 0n },
         NameBuffer: text,
         StartAddress: from,
@@ -315,10 +307,11 @@ class TriageWriter {
   /** The list of modules for file offset `at` (aligned), and the strings behind it. */
   #drivers(at: number): { list: Buffer; strings: Buffer; count: number } {
     const { modules } = this.#windows;
+    const { driver } = this.#form;
     const named = modules.map((module) => ({ module, text: stringOf(module) }));
     let room = DRIVERS_ROOM;
     const fitting = named.filter(({ text }) => {
-      room -= TriageDriver64.size + text.length;
+      room -= driver.size + text.length;
       return room >= 0;
     });
     if (fitting.length < named.length) {
@@ -331,10 +324,10 @@ class TriageWriter {
     // Where the loader notes time stamps differs between builds: believed if the kernel's is its header's.
     const { kernel } = this.#windows;
     const stamps = modules.some((m) => m.base === kernel.base && m.timeDateStamp === kernel.timeDateStamp);
-    const list = Buffer.alloc(fitting.length * TriageDriver64.size);
+    const list = Buffer.alloc(fitting.length * driver.size);
     let next = alignUp(alignUp(at, ALIGNMENT) + list.length, ALIGNMENT);
     fitting.forEach(({ module, text }, i) => {
-      TriageDriver64.write(list, i * TriageDriver64.size, { NameOffset: next, ...this.#driver(module, stamps) });
+      driver.write(list, i * driver.size, { NameOffset: next, ...this.#driver(module, stamps) });
       next += text.length;
     });
     return { list, strings: Buffer.concat(fitting.map(({ text }) => text)), count: fitting.length };
@@ -372,6 +365,10 @@ class TriageWriter {
     for (const each of known) this.#addCode(blocks, each);
     for (const each of walked) this.#addStack(blocks, each, modules);
     this.#addFault(blocks, modules);
+    for (const value of this.#windows.crash?.bugCheck.parameters ?? []) {
+      const module = moduleOf(this.#windows.modules, value);
+      if (module) modules.add(module.base);
+    }
     for (const base of modules) this.#addModule(blocks, base);
     this.#addParameters(blocks);
     for (const each of walked) this.#addRegisters(blocks, each);
@@ -388,9 +385,10 @@ class TriageWriter {
   #addKernel(blocks: VirtualBlocks): void {
     const { space, kdbg, processors, version, image, kernel } = this.#windows;
     const { KiProcessorBlock, KiBugCheckData, NtBuildLab } = kdbg.fields;
+    const { pointerSize } = image.machine;
     const last = processors.reduce((most, { number }) => Math.max(most, number), 0);
-    if (KiProcessorBlock !== undefined) blocks.add(space, KiProcessorBlock, 8 * (last + 1));
-    if (KiBugCheckData !== undefined) blocks.add(space, KiBugCheckData, 40);
+    if (KiProcessorBlock !== undefined) blocks.add(space, KiProcessorBlock, pointerSize * (last + 1));
+    if (KiBugCheckData !== undefined) blocks.add(space, KiBugCheckData, 5 * pointerSize);
     blocks.add(space, image.machine.sharedUserData, PAGE_SIZE);
     blocks.add(space, kernel.base, PAGE_SIZE);
     if (NtBuildLab !== undefined) blocks.add(space, NtBuildLab, LAB_BYTES);
@@ -407,7 +405,7 @@ class TriageWriter {
     if (specialRegisters !== undefined) blocks.add(space, specialRegisters, machine.specialRegistersSize);
     const { OffsetPrcbContext, OffsetPrcbNumber } = kdbg.fields;
     // Behind the pointer are the flags of a new frame.
-    if (OffsetPrcbContext) blocks.add(space, prcb + BigInt(OffsetPrcbContext), 16);
+    if (OffsetPrcbContext) blocks.add(space, prcb + BigInt(OffsetPrcbContext), 2 * machine.pointerSize);
     if (OffsetPrcbNumber) blocks.add(space, prcb + BigInt(OffsetPrcbNumber), 4);
     if (typeof context === 'bigint') blocks.add(space, context, machine.contextSize);
     this.#addThread(blocks, processor);
@@ -417,19 +415,20 @@ class TriageWriter {
 
   /** What the debugger looks up of the thread that a processor runs, and of its process. */
   #addThread(blocks: VirtualBlocks, { prcb }: Processor): void {
-    const { space, kdbg } = this.#windows;
+    const { space, kdbg, image } = this.#windows;
     const { fields } = kdbg;
+    const { pointerSize } = image.machine;
     const thread = fields.OffsetPrcbCurrentThread
       ? this.#pointer(prcb + BigInt(fields.OffsetPrcbCurrentThread))
       : undefined;
     if (thread === undefined) return;
     const { OffsetKThreadTeb, OffsetKThreadInitialStack, OffsetKThreadApcProcess } = fields;
     for (const offset of [OffsetKThreadTeb, OffsetKThreadInitialStack, OffsetKThreadApcProcess]) {
-      if (offset) blocks.add(space, thread + BigInt(offset), 8);
+      if (offset) blocks.add(space, thread + BigInt(offset), pointerSize);
     }
     const { OffsetKThreadApcProcess: processAt, OffsetEprocessDirectoryTableBase: rootAt } = fields;
     const process = processAt ? this.#pointer(thread + BigInt(processAt)) : undefined;
-    if (process !== undefined && rootAt) blocks.add(space, process + BigInt(rootAt), 8);
+    if (process !== undefined && rootAt) blocks.add(space, process + BigInt(rootAt), pointerSize);
   }
 
   #addCode(blocks: VirtualBlocks, { processor, frame }: ShownContext): void {

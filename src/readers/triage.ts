@@ -1,17 +1,10 @@
 /** Triage dumps (kernel minidumps): blocks of virtual memory and lists, without physical memory. */
-import { isKernelAddress } from '../core/bits.ts';
+import { isKernelAddress, pointerAt, widened } from '../core/bits.ts';
 import type { Fail as FailOf } from '../core/errors.ts';
 import { hex, hex64, MIB, pa } from '../core/units.ts';
 import type { DumpHeader, DumpHeaderForm } from '../formats/dump-header.ts';
-import {
-  TRIAGE_UNLOADED_NAME,
-  TRIAGE_VALID,
-  TriageDataBlock,
-  TriageDriver64,
-  TriageHeader64,
-  TriageUnloadedDriver64,
-} from '../formats/triage.ts';
-import { DebuggerData, KDBG_MAX_SIZE, KDBG_TAG, MAX_UNLOADED_DRIVERS } from '../formats/win-kernel.ts';
+import { TRIAGE_UNLOADED_NAME, TRIAGE_VALID, TriageDataBlock, type TriageForm, triageForm } from '../formats/triage.ts';
+import { KDBG_MAX_SIZE, KDBG_TAG, MAX_UNLOADED_DRIVERS, readDebuggerData } from '../formats/win-kernel.ts';
 import type { Machine } from '../machines/machine.ts';
 import { BlockSpace } from '../memory/block-space.ts';
 import { MemoryImage } from '../memory/image.ts';
@@ -38,27 +31,16 @@ export interface TriageFile {
   fail: Fail;
 }
 
-type Header = ReturnType<typeof TriageHeader64.read>;
+type Header = ReturnType<TriageForm['header']['read']>;
 
 /** Throws `Elf2dmpError`. */
 export function openTriage(file: TriageFile): MemoryImage {
-  const { source, form, header, machine, fail } = file;
-  if (machine.pointerSize !== 8) {
-    throw fail('unsupported', {
-      code: 'dmp-type',
-      message: `triage dumps of ${machine.title} guests are not read`,
-      structure: form.layout.name,
-      field: 'DumpType',
-      offset: form.layout.offsetOf('DumpType'),
-      expected: 'a 64-bit machine',
-      actual: machine.name,
-    });
-  }
-  const head = readUpTo(source, form.size, TriageHeader64.size);
-  const triage = head.length === TriageHeader64.size ? TriageHeader64.read(head) : undefined;
+  const { source, form, header, machine } = file;
+  const layout = triageForm(machine.pointerSize).header;
+  const head = readUpTo(source, form.size, layout.size);
+  const triage = head.length === layout.size ? layout.read(head) : undefined;
   const parts = new Parts(file, triage);
-  if (!triage)
-    throw parts.bad('SizeOfDump', 'the file ends within it', `${TriageHeader64.size} bytes`, `${head.length}`);
+  if (!triage) throw parts.bad('SizeOfDump', 'the file ends within it', `${layout.size} bytes`, `${head.length}`);
   parts.checkEnd(triage);
   const diagnostics = new InputDiagnostics();
   const kdbg = parts.bytes(
@@ -94,20 +76,25 @@ export function openTriage(file: TriageFile): MemoryImage {
 class Parts {
   readonly #file: TriageFile;
   readonly #end: number;
+  readonly form: TriageForm;
+  readonly pointerSize: 4 | 8;
 
   constructor(file: TriageFile, triage: Header | undefined) {
     this.#file = file;
+    this.pointerSize = file.machine.pointerSize;
+    this.form = triageForm(this.pointerSize);
     this.#end = Math.min(file.source.size, triage?.SizeOfDump ?? 0);
   }
 
   bad(field: keyof Header, message: string, expected: string, actual: string) {
     const { form, fail } = this.#file;
+    const { header } = this.form;
     return fail('corrupt', {
       code: 'dmp-triage',
-      message: `${TriageHeader64.name}: ${message}`,
-      structure: TriageHeader64.name,
+      message: `${header.name}: ${message}`,
+      structure: header.name,
       field,
-      offset: form.size + TriageHeader64.offsetOf(field),
+      offset: form.size + header.offsetOf(field),
       expected,
       actual,
     });
@@ -144,7 +131,8 @@ function listBlocks({ DataBlocksOffset: at, DataBlocksCount: count }: Header, pa
     throw parts.bad('DataBlocksCount', 'too many data blocks', `at most ${MAX_BLOCKS}`, `${count}`);
   const table = parts.bytes('DataBlocksOffset', at, count * TriageDataBlock.size);
   return Array.from({ length: count }, (_, i) => {
-    const { Address: address, Offset: fileOffset, Size: size } = TriageDataBlock.read(table, i * TriageDataBlock.size);
+    const { Address, Offset: fileOffset, Size: size } = TriageDataBlock.read(table, i * TriageDataBlock.size);
+    const address = widened(Address, parts.pointerSize);
     if (!parts.has(fileOffset, size) || address + BigInt(size) > 1n << 64n) {
       throw parts.bad(
         'DataBlocksOffset',
@@ -164,10 +152,11 @@ function listModules(
 ) {
   if (count === 0) return [];
   if (count > MAX_DRIVERS) throw parts.bad('DriverCount', 'too many modules', `at most ${MAX_DRIVERS}`, `${count}`);
-  const list = parts.bytes('DriverListOffset', at, count * TriageDriver64.size);
+  const { driver: layout } = parts.form;
+  const list = parts.bytes('DriverListOffset', at, count * layout.size);
   let unnamed = 0;
   const modules = Array.from({ length: count }, (_, i): ListedModule => {
-    const driver = TriageDriver64.read(list, i * TriageDriver64.size);
+    const driver = layout.read(list, i * layout.size);
     const path = textAt(parts, driver.NameOffset);
     if (path === undefined) unnamed++;
     return {
@@ -193,7 +182,8 @@ function textAt(parts: Parts, offset: number): string | undefined {
 
 function listUnloaded({ UnloadedDriversOffset: at }: Header, parts: Parts) {
   if (at === 0) return [];
-  const count = parts.bytes('UnloadedDriversOffset', at, 8).readBigUInt64LE();
+  const { unloadedCount, unloadedDriver } = parts.form;
+  const { Count: count } = unloadedCount.read(parts.bytes('UnloadedDriversOffset', at, unloadedCount.size));
   if (count > BigInt(MAX_UNLOADED_DRIVERS)) {
     throw parts.bad(
       'UnloadedDriversOffset',
@@ -202,9 +192,9 @@ function listUnloaded({ UnloadedDriversOffset: at }: Header, parts: Parts) {
       `${count}`,
     );
   }
-  const list = parts.bytes('UnloadedDriversOffset', at + 8, Number(count) * TriageUnloadedDriver64.size);
+  const list = parts.bytes('UnloadedDriversOffset', at + unloadedCount.size, Number(count) * unloadedDriver.size);
   return Array.from({ length: Number(count) }, (_, i) => {
-    const entry = TriageUnloadedDriver64.read(list, i * TriageUnloadedDriver64.size);
+    const entry = unloadedDriver.read(list, i * unloadedDriver.size);
     const length = Math.min(entry.Name.Length & ~1, 2 * TRIAGE_UNLOADED_NAME);
     const name = entry.NameBuffer.toString('utf16le', 0, length).replace(/\0.*$/s, '');
     return { name, from: entry.StartAddress, to: entry.EndAddress };
@@ -225,15 +215,16 @@ function withNamedParts(
   blocks: readonly VirtualRun[],
 ): TriageContents {
   const { kdbg } = contents;
-  const fields = DebuggerData.readPartial(kdbg, kdbg.length);
+  const { pointerSize } = machine;
+  const fields = readDebuggerData(kdbg, kdbg.length, pointerSize);
   const runs = [...blocks];
   const place = (address: bigint | undefined, fileOffset: number, size: number | undefined) => {
     if (address === undefined || !size || fileOffset === 0 || size > MAX_PART || !parts.has(fileOffset, size)) return;
     if (address + BigInt(size) <= 1n << 64n) runs.push({ address, size, fileOffset });
   };
   const word = (fileOffset: number, at: number | undefined): bigint | undefined => {
-    if (!at || fileOffset === 0 || !parts.has(fileOffset + at, 8)) return undefined;
-    const value = parts.bytes('PrcbOffset', fileOffset + at, 8).readBigUInt64LE();
+    if (!at || fileOffset === 0 || !parts.has(fileOffset + at, pointerSize)) return undefined;
+    const value = pointerAt(parts.bytes('PrcbOffset', fileOffset + at, pointerSize), 0, pointerSize);
     return isKernelAddress(value) ? value : undefined;
   };
   if (triage.CallStackSize > 0) place(triage.TopOfStack, triage.CallStackOffset, triage.CallStackSize);
@@ -254,13 +245,13 @@ function withNamedParts(
 }
 
 /** An entry of KiProcessorBlock, by the data blocks. */
-function processorAt({ runs, read }: TriageContents, table: bigint, number: number, machine: Machine) {
-  const address = table + BigInt(8 * number);
-  const run = runs.find((r) => address >= r.address && address + 8n <= r.address + BigInt(r.size));
-  if (!run || machine.pointerSize !== 8) return undefined;
-  const bytes = Buffer.alloc(8);
+function processorAt({ runs, read }: TriageContents, table: bigint, number: number, { pointerSize }: Machine) {
+  const address = table + BigInt(pointerSize * number);
+  const run = runs.find((r) => address >= r.address && address + BigInt(pointerSize) <= r.address + BigInt(r.size));
+  if (!run) return undefined;
+  const bytes = Buffer.alloc(pointerSize);
   read(run.fileOffset + Number(address - run.address), bytes);
-  const prcb = bytes.readBigUInt64LE();
+  const prcb = pointerAt(bytes, 0, pointerSize);
   return isKernelAddress(prcb) ? prcb : undefined;
 }
 

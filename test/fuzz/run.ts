@@ -117,7 +117,7 @@ function stackProblem(windows: Windows, { shown }: Contexts, { frame: at = X64_F
   return undefined;
 }
 
-const REFUSED_TRIAGE = new Set<string>(['triage-no-processor', 'triage-machine']);
+const REFUSED_TRIAGE = new Set<string>(['triage-no-processor']);
 
 /** Whatever memory says, a triage dump is small, and only what is known to be impossible is refused. */
 function triageProblem(windows: Windows): string | undefined {

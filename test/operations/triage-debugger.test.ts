@@ -24,6 +24,7 @@ import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { buildRealCrash } from '../guest/real-crash.ts';
 import { buildTrueGuest } from '../guest/true-guest.ts';
+import { buildGuest32, type GuestOptions32 } from '../guest/x86/guest.ts';
 import { realDump } from '../support/real-data.ts';
 
 let dir: string;
@@ -89,6 +90,37 @@ describe.skipIf(!debuggerAvailable())('a triage dump in the real debugger', () =
     ['of 16 processors', () => buildGuest({ processors: 16, crash: CRASH }), { processors: [0, 1, 7, 15] }],
   ])('%s', async (_, build, wanted) => {
     await same(build(), wanted);
+  });
+
+  it.each<[string, GuestOptions32]>([
+    ['of Windows 10 with PAE', { build: 'win10' }],
+    ['of Windows 10 without PAE', { build: 'win10', pae: false }],
+    ['of Windows 7', { build: 'win7' }],
+    ['of Server 2003', { build: 'server2003' }],
+    ['of Windows 7 that runs', { build: 'win7' }],
+  ])('of a 32-bit guest: %s', async (name, options) => {
+    const crash = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003] as const, processor: 1 };
+    const guest = buildGuest32({ processors: 2, ...(!name.endsWith('runs') && { crash }), ...options });
+    const input = join(dir, 'x86.elf');
+    writeFileSync(input, writeElf(guest));
+    const answers = async (type: 'full' | 'triage') => {
+      const output = join(dir, `x86-${type}.dmp`);
+      const more = type === 'triage' ? { triageCpus: 'all' as const } : {};
+      const { diagnostics } = await convert({ input, output, type, force: true, ...more });
+      expect(diagnostics).toEqual([]);
+      // The engine takes triage dumps of Server 2003 for single-processor ones.
+      const other = options.build === 'server2003' ? {} : { first: text('r', 0), firstStack: text('k', 0) };
+      return await askDebugger(output, {
+        bugCheck: text('.bugcheck'),
+        crashed: text('r'),
+        crashedStack: text('k'),
+        modules: text('lm'),
+        ...other,
+        complaints: complaints(),
+      });
+    };
+    const [full, triage] = [await answers('full'), await answers('triage')];
+    expect(triage).toEqual(full);
   });
 
   it('of guests of true size, but for modules that only a session maps', async () => {

@@ -12,6 +12,7 @@ import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { writeStream } from '../guest/qevm.ts';
 import { buildTrueGuest } from '../guest/true-guest.ts';
+import { buildGuest32, type Guest32 } from '../guest/x86/guest.ts';
 
 let dir: string;
 let input: string;
@@ -24,17 +25,25 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const CRASH = { code: 0x7e, parameters: [0xffffffff_c0000005n, 2n, 3n, 4n], processor: 1 } as const;
 
-async function made(guest: Guest, options: { triageCpus?: 'all'; triageUserStacks?: boolean } = {}): Promise<void> {
+const CRASH_32 = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003], processor: 1 } as const;
+
+async function made(
+  guest: Guest | Guest32,
+  options: { triageCpus?: 'all'; triageUserStacks?: boolean } = {},
+): Promise<void> {
   writeFileSync(input, writeElf(guest));
   await convert({ input, output: dump, type: 'triage', force: true, ...options });
 }
 
-const GUESTS: [string, () => Guest][] = [
+const GUESTS: [string, () => Guest | Guest32][] = [
   ['a small one', () => buildGuest({ processors: 3, crash: CRASH })],
   ['one that did not crash', () => buildGuest({ processors: 2, user: [1] })],
   ['Server 2003', () => buildGuest({ build: 'server2003', processors: 2, crash: CRASH })],
   ['5-level page tables', () => buildGuest({ processors: 2, la57: true, crash: CRASH })],
   ['one of true size', () => buildTrueGuest({ processors: 2, crash: CRASH })],
+  ['32-bit Windows 10', () => buildGuest32({ build: 'win10', processors: 3, user: [2], crash: CRASH_32 })],
+  ['32-bit Windows 7 without PAE, which did not crash', () => buildGuest32({ pae: false, processors: 2, user: [1] })],
+  ['32-bit Server 2003', () => buildGuest32({ build: 'server2003', processors: 2, crash: CRASH_32 })],
 ];
 
 describe.each(GUESTS)('of %s', (_, build) => {
@@ -50,6 +59,7 @@ describe.each(GUESTS)('of %s', (_, build) => {
         lab: rest.buildLab,
         time: rest.systemTime,
         current: rest.currentProcessor,
+        who: [rest.culprit, rest.signatures],
         bugCheck: bugCheck && [bugCheck.code, bugCheck.parameters, bugCheck.processor],
         modules: modules.map(({ base, size, path }) => ({ base, size, path })),
         unloaded: unloadedModules.map(({ name, from: start, to }) => ({ name: name.slice(0, 12), start, to })),

@@ -180,9 +180,9 @@ describe('a dump of a 32-bit guest', () => {
     }
   });
 
-  it('is not made of a kind that is not known', async () => {
-    const { input, output } = inputOf();
-    await expect(convert({ input, output, type: 'triage' })).rejects.toMatchObject({ code: 'triage-machine' });
+  it('is not a triage dump where the KDBG ends before the size of a PRCB', async () => {
+    const { input, output } = inputOf({ build: 'xp' });
+    await expect(convert({ input, output, type: 'triage' })).rejects.toMatchObject({ code: 'triage-no-processor' });
   });
 });
 

@@ -11,6 +11,7 @@ import type { Windows } from '../../src/windows/windows.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { buildTrueGuest, type TrueGuest } from '../guest/true-guest.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 
 const CRASH = { code: 0x7e, parameters: [0xffffffff_c0000005n, 2n, 3n, 4n], processor: 1 } as const;
 
@@ -234,5 +235,49 @@ describe('limits', () => {
     expect(() => planConversion(none, { type: 'triage' })).toThrow(
       expect.objectContaining<Partial<Elf2dmpError>>({ code: 'triage-no-processor' }),
     );
+  });
+});
+
+describe('a triage dump of a 32-bit guest', () => {
+  it('has its parts where Windows has them, and its memory by sign-extended addresses', async () => {
+    const crash = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003] as const, processor: 1 };
+    const guest = buildGuest32({ build: 'win7', processors: 2, crash });
+    const { truth, kernel } = guest;
+    const windows = await locateWindows(openSource(new BufferSource(writeElf(guest), 'x86.elf')));
+    const { plan } = planConversion(windows, { type: 'triage', triage: {} });
+    const [segment] = plan.segments;
+    const bytes = segment?.kind === 'bytes' ? segment.bytes : Buffer.alloc(0);
+    const u32 = (at: number) => bytes.readUInt32LE(at);
+    expect([bytes.toString('latin1', 0, 8), u32(0xf88), u32(0xf8c)]).toEqual(['PAGEDUMP', 4, 0xcff]);
+    // SizeOfDump, ValidOffset, ContextOffset, ExceptionOffset.
+    expect([u32(0x1004), u32(0x100c), u32(0x1010)]).toEqual([bytes.length, 0x320, 0x7d0]);
+    expect(bytes.toString('latin1', u32(0x1008))).toBe('TRGD');
+    const { prcb, thread } = truth.processors[1]!;
+    const part = (at: number, length: number) => bytes.subarray(u32(at), u32(at) + length);
+    expect(part(0x101c, 0x200).equals(kernel.read(prcb, 0x200))).toBe(true);
+    expect(part(0x1024, 0x80).equals(kernel.read(thread, 0x80))).toBe(true);
+    // The stack begins at ESP of the frame that Windows captured.
+    expect(u32(0x1048)).toBe(truth.captured!.esp);
+    expect(part(0x1028, 0x20).equals(kernel.read(truth.captured!.esp, 0x20))).toBe(true);
+    expect(bytes.subarray(u32(0x1058), u32(0x1058) + u32(0x105c)).equals(truth.kdbgBlock)).toBe(true);
+    const modules = Array.from({ length: u32(0x1034) }, (_, i) => {
+      const at = u32(0x1030) + 0x4c * i;
+      const name = u32(at);
+      return [bytes.toString('utf16le', name + 4, name + 4 + 2 * u32(name)), u32(at + 0x1c), u32(at + 0x24)];
+    });
+    expect(modules.map(([, base, size]) => [base, size])).toEqual(truth.modules.map(({ base, size }) => [base, size]));
+    const unloaded = u32(0x1018);
+    expect(u32(unloaded)).toBe(truth.unloaded.length);
+    const [first] = truth.unloaded;
+    const entry = unloaded + 4;
+    expect([u32(entry + 0x20), u32(entry + 0x24)]).toEqual([first!.from, first!.to]);
+    expect(bytes.toString('utf16le', entry + 8, entry + 8 + bytes.readUInt16LE(entry))).toBe(first!.name.slice(0, 12));
+    for (let i = 0; i < u32(0x1064); i++) {
+      const at = u32(0x1060) + 16 * i;
+      const [low, high, from, size] = [u32(at), u32(at + 4), u32(at + 8), u32(at + 12)];
+      expect(high).toBe(0xffffffff);
+      if (size < 0x40 && low >= truth.kernelBase)
+        expect(bytes.subarray(from, from + size).equals(kernel.read(low, size))).toBe(true);
+    }
   });
 });

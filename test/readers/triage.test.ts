@@ -4,6 +4,7 @@ import { Elf2dmpError } from '../../src/core/errors.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
 import { chooseContexts } from '../../src/plan/contexts.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { reportInput } from '../../src/report/input.ts';
 import { Places } from '../../src/report/places.ts';
@@ -11,8 +12,10 @@ import { Images } from '../../src/report/processors.ts';
 import { stacksOf } from '../../src/report/stacks.ts';
 import { describeWindows } from '../../src/report/windows.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
+import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { type TriagePlaces, writeTriage } from '../guest/win-dump.ts';
+import { buildGuest32 } from '../guest/x86/guest.ts';
 
 const CRASH = { code: 0x7e, parameters: [0xffffffff_c0000005n, 2n, 3n, 4n], processor: 1 } as const;
 const open = (file: Buffer): MemoryImage => openSource(new BufferSource(file, 'mini.dmp'), { crashDumps: true });
@@ -167,5 +170,48 @@ describe('a damaged triage dump', () => {
     for (let length = 0x2000; length < good.length; length += 0x333) {
       expect(() => open(good.subarray(0, length))).toThrow(Elf2dmpError);
     }
+  });
+});
+
+describe('a triage dump of a 32-bit guest', () => {
+  const crash = { code: 0xd1, parameters: [0x10, 2, 0, 0x8a460003] as const, processor: 1 };
+  const built = async () => {
+    const image = openSource(
+      new BufferSource(writeElf(buildGuest32({ build: 'win7', processors: 2, crash })), 'x86.elf'),
+    );
+    const [segment] = planConversion(await locateWindows(image), { type: 'triage', triage: {} }).plan.segments;
+    return segment?.kind === 'bytes' ? segment.bytes : Buffer.alloc(0);
+  };
+  /** What becomes of it: read, or an error that says why not. */
+  const outcomeOf = async (bytes: Buffer): Promise<string> => {
+    try {
+      await locateWindows(open(bytes));
+      return 'read';
+    } catch (error) {
+      if (error instanceof Elf2dmpError) return error.code;
+      throw error;
+    }
+  };
+
+  it('is read or refused by name, whatever its lists say', async () => {
+    const good = await built();
+    const outcomes = new Map<string, number>();
+    const count = (outcome: string) => outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    const list = good.readUInt32LE(0x1030);
+    const blocks = good.readUInt32LE(0x1060);
+    for (let at = 0x1000; at < 0x1068; at += 4) {
+      for (const value of [0, 1, 0x7fffffff, 0xffffffff]) {
+        const file = Buffer.from(good);
+        file.writeUInt32LE(value, at);
+        count(await outcomeOf(file));
+      }
+    }
+    for (const at of [list, list + 0x1c, list + 0x24, blocks, blocks + 8, blocks + 12, good.readUInt32LE(0x1018)]) {
+      const file = Buffer.from(good);
+      file.writeUInt32LE(0xfffffff0, at);
+      count(await outcomeOf(file));
+    }
+    for (const length of [0x1000, 0x1040, 0x1067, good.length - 1]) count(await outcomeOf(good.subarray(0, length)));
+    expect([...outcomes.keys()].sort()).toEqual(['dmp-triage', 'kdbg-not-found', 'kernel-not-found', 'read']);
   });
 });

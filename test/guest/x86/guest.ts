@@ -724,6 +724,7 @@ export function buildGuest32(options: GuestOptions32 = {}): Guest32 {
   set16(0x2b4, 4);
   set16(0x2bc, build.processorState);
   set16(0x2be, build.prcbNumber);
+  set16(0x2c0, 0x2b8);
   set16(0x2e0, 0x4120);
   set16(0x2e2, 0x1c);
   set16(0x2e4, 0x20);
