@@ -411,7 +411,7 @@ export const ERRORS = {
   'dmp-no-memory': { kind: 'corrupt', means: 'The dump holds none of the memory that it lists.', todo: CUT_OFF },
   'compressed-dump': {
     kind: 'unsupported',
-    means: 'A compressed dump cannot be verified byte by byte.',
+    means: 'A dump that is compressed as a whole cannot be verified; one that `--compress` wrote can.',
     todo: 'Decompress it first.',
   },
   'patch-file': {
@@ -730,7 +730,8 @@ export const DIAGNOSTICS = {
   },
   'container-damaged': {
     severity: 'loss',
-    means: 'The compressed file is damaged; what came out was used, and any of it may be wrong.',
+    means:
+      'The compressed file is damaged. What came out was used, and any of it may be wrong; but where the message names the damaged part, only that is lost.',
     todo: 'Look for another copy of it.',
   },
   'memory-absent': {

@@ -3,7 +3,7 @@ import type { Diagnostics, Elf2dmpError } from '../core/errors.ts';
 import { hex, PAGE_SIZE, type PhysicalAddress, pa } from '../core/units.ts';
 import type { DumpHeader } from '../formats/dump-header.ts';
 import type { CpuState, Machine } from '../machines/machine.ts';
-import type { ByteSource } from '../source/source.ts';
+import type { ByteSource, DamagedPages } from '../source/source.ts';
 import type { HostWitness } from './host-witness.ts';
 import type { MissingPart } from './input-diagnostics.ts';
 import type { ListFault } from './list-fault.ts';
@@ -113,6 +113,8 @@ export class MemoryImage {
   readonly close: () => void;
   /** The input's file, where the memory lies in it as it is; undefined where it has to be decoded. */
   readonly stored: StoredRuns | undefined;
+  /** Whether a copy leaves out long runs of zeros as holes, although no file says where they are. */
+  readonly zerosAreCheap: boolean;
   readonly alternatives: readonly MemoryImage[];
   /** Throws `Elf2dmpError`, or reports a loss, if the input has changed since it was opened. */
   checkUnchanged: () => Promise<void> = async () => undefined;
@@ -156,14 +158,21 @@ export class MemoryImage {
     if (contents.kind === 'stored') {
       const { source, runs } = contents;
       this.stored = source.fd === undefined ? undefined : { fd: source.fd, runs };
+      this.zerosAreCheap = source.zerosAreCheap ?? false;
       this.close = () => source.close();
     } else {
       this.stored = undefined;
+      this.zerosAreCheap = false;
       this.close = () => contents.close();
     }
     const wrong = this.runs.find(({ size }) => size <= 0) ?? firstOverlap(this.runs)?.range;
     if (wrong) throw new Error(`the run at ${hex(wrong.start)} is empty or overlaps the one before it`);
     this.size = this.triage ? this.triage.runs.reduce((total, { size }) => total + size, 0) : sum(this.runs);
+  }
+
+  /** The runs, where they lie in the input as they are, be it a file or not. */
+  get sourceRuns(): readonly FileRun[] | undefined {
+    return this.#contents.kind === 'stored' ? this.#contents.runs : undefined;
   }
 
   /** Bytes read through this image so far, for figures on how much of a file locating needs. */
@@ -191,7 +200,8 @@ export class MemoryImage {
     const { source, runs, damaged } = this.#contents;
     const from = runs[index]!.fileOffset + offset;
     source.readSync(from, target);
-    return !damaged || !anyPageOf(damaged, from, from + target.length);
+    const end = from + target.length;
+    return !anyPageOf(damaged, from, end) && !anyPageOf(source.damagedPages, from, end);
   }
 
   #readRun(index: number, offset: number, target: Buffer): Promise<void> {
@@ -307,8 +317,8 @@ export class MemoryImage {
   }
 }
 
-function anyPageOf(pages: ReadonlySet<number>, from: number, to: number): boolean {
-  if (pages.size === 0) return false;
+function anyPageOf(pages: DamagedPages | undefined, from: number, to: number): boolean {
+  if (!pages || pages.size === 0) return false;
   for (let page = from - (from % PAGE_SIZE); page < to; page += PAGE_SIZE) if (pages.has(page)) return true;
   return false;
 }

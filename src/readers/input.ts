@@ -16,6 +16,7 @@ import { BufferSource } from '../source/buffer.ts';
 import type { ContainerDamage } from '../source/chunks.ts';
 import { type Container, identifyContainer } from '../source/containers.ts';
 import { FileSource } from '../source/file.ts';
+import { FramedSource } from '../source/framed.ts';
 import { PipeChunks } from '../source/pipe.ts';
 import { type ByteSource, readUpTo } from '../source/source.ts';
 import { spool } from '../source/spool.ts';
@@ -75,6 +76,8 @@ export async function openInput(path: string | InputBytes, options: StreamOption
   if (opened instanceof FileSource) {
     const watch = await watched(opened, path);
     const at = containerIn(opened, options);
+    const framed = at === 0 ? await framedIn(opened, options) : undefined;
+    if (framed) return withCheck(openFramed(framed, options), () => watch.check());
     const whole = at === undefined ? await streamThrough(opened, options) : undefined;
     if (at === undefined && !whole) return watchedImage(openSource(opened, options), watch, options);
     try {
@@ -88,8 +91,7 @@ export async function openInput(path: string | InputBytes, options: StreamOption
         throw error;
       }
       // From now on its copy is read; but a hash is of the file.
-      for (const each of [image, ...image.alternatives]) each.checkUnchanged = () => watch.check();
-      return image;
+      return withCheck(image, () => watch.check());
     } finally {
       opened.close();
     }
@@ -105,6 +107,8 @@ async function openBytes(input: InputBytes, options: StreamOptions): Promise<Mem
   const source = new BufferSource(Buffer.from(input.buffer, input.byteOffset, input.byteLength), name);
   const at = containerIn(source, options);
   if (at === undefined) return openSource(source, options);
+  const framed = at === 0 ? await framedIn(source, options) : undefined;
+  if (framed) return openFramed(framed, options);
   return openStream(chunksOf(source, at), name, source.size - at, options);
 }
 
@@ -153,9 +157,89 @@ function watchedImage(image: MemoryImage, watch: InputWatch, { liveInput = false
     else if (writer !== undefined)
       lose(`the memory may have changed while it was read: it is open for writing in ${writer}`);
   };
+  return withCheck(image, check);
+}
+
+function withCheck(image: MemoryImage, check: () => Promise<void>): MemoryImage {
   for (const each of [image, ...image.alternatives]) each.checkUnchanged = check;
   return image;
 }
+
+/** A compressed file whose parts can be unpacked by themselves; undefined for others, which are streams. */
+async function framedIn(
+  file: ByteSource,
+  { zstdWindow, signal, ...format }: OpenOptions,
+): Promise<FramedSource | undefined> {
+  try {
+    const container = identifyContainer(readUpTo(file, 0, PROBE_SIZE));
+    const windowLimit = zstdWindow && zstdWindow * MIB;
+    const index = await container?.index?.(file, { windowLimit, signal });
+    if (!index) return undefined;
+    const source = new FramedSource(file, index, decompressed(file.name));
+    // A migration stream is read from its front to its end in any case.
+    return isMigrationStream(readUpTo(source, 0, PROBE_SIZE), format) ? undefined : source;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens a crash dump's bytes to be looked at as they are; a compressed one has to be such that its parts can be unpacked
+ * by themselves. Throws `Elf2dmpError`.
+ */
+export async function openDumpFile(path: string, signal?: AbortSignal): Promise<ByteSource> {
+  const file = FileSource.open(path);
+  const container = identifyContainer(readUpTo(file, 0, PROBE_SIZE));
+  if (!container) return file;
+  const framed = await framedIn(file, { signal });
+  if (framed) return framed;
+  file.close();
+  throw new Elf2dmpError({
+    code: 'compressed-dump',
+    kind: 'unsupported',
+    message: `the dump is compressed as a whole (${container.name}): only one that --compress wrote is checked as it is`,
+    file: path,
+    hint: 'decompress it first',
+  });
+}
+
+/** Opens the contents; where that fails and they are damaged, the damage is the reason. */
+function openFramed(source: FramedSource, options: OpenOptions): MemoryImage {
+  const damaged = (message: string, error?: unknown) =>
+    new Elf2dmpError({
+      code: 'container-damaged',
+      kind: 'corrupt',
+      message,
+      file: source.name,
+      attempts: error instanceof Elf2dmpError ? [error.message] : [],
+      hint: ANOTHER_COPY,
+    });
+  // Its first bytes were looked at: what it is would be guessed from zeros.
+  const [atStart] = source.damage;
+  if (atStart !== undefined && options.format !== 'raw') {
+    source.close();
+    throw damaged(atStart);
+  }
+  let image: MemoryImage;
+  try {
+    image = openSource(source, options);
+  } catch (error) {
+    const [damage] = source.damage;
+    throw damage === undefined ? error : damaged(damage, error);
+  }
+  source.onDamage((message) => {
+    for (const each of new Set([image, ...image.alternatives])) {
+      each.diagnostics.add('loss', 'container-damaged', message);
+    }
+  });
+  return image;
+}
+
+/** What messages call the contents of a compressed input. */
+const decompressed = (name: string): string => `${name} (decompressed)`;
+
+const ANOTHER_COPY = 'is there another copy of it? its own program may get further';
 
 /** Where in a file compressed contents begin; undefined where it can be read as it lies there. */
 function containerIn(file: ByteSource, { format }: OpenOptions): number | undefined {
@@ -276,7 +360,7 @@ async function openStream(
   const inner = container
     ? await peek(container.unpack(outer.all, options.zstdWindow && options.zstdWindow * MIB))
     : outer;
-  const label = container ? `${name} (decompressed)` : name;
+  const label = container ? decompressed(name) : name;
   // Before a disk image's worth of it is written for nothing.
   const other = options.format === 'raw' ? undefined : identify(inner.head, label, options.crashDumps);
   if (other) throw other;
@@ -394,7 +478,7 @@ function openDecompressed(
       file: name,
       offset: size,
       attempts: size > 0 && error instanceof Elf2dmpError ? [error.message] : [],
-      hint: 'is there another copy of it? its own program may get further',
+      hint: ANOTHER_COPY,
     });
   }
 }

@@ -34,18 +34,17 @@ export const readerFor = (head: Buffer, { format, runs, crashDumps = false }: So
 export type SourceFormat = Pick<CallOptions<'open'>, 'format' | 'runs' | 'crashDumps' | 'snapshot' | 'ramFile'>;
 
 /**
- * Opens a file as a crash dump, unless its signature says that it is something else; nothing wrong is mended. Throws
- * `Elf2dmpError`. The image has to be closed.
+ * Opens a crash dump, unless its signature says that it is something else; nothing wrong is mended. Takes over the source.
+ * Throws `Elf2dmpError`. The image has to be closed.
  */
-export function openCrashDump(path: string): MemoryImage {
-  const source = FileSource.open(path);
+export function openCrashDump(source: ByteSource): MemoryImage {
   const other = otherThanDump(source);
   if (!other) return winDump.open(source);
   source.close();
   throw other;
 }
 
-function otherThanDump(source: FileSource): Elf2dmpError | undefined {
+function otherThanDump(source: ByteSource): Elf2dmpError | undefined {
   const head = readUpTo(source, 0, PROBE_SIZE);
   if (winDump.probe(head)) return undefined;
   const reader = READERS.find((r) => r.probe(head));

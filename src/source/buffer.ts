@@ -1,4 +1,4 @@
-import type { ByteSource } from './source.ts';
+import { type ByteSource, checkRange } from './source.ts';
 
 /** Bytes in memory. */
 export class BufferSource implements ByteSource {
@@ -16,9 +16,7 @@ export class BufferSource implements ByteSource {
   }
 
   readSync(offset: number, target: Uint8Array): void {
-    if (offset < 0 || offset + target.length > this.size) {
-      throw new RangeError(`${this.name}: read of ${target.length} bytes at ${offset}, beyond the size ${this.size}`);
-    }
+    checkRange(this, offset, target.length);
     this.#bytes.copy(target, 0, offset, offset + target.length);
   }
 

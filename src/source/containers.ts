@@ -2,8 +2,10 @@
 import { Readable } from 'node:stream';
 import { BZIP2_MAGIC, bunzip2 } from './bzip2.ts';
 import { ContainerDamage } from './chunks.ts';
+import type { FrameIndex } from './framed.ts';
 import { GZIP_MAGIC, gunzip } from './gzip.ts';
 import { LZOP_MAGIC, unlzop } from './lzop.ts';
+import type { ByteSource } from './source.ts';
 
 /** A file that holds another: a compression or an archive. */
 export interface Container {
@@ -16,10 +18,27 @@ export interface Container {
    * @param windowLimit for zstd: bytes of memory that it may take
    */
   unpack(compressed: AsyncIterable<Buffer>, windowLimit?: number): AsyncIterable<Buffer>;
+  /**
+   * Finds the parts of a file that can be unpacked by themselves; undefined where it is to be read as a stream. Throws
+   * `Elf2dmpError` where the file can't be read.
+   */
+  index?(file: ByteSource, options: IndexOptions): Promise<FrameIndex | undefined>;
+}
+
+/** How an index is made. */
+export interface IndexOptions {
+  /** As for `unpack`. */
+  windowLimit?: number | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 const CONTAINERS: readonly Container[] = [
-  { name: 'gzip', magic: GZIP_MAGIC, unpack: (compressed) => gunzip(compressed) },
+  {
+    name: 'gzip',
+    magic: GZIP_MAGIC,
+    unpack: (compressed) => gunzip(compressed),
+    index: async (file, { signal }) => (await import('./bgzf.ts')).indexBgzf(file, signal),
+  },
   {
     name: 'zstd',
     magic: Buffer.from('28b52ffd', 'hex'),
@@ -27,6 +46,8 @@ const CONTAINERS: readonly Container[] = [
     unpack: async function* (compressed, windowLimit) {
       yield* (await import('./zstd.ts')).unzstd(compressed, windowLimit);
     },
+    index: async (file, { windowLimit, signal }) =>
+      (await import('./seek-table.ts')).indexSeekTable(file, windowLimit, signal),
   },
   { name: 'xz', magic: Buffer.from('fd377a585a00', 'hex'), unpack: unxz },
   { name: 'bzip2', magic: BZIP2_MAGIC, unpack: (compressed) => bunzip2(compressed) },

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, read as readCallback, readSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import type { ByteSource } from './source.ts';
+import { type ByteSource, checkRange } from './source.ts';
 
 const readAsync = promisify(readCallback);
 
@@ -50,7 +50,7 @@ export class FileSource implements ByteSource {
   }
 
   readSync(offset: number, target: Uint8Array): void {
-    this.#check(offset, target.length);
+    checkRange(this, offset, target.length);
     for (let done = 0; done < target.length; ) {
       let count: number;
       try {
@@ -64,7 +64,7 @@ export class FileSource implements ByteSource {
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
-    this.#check(offset, target.length);
+    checkRange(this, offset, target.length);
     for (let done = 0; done < target.length; ) {
       let count: number;
       try {
@@ -81,12 +81,6 @@ export class FileSource implements ByteSource {
     if (this.#closed) return;
     this.#closed = true;
     closeSync(this.fd);
-  }
-
-  #check(offset: number, length: number): void {
-    if (offset < 0 || offset + length > this.size) {
-      throw new RangeError(`${this.name}: read of ${length} bytes at ${offset}, beyond the size ${this.size}`);
-    }
   }
 
   #shrunk(offset: number): Elf2dmpError {

@@ -8,11 +8,19 @@ import { ZSTDDecoder } from 'zstddec/stream';
 import { Elf2dmpError } from '../core/errors.ts';
 import { bytes, GIB, MIB } from '../core/units.ts';
 import { ChunkReader, ContainerDamage } from './chunks.ts';
+import { type ByteSource, readUpTo } from './source.ts';
 
 const FRAME_MAGIC = 0xfd2fb528;
 
+/** Bytes of magic and descriptor, and of the longest header (RFC 8878 3.1.1.1). */
+const HEADER_START = 5;
+const MAX_HEADER = 18;
+
 /** Magic of a skippable frame, whose low four bits are free. */
 const SKIPPABLE_MAGIC = 0x184d2a50;
+
+const BLOCK_HEADER = 3;
+const CHECKSUM = 4;
 
 /** A block's bytes in the file (RFC 8878 3.1.1.2.4). */
 const MAX_BLOCK = 128 * 1024;
@@ -33,7 +41,12 @@ const MAX_WINDOW = 2 * GIB;
 const MAX_WHOLE = GIB;
 
 /** Node has zstd from 22.15 on. */
-const { createZstdDecompress, constants } = zlib as unknown as {
+const { createZstdDecompress, zstdDecompress, constants } = zlib as unknown as {
+  zstdDecompress?: (
+    frame: Buffer,
+    options: { chunkSize: number; maxOutputLength: number },
+    done: (error: Error | null, contents: Buffer) => void,
+  ) => void;
   createZstdDecompress?: (options: { params: Record<number, number> }) => NodeJS.ReadWriteStream;
   constants: { ZSTD_d_windowLogMax: number };
 };
@@ -64,7 +77,8 @@ export async function* unzstd(
   }
 }
 
-interface FrameHeader {
+/** What a frame says of itself. */
+export interface FrameHeader {
   bytes: Buffer;
   /** Bytes of contents that later ones may refer to. */
   window: number;
@@ -74,19 +88,97 @@ interface FrameHeader {
 }
 
 async function readHeader(input: ChunkReader, magic: Buffer): Promise<FrameHeader> {
-  const descriptor = await input.exactly(1);
-  const flags = descriptor.readUInt8();
+  const start = Buffer.concat([magic, await input.exactly(1)]);
+  return parseHeader(Buffer.concat([start, await input.exactly(headerSize(start) - HEADER_START)]));
+}
+
+interface DescriptorFields {
+  singleSegment: boolean;
+  sizeBytes: number;
+  idBytes: number;
+  hasChecksum: boolean;
+}
+
+/** Frame_Header_Descriptor (RFC 8878 3.1.1.1.1). */
+function descriptorOf(header: Buffer): DescriptorFields {
+  const flags = header.readUInt8(4);
   const singleSegment = (flags & 0x20) !== 0;
-  // A single segment has no window descriptor, and a content size of at least one byte.
-  const sizeBytes = CONTENT_SIZE_BYTES[(flags >> 6) as 0 | 1 | 2 | 3] || (singleSegment ? 1 : 0);
-  const idBytes = DICTIONARY_ID_BYTES[(flags & 3) as 0 | 1 | 2 | 3];
-  const rest = await input.exactly((singleSegment ? 0 : 1) + idBytes + sizeBytes);
-  const contentSize = sizeBytes === 0 ? undefined : contentSizeOf(rest.subarray(rest.length - sizeBytes));
   return {
-    bytes: Buffer.concat([magic, descriptor, rest]),
-    window: singleSegment ? contentSize! : windowOf(rest.readUInt8()),
-    contentSize,
+    singleSegment,
+    // A single segment has no window descriptor, and a content size of at least one byte.
+    sizeBytes: CONTENT_SIZE_BYTES[(flags >> 6) as 0 | 1 | 2 | 3] || (singleSegment ? 1 : 0),
+    idBytes: DICTIONARY_ID_BYTES[(flags & 3) as 0 | 1 | 2 | 3],
     hasChecksum: (flags & 0x04) !== 0,
+  };
+}
+
+/** Bytes of a header, by its first `HEADER_START`. */
+function headerSize(start: Buffer): number {
+  const { singleSegment, sizeBytes, idBytes } = descriptorOf(start);
+  return HEADER_START + (singleSegment ? 0 : 1) + idBytes + sizeBytes;
+}
+
+/** A whole header, and nothing else. */
+function parseHeader(header: Buffer): FrameHeader {
+  const { singleSegment, sizeBytes, hasChecksum } = descriptorOf(header);
+  const contentSize = sizeBytes === 0 ? undefined : contentSizeOf(header.subarray(header.length - sizeBytes));
+  return {
+    bytes: header,
+    window: singleSegment ? contentSize! : windowOf(header.readUInt8(HEADER_START)),
+    contentSize,
+    hasChecksum,
+  };
+}
+
+/** What the frame's header at a place of a file says; undefined where none begins. Throws `Elf2dmpError` on I/O errors. */
+export function frameHeaderAt(file: ByteSource, offset: number): FrameHeader | undefined {
+  const head = readUpTo(file, offset, MAX_HEADER);
+  if (head.length < HEADER_START || head.readUInt32LE() !== FRAME_MAGIC) return undefined;
+  const size = headerSize(head);
+  return size > head.length ? undefined : parseHeader(head.subarray(0, size));
+}
+
+/** Where the frame ends whose header is at a place of a file, by its blocks' sizes; undefined if they make no sense. */
+export function frameEnd(file: ByteSource, offset: number): number | undefined {
+  const header = frameHeaderAt(file, offset);
+  if (!header) return undefined;
+  for (let at = offset + header.bytes.length; ; ) {
+    const start = readUpTo(file, at, BLOCK_HEADER);
+    if (start.length < BLOCK_HEADER) return undefined;
+    const { last, size, isSound } = blockOf(start);
+    if (!isSound) return undefined;
+    at += BLOCK_HEADER + size;
+    if (last) return header.hasChecksum ? at + CHECKSUM : at;
+  }
+}
+
+/** Unpacks whole frames, and compares their checksums. */
+export interface FrameDecoder {
+  /** undefined if the frame is damaged, or has not `size` bytes of contents. */
+  unpackSync(frame: Buffer, size: number): Buffer | undefined;
+  /** As `unpackSync`, in another thread where Node has zstd. */
+  unpack(frame: Buffer, size: number): Promise<Buffer | undefined>;
+}
+
+/** For frames that say how long their contents are, and that fit memory many times. */
+export async function frameDecoder(): Promise<FrameDecoder> {
+  const decoder = await loadDecoder();
+  const unpackSync: FrameDecoder['unpackSync'] = (frame, size) => {
+    const contents = asBuffer(decoder.decode(frame, size));
+    // An error comes as no contents.
+    return contents.length === size ? contents : undefined;
+  };
+  if (!zstdDecompress) return { unpackSync, unpack: async (frame, size) => unpackSync(frame, size) };
+  const byThread = zstdDecompress;
+  return {
+    unpackSync,
+    unpack: (frame, size) =>
+      new Promise((resolve) => {
+        // One that is no longer than it may be leaves room at the end of its only piece.
+        byThread(frame, { chunkSize: size + 64, maxOutputLength: size }, (error, contents) =>
+          resolve(!error && contents.length === size ? contents : undefined),
+        );
+      }),
   };
 }
 
@@ -144,20 +236,24 @@ function contentsOf(header: FrameHeader, input: ChunkReader, limit: number): Asy
   return whole(parts, contentSize);
 }
 
+/** Block_Header (RFC 8878 3.1.1.2): bytes that follow it. */
+function blockOf(header: Buffer): { last: boolean; type: number; size: number; isSound: boolean } {
+  const word = header.readUIntLE(0, BLOCK_HEADER);
+  const type = (word >> 1) & 3;
+  const size = type === RLE_BLOCK ? 1 : word >> 3;
+  return { last: (word & 1) !== 0, type, size, isSound: type !== RESERVED_BLOCK && size <= MAX_BLOCK };
+}
+
 /** A frame as it is: its header, then each block, the last one with the checksum. */
 async function* partsOf(header: FrameHeader, input: ChunkReader): AsyncGenerator<Buffer> {
   yield header.bytes;
   for (let last = false; !last; ) {
-    const start = await input.exactly(3);
-    const word = start.readUIntLE(0, 3);
-    last = (word & 1) !== 0;
-    const type = (word >> 1) & 3;
-    const size = type === RLE_BLOCK ? 1 : word >> 3;
-    if (type === RESERVED_BLOCK || size > MAX_BLOCK) {
-      throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
-    }
+    const start = await input.exactly(BLOCK_HEADER);
+    const { last: isLast, type, size, isSound } = blockOf(start);
+    last = isLast;
+    if (!isSound) throw new ContainerDamage('damaged', `a block of type ${type} with ${size} bytes`);
     const block = await input.exactly(size);
-    const checksum = last && header.hasChecksum ? await input.exactly(4) : undefined;
+    const checksum = last && header.hasChecksum ? await input.exactly(CHECKSUM) : undefined;
     yield Buffer.concat(checksum ? [start, block, checksum] : [start, block]);
   }
 }

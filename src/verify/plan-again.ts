@@ -1,5 +1,4 @@
 /** What a dump should hold, from its input. */
-import { readFileSync } from 'node:fs';
 import { Reason } from '../core/reason.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Extent, sum, without } from '../memory/runs.ts';
@@ -9,9 +8,11 @@ import { chooseSelection } from '../plan/dump-type.ts';
 import { applyPatches, type Patch } from '../plan/patches.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
 import { withoutZeroPages } from '../plan/zero-pages.ts';
+import { openDumpFile } from '../readers/input.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { complete, type Finding, inMemory } from '../report/findings.ts';
 import { readPatchFile } from '../report/patch-file.ts';
+import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { Windows } from '../windows/windows.ts';
 import { withComment } from './check-header.ts';
 import type { Expectation } from './expectation.ts';
@@ -58,17 +59,18 @@ const WAYS: readonly { patch: boolean; context: ContextChoice }[] = [
 
 /** Plans the conversion again, in the way that fits the dump best: the dump does not record its options. */
 export async function planAgain(windows: Windows, path: string, signal?: AbortSignal): Promise<Expectation> {
+  const source = await openDumpFile(path, signal);
   let dump: MemoryImage | undefined;
   try {
-    dump = openCrashDump(path);
+    dump = openCrashDump(source);
   } catch {
     // Reported as a finding when the dump is verified.
   }
   try {
-    if (dump?.triage) return planTriageAgain(windows, path);
+    if (dump?.triage) return planTriageAgain(windows, source);
     const bitmap = dump?.format === 'windows-bitmap-dump';
     const type = dump?.dumpHeader ? dumpTypeOf(dump.dumpHeader) : 'auto';
-    const at = bitmap ? dump?.stored?.runs[0]?.fileOffset : undefined;
+    const at = bitmap ? dump?.sourceRuns?.[0]?.fileOffset : undefined;
     const plan = (options: (typeof WAYS)[number], ram: RamChoice, kept?: readonly Extent[]) =>
       planConversion(windows, {
         ...options,
@@ -90,12 +92,13 @@ export async function planAgain(windows: Windows, path: string, signal?: AbortSi
     return { image: windows.image, windows, extents, patches, prefix, patched: best.way.patch };
   } finally {
     dump?.close();
+    source.close();
   }
 }
 
 /** The first triage dump that is the file, byte for byte; else the one that differs least. */
-function planTriageAgain(windows: Windows, path: string): Expectation {
-  const file = readFileSync(path);
+function planTriageAgain(windows: Windows, source: ByteSource): Expectation {
+  const file = readUpTo(source, 0, source.size);
   const form = windows.image.machine.dumpHeader;
   let best: { wrong: number; expectation: Expectation } | undefined;
   for (const way of WAYS) {

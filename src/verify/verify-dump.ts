@@ -7,14 +7,14 @@ import { type LocateOptions, locateWindows } from '../locate/locator.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { type Contexts, chooseContexts } from '../plan/contexts.ts';
 import { dumpTypeOf } from '../plan/plan.ts';
+import { openDumpFile } from '../readers/input.ts';
 import { openCrashDump } from '../readers/registry.ts';
 import { asFinding, Findings, inFile, type VerificationReport } from '../report/findings.ts';
 import { type InputReport, reportGuestInput, reportInput } from '../report/input.ts';
 import { reportPatch } from '../report/patch-file.ts';
 import { reportWindows } from '../report/windows.ts';
-import { identifyContainer } from '../source/containers.ts';
-import { FileSource } from '../source/file.ts';
-import { readUpTo } from '../source/source.ts';
+import { FramedSource } from '../source/framed.ts';
+import { type ByteSource, readUpTo } from '../source/source.ts';
 import type { Windows } from '../windows/windows.ts';
 import { checkHeader, withComment } from './check-header.ts';
 import { checkMemory } from './check-memory.ts';
@@ -30,13 +30,12 @@ export async function verifyDump(
   options: VerifyDumpOptions = {},
 ): Promise<VerificationReport> {
   const findings = new Findings();
-  const source = FileSource.open(path);
-  refuseCompressed(source);
+  const source = await openDumpFile(path, options.signal);
   let image: MemoryImage | undefined;
   let windows: Windows | undefined;
   let comparison: { pagesCompared: number; pagesDifferent: number } | undefined;
   try {
-    image = openForFindings(path, findings, expectation !== undefined);
+    image = openForFindings(source, findings, expectation !== undefined);
     const prefix =
       image && !image.triage ? readUpTo(source, 0, prefixSize(source, image.machine.dumpHeader)) : undefined;
     if (image?.triage) {
@@ -63,6 +62,7 @@ export async function verifyDump(
       }
       if (expectation) comparison = await comparePages(image, expectation, findings, options);
     }
+    await checkFrames(source, findings, options.signal);
     const described = windows && { windows, contexts: chooseContexts(windows, 'auto') };
     return {
       outcome: findings.outcome,
@@ -96,9 +96,9 @@ export async function verifyDump(
  * Opens a dump; where it is damaged, adds the finding. Throws `Elf2dmpError` (kind `unsupported`) for files that are not
  * read: they are not unsound. A conversion's own dump that is one of those differs from its plan.
  */
-function openForFindings(path: string, findings: Findings, expected: boolean): MemoryImage | undefined {
+function openForFindings(source: ByteSource, findings: Findings, expected: boolean): MemoryImage | undefined {
   try {
-    return openCrashDump(path);
+    return openCrashDump(source);
   } catch (error) {
     if (!expected && error instanceof Elf2dmpError && error.kind === 'unsupported') {
       throw new Elf2dmpError({ ...error.details, message: `cannot be verified: ${error.details.message}` });
@@ -121,26 +121,19 @@ async function locateForFindings(
   }
 }
 
-/** Refuses compressed dumps: they cannot be compared byte by byte. */
-function refuseCompressed(source: FileSource): void {
-  const container = identifyContainer(readUpTo(source, 0, 16));
-  if (!container) return;
-  source.close();
-  throw new Elf2dmpError({
-    code: 'compressed-dump',
-    kind: 'unsupported',
-    message: `the dump is compressed (${container.name}), and only a file as it is can be checked byte by byte`,
-    file: source.name,
-    hint: 'decompress it first',
-  });
+/** Of a compressed dump: compares all checksums, and says what is damaged. */
+async function checkFrames(source: ByteSource, findings: Findings, signal: AbortSignal | undefined): Promise<void> {
+  if (!(source instanceof FramedSource)) return;
+  await source.unpackRest(signal);
+  for (const message of source.damage) findings.add({ severity: 'error', code: 'container-damaged', message });
 }
 
 /** File offset of the first page that the file has. */
-const firstPageOf = ({ stored }: MemoryImage): number =>
-  (stored?.runs ?? []).reduce((first, { fileOffset }) => Math.min(first, fileOffset), Number.MAX_SAFE_INTEGER);
+const firstPageOf = ({ sourceRuns = [] }: MemoryImage): number =>
+  sourceRuns.reduce((first, { fileOffset }) => Math.min(first, fileOffset), Number.MAX_SAFE_INTEGER);
 
 /** Bytes of header and bitmap of a dump that the reader accepts; of dumps that elf2dmp doesn't write, of the header. */
-function prefixSize(source: FileSource, form: DumpHeaderForm): number {
+function prefixSize(source: ByteSource, form: DumpHeaderForm): number {
   const head = readUpTo(source, 0, form.size + BitmapDumpHeader.size);
   const { DumpType: type } = form.decode(head);
   if (type !== DumpType.bitmapFull && type !== DumpType.bitmapKernel) return form.size;

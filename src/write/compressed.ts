@@ -1,38 +1,20 @@
 /** Writes a plan in one go and with bounded memory: compressed, or to a stream. */
 import { createHash } from 'node:crypto';
-import { PassThrough, Readable, type Transform, type Writable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import * as zlib from 'node:zlib';
 import { Elf2dmpError, ioError } from '../core/errors.ts';
-import { KIB } from '../core/units.ts';
 import { writeAll, writeThenPublish } from '../files/publish.ts';
 import { WriteBack } from '../files/write-back.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import type { Compression } from '../options/choices.ts';
 import type { DumpContents } from '../plan/plan.ts';
 import { BATCH_BYTES, batchesOf, readPieces } from './batches.ts';
+import { frameFormat, inFrames } from './frames.ts';
 import type { EmitOptions } from './options.ts';
-
-const OUTPUT_CHUNK = 256 * KIB;
-
-/** Node has zstd from 22.15 on. */
-const { createZstdCompress } = zlib as { createZstdCompress?: (options: { chunkSize: number }) => Transform };
-
-function compressor(compression: Compression): Transform {
-  // The fast level: a dump is large, and a second pass with more effort is always possible.
-  if (compression === 'gzip') return zlib.createGzip({ level: 1, chunkSize: OUTPUT_CHUNK });
-  if (createZstdCompress) return createZstdCompress({ chunkSize: OUTPUT_CHUNK });
-  throw new Elf2dmpError({
-    code: 'zstd-unavailable',
-    kind: 'usage',
-    message: `this Node.js (${process.version}) cannot compress with zstd`,
-    hint: 'use --compress=gzip, or Node.js 22.15 or later',
-  });
-}
 
 /** Throws `Elf2dmpError` where this Node can't compress like that. */
 export function checkCompression(compression: Compression): void {
-  compressor(compression).destroy();
+  frameFormat(compression);
 }
 
 /**
@@ -49,17 +31,11 @@ export async function emitCompressed(
   let written = 0;
   await writeThenPublish(output, options, async (file, name) => {
     const writeBack = await WriteBack.of(file, name);
-    await pipeline(
-      Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
-      compressor(options.compression),
-      async (compressed: AsyncIterable<Buffer>) => {
-        for await (const bytes of compressed) {
-          await writeAll(file, name, bytes, written);
-          written += bytes.length;
-          await writeBack.wrote(bytes.length);
-        }
-      },
-    );
+    for await (const bytes of compressed(plan, image, options)) {
+      await writeAll(file, name, bytes, written);
+      written += bytes.length;
+      await writeBack.wrote(bytes.length);
+    }
     await writeBack.end();
   });
   return written;
@@ -95,14 +71,12 @@ export async function emitStream(
       yield chunk;
     }
   };
+  const dump =
+    compression === undefined
+      ? contents(plan, image, options)
+      : copies(compressed(plan, image, { ...options, compression }));
   try {
-    await pipeline(
-      Readable.from(contents(plan, image, options), { highWaterMark: 2 }),
-      compression === undefined ? new PassThrough({ objectMode: true, highWaterMark: 2 }) : compressor(compression),
-      counted,
-      stream,
-      { end },
-    );
+    await pipeline(Readable.from(dump, { highWaterMark: 2 }), counted, stream, { end });
   } catch (cause) {
     options.signal?.throwIfAborted();
     const isCall = /^E[A-Z]+$/.test(String((cause as NodeJS.ErrnoException).code));
@@ -111,13 +85,28 @@ export async function emitStream(
   return { bytes, sha256: hash.digest('hex') };
 }
 
-/** The dump's bytes in their order. */
-async function* contents(
+/** As `contents`, in frames; each chunk is valid until the next one is asked for. */
+const compressed = (
   plan: DumpContents,
   image: MemoryImage,
-  options: Pick<EmitOptions, 'signal' | 'onProgress'>,
-): AsyncGenerator<Buffer> {
+  { compression, ...options }: ContentsOptions & { compression: Compression },
+): AsyncGenerator<Buffer> => inFrames(contents(plan, image, { ...options, reuse: true }), frameFormat(compression));
+
+/** Chunks that may be kept. */
+async function* copies(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const chunk of chunks) yield Buffer.from(chunk);
+}
+
+/** How `contents` are made. */
+interface ContentsOptions extends Pick<EmitOptions, 'signal' | 'onProgress'> {
+  /** Pages come in the same memory each time, for consumers that are done with a chunk when they ask for the next. */
+  reuse?: boolean;
+}
+
+/** The dump's bytes in their order. */
+async function* contents(plan: DumpContents, image: MemoryImage, options: ContentsOptions): AsyncGenerator<Buffer> {
   const from = { image, patches: plan.patches, scratch: Buffer.allocUnsafeSlow(BATCH_BYTES) };
+  const shared = options.reuse ? Buffer.allocUnsafeSlow(BATCH_BYTES) : undefined;
   let done = 0;
   for (const segment of plan.segments) {
     if (segment.position > done) yield Buffer.alloc(segment.position - done);
@@ -129,7 +118,7 @@ async function* contents(
     }
     for (const { pieces, size } of batchesOf(segment)) {
       options.signal?.throwIfAborted();
-      const piece = Buffer.allocUnsafeSlow(size);
+      const piece = shared?.subarray(0, size) ?? Buffer.allocUnsafeSlow(size);
       await readPieces(from, pieces, piece);
       yield piece;
       done += size;

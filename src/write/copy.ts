@@ -33,14 +33,17 @@ export async function emitCopy(
   output: string,
   options: EmitOptions = {},
 ): Promise<void> {
-  const needed = spaceNeeded(plan, image, options.sparse);
+  const needed = leavesOutZeros(image, options) ? undefined : spaceNeeded(plan, image, options.sparse);
   if (needed !== undefined) await checkSpace(output, needed);
   await writeThenPublish(output, options, (file, name) => copyAll(plan, image, { file, name }, options));
 }
 
-/** Bytes on disk, at most; undefined if only writing can show it. */
-function spaceNeeded(plan: DumpContents, image: MemoryImage, sparse: SparseChoice = 'auto'): number | undefined {
-  if (sparse === 'always') return undefined;
+/** Whether runs of zeros become holes wherever they are: only writing shows how much the dump takes. */
+const leavesOutZeros = ({ zerosAreCheap }: MemoryImage, { sparse = 'auto' }: EmitOptions): boolean =>
+  sparse === 'always' || (sparse === 'auto' && zerosAreCheap);
+
+/** Bytes on disk, at most. */
+function spaceNeeded(plan: DumpContents, image: MemoryImage, sparse: SparseChoice = 'auto'): number {
   if (sparse === 'never' || !image.stored) return plan.size;
   return Math.min(plan.size, plan.size - pageBytes(plan) + fstatSync(image.stored.fd).blocks * 512);
 }
@@ -68,7 +71,8 @@ async function copyAll(
   const holes = sparse === 'never' || !image.stored ? undefined : await HoleMap.open(image.stored.fd);
   const batches = allBatches(plan);
   const writeBack = await WriteBack.of(file, name);
-  const isForDirect = !holes && sparse !== 'always' && !options.isReadNext && plan.size >= DIRECT_FROM;
+  const dropsZeros = leavesOutZeros(image, options);
+  const isForDirect = !holes && !dropsZeros && !options.isReadNext && plan.size >= DIRECT_FROM;
   const direct = isForDirect ? await DirectFile.of(file, name, plan.size) : undefined;
   const write = (bytes: Buffer, position: number): Promise<void> =>
     direct ? direct.write(bytes, position) : writeAll(file, name, bytes, position);
@@ -93,7 +97,7 @@ async function copyAll(
       for (const part of parts) {
         const piece = buffer.subarray(0, part.size);
         await readPieces(source, part.pieces, piece);
-        if (sparse === 'always') {
+        if (dropsZeros) {
           for (const { at, bytes } of withoutZeros(piece, part.start))
             await writeAll(file, name, bytes, part.start + at);
         } else await write(piece, part.start);

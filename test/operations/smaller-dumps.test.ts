@@ -1,10 +1,11 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as zlib from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { convert as convertChecked } from '../../src/index.ts';
 import { type ConvertOptions, convert } from '../../src/operations/convert.ts';
+import { inspect } from '../../src/operations/inspect.ts';
 import { verify } from '../../src/operations/verify.ts';
 import type { ConversionReport } from '../../src/report/conversion.ts';
 import { writeElf } from '../guest/elf.ts';
@@ -12,6 +13,7 @@ import { buildGuest, type Guest, type GuestOptions } from '../guest/guest.ts';
 import { PAGE } from '../guest/memory.ts';
 import { type AddedMemory, addMemoryManager, IN_TRANSITION, PFN_DATABASE } from '../guest/memory-manager.ts';
 import { pagesOf } from '../support/dumps.ts';
+import { bgzfOf, seekableZstd } from '../support/frames.ts';
 
 let dir: string;
 beforeAll(() => {
@@ -206,6 +208,115 @@ describe('dropped pages of zeros', () => {
   });
 });
 
+describe('a dump compressed in frames', () => {
+  const at = (name: string) => join(dir, name);
+  /** A process's page, and where it is in the dump. */
+  let userFill: Buffer;
+  let userPage: number;
+  const spooled: unknown[] = [];
+  const onSpool = (spool: unknown) => spooled.push(spool);
+  beforeAll(async () => {
+    const { guest, added } = made();
+    userFill = added.fill(added.user);
+    writeFileSync(at('framed.elf'), writeElf(guest));
+    await convert({ input: at('framed.elf'), output: at('plain.dmp') });
+    await convert({ input: at('framed.elf'), output: at('ours.dmp.gz'), compress: 'gzip' });
+    const plain = readFileSync(at('plain.dmp'));
+    userPage = plain.indexOf(userFill);
+    writeFileSync(at('other.dmp.gz'), bgzfOf(plain));
+    writeFileSync(at('other.dmp.zst'), await seekableZstd(plain, 0x4000));
+    writeFileSync(at('stream.dmp.gz'), zlib.gzipSync(plain, { level: 1 }));
+  });
+  afterEach(() => expect(spooled.splice(0)).toEqual([]));
+
+  /** Where the member begins that has a byte of the contents. */
+  const memberWith = (file: Buffer, at: number): number => {
+    let offset = 0;
+    for (let i = Math.floor(at / 61_440); i > 0; i--) offset += file.readUInt16LE(offset + 16) + 1;
+    return offset;
+  };
+
+  it('says in each member how long it is, and ends as BGZF does', () => {
+    const file = readFileSync(at('ours.dmp.gz'));
+    const plain = readFileSync(at('plain.dmp'));
+    let [offset, from] = [0, 0];
+    while (from < plain.length) {
+      expect(file.toString('hex', offset, offset + 16)).toBe('1f8b08040000000000ff060042430200');
+      const end = offset + file.readUInt16LE(offset + 16) + 1;
+      const contents = zlib.gunzipSync(file.subarray(offset, end));
+      expect(contents.length).toBe(Math.min(61_440, plain.length - from));
+      expect(contents.equals(plain.subarray(from, from + contents.length))).toBe(true);
+      [offset, from] = [end, from + contents.length];
+    }
+    expect(file.toString('hex', offset)).toBe('1f8b08040000000000ff0600424302001b0003000000000000000000');
+    expect(zlib.gunzipSync(file).equals(plain)).toBe(true);
+  });
+
+  it.each(['ours.dmp.gz', 'other.dmp.gz', 'other.dmp.zst'])('is read at random, as the plain one: %s', async (name) => {
+    const without = ({ path: _, ...input }: { path: string }) => input;
+    const [plain, framed] = [
+      await inspect({ input: at('plain.dmp'), onSpool }),
+      await inspect({ input: at(name), onSpool }),
+    ];
+    expect(framed.windows).toEqual(plain.windows);
+    expect(without(framed.input)).toEqual(without(plain.input));
+    for (const options of [{}, { type: 'bitmap', verify: true }, { type: 'kernel' }, { type: 'triage' }] as const) {
+      await convert({ input: at('plain.dmp'), output: at('a.dmp'), force: true, ...options });
+      await convert({ input: at(name), output: at('b.dmp'), force: true, onSpool, ...options });
+      expect(readFileSync(at('b.dmp')).equals(readFileSync(at('a.dmp')))).toBe(true);
+    }
+    expect(await verify({ dump: at(name) })).toMatchObject({ outcome: 'sound', findings: [] });
+    const { dump, against } = await verify({ dump: at(name), against: at('framed.elf') });
+    expect(dump.bytes).toBe(readFileSync(at('plain.dmp')).length);
+    expect(against).toMatchObject({ pagesDifferent: 0, pagesCompared: dump.pages });
+  });
+
+  it.each(['ours.dmp.gz', 'other.dmp.zst'])('loses of damage what is damaged: %s', async (name) => {
+    const file = readFileSync(at(name));
+    // Within a process's page, and its frame.
+    const where = name.endsWith('.gz') ? memberWith(file, userPage) + 100 : file.indexOf(userFill) + 8;
+    const damaged = at(`damaged-${name}`);
+    writeFileSync(damaged, file.fill(file[where]! ^ 0x55, where, where + 1));
+    const report = await convert({ input: damaged, output: at('b.dmp'), force: true, onSpool });
+    expect(codes(report, 'loss')).toContain('container-damaged');
+    const [sound, partly] = [readFileSync(at('plain.dmp')), readFileSync(at('b.dmp'))];
+    const pages = Array.from({ length: sound.length / PAGE - 2 }, (_, i) => PAGE * (i + 2));
+    const page = (dump: Buffer, from: number) => dump.subarray(from, from + PAGE);
+    const lost = pages.filter((from) => !page(sound, from).equals(page(partly, from)));
+    expect(lost).toContain(userPage);
+    expect(lost.at(-1)! - lost[0]!).toBeLessThan(name.endsWith('.gz') ? 61_440 : 0x4000);
+    expect(lost.every((from) => page(partly, from).every((byte) => byte === 0))).toBe(true);
+    const { outcome, findings } = await verify({ dump: damaged });
+    expect(outcome).toBe('unsound');
+    expect(findings.map(({ code }) => code)).toContain('container-damaged');
+    const strict = convert({ input: damaged, output: at('never.dmp'), strict: true, onSpool });
+    await expect(strict).rejects.toMatchObject({ code: 'strict-losses' });
+  });
+
+  it('whose start is damaged is refused for that', async () => {
+    const file = readFileSync(at('ours.dmp.gz'));
+    file[100]! ^= 0x55;
+    writeFileSync(at('headless.dmp.gz'), file);
+    const refused = convert({ input: at('headless.dmp.gz'), output: at('never.dmp'), onSpool });
+    await expect(refused).rejects.toMatchObject({ code: 'container-damaged' });
+  });
+
+  it('of zeros becomes a dump with holes', async () => {
+    const guest = buildGuest({ ...GUEST, ramMiB: 64 });
+    writeFileSync(at('sparse.elf.gz'), bgzfOf(writeElf(guest)));
+    await convert({ input: at('sparse.elf.gz'), output: at('sparse.dmp'), onSpool });
+    const { size, blocks } = statSync(at('sparse.dmp'));
+    expect(size).toBeGreaterThan(60 * 2 ** 20);
+    expect(blocks * 512).toBeLessThan(size / 2);
+  });
+
+  it('is not the same as one that is compressed as a whole', async () => {
+    await expect(verify({ dump: at('stream.dmp.gz') })).rejects.toMatchObject({ code: 'compressed-dump' });
+    await inspect({ input: at('stream.dmp.gz'), onSpool });
+    expect(spooled.splice(0)).toHaveLength(1);
+  });
+});
+
 describe('a compressed dump', () => {
   it('holds what the dump would', async () => {
     const { guest } = made();
@@ -226,6 +337,12 @@ describe('a compressed dump', () => {
       return;
     }
     expect((await conversion).pages.size).toBe((await converted(guest, {})).pages.size);
+    const packed = readFileSync(join(dir, 'out.dmp'));
+    expect(packed.readUInt32LE(packed.length - 4)).toBe(0x8f92eab1);
+    writeFileSync(join(dir, 'out.dmp.zst'), packed);
+    const spooled: unknown[] = [];
+    await inspect({ input: join(dir, 'out.dmp.zst'), onSpool: (spool) => spooled.push(spool) });
+    expect(spooled).toEqual([]);
   });
 
   it('leaves nothing behind when it is interrupted', async () => {

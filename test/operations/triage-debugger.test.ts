@@ -8,6 +8,7 @@ import { convert } from '../../src/operations/convert.ts';
 import { inspect } from '../../src/operations/inspect.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { openCrashDump } from '../../src/readers/registry.ts';
+import { FileSource } from '../../src/source/file.ts';
 import {
   askDebugger,
   bugCheck,
@@ -211,7 +212,7 @@ describe.skipIf(!debuggerAvailable())('a triage dump in the real debugger', () =
       const words = new Set(seen.stack0.map((f) => f.instruction));
       const guesses = walked[0]!.frames.slice(1, 4);
       expect(guesses.every((f) => !f.certain && words.has(BigInt(f.instructionPointer)))).toBe(true);
-      const image = openCrashDump(real);
+      const image = openCrashDump(FileSource.open(real));
       const { space } = await locateWindows(image);
       for (const { start, size } of sampled) expect(space.read(BigInt(start), size), start).toEqual(bytes[start]);
       image.close();

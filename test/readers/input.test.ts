@@ -26,6 +26,7 @@ import { unzstd } from '../../src/source/zstd.ts';
 import { elfNote, writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { pagesOf } from '../support/dumps.ts';
+import { seekableZstd } from '../support/frames.ts';
 import { programsAvailable } from '../support/programs.ts';
 import { noise } from '../support/properties.ts';
 import { x64 } from '../support/registers.ts';
@@ -122,6 +123,30 @@ describe('gzip', () => {
     disk.write('QFI\xfb', 0, 'latin1');
     expect((await converted(gzipSync(disk))).error).toMatchObject({ code: 'qcow2' });
     expect((await converted(gzipSync(gzipSync(elf)))).error).toMatchObject({ code: 'compressed-gzip' });
+  });
+});
+
+describe.skipIf(!programsAvailable({ gzip: 'gzip', pigz: 'pigz', zstd: 'zstd' }))('files in frames', () => {
+  it('are read by other programs when they are ours', async () => {
+    await convert({ input: at('vm.elf'), output: at('ours.dmp.gz'), compress: 'gzip' });
+    for (const program of ['gzip', 'pigz']) {
+      execFileSync(program, ['-t', at('ours.dmp.gz')]);
+      const unpacked = execFileSync(program, ['-dc', at('ours.dmp.gz')], { maxBuffer: 2 ** 28 });
+      expect(unpacked.equals(plain)).toBe(true);
+    }
+  });
+
+  it('are read at random when they are zstd’s own', async () => {
+    const packed = await seekableZstd(elf, MIB, undefined, (contents) => zstdOf(contents, ['--check']));
+    writeFileSync(at('frames.zst'), packed);
+    execFileSync('zstd', ['-q', '-t', at('frames.zst')]);
+    const spools: unknown[] = [];
+    await convert({ input: at('frames.zst'), output: at('frames.dmp'), onSpool: (s) => spools.push(s) });
+    expect(readFileSync(at('frames.dmp')).equals(plain)).toBe(true);
+    expect(spools).toEqual([]);
+    // Without a seek table it is a stream.
+    const frames = packed.subarray(0, packed.length - 17 - 8 * Math.ceil(elf.length / MIB));
+    expect((await converted(frames)).dump?.equals(plain)).toBe(true);
   });
 });
 
