@@ -1,10 +1,12 @@
 /** Compressed files that are read at random, and what damage and lies do to that. */
-import fc from 'fast-check';
+
 import { beforeAll, describe, expect, it } from 'vitest';
+import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { identifyContainer } from '../../src/source/containers.ts';
 import { FramedSource } from '../../src/source/framed.ts';
 import { bgzfMember, bgzfOf, type SeekTable, seekableZstd, zstdFrame } from '../support/frames.ts';
+import fc, { noise } from '../support/properties.ts';
 
 const EACH = { gzip: 0x4000, zstd: 0x8000 } as const;
 type Kind = keyof typeof EACH;
@@ -97,6 +99,19 @@ describe.each(KINDS)('a %s file in frames', (kind) => {
     ]);
     await source.unpackRest();
     expect(said).toHaveLength(1);
+  });
+
+  it('gives no page of a damaged frame as the guest’s', async () => {
+    const contents = noise(0x180000);
+    const file = kind === 'gzip' ? bgzfOf(contents, EACH.gzip) : await seekableZstd(contents, EACH.zstd);
+    const source = (await framed(flipped(file, file.length - 0x1000)))!;
+    const image = openSource(source, { format: 'raw', runs: [{ start: 0, size: undefined }] });
+    await source.unpackRest();
+    const sound = (page: number) => image.readSync(page, Buffer.alloc(0x1000));
+    const pages = Array.from({ length: contents.length / 0x1000 }, (_, i) => i * 0x1000);
+    const lost = pages.filter((page) => !sound(page));
+    expect(lost).toHaveLength(EACH[kind] / 0x1000);
+    expect(lost.every((page) => source.damagedPages.has(page))).toBe(true);
   });
 
   it('names a few damaged frames, and sums up the others', async () => {
