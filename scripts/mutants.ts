@@ -127,6 +127,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/fault.test.ts',
   },
   {
+    what: 'whoever called the kernel is blamed for links that it found corrupt',
+    file: 'report/culprit.ts',
+    find: 'return noticing === undefined || isPlumbing(noticing);',
+    replace: 'return false;',
+    tests: 'test/windows/fault.test.ts',
+  },
+  {
     what: 'a request need not be for power',
     file: 'windows/power-request.ts',
     find: 'MajorFunction !== IRP_MJ_POWER || ',

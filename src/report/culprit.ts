@@ -70,7 +70,10 @@ const POOL_CALLER = new Set([0x9bn, 0x9cn, 0x9dn]);
 
 /** Index of the parameter that lies in the driver which broke a rule of Driver Verifier, by parameter 1 of 0xC4. */
 const VERIFIED_PARAMETER: ReadonlyMap<bigint, number> = new Map([
-  ...[0xe3n, 0xe4n, 0xe6n, 0xfan, 0xfbn, 0xfcn, 0x111n, 0x2000n, 0x2001n, 0x2002n].map((rule) => [rule, 1] as const),
+  ...[0xc1n, 0xc3n, 0xc5n, 0xc6n, 0xdan, 0xddn].map((rule) => [rule, 1] as const),
+  ...[0xe3n, 0xe4n, 0xe6n, 0xfan, 0xfbn, 0xfcn, 0x110n, 0x111n, 0x2000n, 0x2001n, 0x2002n].map(
+    (rule) => [rule, 1] as const,
+  ),
   [0xf6n, 3],
 ]);
 
@@ -85,11 +88,20 @@ const NOTICED = new Set([
   ...[0x15c, 0x15f, 0x161, 0x162, 0x192, 0x19c, 0x1a1, 0x1a3, 0x1c8, 0x1ca, 0x1d5, 0xc000_021a, 0xdead_dead],
 ]);
 
-/** The stack of a crash says who noticed; with 0x133 and 1, who ran when the time of several was up. */
-function isNoticed({ bugCheck }: Crash): boolean {
+/** Kinds of 0x139, its first parameter, that are noticed later: a list's entry or a tree's node was corrupted. */
+const LINKS = new Set([3n, 29n]);
+
+/**
+ * The stack of a crash says who noticed; with 0x133 and 1, who ran when the time of several was up. A driver that
+ * stumbles over the links of its own lists has mismanaged them; the kernel stumbles over anybody's.
+ *
+ * @param noticing the code that noticed, as far as the crash keeps its registers
+ */
+function isNoticed({ bugCheck }: Crash, noticing: StackFrame | undefined): boolean {
   const code = plainBugCheckCode(bugCheck.code);
   const [kind] = bugCheck.parameters;
   if (code === 0xc2) return !POOL_RULES.has(kind);
+  if (code === 0x139 && LINKS.has(kind)) return noticing === undefined || isPlumbing(noticing);
   return NOTICED.has(code) || (code === 0x133 && kind === 1n);
 }
 
@@ -105,10 +117,11 @@ export function judge(windows: Windows, places: Places, { fault, symbols }: Foun
   const contexts = chooseContexts(windows, 'auto');
   const { crash } = windows;
   if (!crash) return { culprit: null, signatures: signaturesOf(undefined, busyFrames(windows, contexts, symbols)) };
-  const instruction = instructionFrame(windows, crash, symbols);
+  const instruction = codeFrame(windows, crash, instructionParameter(crash)?.value, symbols);
+  const noticing = codeFrame(windows, crash, fault?.state.instructionPointer, symbols);
   const stack = keptFrames(stackOf(windows, crash, { contexts, symbols, fault }));
   const kept = stack.length === 0 && instruction ? [instruction] : stack;
-  const culprit = culpritOf(windows, crash, { instruction, first: stack[0] }, places);
+  const culprit = culpritOf(windows, crash, { instruction, first: stack[0], noticing }, places);
   return { culprit, signatures: signaturesOf(crash, kept) };
 }
 
@@ -117,9 +130,13 @@ const signaturesOf = (crash: Crash | undefined, frames: readonly SignatureFrame[
   rva: rvaSignature(crash?.bugCheck, frames),
 });
 
-/** The frame of the instruction at fault, where a parameter has it and it lies in a module. */
-function instructionFrame(windows: Windows, crash: Crash, symbols: Symbols | undefined): StackFrame | undefined {
-  const address = instructionParameter(crash)?.value;
+/** The frame of an instruction of the kernel's half, where it lies in a module. */
+function codeFrame(
+  windows: Windows,
+  crash: Crash,
+  address: bigint | undefined,
+  symbols: Symbols | undefined,
+): StackFrame | undefined {
   const processor = crash.processor ?? windows.processors[0];
   if (address === undefined || !processor || address >> 63n === 0n) return undefined;
   const frame = frameAt(windows, processor, address, symbols);
@@ -196,17 +213,19 @@ interface Suspects {
   instruction: StackFrame | undefined;
   /** The innermost that is kept of the stack. */
   first: SignatureFrame | undefined;
+  /** That the crash keeps the registers of. */
+  noticing: StackFrame | undefined;
 }
 
 function culpritOf(
   windows: Windows,
   crash: Crash,
-  { instruction, first }: Suspects,
+  { instruction, first, noticing }: Suspects,
   places: Places,
 ): CulpritReport | null {
   const owner = ownerOf(crash, places) ?? holderOf(windows, crash) ?? unloadedOf(crash, places);
   if (owner) return owner;
-  if (isNoticed(crash)) return null;
+  if (isNoticed(crash, noticing)) return null;
   const caller = first && !isPlumbing(first) ? first : undefined;
   if (instruction && !isPlumbing(instruction)) {
     if (caller && moduleName(caller) !== moduleName(instruction)) return null;

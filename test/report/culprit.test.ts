@@ -99,6 +99,8 @@ describe('a rule of Driver Verifier', () => {
   it.each([
     ['0xf6', [0xf6n, 0x1234n, 0xffffa58f_00000000n, DEMO + 0x10009n], 4],
     ['0xe3', [0xe3n, DEMO + 0x10009n, 0x10000n, 0n], 2],
+    ['0xc5', [0xc5n, DEMO + 0x10009n, 0xffffffffn, 0n], 2],
+    ['0xdd', [0xddn, DEMO + 0x10009n, DEMO, 1n], 2],
     ['0x2000', [0x2000n, DEMO + 0x10009n, 0n, 0n], 2],
   ] as const)('%s names the driver by the place that broke it', async (_, parameters, number) => {
     const { culprit, bugCheck, signatures } = await broken(parameters);
@@ -163,7 +165,7 @@ describe('a bug check that says who did it', () => {
   it.each<[string, number, Crash['parameters']]>([
     ['pool was allocated at a wrong IRQL', 0xc2, [8n, 5n, 0n, 0x40n]],
     ['one DPC took too long', 0x133, [0n, 0x501n, 0x500n, 0n]],
-    ['a list entry is corrupt', 0x139, [3n, 0n, 0n, 0n]],
+    ['a stack cookie was overwritten', 0x139, [2n, 0n, 0n, 0n]],
     ['an exception in a driver', 0x1e, [0xffffffff_c0000005n, 0n, 0n, 0x10n]],
   ])('its stack, where the code on it did that: %s', async (_, code, parameters) => {
     expect(await blamed(code, parameters)).toEqual(['demo.sys', ON_STACK]);
@@ -174,6 +176,7 @@ describe('a bug check that says who did it', () => {
     ['pool was freed twice', 0xc2, [7n, 0n, 0n, UNKNOWN]],
     ['a critical process ended', 0xef, [UNKNOWN, 0n, 0n, 0n]],
     ['a power transition timed out', 0x9f, [4n, 0x12cn, UNKNOWN, UNKNOWN]],
+    ['a list entry is corrupt, the kernel noticed', 0x139, [3n, 0n, 0n, 0n]],
     ['all DPCs together took too long', 0x133, [1n, 0x1e00n, UNKNOWN, 0n]],
     ['a display driver that is not loaded', 0x116, [UNKNOWN, UNKNOWN, 0n, 0n]],
     ['the graphics kernel gave up', 0x113, [0x19n, 2n, 0n, 0n]],

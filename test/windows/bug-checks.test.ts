@@ -73,6 +73,10 @@ describe('parameters of bug checks', () => {
     ['0x19, size of zero', 0x19, 8n, [null, null, 'the bad pool entry']],
     ['0x19, changed after it was freed', 0x19, 0xen, [null, null, null]],
     ['0x19, not tracked', 0x19, 0x22n, ['address that was freed', null, null]],
+    ['0xC4, a fast mutex', 0xc4, 0x34n, ['IRQL at that time', 'fast mutex', null]],
+    ['0xC4, a dispatch routine', 0xc4, 0xc5n, ['dispatch routine', 'count after', 'count before']],
+    ['0xC4, written beyond', 0xc4, 0x51n, ['address of the allocation', 'address beyond it', 'bytes charged']],
+    ['0xC4, unmapped too high', 0xc4, 0x7bn, ['IRQL at that time', 'address that is unmapped', 'bytes']],
     ['0x9F, not started', 0x9f, 0x500n, [null, "target device's device object", 'device object']],
   ])("are Microsoft's of each kind: %s", (_, code, kind, rest) => {
     const [first, ...others] = describeParameters(code, [kind, 1n, 2n, 3n]);

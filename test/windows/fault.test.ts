@@ -146,6 +146,24 @@ describe('a record of registers', () => {
   });
 });
 
+it('corrupt links that the kernel noticed are nobody’s, whose driver ever called it', async () => {
+  const { fault, windows } = await stackOf(
+    'trap frame that 0x139 names',
+    ({ kernel, truth }, { trap, exception, rsp, at }) => {
+      const waiting = truth.exports.get('KeWaitForSingleObject')!;
+      writeTrapFrame(kernel, trap, { rip: waiting, rsp });
+      writeExceptionRecord(kernel, exception, { code: 0xc0000409, address: waiting });
+      // At its first instruction: called by DemoDispatch.
+      kernel.u64(rsp, at + 2n);
+    },
+  );
+  expect(fault!.frames.slice(0, 2).map(({ at }) => at?.nearestExport?.name)).toEqual([
+    'KeWaitForSingleObject',
+    'DemoDispatch',
+  ]);
+  expect([windows.culprit, windows.signatures.rva.text]).toEqual([null, '0x139_3 demo+0x10000']);
+});
+
 describe('a call through a bad pointer', () => {
   const NOWHERE = 'trap frame of a call to nowhere';
   const names = ({ frames }: { frames: readonly { at: { nearestExport: { name: string } | null } | null }[] }) =>
