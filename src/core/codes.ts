@@ -918,6 +918,11 @@ export const DIAGNOSTICS = {
       'Nothing in a crash dump shows that registers are those of the processor that has them: no KPCR, no descriptor table, no stack.',
     todo: 'Compare stacks and threads (!thread) before you rely on which processor did what.',
   },
+  'processor-entry-mended': {
+    severity: 'warning',
+    means:
+      "KiProcessorBlock did not have a processor's PRCB, without which the debugger does not know the processor: the dump has it there.",
+  },
   'context-pointer-mended': {
     severity: 'warning',
     means:

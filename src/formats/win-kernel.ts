@@ -24,7 +24,7 @@ export const SHARED_USER_DATA_32 = va(0xffffffff_ffdf0000n);
 /** KUSER_SHARED_DATA: offsets are the same on every machine (ntddk.h). */
 export const SharedUserData = struct({
   name: 'KUSER_SHARED_DATA',
-  size: 0x340,
+  size: 0x3c4,
   fields: {
     TickCountMultiplier: u32(4),
     /** Units of 100 ns since boot. */
@@ -49,6 +49,8 @@ export const SharedUserData = struct({
     KdDebuggerEnabled: u8(0x2d4),
     NumberOfPhysicalPages: u32(0x2e8),
     TickCount: nested(0x320, SystemTimeField),
+    /** Windows 7 and later. */
+    ActiveProcessorCount: u32(0x3c0),
   },
 });
 

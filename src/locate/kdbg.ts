@@ -19,7 +19,7 @@ import { debuggerFields, type Kdbg } from '../windows/kdbg.ts';
 import type { KernelImage } from '../windows/kernel-image.ts';
 import { firstModule } from '../windows/modules.ts';
 import { writableRanges } from '../windows/pe-image.ts';
-import { findProcessors, type Processor } from '../windows/processors.ts';
+import { findProcessors, loadedKpcrs } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 
 /** Names this step in evidence. */
@@ -390,7 +390,8 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
     reasons.push('PteBase is the self-map');
   }
   // The block itself is encoded, but the head of its list is not. An empty list leads back to its head.
-  const heads = [fields.ListFlink, fields.ListBlink, ...debuggerLists(space, kernel, processors)];
+  const kpcrs = processors.length > 0 ? processors.map(({ kpcr }) => kpcr) : loadedKpcrs(space);
+  const heads = [fields.ListFlink, fields.ListBlink, ...debuggerLists(space, kernel, kpcrs)];
   const linked = heads.flatMap((head) => linksOf(space, head).filter((link) => link !== head));
   const doubtless = reasons.length === (selfMap ? 6 : 5) && (linked.length === 0 || linked.includes(kdbg.address));
   if (linked.includes(kdbg.address)) {
@@ -401,8 +402,8 @@ function examine(space: AddressSpace, kernel: KernelImage, kdbg: Kdbg): Reason |
 }
 
 /** DebuggerDataList of the KdVersionBlocks that KPCRs name; null on x64 since Vista. */
-function* debuggerLists(space: AddressSpace, kernel: KernelImage, processors: readonly Processor[]): Generator<bigint> {
-  for (const { kpcr } of processors) {
+function* debuggerLists(space: AddressSpace, kernel: KernelImage, kpcrs: readonly bigint[]): Generator<bigint> {
+  for (const kpcr of kpcrs) {
     const address = space.readPointer(kpcr + BigInt(space.image.machine.kpcr.kdVersionBlock));
     const bytes = address !== undefined && isKernelAddress(address) ? space.read(address, KdVersion.size) : undefined;
     const version = bytes && readKdVersion(bytes, space.image.machine.pointerSize);

@@ -17,7 +17,7 @@ import type { KernelImage } from '../windows/kernel-image.ts';
 import { moduleDoubts, readModules } from '../windows/modules.ts';
 import { missingRam, type RamRange, readPhysicalMemoryBlock } from '../windows/physical-memory.ts';
 import { processorLosses, traceProcessors } from '../windows/processor-facts.ts';
-import { findProcessors, readDumpedCpus } from '../windows/processors.ts';
+import { findAllProcessors, readDumpedCpus } from '../windows/processors.ts';
 import { selfMapAt } from '../windows/self-map.ts';
 import { unlistedImages } from '../windows/unlisted-images.ts';
 import { findVersion } from '../windows/version.ts';
@@ -97,12 +97,12 @@ async function locateIn(
   if (!block) throw withoutKdbg(image, { shared, kernel, evidence });
   const { kdbg, losses } = withoutDamagedFields(found, kernel, block);
   diagnostics.addAll(losses);
-  const { processors, bad: damagedProcessors } = findProcessors(found, kdbg.fields);
+  const { processors, bad: damagedProcessors } = findAllProcessors(found, kdbg.fields);
   const strayCpus = matchProcessors(processors, image.cpus, found, kdbg.fields);
   if (image.dumpHeader) readDumpedCpus(found, processors);
   const space = seenByCpus(found, processors);
   traceSelfMap(space, kdbg, evidence);
-  const traced = { image, kdbg, processors, damagedProcessors, strayCpus };
+  const traced = { image, kdbg, shared, processors, damagedProcessors, strayCpus };
   traceProcessors(traced, evidence);
   for (const { severity, code, message, where } of processorLosses(traced))
     diagnostics.add(severity, code, message, where);

@@ -155,6 +155,7 @@ function sharedOf(space: BlockSpace, header: DumpHeader): SharedData {
     interruptTime: SystemUpTime,
     systemRoot: '',
     physicalPages: 0,
+    activeProcessors: 0,
     bootId: header.BootId === FILL ? 0 : header.BootId,
   };
 }

@@ -199,6 +199,21 @@ function mendPointer({ number, prcb, missingPointer }: Processor, frame: bigint,
   );
 }
 
+/** Without its entry in KiProcessorBlock the debugger knows nothing of a processor. */
+function mendEntry({ number, prcb, missingEntry }: Processor, pointerSize: 4 | 8, patches: PatchSet): void {
+  if (missingEntry === undefined) return;
+  const pointer = Buffer.alloc(8);
+  pointer.writeBigUInt64LE(prcb);
+  const bytes = pointer.subarray(0, pointerSize);
+  if (!patches.add(`entry of processor ${number} in KiProcessorBlock`, missingEntry, bytes)) return;
+  patches.diagnostics.add(
+    'warning',
+    'processor-entry-mended',
+    `processor ${number}: KiProcessorBlock does not have its PRCB at ${hex64(prcb)}, to which its CPU leads: in the dump it has, at ${hex64(missingEntry)}`,
+    { prcb: hex64(prcb) },
+  );
+}
+
 /** Puts the registers that a processor shows where the debugger takes them from. */
 export function patchProcessor(
   { image: { machine }, space, kdbg, crash }: Windows,
@@ -208,6 +223,7 @@ export function patchProcessor(
   const { diagnostics } = patches;
   const registers = processor.cpu?.registers;
   const name = `of processor ${processor.number}`;
+  mendEntry(processor, machine.pointerSize, patches);
   if (processor.context === undefined || processor.context instanceof Reason) {
     const reason = processor.context ?? `its PRCB at ${hex64(processor.prcb)} points to no CONTEXT frame`;
     diagnostics.add(

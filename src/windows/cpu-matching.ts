@@ -1,12 +1,13 @@
 /** Which CPU state belongs to which processor. */
 import { byKey, countOf } from '../core/by-key.ts';
+import { RangesFound } from '../core/ranges-found.ts';
 import { hex64 } from '../core/units.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import { currentTeb } from './current-process.ts';
 import type { DebuggerFields } from './kdbg.ts';
 import { type Processor, readContextFrame } from './processors.ts';
-import { currentRoot, currentThreadStack } from './thread-stack.ts';
+import { currentRoot, currentThreadStack, isOnThreadStack } from './thread-stack.ts';
 
 /**
  * Gives each processor the CPU whose registers name its KPCR; in user mode, where not every input has that
@@ -24,12 +25,12 @@ export function matchProcessors(
   const left = cpus.filter((cpu) => !matched.has(cpu));
   const open = processors.filter(({ claimants }) => claimants === undefined);
   const running = matchByTeb(open, left, space, fields);
-  // The only one left is its CPU.
-  const free = open.filter((p) => p.cpu === undefined);
-  const hidden = running.filter(({ registers }) => registers && isHidden(space, registers));
-  const [processor, cpu] = [free[0], hidden[0]];
-  if (processor && cpu && free.length === 1 && hidden.length === 1) {
-    const mode = cpu.registers && space.image.machine.isUserMode(cpu.registers) ? ', in user mode' : '';
+  // The only one left is its CPU: any other that is left, whatever its KPCR seems to be, could be that as well.
+  const [processor, ...others] = processors.filter((p) => p.cpu === undefined);
+  const [cpu, ...rivals] = running.filter(({ registers }) => registers && isInWindows(space, registers));
+  const isOnlyOne = others.length === 0 && rivals.length === 0 && processor?.claimants === undefined;
+  if (processor && cpu?.registers && isOnlyOne && isHidden(space, cpu.registers)) {
+    const mode = space.image.machine.isUserMode(cpu.registers) ? ', in user mode' : '';
     assign(processor, cpu, `as the only one left${mode}`);
     return running.filter((other) => other !== cpu);
   }
@@ -62,7 +63,8 @@ function matchByKpcr(
   fields: DebuggerFields,
 ): void {
   const claims = claimsOf(processors, cpus, space);
-  let open = claims.filter((claim) => !isContradicted(claim, processors, space));
+  const stacks = new StackUse(processors, cpus, space, fields);
+  let open = claims.filter((claim) => !isContradicted(claim, processors, space, stacks));
   const settle = (some: readonly Claim[], witness?: Witness): boolean => {
     const only = uncontested(some);
     for (const { processor, cpu } of only) {
@@ -97,14 +99,60 @@ function claimsOf(
   });
 }
 
-/** The CPU has another processor's descriptor tables loaded. */
+/** The CPU has another processor's descriptor tables loaded, or, where those are unknown, their stacks contradict it. */
 function isContradicted(
-  { registers, processor }: Claim,
+  claim: Claim,
   processors: readonly Processor[],
   { image: { machine }, reader }: AddressSpace,
+  stacks: StackUse,
 ): boolean {
-  if (machine.runsKpcr(registers, reader, processor.kpcr) !== false) return false;
-  return processors.some(({ kpcr }) => machine.runsKpcr(registers, reader, kpcr) === true);
+  const runs = ({ kpcr }: Processor): boolean | undefined => machine.runsKpcr(claim.registers, reader, kpcr);
+  const own = runs(claim.processor);
+  return own === undefined ? stacks.contradict(claim) : !own && processors.some((other) => runs(other) === true);
+}
+
+/** Which CPUs are on the stacks of the processors' current threads. Found out when it is first asked for. */
+class StackUse {
+  readonly #isOwn: (claim: Claim) => boolean;
+  readonly #find: () => ReadonlyMap<CpuState, Processor>;
+  #found: { on: ReadonlyMap<CpuState, Processor>; used: ReadonlySet<Processor> } | undefined;
+
+  constructor(
+    processors: readonly Processor[],
+    cpus: readonly CpuState[],
+    space: AddressSpace,
+    fields: DebuggerFields,
+  ) {
+    const { machine } = space.image;
+    this.#isOwn = ({ registers, processor: { prcb } }) =>
+      isOnThreadStack(space, fields, prcb, machine.stackPointer(registers));
+    this.#find = () => {
+      const stacks = new RangesFound(
+        processors.flatMap((processor) => {
+          const bounds = currentThreadStack(space, fields, processor.prcb);
+          return bounds ? [{ from: bounds.limit, size: Number(bounds.base - bounds.limit) + 1, processor }] : [];
+        }),
+      );
+      return new Map(
+        cpus.flatMap((cpu) => {
+          const { registers } = cpu;
+          const isKernel = registers !== undefined && !machine.isUserMode(registers);
+          const stack = isKernel ? stacks.first(machine.stackPointer(registers)) : undefined;
+          return stack ? [[cpu, stack.processor] as const] : [];
+        }),
+      );
+    };
+  }
+
+  /** The CPU is on another's stack, or another CPU is on that of the processor. */
+  contradict(claim: Claim): boolean {
+    if (this.#isOwn(claim)) return false;
+    if (!this.#found) {
+      const on = this.#find();
+      this.#found = { on, used: new Set(on.values()) };
+    }
+    return this.#found.on.has(claim.cpu) || this.#found.used.has(claim.processor);
+  }
 }
 
 /** The claims of CPUs that have no other, to processors that no other has one to. */
@@ -129,11 +177,9 @@ function witnessesOf(space: AddressSpace, fields: DebuggerFields): Witness[] {
     },
     {
       what: "the current thread's stack",
-      speaksFor: ({ registers, processor }) => {
-        const bounds = machine.isUserMode(registers) ? undefined : currentThreadStack(space, fields, processor.prcb);
-        const pointer = machine.stackPointer(registers);
-        return bounds !== undefined && pointer >= bounds.limit && pointer <= bounds.base;
-      },
+      speaksFor: ({ registers, processor }) =>
+        !machine.isUserMode(registers) &&
+        isOnThreadStack(space, fields, processor.prcb, machine.stackPointer(registers)),
     },
     {
       what: 'the registers that its PRCB has saved',
@@ -185,9 +231,12 @@ function matchByTeb(
  * In user mode the KPCR's address is in a register that not every input has. A machine that swaps it by instructions has
  * the program's value in the kernel too, for the first few of them.
  */
-function isHidden({ image: { machine }, reader }: AddressSpace, registers: Registers): boolean {
-  if (machine.kpcrCandidates(registers, reader).length > 0) return false;
+function isHidden(space: AddressSpace, registers: Registers): boolean {
+  const { machine } = space.image;
+  if (machine.kpcrCandidates(registers, space.reader).length > 0) return false;
   if (machine.isUserMode(registers)) return true;
-  const outside = machine.neverStarted(registers) || machine.outsideWindows(registers) !== undefined;
-  return !machine.systemRegisters && !outside;
+  return !machine.systemRegisters && isInWindows(space, registers);
 }
+
+const isInWindows = ({ image: { machine } }: AddressSpace, registers: Registers): boolean =>
+  !machine.neverStarted(registers) && machine.outsideWindows(registers) === undefined;

@@ -1,12 +1,16 @@
 /** What was found about the processors: as evidence, and as losses for whoever shows their registers. */
 import type { Diagnostic, DiagnosticCode } from '../core/errors.ts';
 import { hex64 } from '../core/units.ts';
+import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
 import type { CpuState } from '../machines/machine.ts';
 import type { Evidence } from './evidence.ts';
 import type { Windows } from './windows.ts';
 
 /** The processors as they were found. */
-export type ProcessorFacts = Pick<Windows, 'image' | 'kdbg' | 'processors' | 'damagedProcessors' | 'strayCpus'>;
+export type ProcessorFacts = Pick<
+  Windows,
+  'image' | 'kdbg' | 'shared' | 'processors' | 'damagedProcessors' | 'strayCpus'
+>;
 
 const STEP = 'processors';
 
@@ -56,6 +60,8 @@ export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
   for (const { number, address, reason } of damagedProcessors) {
     losses.push(loss('prcb-damaged', `processor ${number} has no usable PRCB: ${reason}`, { prcb: hex64(address) }));
   }
+  const uncounted = countDoubt(facts);
+  if (uncounted !== undefined) losses.push(loss('prcb-damaged', uncounted));
   for (const cpu of strayCpus) {
     const { index, registers } = cpu;
     // Without registers the reader has reported it.
@@ -71,6 +77,15 @@ export function processorLosses(facts: ProcessorFacts): Diagnostic[] {
     );
   }
   return losses;
+}
+
+/** Entries of KiProcessorBlock that were lost may leave no trace there. A count beyond the CPUs is damaged itself. */
+function countDoubt({ image, shared, processors, damagedProcessors }: ProcessorFacts): string | undefined {
+  const { activeProcessors } = shared;
+  const found = processors.length + damagedProcessors.length;
+  const most = image.cpus.length > 0 ? image.cpus.length : MAX_PROCESSORS;
+  if (processors.length === 0 || activeProcessors <= found || activeProcessors > most) return undefined;
+  return `SharedUserData counts ${activeProcessors} processors, but KiProcessorBlock has ${found}: the dump does not have the others`;
 }
 
 /** Why the CPUs that lead to a KPCR are not believed to run its processor. */

@@ -7,6 +7,7 @@ import { MAX_PROCESSORS } from '../formats/win-kernel.ts';
 import type { CpuState, Registers } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { DebuggerFields } from './kdbg.ts';
+import { currentThread, isOnThreadStack } from './thread-stack.ts';
 
 /** A processor as Windows knows it. */
 export interface Processor {
@@ -24,6 +25,8 @@ export interface Processor {
    * nothing is to be mended.
    */
   missingPointer?: VirtualAddress | undefined;
+  /** Where KiProcessorBlock should have its PRCB and has not; undefined where nothing is to be mended. */
+  missingEntry?: VirtualAddress | undefined;
   /** KSPECIAL_REGISTERS in the PRCB's ProcessorState. */
   specialRegisters: VirtualAddress | undefined;
   /** What is wrong with its KPCR or PRCB; undefined when nothing is. */
@@ -43,6 +46,10 @@ export interface BadProcessor {
   reason: string;
 }
 
+/** Where the CPUs' registers say that their KPCRs are. */
+export const loadedKpcrs = ({ image: { cpus, machine }, reader }: AddressSpace): VirtualAddress[] =>
+  cpus.flatMap(({ registers }) => (registers ? machine.kpcrCandidates(registers, reader) : []));
+
 /** Unused entries after which no more processors are expected. */
 const MAX_GAP = 64;
 
@@ -59,11 +66,7 @@ export function findProcessors(
   const table = fields.KiProcessorBlock;
   if (table === undefined || !isKernelAddress(table)) return { processors, bad };
   const known = new Set<bigint>();
-  const loaded = new Set<bigint>(
-    space.image.cpus.flatMap((cpu) =>
-      cpu.registers ? space.image.machine.kpcrCandidates(cpu.registers, space.reader) : [],
-    ),
-  );
+  const loaded = new Set<bigint>(loadedKpcrs(space));
   const { pointerSize } = space.image.machine;
   let last = -1;
   for (let i = 0; i < MAX_PROCESSORS && i - last <= MAX_GAP; i++) {
@@ -91,6 +94,60 @@ export function findProcessors(
     if (more) last++;
   }
   return { processors, bad: bad.filter((b) => b.number <= last) };
+}
+
+/**
+ * As `findProcessors`, with those whose entries were overwritten: for a KDBG that is believed. A KDBG is never chosen by
+ * them, as they are the same whatever its KiProcessorBlock is.
+ */
+export function findAllProcessors(space: AddressSpace, fields: DebuggerFields): ReturnType<typeof findProcessors> {
+  const { processors, bad } = findProcessors(space, fields);
+  // Its writer has decided what a crash dump shows. An entry that is right proves that this is the block.
+  const isBlock = processors.length > 0 && processors.every(({ doubt }) => doubt === undefined);
+  const recovered = space.image.dumpHeader || !isBlock ? [] : recoverProcessors(space, fields, processors);
+  return {
+    processors: [...processors, ...recovered].sort((a, b) => a.number - b.number),
+    bad: bad.filter(({ number }) => recovered.every((r) => r.number !== number)),
+  };
+}
+
+/** Processors that the block does not have: those of KPCRs that CPUs have loaded. */
+function recoverProcessors(space: AddressSpace, fields: DebuggerFields, processors: readonly Processor[]): Processor[] {
+  const { machine, cpus } = space.image;
+  const { KiProcessorBlock: table } = fields;
+  const known = new Set(processors.map(({ number }) => number));
+  const recovered: Processor[] = [];
+  for (const { registers } of cpus) {
+    for (const kpcr of registers ? machine.kpcrCandidates(registers, space.reader) : []) {
+      const prcb = va(kpcr + prcbOffset(space, fields));
+      const number = registers && provenNumber(space, fields, registers, prcb);
+      // Each runs on a CPU, and they are numbered from 0. Of two with one number, one at least is not what it seems.
+      if (table === undefined || number === undefined || number >= cpus.length || known.has(number)) continue;
+      known.add(number);
+      const missingEntry = va(table + BigInt(machine.pointerSize * number));
+      recovered.push({ ...describeProcessor(space, fields, number, prcb), missingEntry });
+    }
+  }
+  return recovered;
+}
+
+/**
+ * The number of a PRCB whose KPCR names itself and it, and which runs a thread: where a CPU has its descriptor tables
+ * loaded, or, where those are unknown, is on that thread's stack.
+ */
+function provenNumber(
+  space: AddressSpace,
+  fields: DebuggerFields,
+  registers: Registers,
+  prcb: VirtualAddress,
+): number | undefined {
+  const { machine } = space.image;
+  const { OffsetPrcbNumber: numberAt } = fields;
+  if (!numberAt || checkPrcb(space, fields, prcb) !== undefined) return undefined;
+  if (currentThread(space, fields, prcb) === undefined) return undefined;
+  const runs = machine.runsKpcr(registers, space.reader, va(prcb - prcbOffset(space, fields)));
+  const isProven = runs ?? isOnThreadStack(space, fields, prcb, machine.stackPointer(registers));
+  return isProven ? space.read(prcb + BigInt(numberAt), 1)?.readUInt8() : undefined;
 }
 
 /**

@@ -25,6 +25,8 @@ export interface SharedData {
   interruptTime: bigint | undefined;
   systemRoot: string;
   physicalPages: number;
+  /** Processors that Windows has started; 0 where it does not say, as before Windows 7. */
+  activeProcessors: number;
   /** Counts boots; means something since Windows 10. */
   bootId: number;
 }
@@ -75,6 +77,8 @@ export function readUnsetSharedUserData(space: AddressSpace, why: Reason): Share
 /** IMAGE_FILE_MACHINE_*: what a page of another machine has, and a damaged one need not have. */
 const WINDOWS_MACHINES = new Set<number>([IMAGE_FILE_MACHINE_I386, IMAGE_FILE_MACHINE_AMD64, IMAGE_FILE_MACHINE_ARM64]);
 
+const countsProcessors = (major: number, minor: number): boolean => major > 6 || (major === 6 && minor > 0);
+
 const SYSTEM_ROOT = /^[A-Za-z]:\\/;
 const textOf = (bytes: Buffer): string => bytes.toString('utf16le').replace(/\0.*$/s, '');
 const isProductType = (value: number): boolean => value >= 1 && value <= 3;
@@ -90,6 +94,7 @@ const describe = (data: StructOf<typeof SharedUserData>): SharedData => ({
   interruptTime: time(data.InterruptTime),
   systemRoot: textOf(data.NtSystemRoot),
   physicalPages: data.NumberOfPhysicalPages,
+  activeProcessors: countsProcessors(data.NtMajorVersion, data.NtMinorVersion) ? data.ActiveProcessorCount : 0,
   bootId: data.BootId,
 });
 

@@ -57,6 +57,17 @@ export function currentThreadStack(space: AddressSpace, fields: DebuggerFields, 
   return { limit, base };
 }
 
+/** Whether a stack pointer is on the kernel stack of a processor's current thread. */
+export function isOnThreadStack(
+  space: AddressSpace,
+  fields: DebuggerFields,
+  prcb: bigint,
+  stackPointer: bigint,
+): boolean {
+  const bounds = currentThreadStack(space, fields, prcb);
+  return bounds !== undefined && stackPointer >= bounds.limit && stackPointer <= bounds.base;
+}
+
 /** The thread's stack in user mode, by its TEB in its process's memory; undefined as for the kernel's. */
 export function currentUserStack(space: AddressSpace, fields: DebuggerFields, prcb: bigint): StackBounds | undefined {
   const thread = currentThread(space, fields, prcb);

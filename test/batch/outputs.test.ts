@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { lockOutputs } from '../../src/batch/lock.ts';
+import { startedSidecar } from '../../src/batch/sidecar.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest } from '../guest/guest.ts';
 import { BIN, linesOf, runBatchCommand } from '../support/batches.ts';
@@ -142,6 +143,12 @@ describe('files of a batch', () => {
     spawnSync('mkfifo', [join(out, 'vm.dmp.json')]);
     const { code, stderr } = await batch('--force');
     expect([code, stderr]).toEqual([6, expect.stringContaining('not the record that a batch keeps')]);
+  });
+
+  it('does not look into a pipe that is an input: what is read from it is gone', async () => {
+    const pipe = join(dir, `${runs}-pipe`);
+    spawnSync('mkfifo', [pipe]);
+    expect((await startedSidecar(pipe, {})).input).toMatchObject({ path: pipe, size: 0, headSha256: '' });
   });
 
   it('refuses its lock and the PDBs that it reads as reports', async () => {

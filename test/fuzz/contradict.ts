@@ -17,6 +17,13 @@ interface Layout {
   /** KdDebuggerDataBlock in the header that a VMCOREINFO note holds. */
   noteKdbg: number;
   bugCheckBytes: number;
+  /** Processors have an IDT and a GDT. */
+  tables: boolean;
+  /**
+   * File offsets, by CPU, of the register that leads to its KPCR, and of one that a program can load with any KPCR's
+   * address; undefined where it has none.
+   */
+  registers(subject: Subject): { kpcr: number | undefined; program: number | undefined }[];
 }
 
 const X64: Layout = {
@@ -26,6 +33,24 @@ const X64: Layout = {
   sharedBuild: 0xfffff780_00000260n,
   noteKdbg: 0x80,
   bugCheckBytes: 40,
+  tables: true,
+  registers: (subject) =>
+    qemuNotes(subject).map((at, i) => {
+      const [gs, other] = [at + GS_BASE, at + KERNEL_GS_BASE];
+      return inUser(subject, i) ? { kpcr: other, program: gs } : { kpcr: gs, program: other };
+    }),
+};
+
+const ARM64: Layout = {
+  ...X64,
+  tables: false,
+  // Lock array, thread, TPIDR_EL1, roots, vectors.
+  kpcr: [0x28n, 0x988n, 0x9e0n, 0xa88n, 0xa90n, 0xcd0n],
+  registers: (subject) =>
+    prstatusNotes(subject).map((at, i) => {
+      const x18 = at + 0x70 + 8 * 18;
+      return inUser(subject, i) ? { kpcr: undefined, program: x18 } : { kpcr: x18, program: undefined };
+    }),
 };
 
 const X86: Layout = {
@@ -35,7 +60,11 @@ const X86: Layout = {
   sharedBuild: 0xffffffff_ffdf0260n,
   noteKdbg: 0x60,
   bugCheckBytes: 20,
+  tables: true,
+  registers: () => [],
 };
+
+const inUser = ({ guest: { cpus } }: Subject, cpu: number): boolean => ((cpus[cpu]?.cs ?? 0) & 3) === 3;
 
 /** What a contradiction can be made with. */
 interface Maker {
@@ -77,6 +106,16 @@ function qemuNotes({ file }: Subject): number[] {
   return found;
 }
 
+/** File offsets of an ARM64 guest's NT_PRSTATUS, in the order of CPUs. */
+function prstatusNotes({ file, guest: { cpus } }: Subject): number[] {
+  const name = Buffer.from('8801000001000000434f524500000000', 'hex');
+  const found: number[] = [];
+  for (let at = file.indexOf(name); at >= 0 && found.length < cpus.length; at = file.indexOf(name, at + 1)) {
+    found.push(at + name.length);
+  }
+  return found;
+}
+
 /** Entries of a list, from its head on. */
 function entriesOf({ subject: { guest }, layout }: Maker, head: bigint): bigint[] {
   const next = (at: bigint) =>
@@ -96,30 +135,28 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
   modulesCutOut,
   framesExchanged,
   sizeOfKdbg,
+  entriesOverwritten,
+  kpcrsExchanged,
   // A program has loaded another processor's KPCR into GS.
   ({ subject, layout, pick, setFile, descriptor }) => {
-    const { cpus, truth } = subject.guest;
+    const { truth } = subject.guest;
     if (layout.pointer === 4) {
       for (const p of truth.processors) descriptor(p.gdt, pick(truth.processors).kpcr);
       return;
     }
-    qemuNotes(subject).forEach((at, i) => {
-      const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
-      setFile(at + (inUser ? GS_BASE : KERNEL_GS_BASE), word(pick(truth.processors).kpcr));
-    });
+    for (const { program } of layout.registers(subject)) {
+      if (program !== undefined) setFile(program, word(pick(truth.processors).kpcr));
+    }
   },
   // Two CPUs name one KPCR.
   ({ subject, layout, pick, setFile, descriptor }) => {
-    const { truth, cpus } = subject.guest;
+    const { truth } = subject.guest;
     if (layout.pointer === 4) {
       descriptor(pick(truth.processors).gdt, pick(truth.processors).kpcr);
       return;
     }
-    const notes = qemuNotes(subject);
-    const i = pick(notes.map((_, index) => index).concat(0));
-    const inUser = ((cpus[i]?.cs ?? 0) & 3) === 3;
-    if (notes[i] !== undefined)
-      setFile(notes[i] + (inUser ? KERNEL_GS_BASE : GS_BASE), word(pick(truth.processors).kpcr));
+    const own = layout.registers(subject).flatMap(({ kpcr }) => kpcr ?? []);
+    if (own.length > 0) setFile(pick(own), word(pick(truth.processors).kpcr));
   },
   // One bit of a field of the KDBG, which may be encoded: then it is another bit.
   ({ subject, pick, below, set }) => {
@@ -154,7 +191,10 @@ const MAKERS: readonly ((m: Maker) => void)[] = [
         if (below(2) === 0) set(block + BigInt(layout.pointer * b.number), pointer(a.prcb));
         return;
       case 1:
-        return set(a.kpcr + pick(layout.kpcr), pointer(pick([b.kpcr, b.prcb, b.idt, b.gdt])));
+        return set(
+          a.kpcr + pick(layout.kpcr),
+          pointer(pick(layout.tables ? [b.kpcr, b.prcb, b.idt, b.gdt] : [b.kpcr, b.prcb])),
+        );
       default:
         if (build.prcbContext !== undefined) set(a.prcb + BigInt(build.prcbContext), pointer(b.context));
     }
@@ -212,6 +252,23 @@ function framesExchanged({ subject, pointer, pick, set }: Maker): void {
   set(b.prcb + BigInt(build.prcbContext), pointer(a.context));
 }
 
+/** KiProcessorBlock overwritten, or a part of it. */
+function entriesOverwritten({ subject, layout, pick, below, set }: Maker): void {
+  const { truth } = subject.guest;
+  const bytes = Buffer.alloc(layout.pointer * (1 + below(truth.processors.length)), pick([0, 0xa7]));
+  set(truth.kdbgBlock.readBigUInt64LE(0x218) + BigInt(layout.pointer * below(2)), bytes);
+}
+
+/** Two CPUs lead to each other's KPCR. */
+function kpcrsExchanged({ subject, layout, pick, setFile }: Maker): void {
+  const own = layout.registers(subject).flatMap(({ kpcr }) => kpcr ?? []);
+  if (own.length < 2) return;
+  const a = pick(own);
+  const b = pick(own.filter((other) => other !== a));
+  setFile(a, subject.file.subarray(b, b + 8));
+  setFile(b, subject.file.subarray(a, a + 8));
+}
+
 /** KDBG.Size a little off, in a block that is encoded like any other. */
 function sizeOfKdbg({ subject, pick, below, set }: Maker): void {
   const { truth, kernel } = subject.guest;
@@ -225,6 +282,11 @@ function sizeOfKdbg({ subject, pick, below, set }: Maker): void {
   const at = truth.kernelBase + BigInt(RVA.KdpDataBlockEncoded);
   const [never, always] = [variable(RVA.KiWaitNever), variable(RVA.KiWaitAlways)];
   set(truth.kdbg + 0x10n, word(encodeWord(plain.readBigUInt64LE(), never, always, at)));
+}
+
+function layoutOf({ frame }: Subject): Layout {
+  if (frame === undefined) return X64;
+  return frame.bytes === 4 ? X86 : ARM64;
 }
 
 /** One contradiction or two: a pure function of the seed. */
@@ -245,7 +307,7 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
       at += piece.length;
     }
   };
-  const layout = subject.frame?.bytes === 4 ? X86 : X64;
+  const layout = layoutOf(subject);
   const pointer = (value: bigint) => word(value).subarray(0, layout.pointer);
   const descriptor = (gdt: bigint, base: bigint) => {
     const [low, high] = [word(base).readUInt32LE(), subject.guest.kernel.read(gdt + 0x34n, 4).readUInt32LE()];
@@ -259,7 +321,9 @@ export function makeContradiction(all: readonly Subject[], seed: number, depth: 
     make({ subject, layout, pointer, below, pick, set, setFile, descriptor });
     // Twice the same can undo itself, and an entry that was taken out and then lost its base has no witness.
     const done = make === modulesCutOut || make === moduleFields ? [modulesCutOut, moduleFields] : [make];
-    makers = makers.filter((maker) => !done.includes(maker));
+    // CPUs whose registers are exchanged have one witness or two: none of them may be lost as well.
+    if (make === kpcrsExchanged) break;
+    makers = makers.filter((maker) => !done.includes(maker) && maker !== kpcrsExchanged);
   }
   return { subject: subject.name, mutations, depth, oracle: true, contradiction: true };
 }

@@ -203,12 +203,20 @@ function arm64Subject(name: string, guest: Arm64Guest): Subject {
     file,
     places,
     frame: { instructionPointer: 0x108, stackPointer: 0x100 },
+    offsetOf,
     // As far as the oracle asks.
     guest: {
       ramBytes: guest.ramBytes,
-      cpus: guest.cpus.map(({ pc, sp }) => ({ regs: { rip: pc, rsp: sp } })),
+      build: { build: 22000, prcbContext: 0x8a0 },
+      kernel,
+      // The level in the low bits, as a code selector has it: 0 is EL1, 3 is EL0.
+      cpus: guest.cpus.map(({ pc, sp, pstate }) => ({
+        cs: (pstate & 0xcn) === 0n ? 3 : 0,
+        regs: { rip: pc, rsp: sp },
+      })),
       truth: {
         ...truth,
+        captured: truth.captured && { ...truth.captured, rip: truth.captured.pc, rsp: truth.captured.sp },
         processors: truth.processors.map((p) => ({ ...p, specialRegisters: p.prcb + 0x40n })),
       },
     } as unknown as Guest,

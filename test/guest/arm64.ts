@@ -92,6 +92,7 @@ export interface Arm64Guest {
     kdbgEncoded: boolean;
     psLoadedModuleList: bigint;
     psActiveProcessHead: bigint;
+    pfnDatabaseVariable: bigint;
     physicalMemory: readonly { basePage: number; pageCount: number }[];
     modules: readonly { name: string; base: bigint; size: number; pdb: string }[];
     processors: readonly Arm64Processor[];
@@ -604,6 +605,7 @@ export function buildArm64Guest(options: Arm64Options = {}): Arm64Guest {
       kdbgEncoded: encoded,
       psLoadedModuleList: k(RVA.PsLoadedModuleList),
       psActiveProcessHead: k(RVA.PsActiveProcessHead),
+      pfnDatabaseVariable: k(RVA.MmPfnDatabase),
       physicalMemory,
       modules,
       processors,

@@ -1,6 +1,7 @@
 // Two sources that both look true, and say different things.
 import { describe, expect, it } from 'vitest';
 import { locateWindows } from '../../src/locate/locator.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { writeElf } from '../guest/elf.ts';
@@ -37,6 +38,31 @@ describe('a copy of the encoded KDBG before the real one', () => {
     const { windows, codes } = await locate({ decoys: false }, copy);
     expect(codes).toEqual(['kdbg-ambiguous']);
     expect(windows.diagnostics.list[0]!.message).toMatch(/can be at 0xfffff8041a2e8040 or 0xfffff8041a2e9040/);
+  });
+});
+
+describe('a KDBG whose KiProcessorBlock was overwritten, beside one that is wrong in nothing but its', () => {
+  const all = ({ kernel, truth }: Guest) =>
+    kernel.write(truth.kdbgBlock.readBigUInt64LE(0x218), Buffer.alloc(8 * truth.processors.length));
+
+  it('wins where KdVersionBlock leads to it, in a KPCR that a CPU has loaded', async () => {
+    const { windows, guest, codes } = await locate({ build: 'server2003' }, all);
+    expect(windows.kdbg.address).toBe(guest.truth.kdbg);
+    expect(codes).toEqual(['no-processors', 'cpu-without-processor', 'cpu-without-processor']);
+  });
+
+  it('wins where one entry is left', async () => {
+    const { windows, guest, codes } = await locate({ processors: 3 }, ({ kernel, truth }) =>
+      kernel.write(truth.kdbgBlock.readBigUInt64LE(0x218), Buffer.alloc(16)),
+    );
+    expect([windows.kdbg.address, codes]).toEqual([guest.truth.kdbg, []]);
+    expect(windows.processors.map(({ prcb }) => prcb)).toEqual(guest.truth.processors.map(({ prcb }) => prcb));
+  });
+
+  it('is doubted where nothing decides, and neither block gets an entry', async () => {
+    const { windows, codes } = await locate({}, all);
+    expect(codes).toEqual(['kdbg-ambiguous', 'no-processors', 'cpu-without-processor', 'cpu-without-processor']);
+    expect(planConversion(windows).plan.patches.filter(({ what }) => what.includes('KiProcessorBlock'))).toEqual([]);
   });
 });
 

@@ -1,8 +1,8 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Reason } from '../../src/core/reason.ts';
 import { pa, va } from '../../src/core/units.ts';
 import { checkKdbg, decodeBlock, findKdbg } from '../../src/locate/kdbg.ts';
-import { findKernel, kernelAt } from '../../src/locate/kernel.ts';
+import { findKernel, kernelAt, kernelsAmongImages } from '../../src/locate/kernel.ts';
 import { locateWindows } from '../../src/locate/locator.ts';
 import { recoverKernel } from '../../src/locate/recover-kernel.ts';
 import { givenRoot, headerRoot, loadedRoots, shadowedRoots } from '../../src/locate/roots.ts';
@@ -11,6 +11,8 @@ import { AddressSpace } from '../../src/memory/address-space.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
+import { type Arm64Guest, buildArm64Guest } from '../guest/arm64.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import { buildGuest, type Guest } from '../guest/guest.ts';
 import { PageTables } from '../guest/memory.ts';
@@ -157,6 +159,37 @@ describe('the kernel', () => {
     const { space, truth } = knownGuest();
     expect(kernelAt(space, truth.kernelBase + 0x1000n)).toBeInstanceOf(Reason);
     expect(kernelAt(space, truth.modules.at(-1)!.base)).toBeInstanceOf(Reason);
+  });
+});
+
+describe('images where ARM64 maps them', () => {
+  const known = (change: (guest: Arm64Guest) => void = () => undefined) => {
+    const guest = buildArm64Guest();
+    change(guest);
+    const image = openSource(new BufferSource(writeArm64Elf(guest)));
+    return { guest, space: new AddressSpace(image, pa(guest.truth.root), image.machine.pagingModes[0]!) };
+  };
+  const end = ({ truth }: Pick<Arm64Guest, 'truth'>) => truth.kernelBase + BigInt(truth.kernelSize) - 1n;
+
+  it('are the kernel’s alone, found by the first bytes of a page, and looked for once', () => {
+    const other = 0xfffff810_00000000n;
+    const { guest, space } = known(({ kernel }) => kernel.mapNew(other, 0x10000));
+    const [peeks, walks] = [vi.spyOn(space, 'peek'), vi.spyOn(space, 'walk')];
+    const found = [...kernelsAmongImages(space)];
+    expect(found).toEqual([{ address: end(guest), why: expect.stringMatching(/^end of ntoskrnl\.exe/) }]);
+    expect(peeks.mock.calls.filter(([address]) => address >= other)).toEqual([]);
+    walks.mockClear();
+    expect([...kernelsAmongImages(space)]).toEqual(found);
+    expect(walks).not.toHaveBeenCalled();
+  });
+
+  it('are all there where a caller had enough before', () => {
+    // The driver has a kernel's PDB name.
+    const { space } = known(({ kernel, truth }) =>
+      kernel.write(truth.modules[1]!.base + 0x7118n, Buffer.from('ntkrnlmp.pdb\0', 'latin1')),
+    );
+    for (const _ of kernelsAmongImages(space)) break;
+    expect([...kernelsAmongImages(space)]).toHaveLength(2);
   });
 });
 

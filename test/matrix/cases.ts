@@ -335,6 +335,11 @@ export const CASES: readonly MatrixCase[] = [
     unshown: [1],
   },
   {
+    name: 'damage: two entries of KiProcessorBlock zeroed: the CPUs lead to their PRCBs',
+    guest: { seed: 45, processors: 3, user: [2] },
+    change: (guest) => guest.kernel.write(guest.truth.kdbgBlock.readBigUInt64LE(0x218) + 8n, Buffer.alloc(16)),
+  },
+  {
     name: 'damage: a module entry overwritten',
     guest: { seed: 37 },
     change: (guest) => overwrite(guest, guest.kernel.read(guest.truth.psLoadedModuleList + 8n, 8).readBigUInt64LE()),

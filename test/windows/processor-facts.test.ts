@@ -4,6 +4,7 @@ import type { CpuState } from '../../src/machines/machine.ts';
 import { Evidence } from '../../src/windows/evidence.ts';
 import { type ProcessorFacts, processorLosses, traceProcessors } from '../../src/windows/processor-facts.ts';
 import type { Processor } from '../../src/windows/processors.ts';
+import type { SharedData } from '../../src/windows/shared-user-data.ts';
 import { imageOf } from '../support/images.ts';
 
 const cpu: CpuState = { index: 0, registers: undefined, crashed: undefined, origin: 'test' };
@@ -20,9 +21,25 @@ const processor = (number: number, changes: Partial<Processor> = {}): Processor 
   ...changes,
 });
 
+const shared: SharedData = {
+  unset: undefined,
+  ntMajorVersion: 10,
+  ntMinorVersion: 0,
+  ntBuildNumber: 19041,
+  productType: 1,
+  suiteMask: 0,
+  systemTime: undefined,
+  interruptTime: undefined,
+  systemRoot: 'C:\\Windows',
+  physicalPages: 0,
+  activeProcessors: 0,
+  bootId: 0,
+};
+
 const facts = (changes: Partial<ProcessorFacts> = {}): ProcessorFacts => ({
   image: Object.assign(Object.create(imageOf([])), { cpus: [cpu] }),
   kdbg: { address: va(0xfffff800_00001000n), size: 0, encoded: false, block: Buffer.alloc(0), fields: {} },
+  shared,
   processors: [processor(0)],
   damagedProcessors: [],
   strayCpus: [],
@@ -40,6 +57,22 @@ describe('processorLosses', () => {
     expect(codes({ processors: [] })).toEqual(['no-processors']);
     expect(codes({ processors: [processor(0, { doubt: 'KPCR.Self is 0' })] })).toEqual(['processor-damaged']);
     expect(codes({ damagedProcessors: [{ number: 1, address: 5n, reason: 'no' }] })).toEqual(['prcb-damaged']);
+  });
+
+  it.each([
+    ['as many as were found', 1, []],
+    ['none: Windows before 7', 0, []],
+    ['more', 3, ['prcb-damaged']],
+    ['more than there are CPUs', 4, []],
+  ])('heeds how many processors SharedUserData counts: %s', (_, activeProcessors, expected) => {
+    const image = Object.assign(Object.create(imageOf([])), { cpus: [cpu, cpu, cpu] });
+    expect(codes({ image, shared: { ...shared, activeProcessors } })).toEqual(expected);
+    // One that is known as damaged is told once.
+    const damagedProcessors = [1, 2].map((number) => ({ number, address: 5n, reason: 'no' }));
+    expect(codes({ image, shared: { ...shared, activeProcessors }, damagedProcessors })).toHaveLength(2);
+    // Memory alone has no CPUs.
+    const alone = codes({ shared: { ...shared, activeProcessors }, image: imageOf([]) as ProcessorFacts['image'] });
+    expect(alone).toEqual(activeProcessors > 1 ? ['prcb-damaged'] : []);
   });
 
   it('says nothing of registers: the plan knows whether a dump shows others', () => {

@@ -9,12 +9,15 @@ import { X64 } from '../../src/machines/x64/index.ts';
 import { PAGING_4_LEVELS } from '../../src/machines/x64/paging.ts';
 import { AddressSpace } from '../../src/memory/address-space.ts';
 import type { MemoryImage } from '../../src/memory/image.ts';
+import { planConversion } from '../../src/plan/conversion.ts';
 import { openSource } from '../../src/readers/registry.ts';
 import { BufferSource } from '../../src/source/buffer.ts';
 import { matchProcessors } from '../../src/windows/cpu-matching.ts';
-import { findProcessors, type Processor } from '../../src/windows/processors.ts';
+import { findAllProcessors, findProcessors, type Processor } from '../../src/windows/processors.ts';
 import { buildArm64Guest } from '../guest/arm64.ts';
 import { writeArm64Elf } from '../guest/arm64-elf.ts';
+import { writeElf } from '../guest/elf.ts';
+import { buildGuest, type Guest } from '../guest/guest.ts';
 import { PageTables, PhysicalMemory } from '../guest/memory.ts';
 import { imageOf } from '../support/images.ts';
 import { knownGuest } from '../support/known-guest.ts';
@@ -51,10 +54,11 @@ function processorsWith(tebs: readonly [bigint, bigint, bigint], set: (tables: P
 }
 
 /** A CPU as an NT_PRSTATUS note has it. */
-function cpuOf(index: number, gsBase: bigint, user: boolean): CpuState {
+function cpuOf(index: number, gsBase: bigint, user: boolean, rsp = 0n): CpuState {
   const desc = Buffer.alloc(336);
   desc.writeBigUInt64LE(user ? 0x7ff6_00001000n : 0xfffff800_10001000n, 0xf0);
   desc.writeBigUInt64LE(user ? 0x33n : 0x10n, 0xf8);
+  desc.writeBigUInt64LE(rsp, 0x108);
   desc.writeBigUInt64LE(gsBase, 0x120);
   const form = X64.cpuNotes.find(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS)!;
   return { index, ...form.parse(desc, [])!, origin: 'test' };
@@ -101,6 +105,19 @@ describe('matching CPUs and processors', () => {
       [cpuOf(0, 0x7f_0000_9000n, true), cpuOf(1, KPCRS[0], false), cpuOf(2, KPCRS[2], false)],
     );
     expect([cpus, how[1]]).toEqual([[1, 0, 2], 'as the only one left, in user mode']);
+  });
+
+  it('leaves it to none where another CPU is left, whose KPCR is none of theirs', () => {
+    const { cpus } = match(
+      [0x7f_0000_1000n, 0x7f_0000_2000n, 0n],
+      [
+        cpuOf(0, 0x7f_0000_9000n, true),
+        cpuOf(1, KPCRS[0], false),
+        cpuOf(2, KPCRS[2], false),
+        cpuOf(3, 0xfffff800_77777000n, false),
+      ],
+    );
+    expect(cpus).toEqual([1, undefined, 2]);
   });
 });
 
@@ -194,6 +211,32 @@ describe('contradicting claims to a KPCR', () => {
     expect(found(rivals, set, fields).cpus).toEqual([1, undefined, undefined]);
   });
 
+  it('believes no CPU that is on the stack of another processor, where its descriptor tables are unknown', () => {
+    const stack = (number: number) => 0xfffff901_00000000n + BigInt(0x10000 * number);
+    const fields = { OffsetKThreadStackLimit: 0x30, OffsetKThreadStackBase: 0x38 };
+    const set = (tables: PageTables) => {
+      KPCRS.forEach((kpcr, number) => {
+        tables.u64(kpcr + 0x1000n + 0x30n, stack(number));
+        tables.u64(kpcr + 0x1000n + 0x38n, stack(number) + 0x6000n);
+      });
+    };
+    const on = (index: number, kpcr: number, at: bigint) => cpuOf(index, KPCRS[kpcr]!, false, at);
+    const right = [on(0, 0, stack(0) + 8n), on(1, 1, stack(1) + 8n)];
+    expect(found(right, set, fields).cpus).toEqual([0, 1, undefined]);
+    const exchanged = [on(0, 1, stack(0) + 8n), on(1, 0, stack(1) + 8n)];
+    expect(found(exchanged, set, fields).cpus).toEqual([undefined, undefined, undefined]);
+    // The thread of one of them is not known.
+    const half = [on(0, 1, stack(0) + 8n), on(1, 0, stack(1) + 8n)];
+    const withoutThread = (tables: PageTables) => {
+      set(tables);
+      tables.u64(KPCRS[0] + 0x180n + BigInt(CURRENT_THREAD), 0n);
+    };
+    expect(found(half, withoutThread, fields).cpus).toEqual([undefined, undefined, undefined]);
+    // On a stack for DPCs or interrupts, which is nobody's current thread's.
+    const elsewhere = [on(0, 0, stack(7)), on(1, 1, stack(7) + 0x8000n)];
+    expect(found(elsewhere, set, fields).cpus).toEqual([0, 1, undefined]);
+  });
+
   it('doubts a CPU whose GS base and descriptor tables are those of two processors', () => {
     const scene = found([noteOf(cpuOf(0, 0n, true), { kernelGsBase: KPCRS[0], tables: 0xfffff900_00000000n })], (t) => {
       t.u64(KPCRS[1] + 0x38n, 0xfffff900_00000000n);
@@ -269,4 +312,104 @@ it('takes no CONTEXT frame from the start of a PRCB where the KDBG has no place 
   });
   const { processors } = findProcessors(space, { ...fields, OffsetPrcbContext: 0 });
   expect(processors.map(({ context }) => context instanceof Reason)).toEqual([true, true]);
+});
+
+describe('processors that KiProcessorBlock lost', () => {
+  const found = (change: (guest: Guest, entry: (number: number) => bigint) => void) => {
+    const { space, fields, truth } = knownGuest({ processors: 3 }, (guest) =>
+      change(guest, (number) => guest.truth.kdbgBlock.readBigUInt64LE(0x218) + BigInt(8 * number)),
+    );
+    const { processors, bad } = findAllProcessors(space, fields);
+    const table = truth.kdbgBlock.readBigUInt64LE(0x218);
+    return {
+      prcbs: processors.map(({ prcb }) => truth.processors.findIndex((p) => p.prcb === prcb)),
+      mended: processors.flatMap(({ missingEntry }) =>
+        missingEntry === undefined ? [] : [Number(missingEntry - table) / 8],
+      ),
+      bad: bad.map(({ number }) => number),
+    };
+  };
+
+  it('are those whose KPCRs the CPUs have loaded, where another entry proves the block', () => {
+    const all = found(({ kernel }, entry) => kernel.write(entry(1), Buffer.alloc(16, 0xa7)));
+    expect(all).toEqual({ prcbs: [0, 1, 2], mended: [1, 2], bad: [] });
+  });
+
+  it.each([0, 0xa7])('stay lost where nothing proves that the block is there: all of it is 0x%x', (byte) => {
+    expect(found(({ kernel }, entry) => kernel.write(entry(0), Buffer.alloc(24, byte)))).toMatchObject({
+      prcbs: [],
+      mended: [],
+    });
+  });
+
+  it('stay lost where the entries that are left are not in their places', () => {
+    const all = found(({ kernel, truth }, entry) => {
+      kernel.u64(entry(0), truth.processors[1]!.prcb);
+      kernel.u64(entry(1), 0n);
+    });
+    expect(all).toMatchObject({ prcbs: [1, 2], mended: [] });
+  });
+
+  it.each([
+    ['its KPCR does not name itself', 0x18n],
+    ['its KPCR names another PRCB', 0x20n],
+  ])('stay lost where %s', (_, at) => {
+    const all = found(({ kernel, truth }, entry) => {
+      kernel.u64(entry(1), 0n);
+      kernel.u64(truth.processors[1]!.kpcr + at, 0n);
+    });
+    expect(all).toEqual({ prcbs: [0, 2], mended: [], bad: [] });
+  });
+
+  it('stay lost where the KPCR is not of the tables that the CPU has loaded', () => {
+    const all = found(({ kernel, truth }, entry) => {
+      kernel.u64(entry(1), 0n);
+      for (const at of [0n, 0x38n]) kernel.u64(truth.processors[1]!.kpcr + at, truth.processors[0]!.kpcr);
+    });
+    expect(all).toEqual({ prcbs: [0, 2], mended: [], bad: [] });
+  });
+
+  it.each([0, 2, 3, 0xff])('stay lost where the PRCB has the number %i, of another or of none', (number) => {
+    const all = found(({ kernel, truth, build }, entry) => {
+      kernel.u64(entry(1), 0n);
+      kernel.u8(truth.processors[1]!.prcb + BigInt(build.prcbNumber), number);
+    });
+    expect(all).toEqual({ prcbs: [0, 2], mended: [], bad: [] });
+  });
+
+  it.each([
+    ['are found by the stack', true, [0, 1]],
+    ['stay lost where the CPU that leads to them is not on their stack', false, [0]],
+  ])('%s, where no descriptor tables are known', async (_, isOn, numbers) => {
+    const guest = buildArm64Guest({ processors: 2 });
+    const { kernel, truth } = guest;
+    kernel.u64(truth.kdbgBlock.readBigUInt64LE(0x218) + 8n, 0n);
+    const cpus = guest.cpus.map((cpu, i) => ({
+      ...cpu,
+      sp: isOn || i !== truth.processors[1]!.cpu ? cpu.sp : cpu.sp + 0x100000n,
+    }));
+    const { processors } = await locateWindows(openSource(new BufferSource(writeArm64Elf({ ...guest, cpus }))));
+    expect(processors.map(({ number }) => number)).toEqual(numbers);
+  });
+
+  it('stay lost where the PRCB has no thread', () => {
+    const all = found(({ kernel, truth }, entry) => {
+      kernel.u64(entry(1), 0n);
+      kernel.u64(truth.processors[1]!.prcb + 8n, 0n);
+    });
+    expect(all).toEqual({ prcbs: [0, 2], mended: [], bad: [] });
+  });
+
+  it('are in the dump’s block', async () => {
+    const guest = buildGuest({ processors: 3 });
+    const table = guest.truth.kdbgBlock.readBigUInt64LE(0x218);
+    guest.kernel.write(table, Buffer.alloc(16));
+    const planned = planConversion(await locateWindows(openSource(new BufferSource(writeElf(guest)))));
+    const set = planned.plan.patches.filter(({ what }) => what.includes('KiProcessorBlock'));
+    expect(set.map(({ virtual, bytes }) => [virtual - table, bytes.readBigUInt64LE()])).toEqual(
+      guest.truth.processors.slice(0, 2).map(({ number, prcb }) => [BigInt(8 * number), prcb]),
+    );
+    const codes = planned.diagnostics.map(({ code }) => code);
+    expect(codes).toEqual(['processor-entry-mended', 'processor-entry-mended']);
+  });
 });

@@ -80,11 +80,11 @@ export function savedStates(source: ByteSource): SavedState[] {
     const words = entry.subarray(Qcow2Snapshot.extra, Qcow2Snapshot.extra + Math.min(extra, 16));
     const size = words.length >= 8 ? Number(words.readBigUInt64BE()) : entry.readUInt32BE(Qcow2Snapshot.stateSize);
     const disk = words.length >= 16 ? Number(words.readBigUInt64BE(8)) : diskSize;
-    const text = readUpTo(source, at + Qcow2Snapshot.extra + extra, idLength! + nameLength!).toString('utf8');
+    const text = readUpTo(source, at + Qcow2Snapshot.extra + extra, idLength! + nameLength!);
     if (size > 0) {
       found.push({
-        id: text.slice(0, idLength),
-        name: text.slice(idLength),
+        id: text.toString('utf8', 0, idLength),
+        name: text.toString('utf8', idLength),
         size,
         l1: {
           offset: Number(entry.readBigUInt64BE(Qcow2Snapshot.l1Offset)),
