@@ -1,5 +1,7 @@
 /** What a crash keeps of the code at fault: trap frames, CONTEXTs and exception records, by literal offsets (ntddk.h, winnt.h). */
+import { type Arm64Guest, buildArm64Guest } from './arm64.ts';
 import { buildGuest, FAULT_AT, type Guest } from './guest.ts';
+import { buildGuest32, type Guest32 } from './x86/guest.ts';
 
 /** Registers at a fault; those that are not given are made up. */
 export interface FaultRegisters {
@@ -174,4 +176,57 @@ export function faultingGuest(
   if (name === 'trap frame of a call to nowhere') callNowhere(kernel, places);
   change(guest, places);
   return { guest, places };
+}
+
+/** An ARM64 guest whose 0x139 names a trap frame (as the debugger's engine reads it) and an exception record. */
+export function faultingArm64Guest(): { guest: Arm64Guest; frame: bigint; pc: bigint; sp: bigint } {
+  const crash = { code: 0x139, processor: 1 };
+  const first = buildArm64Guest({ processors: 2, crash: { ...crash, parameters: [0n, 0n, 0n, 0n] } });
+  const sp = first.truth.captured!.sp;
+  const frame = (sp - 0x800n) & ~0xfn;
+  const record = frame + 0x200n;
+  const guest = buildArm64Guest({ processors: 2, crash: { ...crash, parameters: [2n, frame, record, 0n] } });
+  const { kernel, truth } = guest;
+  const pc = truth.exports.get('KeBugCheckEx')!;
+  const bytes = Buffer.alloc(0x150);
+  // PSTATE of EL1t, SP, X0 to X18, LR, FP, PC.
+  bytes.writeUInt32LE(0x80000144, 0x90);
+  bytes.writeBigUInt64LE(sp, 0x98);
+  for (let i = 0; i < 19; i++) bytes.writeBigUInt64LE(0xc0de_0000_0000n + BigInt(i), 0xa0 + 8 * i);
+  bytes.writeBigUInt64LE(truth.exports.get('KeBugCheck')! + 12n, 0x138);
+  bytes.writeBigUInt64LE(sp, 0x140);
+  bytes.writeBigUInt64LE(pc, 0x148);
+  kernel.write(frame, bytes);
+  writeExceptionRecord(kernel, record, { code: 0xc0000409, address: pc });
+  return { guest, frame, pc, sp };
+}
+
+/** In the 32-bit guest: where DemoDispatch faults. */
+const DEMO_32 = 0x8a460003;
+
+/** What Windows puts into each trap frame of a 32-bit system. */
+export const TRAP_MARK_32 = 0xbadb0d00;
+
+/** A 32-bit guest with a trap frame, which 0x8E names, and which is on the stack of the crash for 0xD1. */
+export function faultingGuest32(
+  code: 0x8e | 0xd1,
+  mark = TRAP_MARK_32,
+): { guest: Guest32; frame: number; eip: number } {
+  const parametersAt = (frame: number) =>
+    code === 0x8e ? ([0xc0000005, DEMO_32, frame, 0] as const) : ([0x10, 2, 0, DEMO_32] as const);
+  const guestAt = (frame: number) =>
+    buildGuest32({ build: 'win7', crash: { code, parameters: parametersAt(frame), processor: 1 } });
+  const { esp } = guestAt(0).truth.captured!;
+  const frame = esp - (esp % 0x1000) + 0x80;
+  const guest = guestAt(frame);
+  const bytes = Buffer.alloc(0x74);
+  // DbgArgMark; EDX, ECX, EAX; EDI, ESI, EBX, EBP; EIP, CS, EFLAGS.
+  const words = { 8: mark, 60: 0xd, 64: 0xc, 68: 0xa, 84: 0xd1, 88: 0x51, 92: 0xb, 96: frame + 0xa0 };
+  for (const [offset, value] of Object.entries({ ...words, 104: DEMO_32, 108: 8, 112: 0x10246 })) {
+    bytes.writeUInt32LE(value, Number(offset));
+  }
+  guest.kernel.write(frame, bytes);
+  // The stack of the crash begins below.
+  guest.kernel.u32(guest.truth.processors[1]!.context + 0xc4, frame - 0x40);
+  return { guest, frame, eip: DEMO_32 };
 }

@@ -6,8 +6,9 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
 import { askDebugger, debuggerAvailable, text } from '../debugger/debugger.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
-import { faultingGuest, RECORDS } from '../guest/fault-records.ts';
+import { faultingArm64Guest, faultingGuest, faultingGuest32, RECORDS } from '../guest/fault-records.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-faults-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -36,5 +37,23 @@ describe.runIf(debuggerAvailable())('the debugger', () => {
       match.slice(1, 3).map((field) => `0x${field.replace('`', '')}`),
     );
     expect(frames).toEqual(fault!.frames.map(({ stackPointer, returnAddress }) => [stackPointer, returnAddress]));
+  });
+
+  it.each<[string, () => Buffer]>([
+    ['ARM64', () => writeArm64Elf(faultingArm64Guest().guest)],
+    ['32-bit x86', () => writeElf(faultingGuest32(0x8e).guest)],
+  ])('shows the same registers of a trap frame: %s', async (_, fileOf) => {
+    const [input, output] = [join(dir, 'vm.elf'), join(dir, 'vm.dmp')];
+    writeFileSync(input, fileOf());
+    await convert({ input, output, force: true });
+    const { fault } = await stacks({ input });
+    const command = `.trap ${fault!.address}`;
+    const { shown } = await askDebugger(output, { shown: text(command) });
+    const registers = new Map(
+      [...shown.matchAll(/\b([a-z]\w*)=([0-9a-f]+)/g)].map((match) => [match[1]!, BigInt(`0x${match[2]}`)]),
+    );
+    expect(fault!.registers.length).toBeGreaterThan(10);
+    for (const { name, value } of fault!.registers)
+      expect([name, registers.get(name)]).toEqual([name, BigInt(`0x${value}`)]);
   });
 });

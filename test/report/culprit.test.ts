@@ -131,6 +131,18 @@ describe('a driver that is not loaded any more', () => {
   });
 });
 
+it.each<[string, number, Crash['parameters']]>([
+  ['0x0A', 0xa, [0x10n, 2n, 1n, FAULT_AT.DemoRead]],
+  ['0x50', 0x50, [0xffffa58f_7fff0000n, 2n, FAULT_AT.DemoRead, 2n]],
+  ['0x1E', 0x1e, [0xffffffff_c0000005n, FAULT_AT.DemoRead, 0n, 0x10n]],
+  ['0x8E', 0x8e, [0xc0000005n, FAULT_AT.DemoRead, 0n, 0n]],
+  ['0xD5', 0xd5, [0xffffa58f_7fff0000n, 0n, FAULT_AT.DemoRead, 0n]],
+])('the instruction at fault names the driver: %s', async (_, code, parameters) => {
+  const { culprit, signatures } = await windowsOf(faultIn('DemoRead', { code, parameters }));
+  expect([culprit?.module, culprit?.at?.nearestExport?.name]).toEqual(['demo.sys', 'DemoRead']);
+  expect(signatures.rva.text).toMatch(/^0x[0-9a-f]+(_[0-9a-f]+)? demo\+0x10040$/);
+});
+
 describe('a bug check that says who did it', () => {
   const UNKNOWN = 0xffffa58f_7fff0000n;
   const IN_DEMO = DEMO + 0x10009n;

@@ -5,9 +5,12 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { convert } from '../../src/operations/convert.ts';
 import { stacks } from '../../src/operations/stacks.ts';
+import { writeArm64Elf } from '../guest/arm64-elf.ts';
 import { writeElf } from '../guest/elf.ts';
 import {
+  faultingArm64Guest,
   faultingGuest,
+  faultingGuest32,
   type RECORDS,
   trapRegisters,
   writeContext,
@@ -15,7 +18,6 @@ import {
   writeTrapFrame,
 } from '../guest/fault-records.ts';
 import { buildGuest, FAULT_AT, RVA } from '../guest/guest.ts';
-import { buildGuest32 } from '../guest/x86/guest.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-fault-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -214,42 +216,15 @@ it('a guest that runs has none', async () => {
 });
 
 describe('a trap frame of a 32-bit guest', () => {
-  const DEMO = 0x8a460003;
-  /** What 0x8E names, and a frame on the stack for 0xD1. */
-  const guestOf = (code: 0x8e | 0xd1, mark: number) => {
-    const parametersAt = (frame: number) =>
-      code === 0x8e ? ([0xc0000005, DEMO, frame, 0] as const) : ([0x10, 2, 0, DEMO] as const);
-    const esp = buildGuest32({ build: 'win7', crash: { code, parameters: parametersAt(0), processor: 1 } }).truth
-      .captured!.esp;
-    const frame = esp - (esp % 0x1000) + 0x80;
-    const guest = buildGuest32({ build: 'win7', crash: { code, parameters: parametersAt(frame), processor: 1 } });
-    const bytes = Buffer.alloc(0x74);
-    bytes.writeUInt32LE(mark, 8);
-    [0xd, 0xc, 0xa].forEach((value, i) => {
-      bytes.writeUInt32LE(value, 0x3c + 4 * i);
-    });
-    [0xd1, 0x51, 0xb].forEach((value, i) => {
-      bytes.writeUInt32LE(value, 0x54 + 4 * i);
-    });
-    bytes.writeUInt32LE(DEMO, 0x68);
-    bytes.writeUInt32LE(8, 0x6c);
-    bytes.writeUInt32LE(0x10246, 0x70);
-    guest.kernel.write(frame, bytes);
-    // Its stack begins below, so that the frame is on it.
-    guest.kernel.u32(guest.truth.processors[1]!.context + 0xc4, frame - 0x40);
+  it.each([0x8e, 0xd1] as const)('has its stack behind it: %i', async (code) => {
+    const { guest, frame, eip } = faultingGuest32(code);
     writeFileSync(input, writeElf(guest));
-    return frame;
-  };
-  const MARK = 0xbadb0d00;
-
-  it.each([0x8e, 0xd1] as const)('has its stack behind it: 0x%s', async (code) => {
-    const frame = guestOf(code, MARK);
     const { fault } = await stacks({ input });
     expect(fault).toMatchObject({
       from: 'trap-frame',
       parameter: code === 0x8e ? 3 : null,
       address: `0xffffffff${frame.toString(16)}`,
-      instructionPointer: `0xffffffff${DEMO.toString(16)}`,
+      instructionPointer: `0xffffffff${eip.toString(16)}`,
       stackPointer: `0xffffffff${(frame + 0x74).toString(16)}`,
     });
     expect(fault!.registers).toContainEqual({ name: 'ebx', value: '0000000b' });
@@ -257,7 +232,25 @@ describe('a trap frame of a 32-bit guest', () => {
   });
 
   it('is searched for by its mark', async () => {
-    guestOf(0xd1, 0);
+    writeFileSync(input, writeElf(faultingGuest32(0xd1, 0).guest));
     expect((await stacks({ input })).fault).toBeNull();
   });
+});
+
+it('a trap frame of ARM64 is believed by the exception record', async () => {
+  const { guest, frame, pc, sp } = faultingArm64Guest();
+  writeFileSync(input, writeArm64Elf(guest));
+  const hex = (value: bigint) => `0x${value.toString(16)}`;
+  const { fault } = await stacks({ input });
+  expect(fault).toMatchObject({
+    from: 'trap-frame',
+    parameter: 2,
+    address: hex(frame),
+    instructionPointer: hex(pc),
+    stackPointer: hex(sp),
+  });
+  expect(fault!.registers).toHaveLength(24);
+  guest.kernel.u32(frame + 0x90n, 0x80000140);
+  writeFileSync(input, writeArm64Elf(guest));
+  expect((await stacks({ input })).fault).toBeNull();
 });
