@@ -638,6 +638,27 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/readers/qevm/qevm.test.ts',
   },
   {
+    what: "an Arm CPU's vectors are looked for right behind its list of system registers",
+    file: 'machines/arm64/migration.ts',
+    find: 'vectors: vectorsIn(bytes.subarray(end + AFTER_SYSTEM)),',
+    replace: 'vectors: vectorsIn(bytes.subarray(end)),',
+    tests: 'test/readers/qevm/arm64.test.ts',
+  },
+  {
+    what: 'however many system registers an Arm CPU claims, they are read',
+    file: 'machines/arm64/migration.ts',
+    find: 'count > MAX_SYSTEM || end + AFTER_SYSTEM > bytes.length',
+    replace: 'end > bytes.length * 2 ** 20',
+    tests: 'test/readers/qevm/arm64.test.ts',
+  },
+  {
+    what: "Arm's memory begins at 0",
+    file: 'machines/arm64/migration.ts',
+    find: 'ramStart: 0x4000_0000,',
+    replace: 'ramStart: 0,',
+    tests: 'test/readers/qevm/arm64.test.ts',
+  },
+  {
     what: 'x87 registers by their physical numbers',
     file: 'machines/x64/migration.ts',
     find: '((top + i) & 7)',

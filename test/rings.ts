@@ -42,6 +42,7 @@ export const RING_FILES = {
     'test/package/*.test.ts',
     'test/readers/forms.test.ts',
     'test/readers/kdump-qemu.test.ts',
+    'test/readers/qevm/arm64-qemu.test.ts',
     'test/readers/qevm/kvm.test.ts',
     'test/readers/qevm/layouts.test.ts',
     'test/readers/qevm/libvirt.test.ts',

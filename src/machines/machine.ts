@@ -134,7 +134,7 @@ export interface MachineOf<R extends Registers> {
   /** What a CPU runs that is not this Windows, by its registers alone: `a hypervisor`; undefined where they don't say. */
   outsideWindows(registers: R): string | undefined;
   /**
-   * Inputs can have its CPUs' system registers, page-table root and interrupt table. false: Windows' own structures are
+   * Windows is found by its CPUs' system registers, page-table root and interrupt table. false: Windows' own structures are
    * all that leads to them, and a dump's header names System's page tables.
    */
   readonly systemRegisters: boolean;

@@ -10,8 +10,8 @@ export interface MigrationForm {
   machineTypes: RegExp;
   /** Name of the section, one for each CPU. */
   section: string;
-  /** Another section with some of a CPU's state, one for each CPU. */
-  also: string;
+  /** Another section with some of a CPU's state, one for each CPU; undefined where there is none. */
+  also: string | undefined;
   /** Whether the guest can be one of this machine, by its CPUs' sections; of some machine types there are several. */
   likelihood(cpus: readonly MigratedState[]): Likelihood;
   /**
@@ -21,6 +21,8 @@ export interface MigrationForm {
   parse(state: MigratedState, also: MigratedState | undefined): Registers | undefined;
   /** Fields, by the JSON's names, of what the guest told its hypervisor; undefined where no such thing is known. */
   told: { crash: string; guestOsId: string } | undefined;
+  /** Where RAM begins, which lies in one piece; undefined: as pc's. */
+  ramStart: number | undefined;
 }
 
 /** A device's section, without its header. */

@@ -26,8 +26,13 @@ describe('the machine of an ARM64 file', () => {
     }
   });
 
-  it('is none that migration streams are read of', () => {
-    expect(machinesOfMigration('virt-7.2', () => [])).toEqual([]);
+  it('is told by the machine type of a migration stream, or by the sections of its CPUs', () => {
+    const sections = (version: number) => () => [{ version, bytes: Buffer.alloc(0) }];
+    expect(machinesOfMigration('virt-7.2', () => [])).toEqual([ARM64]);
+    expect(machinesOfMigration(undefined, sections(22))).toEqual([ARM64]);
+    expect(machinesOfMigration(undefined, () => [])).not.toContain(ARM64);
+    // RISC-V's has no version.
+    for (const type of ['virt', 'pc-q35-7.2']) expect(machinesOfMigration(type, () => [])).not.toContain(ARM64);
   });
 });
 

@@ -27,7 +27,7 @@ export interface Arm64Case {
   name: string;
   guest: Arm64Options;
   /** Default: ELF by QEMU. */
-  format?: 'kdump-zlib' | 'pmemsave' | 'backend' | 'without SVE';
+  format?: 'kdump-zlib' | 'pmemsave' | 'backend' | 'migrate' | 'without SVE';
   type?: 'bitmap' | 'kernel' | 'active' | 'triage';
   /** The guest has a page frame database. */
   pageDatabase?: true;
@@ -73,6 +73,11 @@ export const ARM64_CASES: readonly Arm64Case[] = [
     guest: { processors: 1, crash: { ...CRASH, processor: 0 }, seed: 7 },
     format: 'pmemsave',
   },
+  {
+    name: 'ARM64, crashed, migration stream',
+    guest: { processors: 3, user: [2], crash: CRASH, seed: 9 },
+    format: 'migrate',
+  },
   { name: 'ARM64, crashed, triage dump', guest: { processors: 2, crash: CRASH, seed: 8 }, type: 'triage' },
 ];
 
@@ -97,7 +102,8 @@ function expected({ cpus, truth: { captured, processors } }: Arm64Guest, number:
 
 async function writeInput({ format }: Arm64Case, guest: Arm64Guest, path: string): Promise<void> {
   if (format === 'without SVE') writeFileSync(path, writeArm64Elf(guest, { withoutSve: true }));
-  else if (format === 'pmemsave' || format === 'backend') await dumpArm64WithQemu(guest, path, { raw: format });
+  else if (format === 'pmemsave' || format === 'backend' || format === 'migrate')
+    await dumpArm64WithQemu(guest, path, { raw: format });
   else await dumpArm64WithQemu(guest, path, format === undefined ? {} : { format });
 }
 

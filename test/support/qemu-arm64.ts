@@ -21,14 +21,16 @@ import { fileURLToPath } from 'node:url';
 import type { Arm64Cpu, Arm64Guest } from '../guest/arm64.ts';
 import { RAM_BASE } from '../guest/arm64-memory.ts';
 import { programsAvailable } from './programs.ts';
-import { Qemu } from './qemu.ts';
+import { migrateTo, Qemu } from './qemu.ts';
 
 const QEMU = 'qemu-system-aarch64';
 
 export interface Arm64QemuOptions {
   format?: 'elf' | 'kdump-zlib';
   /** Instead of a dump, physical memory by `pmemsave`, or the file that backs it. */
-  raw?: 'pmemsave' | 'backend';
+  raw?: 'pmemsave' | 'backend' | 'migrate';
+  /** Also the migration stream of the same paused guest. */
+  stream?: string;
   /** For the CPUs to get where they should be. */
   timeoutMilliseconds?: number;
 }
@@ -70,6 +72,8 @@ export async function dumpArm64WithQemu(
         const { format } = options;
         await qemu.command('dump-guest-memory', { paging: false, protocol: `file:${path}`, ...(format && { format }) });
       }
+      const stream = options.raw === 'migrate' ? path : options.stream;
+      if (stream !== undefined) await migrateTo(qemu, { to: { file: stream } });
       await qemu.quit();
     } finally {
       qemu.kill();

@@ -17,6 +17,7 @@ import {
   viewContext,
 } from './context.ts';
 import { Kpcr, kpcrCandidates, kpcrDoubt, SPECIAL_REGISTERS_SIZE } from './kpcr.ts';
+import { MIGRATION } from './migration.ts';
 import { pageClues, SCAN_PATTERNS } from './page-clues.ts';
 import { PAGING_4K_GRANULE } from './paging.ts';
 import { FUNCTION_TABLE } from './pe-unwind.ts';
@@ -79,7 +80,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   prstatusSize: Prstatus.size,
   kdumpBlockSize: 0x1_0000,
   xenVcpu: undefined,
-  migration: undefined,
+  migration: MIGRATION,
   namedRegisters,
   neverStarted,
   outsideWindows,
@@ -134,7 +135,7 @@ export const ARM64: MachineOf<Arm64Registers> = {
   // Between them lies KARM64_ARCH_STATE.
   isProcessorState: (special, context) =>
     special % 8 === 0 && context % 16 === 0 && context - special >= SPECIAL_REGISTERS_SIZE && context < 0x1000,
-  // Inputs hold none.
+  // Most inputs hold none, and Windows saves its own.
   patchSpecialRegisters: (original) => original,
 
   functionTable: FUNCTION_TABLE,

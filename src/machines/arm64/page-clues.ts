@@ -1,4 +1,4 @@
-/** What a page of physical memory shows of Windows on ARM64, whose inputs hold no system registers. */
+/** What a page of physical memory shows of Windows on ARM64, most of whose inputs hold no system registers. */
 import { isKernelAddress } from '../../core/bits.ts';
 import { PAGE_SIZE, pa, va } from '../../core/units.ts';
 import type { ScanPatterns } from '../page-scan.ts';

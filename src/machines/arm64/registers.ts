@@ -10,7 +10,7 @@ export interface Vectors {
   fpsr: number;
 }
 
-/** The registers of a CPU. Inputs hold no system registers. */
+/** The registers of a CPU. */
 export interface Arm64Registers {
   /** X0 to X30: X29 is the frame pointer, X30 the link register. */
   x: readonly bigint[];
@@ -19,6 +19,8 @@ export interface Arm64Registers {
   pstate: bigint;
   /** undefined where the input doesn't say. */
   vectors: Vectors | undefined;
+  /** System registers, which only migration streams hold: shown, and nothing else depends on them. */
+  more?: readonly NamedRegister[] | undefined;
 }
 
 /** Frame pointer's number. */
@@ -70,7 +72,7 @@ export function outsideWindows(r: Arm64Registers): string | undefined {
 }
 
 /** In the debugger's order and by its names. */
-export function namedRegisters({ x, sp, pc, pstate, vectors }: Arm64Registers): NamedRegister[] {
+export function namedRegisters({ x, sp, pc, pstate, vectors, more = [] }: Arm64Registers): NamedRegister[] {
   return [
     ...x.map((value, i) => ({ name: NAMES.get(i) ?? `x${i}`, value, bits: 64 })),
     { name: 'sp', value: sp, bits: 64 },
@@ -83,6 +85,7 @@ export function namedRegisters({ x, sp, pc, pstate, vectors }: Arm64Registers): 
           ...vectors.v.map((value, i) => ({ name: `v${i}`, value: vectorValue(value), bits: 128 })),
         ]
       : []),
+    ...more,
   ];
 }
 

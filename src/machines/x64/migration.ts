@@ -254,6 +254,7 @@ export const PC_STREAM = {
     crash: 'cpu/msr_hyperv_crash/env.msr_hv_crash_params',
     guestOsId: 'cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id',
   },
+  ramStart: undefined,
 } as const;
 
 /** See `Machine.migration`. */

@@ -78,7 +78,7 @@ function promiseOf(
   const blocks = [...ram.blocks.values()];
   const { bases, tables, end } = basesOf(blocks);
   if (end > MAX_MEMORY) return undefined;
-  const choices = layouts({ blocks, machineType }, undefined, undefined);
+  const choices = layouts({ blocks, machineType }, { ramStart: machine.migration?.ramStart });
   if (choices instanceof Reason) return undefined;
   const runs = choices[0]!.pieces
     .map(({ block, offset, start: at, size }) => ({ start: pa(at), size, fileOffset: bases.get(block.name)! + offset }))

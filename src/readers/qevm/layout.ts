@@ -19,14 +19,14 @@ export interface Piece {
 /** One way in which the blocks may lie. */
 export interface Layout {
   pieces: readonly Piece[];
-  /** What says so, for messages. */
-  source: string;
+  /** What it was taken from, where the machine itself does not say so: a clause for messages. */
+  takenFrom: string | undefined;
   /** Blocks that could be RAM and have no known place. */
   unplaced: readonly RamBlock[];
 }
 
 /** Video memory, firmware and tables: not the machine's RAM. */
-const OTHER_BLOCK = /\/|^pc\.(bios|rom)$|vram|vga|qxl|pflash|^ramfb|\.rom$|cmb|ivshmem/;
+const OTHER_BLOCK = /\/|^pc\.(bios|rom)$|vram|vga|qxl|flash\d*$|pflash|tag-ram|^ramfb|\.rom$|cmb|ivshmem/;
 
 /** RAM is hidden behind the legacy video window where there is a display adapter. */
 const VIDEO_WINDOW = { start: 0xa0000, end: 0xc0000 };
@@ -52,34 +52,64 @@ export function lowRamEnds(machineType: string | undefined, ram: number): number
   return /microvm/.test(machineType) ? [0xc000_0000] : [pc, 0xe000_0000];
 }
 
-/**
- * The ways in which RAM may lie, the likeliest first.
- *
- * @param cmos undefined where the stream has none
- * @param tables ACPI tables that the firmware got; undefined where the stream has none
- */
+/** What says where RAM lies. */
+export interface LayoutSources {
+  /** undefined where the stream has none. */
+  cmos?: Buffer | undefined;
+  /** ACPI tables that the firmware got; undefined where the stream has none. */
+  tables?: Buffer | undefined;
+  /** Of the machine, see `MigrationForm`. */
+  ramStart: number | undefined;
+}
+
+/** The ways in which RAM may lie, the likeliest first. */
 export function layouts(
   { blocks, machineType }: { blocks: readonly RamBlock[]; machineType: string | undefined },
-  cmos: Buffer | undefined,
-  tables: Buffer | undefined,
+  { cmos, tables, ramStart }: LayoutSources,
 ): readonly Layout[] | Reason {
   const ram = blocks.filter(isRam);
   const total = ram.reduce((sum, { size }) => sum + size, 0);
   if (total === 0) return because('none of its RAM blocks can be memory of the machine');
+  if (ramStart !== undefined) return inOnePiece(ram, total, { tables, start: ramStart });
   const hasVideo = blocks.some(({ name }) => /vram|vga|qxl/.test(name));
   const split = cmos && ramInCmos(cmos);
   const options = split ? [split] : lowRamEnds(machineType, total).map((end) => bothSides(total, end));
-  const source = split ? 'CMOS' : 'the rules of its machine type';
+  const takenFrom = split ? undefined : 'the rules of its machine type';
   const found = options.flatMap(({ low, high }) =>
     ordered(ram, low + high, tables).flatMap(({ main, extra }) =>
       placeExtra(extra, tables).map(({ placed, unplaced }) => {
         const pieces = withoutWindow([...place(main, low), ...placed], hasVideo);
-        return { pieces, source, unplaced };
+        return { pieces, takenFrom, unplaced };
       }),
     ),
   );
   if (found.length > 0) return found.slice(0, MAX_LAYOUTS);
   return because(`its RAM blocks (${ram.map(({ name }) => name).join(', ')}) do not add up to what its CMOS says`);
+}
+
+/** As Arm's virt has it: the nodes' memory one behind the other, and then what was plugged in. */
+function inOnePiece(
+  ram: readonly RamBlock[],
+  total: number,
+  { tables, start }: { tables: Buffer | undefined; start: number },
+): readonly Layout[] | Reason {
+  const listed = (tables && nodeSizes(tables)) ?? [];
+  const first = listed.length > 0 ? listed.reduce((sum, size) => sum + size, 0) : total;
+  const found = ordered(ram, first, tables).flatMap(({ main, extra }) => {
+    let end = start;
+    const pieces = main.map((block): Piece => {
+      const piece = { block, offset: 0, start: end, size: block.size };
+      end += block.size;
+      return piece;
+    });
+    return placeExtra(extra, tables).map(({ placed, unplaced }) => ({
+      pieces: [...pieces, ...placed],
+      takenFrom: undefined,
+      unplaced,
+    }));
+  });
+  if (found.length > 0) return found.slice(0, MAX_LAYOUTS);
+  return because(`its RAM blocks (${ram.map(({ name }) => name).join(', ')}) do not add up to what its tables say`);
 }
 
 /** Each is searched for Windows. */

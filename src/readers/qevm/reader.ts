@@ -180,9 +180,13 @@ function imageOf(
   { format, stream, devices, tables }: StreamParts,
   contentsOf: ContentsOf,
 ): MemoryImage {
-  const choices = layouts(stream, devices?.all('mc146818rtc')[0]?.bytes, tables);
-  if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
   const machines = machinesOfMigration(stream.machineType, (section) => devices?.all(section) ?? []);
+  const choices = layouts(stream, {
+    cmos: devices?.all('mc146818rtc')[0]?.bytes,
+    tables,
+    ramStart: machines[0]?.migration?.ramStart,
+  });
+  if (choices instanceof Reason) throw damaged(stream, source.name, choices.text);
   const parts = { file: source.name, format, stream, devices, contentsOf };
   const readings = machines.flatMap((machine) => {
     const cpus = readCpus(machine, devices);
@@ -215,7 +219,7 @@ function checkStream({ machineType, blocks, fault }: MigrationStream, file: stri
     kind: 'unsupported',
     message: `a migration stream of QEMU's machine ${JSON.stringify(machineType)}; only those of ${titles} guests are read`,
     file,
-    expected: 'a pc, q35 or microvm machine',
+    expected: 'a pc, q35, microvm or Arm virt machine',
     actual: machineType,
   });
 }
@@ -388,7 +392,8 @@ function* presentRuns({ block, offset, start, size }: Piece): Generator<Physical
 
 function readCpus({ migration: form }: Machine, devices: Devices | undefined): CpuState[] {
   if (!form || !devices) return [];
-  const also = new Map(devices.all(form.also).map((state) => [state.instance, state]));
+  const others = form.also === undefined ? [] : devices.all(form.also);
+  const also = new Map(others.map((state) => [state.instance, state]));
   return devices
     .all(form.section)
     .sort((a, b) => a.instance - b.instance)
@@ -421,8 +426,8 @@ function report({ stream, devices, layout, pieces, cpus, diagnostics }: Found): 
       { offset: hex(fault.offset) },
     );
   }
-  if (layout.source !== 'CMOS') {
-    diagnostics.add('note', 'migration-layout', `where memory lies was taken from ${layout.source}`);
+  if (layout.takenFrom !== undefined) {
+    diagnostics.add('note', 'migration-layout', `where memory lies was taken from ${layout.takenFrom}`);
   }
   if (layout.unplaced.length > 0) {
     const names = layout.unplaced.map(({ name, size }: RamBlock) => `${name} (${bytes(size)})`).join(', ');

@@ -174,7 +174,7 @@ describe('migration streams', () => {
       }
       return undefined;
     };
-    expect(refused(writeStream(guest, { machineType: 'virt-10.0' }))).toBe('migration-machine');
+    expect(refused(writeStream(guest, { machineType: 'pseries-10.0' }))).toBe('migration-machine');
     expect(refused(Buffer.from('QEVM\0\0\0\x03\0', 'latin1'))).toBe('migration-stream-damaged');
   });
 });
