@@ -1861,6 +1861,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/batch/records.test.ts',
   },
   {
+    what: 'line breaks of a guest are kept in JUnit',
+    file: 'batch/report.ts',
+    find: '  printable(text)',
+    replace: "  text.split('\\n').map(printable).join('\\n')",
+    tests: 'test/batch/crashes.test.ts',
+  },
+  {
     what: 'any file is a report',
     file: 'batch/report.ts',
     find: 'refuseForeign(file, content);',

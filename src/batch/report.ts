@@ -203,12 +203,9 @@ export function renderJunit(results: readonly JobResult[], policy: CrashPolicy):
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 
-/** Names and guests' text may contain characters that XML forbids. */
+/** Names and guests' text may contain characters that XML forbids, and line breaks that would fake a line. */
 const xml = (text: string): string =>
-  text
-    .split('\n')
-    .map(printable)
-    .join('\n')
+  printable(text)
     .replace(/[&<>"]/g, (c) => ENTITIES[c]!)
     .replace(/[\uFFFE\uFFFF]/g, '\uFFFD');
 
@@ -223,7 +220,7 @@ function junitBody(record: JobResult['record'], policy: CrashPolicy): string {
   const crash = signature && `${crashKind(isKnown(record, policy.known))}: ${crashLine(signature, record)}`;
   const failure = failsAsNew(record, policy) ? `<failure type="new-crash" message="${xml(crash!)}"/>` : '';
   const lines = [...(crash === undefined ? [] : [crash]), ...losses.map((loss) => `loss: ${loss}`)];
-  return lines.length > 0 ? `${failure}<system-out>${xml(lines.join('\n'))}</system-out>` : failure;
+  return lines.length > 0 ? `${failure}<system-out>${lines.map(xml).join('\n')}</system-out>` : failure;
 }
 
 /** What a crash is called by a list; null: there is none. */

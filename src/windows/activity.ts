@@ -237,7 +237,10 @@ class Observer {
     if (address === undefined) return unknown('KTHREAD.ApcState.Process is not present, or no address of the kernel');
     const listed = this.#listed().get(address);
     const how = listed ? 'a process on the list' : 'a process that is not on the list';
-    return known({ address, pid: listed?.pid, name: listed?.name }, `KTHREAD.ApcState.Process, ${how}`);
+    return known(
+      { address, pid: listed?.pid, name: listed?.name },
+      `KTHREAD.ApcState.Process at ${hex(at)} by the KDBG, ${how}`,
+    );
   }
 
   #listed(): ReadonlyMap<bigint, Process> {

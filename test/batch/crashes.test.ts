@@ -141,6 +141,16 @@ it('crashes are classes in JUnit, and new ones failures', () => {
   expect(renderJunit(results, { known: undefined, failOnNew: false })).toContain('failures="0"');
 });
 
+it('line breaks of names and of guests fake no line in JUnit', () => {
+  const text = renderJunit([resultOf({ crashed: false }, 'vm\n::error::x'), resultOf({ rva: 'c\n::error::y' }, 'z')], {
+    known: undefined,
+    failOnNew: false,
+  });
+  expect(text).toContain('name="vm\\u{a}::error::x"');
+  expect(text).toContain('crash: c\\u{a}::error::y ');
+  expect(text.split('\n').filter((line) => line.startsWith('::'))).toEqual([]);
+});
+
 it('the index page has each crash with its dumps', () => {
   const results = [resultOf({}, 'one'), resultOf({}, 'two'), resultOf({ crashed: false }, 'three')];
   const page = renderIndex(
