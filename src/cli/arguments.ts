@@ -26,6 +26,7 @@ const JOBS: Readonly<Record<CommandName, (given: Given) => Job>> = {
 export async function parseArguments(argv: readonly string[]): Promise<{ print: string } | { job: Job }> {
   // Loading the parser takes longer than locating Windows, and the most frequent command line does not need it.
   if (isPlain(argv)) {
+    refuseEmpty('convert', argv);
     refuseMistyped(argv[0]);
     return { job: conversionJob(plain(argv)) };
   }
@@ -66,15 +67,28 @@ async function version(verbose: boolean): Promise<string> {
 }
 
 function commandAsked(word: string | undefined): CommandName {
-  if (word === undefined) return 'convert';
+  if (word === undefined || word === 'help') return 'convert';
   if (isCommandWord(word)) return word;
   const meant = commandLike(word);
   throw usage(`"${word}" is not a command`, 'convert', meant && `did you mean elf2dmp help ${meant}?`);
 }
 
+/** An empty name is a variable of a script that is not set: the current directory is not meant. */
+function refuseEmpty(command: CommandName, names: readonly string[]): void {
+  const at = names.indexOf('');
+  if (at < 0) return;
+  const { arguments: declared } = COMMANDS[command];
+  throw usage(
+    `${(declared[at] ?? declared.at(-1))?.name ?? 'an argument'} is empty`,
+    command,
+    'is the variable that it comes from unset?',
+  );
+}
+
 /** Checks the number of names; a conversion's depends on its options. */
 function checkArguments({ command, names }: Given): void {
   const { arguments: declared } = COMMANDS[command];
+  refuseEmpty(command, names);
   if (declared.some(({ kind }) => kind === 'paths')) return;
   const extra = names[declared.length];
   if (extra !== undefined) throw usage(`unexpected argument: ${extra}`, command);

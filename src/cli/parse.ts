@@ -47,7 +47,7 @@ export function parseWords(argv: readonly string[]): Given {
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const [known, row] = rowsOf(command).find(([now, { former }]) => now === name || former === name) ?? [name];
-    if (!row) throw unknownOption(command, name, value);
+    if (!row) throw unknownOption(command, { name, value, words });
     const written = writtenValue(command, name, row, value);
     raw[known] = written;
     values[known] = typeof written === 'boolean' ? written : parseText(row, written);
@@ -125,13 +125,37 @@ function writtenValue(command: CommandName, name: string, row: OptionRow, value:
   return value;
 }
 
-function unknownOption(command: CommandName, name: string, value: unknown) {
-  const long = value === false ? `--no-${name}` : `--${name}`;
-  const known = rowsOf(command).map(([option]) => option);
-  const meant = name.length > 1 ? closest(name, [...known, 'help', 'version']) : undefined;
+interface Unknown {
+  name: string;
+  value: unknown;
+  /** All words of the command line. */
+  words: readonly string[];
+}
+
+function unknownOption(command: CommandName, { name, value, words }: Unknown) {
+  const known = [...rowsOf(command).map(([option]) => option), 'help', 'version'];
+  // With one hyphen the parser takes a word for several letters, or for a long option if it has a dot.
+  const [written = '', single = ''] =
+    words.map((word) => /^-([^-][^=]+)/.exec(word) ?? []).find(([, word]) => word?.includes(name)) ?? [];
+  const meant = closest(single || name, known);
+  if (meant !== undefined && (name.length > 1 || single !== ''))
+    return wrongOption(
+      'option-unknown',
+      `${written || longName(name, value)} is not an option`,
+      command,
+      `did you mean ${longName(meant, value)}?`,
+    );
   const elsewhere = name in OPTIONS ? ` of ${command === 'convert' ? 'a conversion' : command}` : '';
-  const message = `${name.length === 1 ? `-${name}` : long} is not an option${elsewhere}`;
-  return wrongOption('option-unknown', message, command, meant && `did you mean --${meant}?`);
+  const word = name.length === 1 && value !== false ? `-${name}` : written || longName(name, value);
+  const message = `${word} is not an option${elsewhere}`;
+  return wrongOption('option-unknown', message, command, hintOf(command, name, single));
+}
+
+const longName = (name: string, value: unknown): string => (value === false ? `--no-${name}` : `--${name}`);
+
+function hintOf(command: CommandName, name: string, single: string): string | undefined {
+  if (command === 'convert' && name === 'o') return 'OUTPUT is the second name: elf2dmp INPUT OUTPUT';
+  return single.includes('.') ? `./-${single} is a file of that name` : undefined;
 }
 
 function checkNeeds(command: CommandName, values: Readonly<Record<string, unknown>>): void {

@@ -7,8 +7,8 @@ export const STATUS_SIGNALS = ['SIGUSR1', 'SIGUSR2'] as const;
 const UNBLOCK_AFTER_MS = 300;
 
 /**
- * With Node's option disable-sigusr1, which keeps Node's debugger shut from the first moment, Node leaves SIGUSR1 blocked, so that its
- * listener never hears of it.
+ * With Node's option disable-sigusr1, which keeps its debugger shut from the first moment, Node leaves SIGUSR1 blocked:
+ * the listener would never hear of it.
  */
 export function hearStatusSignals(): void {
   const isBlocked = [...process.execArgv, process.env['NODE_OPTIONS']].some((word) =>

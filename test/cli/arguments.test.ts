@@ -82,6 +82,11 @@ describe('the command line', () => {
     [['info', '--no-pach', 'a'], '--no-pach is not an option', 'see elf2dmp info --help'],
     [['stack', '--type', 'full', 'a'], '--type is not an option of stack', 'see elf2dmp stack --help'],
     [['-x', 'a', 'b'], '-x is not an option', 'see elf2dmp --help'],
+    [['--no-x', 'a', 'b'], '--no-x is not an option', 'see elf2dmp --help'],
+    [['--no-patc', 'a', 'b'], '--no-patc is not an option', 'did you mean --no-patch?'],
+    [['a', 'b', '-type', 'full'], '-type is not an option', 'did you mean --type?'],
+    [['a', '-o', 'b'], '-o is not an option', 'OUTPUT is the second name: elf2dmp INPUT OUTPUT'],
+    [['a', '-b.dmp'], '-b.dmp is not an option', './-b.dmp is a file of that name'],
     [
       ['--runs', '1+', 'a', 'b'],
       '--runs: expected a list of START+SIZE such as 0+3G,4G, found "1+"',
