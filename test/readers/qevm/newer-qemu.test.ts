@@ -1,9 +1,12 @@
-import { existsSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { convert } from '../../../src/operations/convert.ts';
 import { openInput } from '../../../src/readers/input.ts';
 import { buildGuest } from '../../guest/guest.ts';
+import { canMount, mountNew } from '../../support/loop-mounts.ts';
 import { type Migration, migrateTo, qemuAvailable, qemuVersion, runInQemu } from '../../support/qemu.ts';
 import { definite, samePages } from '../../support/same-memory.ts';
 
@@ -60,6 +63,45 @@ if (qemuAvailable() && qemuVersion() >= 9) {
         }
         elf.close();
       });
+    });
+  });
+
+  describe.skipIf(!canMount())('QEMU 9 and newer', () => {
+    it.each(['xfs', 'btrfs'] as const)('share the pages of mapped-ram with the dump on %s', async (kind) => {
+      const fs = mountNew(kind, mkdtempSync(join(dir, `${kind}-`)), 512 * 2 ** 20);
+      try {
+        const guest = buildGuest({ processors: 2, ramMiB: 64, seed: 92 });
+        // Most of it is not zero: else there is nothing to share.
+        for (let at = 16 * 2 ** 20; at < guest.ramBytes; at += 4096) guest.memory.page(at).writeUInt32LE(at, 8);
+        const used = () => {
+          const { blocks, bfree, bsize } = statfsSync(fs.path);
+          return (blocks - bfree) * bsize;
+        };
+        const [input, shared, copied] = ['vm.stream', 'shared.dmp', 'copied.dmp'].map((name) =>
+          join(fs.path, name),
+        ) as [string, string, string];
+        await runInQemu(guest, {}, async ({ qemu }) => {
+          for (const [name, { offset, ...form }] of Object.entries(FORMS)) {
+            if (!form.capabilities?.includes('mapped-ram')) continue;
+            const file = join(dir, `${kind}.stream`);
+            if (offset) writeHeader(file, offset);
+            await migrateTo(qemu, { to: { uri: offset ? `file:${file},offset=${offset}` : `file:${file}` }, ...form });
+            copyFileSync(file, input);
+            rmSync(file);
+            spawnSync('sync', ['-f', fs.path]);
+            const before = used();
+            const report = await convert({ input, output: shared, reflink: 'always', force: true });
+            expect(report.dump, name).toMatchObject({ type: 'bitmap', sharesInput: true });
+            expect(used() - before, name).toBeLessThan(8 * 2 ** 20);
+            await convert({ input, output: copied, type: 'bitmap', force: true });
+            expect(readFileSync(shared).equals(readFileSync(copied)), name).toBe(true);
+            for (const path of [input, shared, copied]) rmSync(path);
+            spawnSync('sync', ['-f', fs.path]);
+          }
+        });
+      } finally {
+        fs.unmount();
+      }
     });
   });
 } else {
