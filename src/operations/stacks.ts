@@ -51,7 +51,8 @@ async function reportGuest(
     });
   }
   const described = reportWindows(windows, contexts, images, places);
-  const fault = reportFaultStack(windows, findFault(windows), { symbols, places });
+  const isAsked = processor === undefined || processor === windows.crash?.processor?.number;
+  const fault = isAsked ? reportFaultStack(windows, findFault(windows), { symbols, places }) : null;
   const activity = reportActivity(windows, contexts, images);
   await takeSignals(signal);
   await image.checkUnchanged();

@@ -32,7 +32,7 @@ export interface StackReport {
   input: InputReport;
   windows: WindowsReport;
   stacks: ProcessorStackReport[];
-  /** The stack at the fault, from registers that the crash itself keeps; null where it keeps none. */
+  /** The stack at the fault, from registers that the crash itself keeps; null where it keeps none, or for another processor. */
   fault: FaultStackReport | null;
   /** What all processors do; null in a guest that crashed. */
   activity: HangReport | null;

@@ -210,6 +210,12 @@ it('unwinding that leads to the fault needs no record', async () => {
   expect([fault, windows.culprit?.module]).toEqual([null, 'demo.sys']);
 });
 
+it("is a part of its own processor's stack alone", async () => {
+  writeFileSync(input, writeElf(faultingGuest('CONTEXT that 0x3B names').guest));
+  const faults = await Promise.all([0, 1].map(async (processor) => (await stacks({ input, processor })).fault?.from));
+  expect(faults).toEqual([undefined, 'context']);
+});
+
 it('a guest that runs has none', async () => {
   writeFileSync(input, writeElf(buildGuest()));
   expect((await stacks({ input })).fault).toBeNull();
