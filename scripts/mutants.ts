@@ -1819,6 +1819,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/operations/smaller-dumps.test.ts',
   },
   {
+    what: 'a range of which a part is a hole is taken for zeros',
+    file: 'memory/holes.ts',
+    find: 'if (from !== next) return false;',
+    replace: '',
+    tests: 'test/memory/holes.test.ts',
+  },
+  {
     what: 'zstd takes any memory',
     file: 'source/zstd.ts',
     find: 'if (needed <= limit) return;',

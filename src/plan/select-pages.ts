@@ -4,7 +4,9 @@ import { type Diagnostic, Diagnostics } from '../core/errors.ts';
 import { Pulse } from '../core/pulse.ts';
 import { Reason } from '../core/reason.ts';
 import { PAGE_SIZE, pa } from '../core/units.ts';
+import { HoleMap } from '../files/holes.ts';
 import { PageLocation } from '../formats/win-kernel.ts';
+import { isHole } from '../memory/holes.ts';
 import { PageMap, type PageRun } from '../memory/page-map.ts';
 import { append, type Extent, endOf } from '../memory/runs.ts';
 import { Mapped, walkTables } from '../memory/table-walk.ts';
@@ -84,9 +86,12 @@ export async function selectPages(
   const found = findProcessRoots(windows);
   const map = new PageMap(image);
   const walked = await walkTables(space, found.roots, map, pulse);
+  const holes = image.stored && (await HoleMap.open(image.stored.fd));
   const states = readPageStates(image, space, kdbg.fields.MmPfnDatabase, {
     mapped: await pagesWith(map, Mapped.kernelTable | Mapped.userTable | Mapped.kernel, { windows, pulse }),
     transition: walked.transition.filter((address) => ((map.bits[map.indexOf(address)] ?? MAPPED) & MAPPED) === 0),
+    // The database of a guest that uses little of its memory is large, and most of it was never written to.
+    isZero: holes && ((physical, size) => isHole(image, holes, physical, size)),
   });
   const known = !(states instanceof Reason);
   const { extents, counts } = await sortPages(windows, map, states, { type, ram, pulse });

@@ -34,6 +34,8 @@ export interface KnownPages {
   mapped: Iterable<number>;
   /** Of pages in transition: no longer active. */
   transition: Iterable<number>;
+  /** Whether a range of physical memory is known to be zeros without being read. Default: none is. */
+  isZero?: ((physical: number, size: number) => boolean) | undefined;
 }
 
 /** Minimum sample size. */
@@ -70,7 +72,7 @@ export function readPageStates(
   const tried: string[] = [];
   for (const layout of layouts) {
     const { entrySize } = layout;
-    const states = reader({ space, base, entrySize }, layout);
+    const states = reader({ space, base, entrySize, isZero: known.isZero }, layout);
     const active = mapped.filter((address) => states.of(address)?.location === PageLocation.active).length;
     const inactive = transition.filter((address) => {
       const location = states.of(address)?.location;
@@ -98,6 +100,7 @@ interface Database {
   space: AddressSpace;
   base: bigint;
   entrySize: number;
+  isZero: KnownPages['isZero'];
 }
 
 /** MI_PAGE_CACHE_ATTRIBUTE: cached. */
@@ -154,6 +157,7 @@ function reader(database: Database, layout: PageEntryLayout): PageStates {
 
 /** Bytes of the database that are looked at together. */
 const WINDOW = 64 * PAGE_SIZE;
+const ZEROS = Buffer.alloc(WINDOW);
 
 /** Bytes of the database, and where in them an entry is. */
 interface EntryPlace {
@@ -201,7 +205,7 @@ class Window {
 
   /** As much as is mapped without a gap, at most `WINDOW`; no bytes where not all of that is in the image. */
   #read(virtual: bigint): { bytes: Buffer | undefined; length: number } {
-    const { space } = this.#database;
+    const { space, isZero } = this.#database;
     const mapping = space.walk(virtual);
     if ('reason' in mapping) return { bytes: undefined, length: 0 };
     const { physical, pageSize } = mapping;
@@ -211,6 +215,7 @@ class Window {
     }
     // Windows maps the database by large pages: one walk for each.
     const length = Math.min(WINDOW, pageSize - (physical % pageSize));
+    if (isZero?.(physical, length)) return { bytes: ZEROS.subarray(0, length), length };
     const room = this.#room.subarray(0, length);
     return { bytes: space.image.readSync(physical, room) ? room : undefined, length };
   }

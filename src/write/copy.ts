@@ -7,13 +7,14 @@ import { DirectFile } from '../files/direct.ts';
 import { HoleMap } from '../files/holes.ts';
 import { checkSpace, writeAll, writeThenPublish } from '../files/publish.ts';
 import { WriteBack } from '../files/write-back.ts';
+import { holesIn } from '../memory/holes.ts';
 import type { MemoryImage } from '../memory/image.ts';
 import { sum } from '../memory/runs.ts';
 import type { SparseChoice } from '../options/choices.ts';
 import type { BytesSegment, DumpContents, PagesSegment } from '../plan/plan.ts';
 import { BATCH_BYTES, type Batch, batchesOf, readPieces } from './batches.ts';
 import type { EmitOptions } from './options.ts';
-import { type Span, withoutHoles, withoutZeros } from './sparse.ts';
+import { withoutHoles, withoutZeros } from './sparse.ts';
 
 /** Concurrent requests; more did not help on two cores (benchmarks/). */
 const IN_FLIGHT = 4;
@@ -118,13 +119,4 @@ async function copyAll(
   await file.truncate(plan.size).catch((cause) => {
     throw ioError('write', name, cause);
   });
-}
-
-/** Physical addresses whose bytes are in holes of the input's file. */
-function* holesIn(image: MemoryImage, holes: HoleMap, physical: number, size: number): Generator<Span> {
-  for (const { from, to, fileOffset } of image.filePieces(physical, size)) {
-    for (const hole of holes.within(fileOffset, fileOffset + to - from)) {
-      yield { from: from + hole.from - fileOffset, to: from + hole.to - fileOffset };
-    }
-  }
 }
