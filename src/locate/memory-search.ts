@@ -49,6 +49,8 @@ export interface SearchOptions {
 /** One of the images that a search is for, and what was found for it so far. */
 interface Target {
   image: MemoryImage;
+  /** Its place among the images. */
+  index: number;
   scan: PageScan;
   result: SearchResult;
 }
@@ -59,7 +61,9 @@ type Enough = (clue: RootClue, image: MemoryImage) => boolean;
 /** A search that can stop early and go on later. Of no use once the images are closed. */
 export class MemorySearch {
   readonly #options: SearchOptions;
-  readonly #targets: readonly Target[];
+  /** Through which all is read. */
+  readonly #reader: MemoryImage;
+  #targets: readonly Target[];
   readonly #buffers: readonly Buffer[];
   readonly #words: readonly Uint32Array[];
   readonly #blocks: Iterator<Block, undefined>;
@@ -73,8 +77,10 @@ export class MemorySearch {
   constructor(images: readonly MemoryImage[], options: SearchOptions = {}) {
     this.#options = options;
     const memory = createScanMemory(BLOCK + PAGE_SIZE, READ_AHEAD + 1);
-    this.#targets = images.map((image) => ({
+    this.#reader = images[0]!;
+    this.#targets = images.map((image, index) => ({
       image,
+      index,
       scan: options.scan ?? image.machine.createPageScan(memory) ?? everyPage(),
       result: { roots: [], kpcrs: [], kdbgs: [], bytes: 0 },
     }));
@@ -88,6 +94,11 @@ export class MemorySearch {
     return this.#isAllRead && this.#reading.length === 0;
   }
 
+  /** From here on it is for one of its images alone. */
+  narrowTo(image: MemoryImage): void {
+    this.#targets = this.#targets.filter((target) => target.image === image);
+  }
+
   /**
    * Goes on to the end, or to the block with the first root that is good enough; not at all where one is known already.
    * Pages that can't be read hold nothing to be found; the reader says which they are.
@@ -96,7 +107,7 @@ export class MemorySearch {
    */
   async run(enough: Enough = () => false, image: MemoryImage = this.#targets[0]!.image): Promise<SearchResult> {
     const { signal, onSearch } = this.#options;
-    const total = this.#targets[0]!.image.size;
+    const total = this.#reader.size;
     let isEnough = this.#targets.some(({ image, result }) => result.roots.some((root) => enough(root, image)));
     while (!isEnough) {
       this.#readOn(1);
@@ -133,17 +144,17 @@ export class MemorySearch {
     const which = this.#which;
     this.#which = (which + 1) % this.#buffers.length;
     const target = this.#buffers[which]!.subarray(0, block.extended);
-    const reading = this.#targets[0]!.image.read(block.starts[0]!, target).then(() => ({ ...block, which }));
+    const reading = this.#reader.read(block.starts[0]!, target).then(() => ({ ...block, which }));
     // A failure is thrown where it is awaited.
     reading.catch(() => undefined);
     return reading;
   }
 
-  #searchBlock({ starts, length, extended, which }: ReadBlock, { image, scan, result }: Target): void {
+  #searchBlock({ starts, length, extended, which }: ReadBlock, { image, index, scan, result }: Target): void {
     const buffer = this.#buffers[which]!.subarray(0, extended);
     const words = this.#words[which]!;
     const { machine } = image;
-    const start = starts[this.#targets.findIndex((target) => target.image === image)]!;
+    const start = starts[index]!;
     for (const page of scan.scan(which, length, extended, start)) {
       if (page < length) addClues(result, machine.pageClues(words, page / 4, start + page));
       for (const hit of tag.all(buffer.subarray(page, page + PAGE_SIZE))) {

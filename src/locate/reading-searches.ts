@@ -16,7 +16,7 @@ const isNamed = ({ rank }: RootClue): boolean => rank === 0;
 export class ReadingSearches {
   readonly #options: SearchOptions;
   /** The first layout of each machine, which are searched together. */
-  readonly #together: readonly MemoryImage[];
+  #together: readonly MemoryImage[];
   readonly #begun = new Map<MemoryImage, MemorySearch>();
 
   constructor(readings: readonly MemoryImage[], options: SearchOptions) {
@@ -32,14 +32,22 @@ export class ReadingSearches {
       this.#searchOf(searched).run((clue, image) => image === searched && isNamed(clue) && enough(clue), searched);
   }
 
-  /** The machine through whose tables a search first finds Windows; undefined where there is none for certain. */
+  /**
+   * The machine through whose tables a search first finds Windows; undefined where there is none. What is
+   * searched further is searched for that machine: the others begin anew, should they get their turn at all.
+   */
   async firstMachine(): Promise<Machine | undefined> {
-    let found: Machine | undefined;
-    await this.#searchOf(this.#together[0]!).run((clue, image) => {
-      if (isNamed(clue) && leadsToWindows(image, clue.root)) found ??= image.machine;
+    const search = this.#searchOf(this.#together[0]!);
+    let found: MemoryImage | undefined;
+    await search.run((clue, image) => {
+      if (leadsToWindows(image, clue.root)) found ??= image;
       return found !== undefined;
     });
-    return found;
+    if (!found) return undefined;
+    search.narrowTo(found);
+    this.#together = this.#together.filter((image) => image !== found);
+    for (const image of this.#together) this.#begun.delete(image);
+    return found.machine;
   }
 
   #searchOf(searched: MemoryImage): MemorySearch {

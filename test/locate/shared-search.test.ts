@@ -79,6 +79,17 @@ describe('one search for all machines', () => {
     );
   });
 
+  it('goes on for the one of them that it is narrowed to', async () => {
+    const images = firstOfEach(openRaw(new BufferSource(GUESTS['ARM64']!(), 'raw')));
+    const search = new MemorySearch(images);
+    await search.run(({ rank }) => rank === 0);
+    expect(search.finished).toBe(false);
+    const last = images.at(-1)!;
+    search.narrowTo(last);
+    expect(await search.run(() => false, last)).toEqual(await searchMemory(last));
+    expect(search.finished).toBe(true);
+  });
+
   it('reads memory once where no Windows is in it, and once more for shifted layouts', async () => {
     const source = new CountingSource(Buffer.alloc(32 * MIB, 0x41), 'raw');
     await expect(locateWindows(openRaw(source))).rejects.toMatchObject({ code: 'windows-not-found' });
