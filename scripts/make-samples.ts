@@ -1,11 +1,12 @@
 // Makes the guest dumps in samples/ again: `npx tsx scripts/make-samples.ts [NAME…]`. A real QEMU runs the made-up
 // guests of test/guest and writes the files itself; they hold only bytes that this repository makes. ELF files are the
 // same each time as long as test/guest is: a change of the guests, or of the stub, is in the next ones. Streams hold times.
+// With --check nothing is written: it says in how many pages what would be made differs from what is there.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { type Arm64Options, buildArm64Guest } from '../test/guest/arm64.ts';
 import { buildGuest, FAULT_AT, type GuestOptions } from '../test/guest/guest.ts';
 import { buildGuest32, type GuestOptions32 } from '../test/guest/x86/guest.ts';
@@ -57,18 +58,36 @@ function saveHeader(): Buffer {
   return Buffer.concat([header, description]);
 }
 
+/** In how many pages a sample differs from what is made now. */
+function difference(stored: Buffer, made: Buffer): string {
+  if (stored.equals(made)) return 'the same';
+  let pages = 0;
+  for (let at = 0; at < Math.max(stored.length, made.length); at += PAGE) {
+    if (!stored.subarray(at, at + PAGE).equals(made.subarray(at, at + PAGE))) pages++;
+  }
+  return `${pages} of ${Math.ceil(made.length / PAGE)} pages differ`;
+}
+
+const PAGE = 4096;
+
 async function main(): Promise<void> {
   const target = fileURLToPath(new URL('../samples/', import.meta.url));
   const dir = mkdtempSync(join(tmpdir(), 'elf2dmp-samples-'));
   try {
-    const wanted = process.argv.slice(2);
+    const check = process.argv.includes('--check');
+    const wanted = process.argv.slice(2).filter((argument) => argument !== '--check');
     for (const [name, write] of Object.entries(SAMPLES)) {
       if (wanted.length > 0 && !wanted.includes(name)) continue;
       const path = join(dir, name);
       await write(path);
-      const bytes = readFileSync(path);
+      const made = readFileSync(path);
+      const bytes = name.endsWith('.save') ? Buffer.concat([saveHeader(), made]) : made;
+      if (check) {
+        console.log(`${name}.gz: ${difference(gunzipSync(readFileSync(join(target, `${name}.gz`))), bytes)}`);
+        continue;
+      }
       // zlib writes no time stamp and no name: the same bytes each time.
-      const stored = gzipSync(name.endsWith('.save') ? Buffer.concat([saveHeader(), bytes]) : bytes, { level: 9 });
+      const stored = gzipSync(bytes, { level: 9 });
       writeFileSync(join(target, `${name}.gz`), stored);
       console.log(`${name}.gz: ${stored.length} bytes`);
     }
