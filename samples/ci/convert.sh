@@ -1,6 +1,6 @@
 #!/bin/sh
 # A pipeline's step after VM tests: converts what they left in DIR, if anything.
-#   samples/ci/convert.sh DIR OUT
+#   sh convert.sh DIR OUT
 # Fails when a dump can't be had (exit code 4 to 7), not for losses (3), which the report lists.
 set -u
 dir=${1:?directory that the VM tests leave dumps in}
