@@ -15,7 +15,7 @@ import {
 } from '../formats/win-kernel.ts';
 import type { Symbols } from '../symbols/symbols.ts';
 import { type KernelTypes, kernelTypes, type MemberName, typesOrNone } from './kernel-types.ts';
-import { type Process, readProcesses } from './processes.ts';
+import { isProcessObject, type Process, readProcesses } from './processes.ts';
 import type { Processor } from './processors.ts';
 import { busyFrame, isKernelFunction } from './signature.ts';
 import { type StackFrame, walkStack } from './stacks.ts';
@@ -236,6 +236,9 @@ class Observer {
     const address = this.#pointer(thread.address + BigInt(at));
     if (address === undefined) return unknown('KTHREAD.ApcState.Process is not present, or no address of the kernel');
     const listed = this.#listed().get(address);
+    if (!listed && !isProcessObject(this.#windows.space, address)) {
+      return unknown('KTHREAD.ApcState.Process, by the KDBG, leads to no process that is present');
+    }
     const how = listed ? 'a process on the list' : 'a process that is not on the list';
     return known(
       { address, pid: listed?.pid, name: listed?.name },

@@ -198,6 +198,10 @@ function walk(space: AddressSpace, head: bigint): { links: VirtualAddress[]; bro
   }
 }
 
+/** Whether memory has a process's type where its EPROCESS begins. */
+export const isProcessObject = (space: AddressSpace, address: bigint): boolean =>
+  space.read(address, 1)?.[0] === PROCESS_OBJECT;
+
 /** Whether a value of DirectoryTableBase leads to page tables. */
 type PageTableTest = (value: bigint) => Exclude<Process['pageTables'], undefined>;
 
@@ -245,7 +249,7 @@ function inferLink(links: readonly bigint[], { space, fields, processors, tables
   const { pointerSize } = space.image.machine;
   const isProcess = (base: bigint): boolean => {
     // Process objects are allocated from pool, at multiples of two pointers. The cheapest test comes first: most fail it.
-    if (Number(base & 0xffn) % (2 * pointerSize) !== 0 || space.read(base, 1)?.[0] !== PROCESS_OBJECT) return false;
+    if (Number(base & 0xffn) % (2 * pointerSize) !== 0 || !isProcessObject(space, base)) return false;
     const root = space.readPointer(base + BigInt(rootAt));
     return root !== undefined && tables(root) === 'present';
   };
