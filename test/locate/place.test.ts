@@ -183,6 +183,13 @@ describe('images where ARM64 maps them', () => {
     expect(walks).not.toHaveBeenCalled();
   });
 
+  it('begin in no other: a copy of the kernel in a driver’s data is none', () => {
+    const { guest, space } = known(({ kernel, truth }) =>
+      kernel.write(truth.modules[1]!.base + 0x14000n, kernel.read(truth.kernelBase, 0x9000)),
+    );
+    expect([...kernelsAmongImages(space)].map(({ address }) => address)).toEqual([end(guest)]);
+  });
+
   it('are all there where a caller had enough before', () => {
     // The driver has a kernel's PDB name.
     const { space } = known(({ kernel, truth }) =>
