@@ -34,7 +34,9 @@ export function renderHelp(name: CommandName, columns: number | undefined): stri
       ),
     ),
     `Examples:\n${examples.map(([line, meaning]) => `  # ${meaning}\n  ${line}`).join('\n')}`,
-    EXIT_CODE_HELP,
+    EXIT_CODE_HELP.split('\n')
+      .flatMap((line) => hanging(line, width))
+      .join('\n'),
   ].join('\n\n');
 }
 
@@ -44,6 +46,13 @@ function entry(head: string, text: string, width: number): string {
   const rest = lines.map((line) => `${' '.repeat(COLUMN)}${line}`);
   if (first.length + 2 > COLUMN) return [first, ...rest].join('\n');
   return [`${first.padEnd(COLUMN)}${lines[0] ?? ''}`, ...rest.slice(1)].join('\n');
+}
+
+/** A line of the exit codes: what goes on lies under its text. */
+function hanging(line: string, width: number): string[] {
+  const [head = ''] = /^ *[\d, ]*/.exec(line) ?? [];
+  const lines = wrap(line.slice(head.length), width - head.length);
+  return lines.map((text, i) => `${i === 0 ? head : ' '.repeat(head.length)}${text}`);
 }
 
 function wrap(text: string, width: number): string[] {

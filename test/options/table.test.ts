@@ -115,4 +115,16 @@ describe('every option is in', () => {
     const guide = readFileSync(join(ROOT, 'docs', 'batch.md'), 'utf8');
     for (const key of [...CONFIG_KEYS.top, ...CONFIG_KEYS.options]) expect(guide).toMatch(new RegExp(`\\b${key}\\b`));
   });
+
+  it('is shown in no more columns than a terminal has', () => {
+    for (const width of [60, 80, 120]) {
+      for (const command of COMMAND_NAMES) {
+        // Command lines, and what they are for, are not broken.
+        const wide = renderHelp(command, width)
+          .split('\n')
+          .filter((line) => line.length > width && !/elf2dmp |^ {2}# /.test(line));
+        expect(wide).toEqual([]);
+      }
+    }
+  });
 });
