@@ -1609,13 +1609,6 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/write/direct.test.ts',
   },
   {
-    what: 'bytes that the disk took are written again where it took fewer',
-    file: 'files/direct.ts',
-    find: 'if (bytesWritten % UNIT === 0) return bytesWritten;',
-    replace: 'if (bytesWritten % UNIT === 0) return bytes.length;',
-    tests: 'test/write/direct.test.ts',
-  },
-  {
     what: 'the second descriptor stays open',
     file: 'files/direct.ts',
     find: 'await this.#direct.close();',
@@ -1733,20 +1726,6 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'if (!change || ON_SUDDEN_END.size > 0) return work();',
     replace: 'if (!change || ON_SUDDEN_END.size < 0) return work();',
     tests: 'test/files/unattended.test.ts',
-  },
-  {
-    what: 'what a pipe with the name of a sidecar has is read',
-    file: 'batch/sidecar.ts',
-    find: 'return stats.isFile() && stats.size <= MAX_SIDECAR ?',
-    replace: 'return stats.size <= MAX_SIDECAR ?',
-    tests: 'test/batch/outputs.test.ts',
-  },
-  {
-    what: 'a batch takes the head of a pipe that is its input',
-    file: 'batch/sidecar.ts',
-    find: 'const headSha256 = stats.isFile() ?',
-    replace: 'const headSha256 = stats ?',
-    tests: 'test/batch/outputs.test.ts',
   },
   {
     what: 'a pipe with the name of a sidecar is waited for',
