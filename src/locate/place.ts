@@ -144,7 +144,7 @@ class PlaceSearch {
     this.#question.evidence.reject(
       ROOT_STEP,
       'search of memory',
-      `${bytes(searched)} searched: ${roots.length} tables could be a root, ${kpcrs.length} pages a KPCR`,
+      `${bytes(searched)} searched; candidates: ${roots.length} for a root, ${kpcrs.length} for a KPCR`,
     );
   }
 

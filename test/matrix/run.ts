@@ -298,7 +298,9 @@ async function checkInfo(checks: Checks, c: MatrixCase, dump: string, seen: any)
     [Math.floor(Date.parse(windows.systemTime ?? '') / 1000), Math.floor(windows.uptimeSeconds ?? 0)],
     [seen.system.time, seen.system.uptimeSeconds],
   );
-  checks.same('info: DTB, KDBG', [windows.directoryTableBase, windows.kdbg.address].map(BigInt), [
+  // Debuggers walk four levels of page tables, and CPUs perhaps five.
+  const root = windows.headerDirectoryTableBase ?? windows.directoryTableBase;
+  checks.same('info: DTB, KDBG', [root, windows.kdbg.address].map(BigInt), [
     seen.header.header.DirectoryTableBase,
     seen.header.header.KdDebuggerDataBlock,
   ]);
