@@ -138,6 +138,13 @@ describe('elf2dmp batch', () => {
     expect(readFileSync(junit, 'utf8')).toMatch(
       /tests="1" failures="1"[\s\S]*<testcase classname="0xd1_3 [^"]*"[\s\S]*<failure type="new-crash" message="new crash: /,
     );
+    // A failure is told in any case.
+    expect(await one('--fail-on-new', '--quiet')).toMatchObject({
+      code: 9,
+      stdout: '',
+      stderr: expect.stringMatching(new RegExp(`^new crash ${hash} .*: 1 dump, [^\n]*\n$`)),
+    });
+    expect(await one('--quiet')).toMatchObject({ code: 0, stderr: '' });
     writeFileSync(known, `${hash} ${text}\n`);
     expect(await one('--fail-on-new')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^known crash /m) });
     expect(readFileSync(junit, 'utf8')).toMatch(/failures="0"[\s\S]*<system-out>known crash: /);

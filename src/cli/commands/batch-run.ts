@@ -116,14 +116,15 @@ export async function batch(given: Given, signal: AbortSignal): Promise<number> 
   const exitCode = exitCodeOf(results.map(({ record }) => (failsAsNew(record, crashes) ? newCrash(record) : record)));
   const seconds = (performance.now() - started) / 1000;
   if (args.json) process.stdout.write(`${toJson(summaryOf(results, groups, { seconds, exitCode }), 2)}\n`);
-  else if (!args.quiet) {
-    const taken = settings.junit === STANDARD_STREAM || settings.report?.path === STANDARD_STREAM;
-    const text = renderSummary(results, seconds, args.verbose) + renderCrashes(groups);
-    (taken ? process.stderr : process.stdout).write(text);
-  }
+  else if (args.quiet) tellNewCrashes(results, crashes, args.progress);
+  else streamForPeople(settings).write(renderSummary(results, seconds, args.verbose) + renderCrashes(groups));
   signal.throwIfAborted();
   return exitCode;
 }
+
+/** Standard output, unless a program reads something else there. */
+const streamForPeople = ({ junit, report }: ReturnType<typeof settingsOf>): NodeJS.WriteStream =>
+  junit === STANDARD_STREAM || report?.path === STANDARD_STREAM ? process.stderr : process.stdout;
 
 /** As the jobs would end: what is missing can't be opened, and what is taken is not replaced. */
 const exitCodeBefore = (standings: readonly Standing[]): number =>
@@ -376,6 +377,14 @@ function renderCrashes(groups: readonly CrashGroup[]): string {
   });
   if (groups.length > LISTED_CRASHES) lines.push(`… ${groups.length - LISTED_CRASHES} more crashes`);
   return lines.map((text) => `${printable(text)}\n`).join('');
+}
+
+/** Crashes that the batch fails on: like other failures they are told in any case. */
+function tellNewCrashes(results: readonly JobResult[], policy: CrashPolicy, progress: 'line' | 'json'): void {
+  // There each line is an object.
+  if (progress === 'json') return;
+  const failing = results.filter(({ record }) => failsAsNew(record, policy));
+  process.stderr.write(renderCrashes(groupCrashes(failing, policy.known)));
 }
 
 /** From best to worst. Retryable failures outrank permanent ones: rerunning can help. Anything else is a crash. */
