@@ -972,6 +972,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/processors.test.ts',
   },
   {
+    what: 'a CPU runs a processor whose program another one runs',
+    file: 'windows/cpu-matching.ts',
+    find: ', ...this.#findPrograms()',
+    replace: '',
+    tests: 'test/windows/processors.test.ts',
+  },
+  {
     what: 'a CPU in user mode is the last one though one in the kernel is left',
     file: 'windows/cpu-matching.ts',
     find: 'rivals.length === 0 && ',
@@ -2339,14 +2346,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     what: 'a TEB that two threads have is believed',
     file: 'windows/cpu-matching.ts',
-    find: 'waiting.get(match.teb)! > 1 || ',
+    find: 'waiting.get(match.teb) === 1 && ',
     replace: '',
     tests: 'test/windows/processors.test.ts',
   },
   {
     what: 'a TEB that two CPUs have is believed',
     file: 'windows/cpu-matching.ts',
-    find: ' || uses.get(teb)! > 1',
+    find: ' && uses.get(match.teb) === 1',
     replace: '',
     tests: 'test/windows/processors.test.ts',
   },

@@ -63,8 +63,8 @@ function matchByKpcr(
   fields: DebuggerFields,
 ): void {
   const claims = claimsOf(processors, cpus, space);
-  const stacks = new StackUse(processors, cpus, space, fields);
-  let open = claims.filter((claim) => !isContradicted(claim, processors, space, stacks));
+  const threads = new ThreadUse(processors, cpus, space, fields);
+  let open = claims.filter((claim) => !isContradicted(claim, processors, space, threads));
   const settle = (some: readonly Claim[], witness?: Witness): boolean => {
     const only = uncontested(some);
     for (const { processor, cpu } of only) {
@@ -104,17 +104,18 @@ function isContradicted(
   claim: Claim,
   processors: readonly Processor[],
   { image: { machine }, reader }: AddressSpace,
-  stacks: StackUse,
+  threads: ThreadUse,
 ): boolean {
   const runs = ({ kpcr }: Processor): boolean | undefined => machine.runsKpcr(claim.registers, reader, kpcr);
   const own = runs(claim.processor);
-  return own === undefined ? stacks.contradict(claim) : !own && processors.some((other) => runs(other) === true);
+  return own === undefined ? threads.contradict(claim) : !own && processors.some((other) => runs(other) === true);
 }
 
-/** Which CPUs are on the stacks of the processors' current threads. Found out when it is first asked for. */
-class StackUse {
+/** Which CPUs run the processors' current threads: by stack, in user mode by TEB. Found out when it is first asked for. */
+class ThreadUse {
   readonly #isOwn: (claim: Claim) => boolean;
   readonly #find: () => ReadonlyMap<CpuState, Processor>;
+  readonly #findPrograms: () => readonly Processor[];
   #found: { on: ReadonlyMap<CpuState, Processor>; used: ReadonlySet<Processor> } | undefined;
 
   constructor(
@@ -142,14 +143,15 @@ class StackUse {
         }),
       );
     };
+    this.#findPrograms = () => byTeb(processors, cpus, space, fields).map(({ processor }) => processor);
   }
 
-  /** The CPU is on another's stack, or another CPU is on that of the processor. */
+  /** The CPU is on another's stack, or another CPU is on that of the processor or in the program that it runs. */
   contradict(claim: Claim): boolean {
     if (this.#isOwn(claim)) return false;
     if (!this.#found) {
       const on = this.#find();
-      this.#found = { on, used: new Set(on.values()) };
+      this.#found = { on, used: new Set([...on.values(), ...this.#findPrograms()]) };
     }
     return this.#found.on.has(claim.cpu) || this.#found.used.has(claim.processor);
   }
@@ -199,31 +201,42 @@ function witnessesOf(space: AddressSpace, fields: DebuggerFields): Witness[] {
   ];
 }
 
-/** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
+/** Gives the processors that have none the CPUs that run their threads' programs. Returns the CPUs left over. */
 function matchByTeb(
   processors: readonly Processor[],
   cpus: readonly CpuState[],
   space: AddressSpace,
   fields: DebuggerFields,
 ): CpuState[] {
-  if (!fields.OffsetKThreadTeb) return [...cpus];
-  const free = processors.flatMap((processor) => {
-    if (processor.cpu) return [];
+  const free = processors.filter((processor) => !processor.cpu);
+  const found = byTeb(free, cpus, space, fields);
+  for (const { processor, cpu, teb } of found) assign(processor, cpu, `by the TEB ${hex64(teb)} of its thread`);
+  const matched = new Set(found.map(({ cpu }) => cpu));
+  return cpus.filter((cpu) => !matched.has(cpu));
+}
+
+/** PRCB.CurrentThread → KTHREAD.Teb. Processes can have TEBs at one address: only what is unique is believed. */
+function byTeb(
+  processors: readonly Processor[],
+  cpus: readonly CpuState[],
+  space: AddressSpace,
+  fields: DebuggerFields,
+): { processor: Processor; cpu: CpuState; teb: bigint }[] {
+  if (!fields.OffsetKThreadTeb) return [];
+  const running = processors.flatMap((processor) => {
     const teb = currentTeb(space, fields, processor.prcb);
     return teb === undefined || teb === 0n ? [] : [{ processor, teb }];
   });
-  const tebOf = ({ registers }: CpuState): bigint | undefined =>
-    registers && isHidden(space, registers) ? space.image.machine.teb(registers, space.reader) : undefined;
-  const tebs = cpus.map(tebOf);
+  const tebs = cpus.map(({ registers }): bigint | undefined =>
+    registers && isHidden(space, registers) ? space.image.machine.teb(registers, space.reader) : undefined,
+  );
   const uses = countOf(tebs);
-  const waiting = countOf(free.map(({ teb }) => teb));
-  const byTeb = byKey(free, ({ teb }) => teb);
-  return cpus.filter((cpu, i) => {
+  const waiting = countOf(running.map(({ teb }) => teb));
+  const known = byKey(running, ({ teb }) => teb);
+  return cpus.flatMap((cpu, i) => {
     const teb = tebs[i];
-    const match = teb === undefined ? undefined : byTeb.get(teb);
-    if (!match || waiting.get(match.teb)! > 1 || uses.get(teb)! > 1) return true;
-    assign(match.processor, cpu, `by the TEB ${hex64(match.teb)} of its thread`);
-    return false;
+    const match = teb === undefined ? undefined : known.get(teb);
+    return match && waiting.get(match.teb) === 1 && uses.get(match.teb) === 1 ? [{ ...match, cpu }] : [];
   });
 }
 

@@ -92,7 +92,7 @@ function countDoubt({ image, shared, processors, damagedProcessors }: ProcessorF
 const contestOf = (kpcr: bigint, claimants: readonly CpuState[]): string =>
   claimants.length > 1
     ? `CPUs ${claimants.map(({ index }) => index).join(' and ')} lead to its KPCR ${hex64(kpcr)}, and nothing decides between them`
-    : `CPU ${claimants[0]?.index} leads to its KPCR ${hex64(kpcr)} and to another's, and nothing decides between them`;
+    : `CPU ${claimants[0]?.index} leads to its KPCR ${hex64(kpcr)}, but something else speaks for another one: a second KPCR, descriptor tables, a stack or a thread`;
 
 const tableOf = ({ kdbg }: ProcessorFacts): string =>
   `KiProcessorBlock at ${hex64(kdbg.fields.KiProcessorBlock ?? 0n)}`;

@@ -237,6 +237,16 @@ describe('contradicting claims to a KPCR', () => {
     expect(found(elsewhere, set, fields).cpus).toEqual([0, 1, undefined]);
   });
 
+  it('believes no CPU that leads to a processor whose program another one runs', () => {
+    const teb = 0x7f_0000_1000n;
+    const running = cpuOf(0, teb, true);
+    expect(match([teb, 0n, 0n], [running, cpuOf(1, KPCRS[1], false)]).cpus).toEqual([0, 1, undefined]);
+    expect(match([teb, 0n, 0n], [running, cpuOf(1, KPCRS[0], false)])).toMatchObject({
+      cpus: [undefined, undefined, undefined],
+      left: 2,
+    });
+  });
+
   it('doubts a CPU whose GS base and descriptor tables are those of two processors', () => {
     const scene = found([noteOf(cpuOf(0, 0n, true), { kernelGsBase: KPCRS[0], tables: 0xfffff900_00000000n })], (t) => {
       t.u64(KPCRS[1] + 0x38n, 0xfffff900_00000000n);
