@@ -972,6 +972,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: 'test/windows/processors.test.ts',
   },
   {
+    what: 'an entry that was cut out is not known by its link to the head',
+    file: 'windows/unlisted-images.ts',
+    find: ', ...(head === undefined ? [] : [head])',
+    replace: '',
+    tests: 'test/windows/unlisted-images.test.ts',
+  },
+  {
     what: 'a CPU runs a processor whose program another one runs',
     file: 'windows/cpu-matching.ts',
     find: ', ...this.#findPrograms()',

@@ -133,7 +133,9 @@ async function locateIn(
   const loaded = modules?.modules ?? [];
   const doubts = [
     ...moduleDoubts(space, kernel, loaded),
-    ...(modules?.broken === undefined ? unlistedImages({ space, kernel, processors, modules: loaded }) : []),
+    ...(modules?.broken === undefined
+      ? unlistedImages({ space, kernel, processors, modules: loaded, head: kdbg.fields.PsLoadedModuleList })
+      : []),
   ];
   if (doubts.length > 0) {
     diagnostics.add(

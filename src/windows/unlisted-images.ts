@@ -21,6 +21,8 @@ export interface ListedModules {
   kernel: PeImage;
   processors: readonly Processor[];
   modules: readonly Module[];
+  /** PsLoadedModuleList, where the first entry and the last lead to as well; undefined where it is unknown. */
+  head: bigint | undefined;
 }
 
 /** Each image that is in memory and not on the list, as a clause that says who leads to it. */
@@ -48,10 +50,10 @@ const overlaps = (a: Range, b: Range): boolean => a.base < b.base + BigInt(b.siz
 const NEIGHBOURS = [-2n, -1n, 0n, 1n, 2n] as const;
 
 /** An entry that was taken off keeps its links; the allocator has entries, which are of one size, side by side. */
-function* besideEntries({ space, modules }: ListedModules): Generator<Mention> {
+function* besideEntries({ space, modules, head }: ListedModules): Generator<Mention> {
   const { pointerSize } = space.image.machine;
-  const entries = new Set<bigint>(modules.map(({ entry }) => entry));
-  const lows = new Set(modules.map(({ entry }) => Number(entry & 0xffff_ffffn)));
+  const entries = new Set<bigint>([...modules.map(({ entry }) => entry), ...(head === undefined ? [] : [head])]);
+  const lows = new Set([...entries].map((entry) => Number(entry & 0xffff_ffffn)));
   const page = BigInt(PAGE_SIZE);
   const pages = new Set(modules.flatMap(({ entry }) => NEIGHBOURS.map((i) => entry - (entry % page) + i * page)));
   for (const at of pages) {

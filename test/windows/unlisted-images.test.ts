@@ -47,6 +47,14 @@ describe('an image that was cut out of the list', () => {
     expect(said).toContain(expected);
   });
 
+  it('is found by its entry where only the link to the head of the list is left', async () => {
+    const said = await doubts((guest) => {
+      const entry = cut(guest, guest.truth.modules.length - 1);
+      guest.kernel.u64(entry + 8n, entry);
+    });
+    expect(said).toContain('is not on it, but an entry for it is at ');
+  });
+
   it('is found by its entry in a guest of ARM64', async () => {
     const guest = buildArm64Guest({ seed: 3 });
     const entry = cut(guest as unknown as Listed, 1);
