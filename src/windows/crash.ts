@@ -3,7 +3,7 @@
 import { isKernelAddress, pointerAt } from '../core/bits.ts';
 import type { Diagnostics } from '../core/errors.ts';
 import { Reason } from '../core/reason.ts';
-import { hex, hex64, PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { hex, hex64, type VirtualAddress, va } from '../core/units.ts';
 import type { ContextView } from '../machines/machine.ts';
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Evidence } from './evidence.ts';
@@ -12,7 +12,7 @@ import type { KernelImage } from './kernel-image.ts';
 import { type Module, moduleOf } from './modules.ts';
 import { findExport, functionAt, functionEntry, readExports, readPeImage } from './pe-image.ts';
 import { type Processor, readContextFrame } from './processors.ts';
-import { currentThreadStack, isOnStack } from './thread-stack.ts';
+import { currentThreadStack, isOnStack, stackPieces } from './thread-stack.ts';
 
 const STEP = 'crashing processor';
 
@@ -357,20 +357,15 @@ function stackHolds(space: AddressSpace, processor: Processor, code: readonly Co
   const { machine } = space.image;
   const registers = processor.cpu?.registers;
   if (!registers || machine.isUserMode(registers)) return false;
-  const { pointerSize, kernelStackSize } = machine;
+  const { pointerSize } = machine;
   const pointer = machine.stackPointer(registers);
   const start = pointer - (pointer % BigInt(pointerSize));
   if (!isKernelAddress(start)) return false;
-  for (let at = start; at < start + BigInt(kernelStackSize); ) {
-    const length = PAGE_SIZE - Number(at & 0xfffn);
-    const bytes = space.read(at, length);
-    // A guard page ends the stack.
-    if (!bytes) return false;
-    for (let i = 0; i + pointerSize <= length; i += pointerSize) {
+  for (const bytes of stackPieces(space, start)) {
+    for (let i = 0; i + pointerSize <= bytes.length; i += pointerSize) {
       const word = pointerAt(bytes, i, pointerSize);
       if (code.some(({ from, to }) => word > from && word < to)) return true;
     }
-    at += BigInt(length);
   }
   return false;
 }

@@ -4,12 +4,13 @@
  * the same.
  */
 import { isKernelAddress } from '../core/bits.ts';
-import { PAGE_SIZE, type VirtualAddress, va } from '../core/units.ts';
+import { type VirtualAddress, va } from '../core/units.ts';
 import { ExceptionRecord32, ExceptionRecord64 } from '../formats/win-dump.ts';
 import type { TrapFrame } from '../machines/trap-frames.ts';
 import type { FrameState } from '../machines/unwinding.ts';
 import { plainBugCheckCode } from './bug-checks.ts';
 import type { Crash } from './crash.ts';
+import { stackPieces } from './thread-stack.ts';
 import type { Windows } from './windows.ts';
 
 /** Registers at the fault. */
@@ -153,7 +154,7 @@ function* framesOnStack(
   const pointer = stackPointerOf(windows, crash);
   if (pointer === undefined) return;
   const from = pointer - (pointer % BigInt(trapFrames.alignment));
-  const stack = readStack(windows, from);
+  const stack = Buffer.concat([...stackPieces(windows.space, from)]);
   const word = Buffer.alloc(8);
   word.writeBigUInt64LE(BigInt.asUintN(64, instruction));
   if (!stack.includes(word.subarray(0, pointerSize))) return;
@@ -162,19 +163,6 @@ function* framesOnStack(
     const frame = trapFrames.read(stack.subarray(at, at + trapFrames.size), address);
     if (frame?.isMarked && frame.state.instructionPointer === instruction) yield { address, frame };
   }
-}
-
-/** A kernel stack from an address on, at most the largest; a guard page ends it. */
-function readStack({ space, image: { machine } }: Windows, from: bigint): Buffer {
-  const pieces: Buffer[] = [];
-  for (let at = from; at < from + BigInt(machine.kernelStackSize); ) {
-    const length = PAGE_SIZE - Number(at % BigInt(PAGE_SIZE));
-    const bytes = space.read(at, length);
-    if (!bytes) break;
-    pieces.push(bytes);
-    at += BigInt(length);
-  }
-  return Buffer.concat(pieces);
 }
 
 function stackPointerOf({ image: { machine } }: Windows, { processor, captured }: Crash): bigint | undefined {

@@ -1,6 +1,6 @@
 /** The thread that a processor runs: its process's page tables, its stacks, and whether it is the idle thread. */
 import { isKernelAddress } from '../core/bits.ts';
-import { GIB, MIB, pa } from '../core/units.ts';
+import { GIB, MIB, PAGE_SIZE, pa } from '../core/units.ts';
 import { THREAD_INFORMATION } from '../formats/win-kernel.ts';
 import { rootIn } from '../machines/paging-mode.ts';
 import { AddressSpace } from '../memory/address-space.ts';
@@ -94,6 +94,18 @@ export function leadsTo(space: AddressSpace, stackPointer: bigint, top: bigint):
     if (space.translate(page) === undefined) return undefined;
   }
   return true;
+}
+
+/** A kernel stack from an address on, at most the largest, page by page as far as it is present: a guard page ends it. */
+export function* stackPieces(space: AddressSpace, from: bigint): Generator<Buffer> {
+  const end = from + BigInt(space.image.machine.kernelStackSize);
+  for (let at = from; at < end; ) {
+    const length = PAGE_SIZE - Number(at % BigInt(PAGE_SIZE));
+    const bytes = space.read(at, length);
+    if (!bytes) return;
+    yield bytes;
+    at += BigInt(length);
+  }
 }
 
 /** Where a processor's stacks for DPCs and interrupts begin, as far as the KDBG says where the PRCB has that. */
