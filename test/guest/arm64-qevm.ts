@@ -1,19 +1,7 @@
 /** Writes an ARM64 guest as a migration stream of QEMU's `virt`, by QEMU's sources: shares nothing with the product's reader. */
 import type { Arm64Cpu, Arm64Guest } from './arm64.ts';
 import { RAM_BASE } from './arm64-memory.ts';
-
-const u8 = (value: number) => Buffer.from([value]);
-const u32 = (value: number) => {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value >>> 0);
-  return bytes;
-};
-const u64 = (value: bigint | number) => {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt.asUintN(64, BigInt(value)));
-  return bytes;
-};
-const name = (text: string) => Buffer.concat([u8(text.length), Buffer.from(text, 'latin1')]);
+import { name, u8, u32, u64 } from './qevm.ts';
 
 export interface Arm64StreamOptions {
   machineType?: string;

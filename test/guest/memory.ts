@@ -98,8 +98,35 @@ export class PhysicalMemory {
   }
 }
 
-/** Memory as page tables show it. */
-export abstract class VirtualMemory {
+/** What words are written to, by addresses of either width. */
+export abstract class Words<Address> {
+  abstract write(virtual: Address, bytes: Buffer): void;
+
+  u8(virtual: Address, value: number): void {
+    this.write(virtual, Buffer.from([value]));
+  }
+
+  u16(virtual: Address, value: number): void {
+    const b = Buffer.alloc(2);
+    b.writeUInt16LE(value);
+    this.write(virtual, b);
+  }
+
+  u32(virtual: Address, value: number): void {
+    const b = Buffer.alloc(4);
+    b.writeUInt32LE(value >>> 0);
+    this.write(virtual, b);
+  }
+
+  u64(virtual: Address, value: bigint): void {
+    const b = Buffer.alloc(8);
+    b.writeBigUInt64LE(BigInt.asUintN(64, value));
+    this.write(virtual, b);
+  }
+}
+
+/** Memory as page tables of 64-bit addresses show it. */
+export abstract class VirtualMemory extends Words<bigint> {
   abstract readonly memory: PhysicalMemory;
 
   /** Where an address lies; undefined where nothing is mapped. */
@@ -125,28 +152,6 @@ export abstract class VirtualMemory {
       done += count;
     }
     return result;
-  }
-
-  u8(virtual: bigint, value: number): void {
-    this.write(virtual, Buffer.from([value]));
-  }
-
-  u16(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(2);
-    b.writeUInt16LE(value);
-    this.write(virtual, b);
-  }
-
-  u32(virtual: bigint, value: number): void {
-    const b = Buffer.alloc(4);
-    b.writeUInt32LE(value >>> 0);
-    this.write(virtual, b);
-  }
-
-  u64(virtual: bigint, value: bigint): void {
-    const b = Buffer.alloc(8);
-    b.writeBigUInt64LE(BigInt.asUintN(64, value));
-    this.write(virtual, b);
   }
 }
 

@@ -3,23 +3,23 @@ import { deflateSync } from 'node:zlib';
 import type { Guest, GuestCpu } from './guest.ts';
 import type { Guest32 } from './x86/guest.ts';
 
-const u8 = (value: number) => Buffer.from([value]);
+export const u8 = (value: number) => Buffer.from([value]);
 const u16 = (value: number) => {
   const bytes = Buffer.alloc(2);
   bytes.writeUInt16BE(value);
   return bytes;
 };
-const u32 = (value: number) => {
+export const u32 = (value: number) => {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(value >>> 0);
   return bytes;
 };
-const u64 = (value: bigint | number) => {
+export const u64 = (value: bigint | number) => {
   const bytes = Buffer.alloc(8);
   bytes.writeBigUInt64BE(BigInt.asUintN(64, BigInt(value)));
   return bytes;
 };
-const name = (text: string) => Buffer.concat([u8(text.length), Buffer.from(text, 'latin1')]);
+export const name = (text: string) => Buffer.concat([u8(text.length), Buffer.from(text, 'latin1')]);
 
 export interface StreamOptions {
   machineType?: string;

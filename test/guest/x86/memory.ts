@@ -1,5 +1,5 @@
 /** Page tables of 32-bit x86, with PAE and without, as the manual has them. Addresses are unsigned 32-bit numbers. */
-import { PAGE, type PhysicalMemory } from '../memory.ts';
+import { PAGE, type PhysicalMemory, Words } from '../memory.ts';
 
 const PRESENT_WRITE_ACCESSED_DIRTY = 0x63;
 const USER = 0x4;
@@ -9,7 +9,7 @@ const LARGE = 0x80;
 const PDPT = 32;
 
 /** One address space. Accessed and dirty bits are set, so that a CPU changes nothing when it runs here. */
-export class PageTables32 {
+export class PageTables32 extends Words<number> {
   readonly memory: PhysicalMemory;
   readonly pae: boolean;
   /** What CR3 holds: with PAE the address of four entries, not page aligned. */
@@ -19,6 +19,7 @@ export class PageTables32 {
 
   /** @param pdpts the page for PDPTs, and which of them this root takes */
   constructor(memory: PhysicalMemory, pae: boolean, pdpts: { page: number; slot: number }) {
+    super();
     this.memory = memory;
     this.pae = pae;
     this.directories = Array.from({ length: pae ? 4 : 1 }, () => allocateLow(memory));
@@ -148,28 +149,6 @@ export class PageTables32 {
     const result = Buffer.alloc(length);
     this.#pieces(virtual, length, (page, at, done, count) => page.copy(result, done, at, at + count));
     return result;
-  }
-
-  u8(virtual: number, value: number): void {
-    this.write(virtual, Buffer.from([value]));
-  }
-
-  u16(virtual: number, value: number): void {
-    const b = Buffer.alloc(2);
-    b.writeUInt16LE(value);
-    this.write(virtual, b);
-  }
-
-  u32(virtual: number, value: number): void {
-    const b = Buffer.alloc(4);
-    b.writeUInt32LE(value >>> 0);
-    this.write(virtual, b);
-  }
-
-  u64(virtual: number, value: bigint): void {
-    const b = Buffer.alloc(8);
-    b.writeBigUInt64LE(BigInt.asUintN(64, value));
-    this.write(virtual, b);
   }
 }
 
